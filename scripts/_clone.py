@@ -1,0 +1,6 @@
+"""Make ``torchdl`` importable where a script is run from a clone that is not installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

@@ -1,0 +1,32 @@
+"""torchdl: a deep-learning course and contrastive predictive coding in PyTorch."""
+
+from torchdl.artifacts import load, save
+from torchdl.data import BatchLoader, ImageDataset, load_images, whole_batch
+from torchdl.errors import InputError
+from torchdl.models import GAN, Discriminator, Generator, deep_gan, simple_gan
+from torchdl.tasks import GANTask, Supervised, Task, Update
+from torchdl.training import Stopped, Trainer, TrainingDiverged
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GAN",
+    "BatchLoader",
+    "Discriminator",
+    "GANTask",
+    "Generator",
+    "ImageDataset",
+    "InputError",
+    "Stopped",
+    "Supervised",
+    "Task",
+    "Trainer",
+    "TrainingDiverged",
+    "Update",
+    "deep_gan",
+    "load",
+    "load_images",
+    "save",
+    "simple_gan",
+    "whole_batch",
+]

@@ -1,0 +1,4 @@
+"""Data sets and where their batches come from."""
+
+from torchdl.data.images import ImageDataset, load_images
+from torchdl.data.loader import BatchLoader, Span, whole_batch

@@ -1,0 +1,54 @@
+"""The IDX format of MNIST and its relatives: a magic number, big-endian sizes, unsigned bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.errors import InputError
+
+
+def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
+    """Read an IDX file of unsigned bytes, gzipped (``*.gz``) or not.
+
+    Args:
+        path: The file.
+        dimensions: How many it must have: 3 for images (N, H, W), 1 for labels (N,).
+
+    Returns:
+        A uint8 tensor of that many dimensions.
+
+    Raises:
+        InputError: The file is unreadable, truncated, too long, damaged, or holds something else (labels for images).
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged or half downloaded ({error}): delete it and fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    header = 4 + 4 * dimensions
+    magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
+    if len(data) < header or data[:3] != magic[:3]:
+        raise InputError(f"{path} is not an IDX file of unsigned bytes: delete it and fetch it again")
+    if data[3] != dimensions:
+        what = {1: "labels", 3: "images"}
+        found, wanted = (what.get(n, f"{n} dimensions") for n in (data[3], dimensions))
+        raise InputError(f"{path} holds {found} where {wanted} should be: put the right file in its place")
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
+    expected = header + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        raise InputError(
+            f"{path} has {len(data):,} bytes where its header promises {expected:,}: it is truncated or "
+            "damaged, delete it and fetch it again"
+        )
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy())

@@ -1,0 +1,130 @@
+"""Batches in an order that depends on ``(seed, epoch)`` alone, so that training can stop and go on at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from torchdl import random
+from torchdl.errors import require
+
+
+class Span(NamedTuple):
+    """Which examples of an epoch's order a batch holds: ``count`` from position ``start`` on, of ``total`` over all ranks.
+
+    A rank for which a last batch is too small gets one example with ``count`` 0: it takes part and weighs nothing.
+    """
+
+    start: int
+    count: int
+    total: int
+
+
+def whole_batch(batch: Any) -> Any:
+    """Return a batch as it is: the ``collate_fn`` for data sets whose ``__getitems__`` gives whole batches."""
+    return batch
+
+
+class BatchLoader:
+    """Iterate over a data set in batches; epoch after epoch, the same again for the same seed.
+
+    At full speed for data sets whose ``__getitems__`` takes a tensor of indices and returns a whole batch; any other
+    map-style data set works through PyTorch's collation. ``len(loader)`` is the number of batches an epoch.
+
+    Args:
+        dataset: The data; its method ``set_epoch(epoch)`` is called before each epoch if it has one.
+        batch_size: Examples a batch, on each process.
+        shuffle: Whether the order is a permutation drawn from ``(seed, epoch)``, or the data's own.
+        seed: The order's seed.
+        drop_last: Whether to leave out a last batch that is smaller.
+        workers: Processes that prepare batches, through PyTorch's ``DataLoader``, for data that does not fit in
+            memory; the batches are the same ones.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        workers: int = 0,
+    ) -> None:
+        require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+        require(workers >= 0, f"workers must be 0 or more, not {workers}")
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
+        self.drop_last, self.workers = drop_last, workers
+        self.rank, self.world_size, self.epoch = 0, 1, 0
+        require(self.examples > 0, "the data set is empty: there is nothing to take batches from")
+        require(
+            len(self) > 0,
+            f"batch_size {batch_size} is more than the {self.examples} examples there are: choose a smaller one",
+        )
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Give only this rank's part of every global batch of ``world_size * batch_size`` examples."""
+        self.rank, self.world_size = rank, world_size
+        require(
+            len(self) > 0,
+            f"{world_size} processes with batch_size {self.batch_size} want more than the {self.examples} examples",
+        )
+
+    @property
+    def examples(self) -> int:
+        """The number of examples in the data set."""
+        return len(self.dataset)  # type: ignore[arg-type]  # Dataset does not declare the length that ours all have
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples a batch, over all processes."""
+        return self.batch_size * self.world_size
+
+    def __len__(self) -> int:
+        size = self.global_batch_size
+        return self.examples // size if self.drop_last else -(-self.examples // size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of an epoch as indices (N,), on the data set's device if it says one."""
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
+            order = torch.randperm(self.examples, generator=generator)
+        else:
+            order = torch.arange(self.examples)
+        return order.to(getattr(self.dataset, "device", "cpu"))
+
+    def span(self, batch: int) -> Span:
+        """Return the positions of this rank's part of a batch."""
+        first = batch * self.global_batch_size
+        total = min(self.global_batch_size, self.examples - first)
+        start, stop = (first + total * r // self.world_size for r in (self.rank, self.rank + 1))
+        return Span(start, stop - start, total)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Span]]:
+        """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`Span`."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        order = self.order(epoch)
+        spans = [self.span(batch) for batch in range(start, len(self))]
+        # a span of nothing becomes one example, which the trainer gives no weight
+        mine = [order[s.start : s.start + max(s.count, 1)] for s in spans]
+        vectorised = hasattr(self.dataset, "__getitems__")
+        if self.workers == 0 and vectorised:
+            yield from zip(map(self.dataset.__getitems__, mine), spans, strict=True)
+            return
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=[indices.tolist() for indices in mine],
+            num_workers=self.workers,
+            collate_fn=whole_batch if vectorised else default_collate,
+            generator=torch.Generator().manual_seed(random.key(self.seed, epoch, start)),  # not the global one
+        )
+        yield from zip(loader, spans, strict=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of the next epoch: the first iteration is epoch 0."""
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return (batch for batch, _ in self.batches(epoch))

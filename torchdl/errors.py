@@ -1,0 +1,16 @@
+"""The one exception that torchdl raises for what its user can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: one sentence that says what was wrong, what was expected and what to do.
+
+    Scripts print the sentence and exit with status 2; in research code it is a ``ValueError``.
+    """
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise :class:`InputError` with ``sentence`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(sentence)

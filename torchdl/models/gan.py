@@ -1,0 +1,146 @@
+"""The generator and discriminator of a generative adversarial network (Goodfellow et al. 2014).
+
+Shapes: B examples, Z numbers of noise, D numbers an image (784 for 28x28 grey).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torchdl import random
+from torchdl.errors import require
+from torchdl.models.init import keras_init_
+
+
+class Discriminator(nn.Module):
+    """Tell real images from generated ones: hidden layers with LeakyReLU, one output, sigmoid.
+
+    The defaults are the notes' 784-128-1 with 100,609 parameters; ``hidden=(512, 256), slope=0.2`` is the deeper one
+    of the course (lecture 69) with 533,505.
+
+    Args:
+        in_features: D, numbers an image.
+        hidden: The hidden layers' widths.
+        slope: LeakyReLU's slope below zero.
+    """
+
+    def __init__(self, in_features: int = 784, hidden: Sequence[int] = (128,), slope: float = 0.1) -> None:
+        super().__init__()
+        require(in_features >= 1 and all(width >= 1 for width in hidden), "Discriminator: every width must be positive")
+        self.in_features, self.hidden, self.slope = in_features, tuple(hidden), slope
+        layers: list[nn.Module] = []
+        width = in_features
+        for next_width in hidden:
+            layers += [nn.Linear(width, next_width), nn.LeakyReLU(slope)]
+            width = next_width
+        self.disc = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    @property
+    def stack(self) -> nn.Sequential:
+        """The layers from flattened images (B, D) to logits (B, 1)."""
+        return self.disc
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Score images (B, ...) of D numbers each: (B, 1) logits, which the losses take because they cannot saturate."""
+        return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the probability (B, 1) in [0, 1] that each image (B, ...) is real."""
+        return torch.sigmoid(self.logits(x))
+
+
+class Generator(nn.Module):
+    """Turn noise into images: hidden layers with LeakyReLU, tanh at the end.
+
+    The defaults are the notes' 64-256-784 with 218,128 parameters. ``z_dim=100, hidden=(256, 512, 1024), slope=0.2,
+    batch_norm=0.8`` is the deeper one of the course (lecture 69) with 1,489,936 trainable parameters.
+
+    Args:
+        z_dim: Z, numbers of noise.
+        img_dim: D, numbers an image.
+        hidden: The hidden layers' widths.
+        slope: LeakyReLU's slope below zero.
+        batch_norm: Keras' momentum of a batch norm after every hidden layer (the share of the *old* statistics that
+            is kept, so 0.8 is PyTorch's ``momentum=0.2``), with Keras' epsilon 1e-3; None for no batch norm.
+    """
+
+    def __init__(
+        self,
+        z_dim: int = 64,
+        img_dim: int = 784,
+        hidden: Sequence[int] = (256,),
+        slope: float = 0.1,
+        batch_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        require(min(z_dim, img_dim, *hidden) >= 1, "Generator: z_dim, img_dim and every width must be positive")
+        self.z_dim, self.img_dim, self.hidden, self.slope = z_dim, img_dim, tuple(hidden), slope
+        self.batch_norm = batch_norm
+        layers: list[nn.Module] = []
+        width = z_dim
+        for next_width in hidden:
+            layers += [nn.Linear(width, next_width), nn.LeakyReLU(slope)]
+            if batch_norm is not None:
+                layers.append(nn.BatchNorm1d(next_width, eps=1e-3, momentum=1 - batch_norm))
+            width = next_width
+        self.gen = nn.Sequential(*layers, nn.Linear(width, img_dim), nn.Tanh())
+
+    @property
+    def stack(self) -> nn.Sequential:
+        """The layers from noise (B, Z) to images (B, D)."""
+        return self.gen
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give images (B, D) in [-1, 1] for noise (B, Z)."""
+        return self.gen(z)
+
+
+class GAN(nn.Module):
+    """A generator and its discriminator as one model, to be saved, loaded and sampled from.
+
+    Args:
+        generator: Noise (B, Z) to images; it says its Z as ``z_dim``.
+        discriminator: Images to probabilities, with a method ``logits``.
+        image_shape: (C, H, W) of an image.
+    """
+
+    def __init__(
+        self, generator: nn.Module, discriminator: nn.Module, image_shape: Sequence[int] = (1, 28, 28)
+    ) -> None:
+        super().__init__()
+        self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
+        return self.generator(z).view(-1, *self.image_shape)  # (B, D) -> (B, C, H, W)
+
+    def noise(self, n: int, seed: int = 0) -> Tensor:
+        """Draw noise (n, Z): the first rows of a larger draw from the same ``seed`` are the same."""
+        index = torch.arange(n, device=next(self.parameters()).device)
+        return random.normal(seed, 0, index, int(self.generator.z_dim))
+
+    @torch.no_grad()
+    def generate_samples(self, n: int, seed: int = 0) -> Tensor:
+        """Generate ``n`` images (n, C, H, W) in [-1, 1], with the batch norms' running statistics."""
+        was_training = self.training
+        try:
+            return self.eval()(self.noise(n, seed))
+        finally:
+            self.train(was_training)
+
+
+def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64) -> GAN:
+    """Build the notes' pair: a generator of z_dim-256-D, a discriminator of D-128-1, PyTorch's initial weights."""
+    img_dim = torch.Size(image_shape).numel()
+    return GAN(Generator(z_dim, img_dim), Discriminator(img_dim), image_shape)
+
+
+def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100) -> GAN:
+    """Build the course's deeper pair (lecture 69), with Keras' initial weights."""
+    img_dim = torch.Size(image_shape).numel()
+    generator = Generator(z_dim, img_dim, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
+    discriminator = Discriminator(img_dim, hidden=(512, 256), slope=0.2)
+    return GAN(keras_init_(generator), keras_init_(discriminator), image_shape)

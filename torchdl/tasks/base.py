@@ -1,0 +1,99 @@
+"""What the trainer can run: a model, its losses and its optimizers, one update at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+@dataclass
+class Update:
+    """One optimizer's loss on one batch, yielded by :meth:`Task.losses`.
+
+    Args:
+        optimizer: The optimizer's name in :meth:`Task.configure_optimizers`.
+        loss: A 0-d tensor, the mean over the batch's examples.
+        metrics: What else to log, 0-d tensors without a gradient.
+        backward: Adds the gradients of ``scale * loss`` to the parameters' ``grad``, given ``scale``, where a task
+            knows a quicker way than ``loss.backward()``.
+    """
+
+    optimizer: str
+    loss: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    backward: Callable[[float], None] | None = None
+
+
+@dataclass
+class Schedule:
+    """A learning-rate scheduler and when it steps.
+
+    Args:
+        scheduler: Any of ``torch.optim.lr_scheduler``.
+        every: ``step`` (of the optimizer) or ``epoch``.
+        monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows, an epoch at a time.
+    """
+
+    scheduler: LRScheduler | ReduceLROnPlateau
+    every: str = "epoch"
+    monitor: str | None = None
+
+
+class Clock(NamedTuple):
+    """Where training stands: what a task may key its randomness with, so that it is the same after a resume.
+
+    ``start`` is the first example's position in the epoch's order over all processes, ``step`` the updates done.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    step: int = 0
+    start: int = 0
+
+
+class Task(nn.Module):
+    """The base of all tasks; its modules are submodules, so that it moves and saves as one.
+
+    The trainer owns everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
+    schedules, logging and checkpoints. It sets :attr:`clock` before every batch.
+    """
+
+    clock = Clock()
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Build the optimizers by name; called once the task is on its device."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its optimizers")
+
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+        """Build the schedules by name, for training of ``steps`` updates in all; none by default."""
+        return {}
+
+    def losses(self, batch: Any) -> Iterator[Update]:
+        """Yield the batch's updates in turn; each is applied before the next one's loss is computed.
+
+        The trainer runs each part in an autocast region of its own, so never yield inside a ``with``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say its losses")
+
+    def evaluate(self, batch: Any) -> dict[str, Tensor]:
+        """Give the metrics of a held-out batch, one value an example (B,), so that means over a set are exact."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is evaluated")
+
+    def preview(self) -> dict[str, Tensor]:
+        """Give images by tag, (N, C, H, W) in [0, 1], from fixed inputs, to look at over time; none by default."""
+        return {}
+
+    def compile_modules(self) -> None:
+        """Compile the task's modules with ``torch.compile``."""
+        for module in self.children():
+            module.compile()
+
+    def positions(self, batch_size: int, device: torch.device) -> Tensor:
+        """Return the positions (B,) of a batch's examples in the epoch: what to key one draw an example by."""
+        return torch.arange(self.clock.start, self.clock.start + batch_size, device=device)

@@ -1,0 +1,162 @@
+"""Adversarial training of a generator and a discriminator (Goodfellow et al. 2014).
+
+Shapes: B examples, Z numbers of noise, (C, H, W) of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from torchdl import random
+from torchdl.errors import require
+from torchdl.losses import GAN_LOSSES, gradient_penalty
+from torchdl.tasks.backprop import GANBackprop
+from torchdl.tasks.base import Task, Update
+from torchdl.tasks.optimizers import make_adam
+
+TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
+AHEAD = 1024  # rows of noise drawn at a time
+
+
+class GANTask(Task):
+    """Train the discriminator on real and generated images, then the generator against the discriminator just updated.
+
+    Batches are images (B, C, H, W) in [-1, 1], or tuples that begin with them. The noise of every example is a pure
+    function of the seed, the epoch and the example's position in it.
+
+    Args:
+        generator: Noise (B, Z) to images, of any shape with as many numbers; it says its Z as ``z_dim``.
+        discriminator: Has a method ``logits`` from images to (B, 1).
+        loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
+        lr: Adam's learning rate, for both.
+        beta1: Adam's first beta, for both.
+        beta2: Adam's second beta, for both.
+        penalty: The gradient penalty's weight, for ``wgan_gp``.
+        generator_every: Update the generator at every so many steps of the discriminator.
+        real_examples: (N, C, H, W) in [-1, 1], shown beside as many generated ones; None for no preview.
+    """
+
+    fixed_noise: Tensor
+    real_examples: Tensor | None
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: str = "non_saturating",
+        lr: float = 3e-4,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        penalty: float = 10.0,
+        generator_every: int = 1,
+        real_examples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
+        require(generator_every >= 1, f"generator_every must be at least 1, not {generator_every}")
+        self.generator, self.discriminator = generator, discriminator
+        self.loss, self.lr, self.betas, self.penalty = loss, lr, (beta1, beta2), penalty
+        self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
+        self.written_out: GANBackprop | None = None
+        self.compiled = False
+        # batch norm couples the examples of a batch, so real and generated ones then need a pass each
+        self.one_pass = not any(isinstance(module, _BatchNorm) for module in discriminator.modules())
+        require(
+            self.one_pass or loss != "wgan_gp",
+            "wgan_gp penalises every example's own gradient: use a discriminator without batch norm",
+        )
+        self._ahead: tuple[tuple[int, int, int] | None, int, Tensor] = None, 0, torch.empty(0)
+        examples = 0 if real_examples is None else len(real_examples)
+        noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
+        self.register_buffer("fixed_noise", noise, persistent=False)
+        self.register_buffer("real_examples", real_examples, persistent=False)
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Build two Adams, ``discriminator`` and ``generator``."""
+        self.written_out = self._write_out()
+        return {
+            name: make_adam(module.parameters(), self.lr, *self.betas)
+            for name, module in (("discriminator", self.discriminator), ("generator", self.generator))
+        }
+
+    def _write_out(self) -> GANBackprop | None:
+        """Take the backpropagation that is written out where these networks are its kind and it does what they do."""
+        stacks = [getattr(module, "stack", None) for module in (self.generator, self.discriminator)]
+        if self.compiled or not GANBackprop.supports(*stacks, self.loss):
+            return None
+        written_out = GANBackprop(*stacks, self.loss)
+        with torch.no_grad():
+            probe = self.generator(torch.ones(1, self.z_dim))
+            logit = self.discriminator.logits(probe)  # type: ignore[operator]
+            same = torch.equal(written_out.generator.forward(torch.ones(1, self.z_dim))[0], probe) and torch.equal(
+                written_out.discriminator.forward(probe.flatten(1))[0], logit
+            )
+        return written_out if same else None
+
+    def noise(self, batch_size: int) -> Tensor:
+        """Draw the noise (B, Z) of the batch at the clock's position."""
+        seed, epoch, _, start = self.clock
+        draw = (seed, epoch, TRAINING if self.training else HELD_OUT)
+        kept, first, ahead = self._ahead
+        if kept != draw or not first <= start <= start + batch_size <= first + len(ahead):
+            # many rows at once cost a tenth of as many draws; each row depends on its own position alone
+            index = torch.arange(start, start + max(batch_size, AHEAD), device=self.fixed_noise.device)
+            first, ahead = start, random.normal(seed, epoch, index, self.z_dim, draw[2])
+            self._ahead = draw, first, ahead
+        return ahead[start - first : start - first + batch_size]
+
+    def logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """Score real and generated images, (B, 1) each, in one pass of the discriminator where that is the same."""
+        if self.one_pass:
+            both = self.discriminator.logits(torch.cat([real, fake]))  # type: ignore[operator]
+            return both[: len(real)], both[len(real) :]  # (2B, 1) -> (B, 1), (B, 1)
+        return self.discriminator.logits(real), self.discriminator.logits(fake)  # type: ignore[operator]
+
+    def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
+        """Yield the discriminator's update, then the generator's, which reuses the generated images."""
+        real = batch if isinstance(batch, Tensor) else batch[0]
+        if self.written_out is not None and not torch.is_autocast_enabled("cpu"):
+            update, fake, tape = self.written_out.discriminator_update(real.flatten(1), self.noise(len(real)))
+            yield update
+            if self.clock.step % self.generator_every == 0:
+                yield self.written_out.generator_update(fake, tape)
+            return
+        loss = GAN_LOSSES[self.loss]
+        fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
+        real_logits, fake_logits = self.logits(real, fake.detach())
+        discriminator_loss = loss.discriminator(real_logits, fake_logits)
+        if self.loss == "wgan_gp":
+            index = self.positions(len(real), real.device)
+            mix = random.uniform(self.clock.seed, self.clock.epoch, index, 1, MIXING)[:, 0]  # (B,)
+            gap = gradient_penalty(self.discriminator.logits, real, fake.detach(), mix)  # type: ignore[arg-type]
+            discriminator_loss = discriminator_loss + self.penalty * gap
+        scores = {"D(x)": real_logits, "D(G(z))": fake_logits}
+        measured = {name: score.detach().sigmoid().mean() for name, score in scores.items()}
+        yield Update("discriminator", discriminator_loss, measured)
+        if self.clock.step % self.generator_every == 0:
+            yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
+
+    def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Give the discriminator's probabilities on held-out images and on generated ones, (B,) each."""
+        real = batch if isinstance(batch, Tensor) else batch[0]
+        fake = self.generator(self.noise(len(real))).view_as(real)
+        real_logits, fake_logits = self.logits(real, fake)
+        return {"D(x)": real_logits.sigmoid().flatten(), "D(G(z))": fake_logits.sigmoid().flatten()}
+
+    def preview(self) -> dict[str, Tensor]:
+        """Generate images from the fixed noise, with the real ones beside them, (N, C, H, W) in [0, 1]."""
+        if self.real_examples is None:
+            return {}
+        fake = self.generator(self.fixed_noise).view_as(self.real_examples)  # (N, D) -> (N, C, H, W)
+        return {"generated": (fake + 1) / 2, "real": (self.real_examples + 1) / 2}
+
+    def compile_modules(self) -> None:
+        """Compile both networks; of the discriminator it is the logits that training uses."""
+        self.compiled = True
+        self.generator.compile()
+        self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]

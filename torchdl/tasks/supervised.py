@@ -1,0 +1,68 @@
+"""A model that maps inputs to targets: classification, regression, forecasting and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchdl.tasks.base import Schedule, Task, Update
+from torchdl.tasks.optimizers import make_adam
+
+Loss = Callable[..., Tensor]
+
+
+def accuracy(output: Tensor, target: Tensor) -> Tensor:
+    """Say of each example (B,) whether its largest logit (B, C) is its class (B,): 1.0 or 0.0."""
+    return (output.argmax(dim=-1) == target).float()
+
+
+class Supervised(Task):
+    """Train ``model(input)`` towards a target, on batches ``(input, target)``.
+
+    Args:
+        model: The model.
+        loss: A function of (output, target) with PyTorch's ``reduction`` argument, such as ``F.cross_entropy``.
+        metrics: Functions of (output, target) by name that give one value an example, (B,).
+        optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
+        schedule: Builds the schedule from the optimizer and the number of steps; none by default.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = partial(make_adam, lr=1e-3),
+        schedule: Callable[[Optimizer, int], Schedule] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
+        self.optimizer, self.schedule = optimizer, schedule
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Build the one optimizer, named ``model``."""
+        return {"model": self.optimizer(self.model.parameters())}
+
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+        """Build the one schedule, if there is one."""
+        return {} if self.schedule is None else {"model": self.schedule(optimizers["model"], steps)}
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
+        """Yield the one update of a batch, with its metrics' means."""
+        inputs, target = batch
+        output = self.model(inputs)
+        measured = {name: metric(output.detach(), target).mean() for name, metric in self.metrics.items()}
+        yield Update("model", self.loss(output, target), measured)
+
+    def evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Give every example's loss and metrics, (B,) each."""
+        inputs, target = batch
+        output = self.model(inputs)
+        loss = self.loss(output, target, reduction="none")
+        return {
+            "loss": loss.flatten(1).mean(1) if loss.dim() > 1 else loss,  # (B, ...) -> (B,)
+            **{name: metric(output, target) for name, metric in self.metrics.items()},
+        }

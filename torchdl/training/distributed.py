@@ -1,0 +1,116 @@
+"""Several processes as one: the same parameters, shards of the batch, gradients that equal those of the whole.
+
+``torchrun --nproc-per-node N`` starts the processes; with one process every function here does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def start(device: torch.device) -> None:
+    """Join the other processes if ``torchrun`` started this one: gloo between CPUs, nccl between GPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Return this process's number and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def broadcast(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if rank_and_size()[1] > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add the gradients of all processes up, as one message; each was weighted by its share of the global batch."""
+    if rank_and_size()[1] > 1:
+        with_gradient = [p for p in parameters if p.requires_grad]
+        for p in with_gradient:
+            if p.grad is None:  # all processes must send the same list
+                p.grad = torch.zeros_like(p)
+        flat = torch.cat([p.grad.flatten() for p in with_gradient])  # type: ignore[union-attr]
+        dist.all_reduce(flat)
+        for p, total in zip(with_gradient, flat.split([p.numel() for p in with_gradient]), strict=True):
+            p.grad.copy_(total.view_as(p))  # type: ignore[union-attr]
+
+
+def total(values: list[float]) -> list[float]:
+    """Add up each value over all processes, in float64."""
+    if rank_and_size()[1] == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def any_process(condition: bool) -> bool:
+    """Tell every process whether the condition holds on any."""
+    return total([float(condition)])[0] > 0
+
+
+class _SumAcrossProcesses(torch.autograd.Function):
+    """An all-reduce whose gradient is the all-reduce of the gradients."""
+
+    @staticmethod
+    def forward(_ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Do what ``norm`` does to ``x`` (B, C, ...), with the statistics of the batch over all processes."""
+    if not norm.training:
+        return type(norm).forward(norm, x)
+    axes = [0, *range(2, x.dim())]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    count = x.new_tensor([x.numel() / x.shape[1]])
+    sums = _SumAcrossProcesses.apply(torch.cat([count, x.sum(axes)]))  # (1 + C,)
+    n, mean = sums[0].detach(), sums[1:] / sums[0].detach()
+    centred = x - mean.view(shape)
+    variance = _SumAcrossProcesses.apply(centred.square().sum(axes)) / n  # (C,)
+    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        weight = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(mean.detach(), weight)
+        norm.running_var.lerp_(variance.detach() * n / (n - 1), weight)
+    y = centred * torch.rsqrt(variance + norm.eps).view(shape)
+    return y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+def synchronize_batch_norm(module: nn.Module) -> None:
+    """Make every batch norm inside ``module`` use the statistics of the global batch, on any device.
+
+    ``torch.nn.SyncBatchNorm`` does so on GPUs alone. Only the forward is replaced: the modules, their classes and
+    their names in the ``state_dict`` stay.
+    """
+    if rank_and_size()[1] > 1:
+        for child in module.modules():
+            if isinstance(child, _BatchNorm):
+                child.forward = functools.partial(_global_batch_norm, child)  # type: ignore[method-assign]

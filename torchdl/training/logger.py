@@ -1,0 +1,69 @@
+"""What a run leaves to look at: TensorBoard events, ``metrics.csv``, and images as PNG."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from torchdl.files import replacing
+from torchdl.plots import image_grid, save_png
+
+
+class Logger:
+    """Write a run's metrics and images to its folder; without a folder, nothing.
+
+    Args:
+        folder: The run's folder.
+        purge_step: On resume, the first step of which TensorBoard is to forget what was logged before.
+    """
+
+    def __init__(self, folder: Path | None, purge_step: int | None = None) -> None:
+        self.folder, self.writer = folder, None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter  # imported late: it takes a second
+
+            folder.mkdir(parents=True, exist_ok=True)
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers by tag."""
+        if self.writer is not None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, value, step)
+
+    def images(self, images: Mapping[str, Tensor], step: int, name: str) -> None:
+        """Log images (N, C, H, W) in [0, 1] by tag, as one grid each; in the folder as ``samples/<tag>-<name>.png``."""
+        if self.writer is not None and self.folder is not None:
+            for tag, batch in images.items():
+                grid = image_grid(batch)
+                self.writer.add_image(f"samples/{tag}", grid, step)
+                save_png(grid, self.folder / "samples" / f"{tag}-{name}.png")
+
+    def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Log hyperparameters into this same run (``add_hparams`` would start another), and texts as texts."""
+        if self.writer is not None:
+            from torch.utils.tensorboard.summary import hparams
+
+            flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in record.items()}
+            for summary in hparams(flat, dict.fromkeys(metrics, math.nan)):
+                self.writer._get_file_writer().add_summary(summary)
+            self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
+
+    def table(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write the history, a row an epoch, as ``metrics.csv``."""
+        if self.folder is not None:
+            columns = list(dict.fromkeys(key for row in history for key in row))
+            with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+                rows = csv.DictWriter(file, columns)
+                rows.writeheader()
+                rows.writerows(history)
+
+    def close(self) -> None:
+        """Write out what TensorBoard has not yet written."""
+        if self.writer is not None:
+            self.writer.close()

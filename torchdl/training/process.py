@@ -1,0 +1,122 @@
+"""The process that trains: its allocator, threads, device and random generators, set up once and in one place."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdl import random
+from torchdl.errors import InputError, require
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory instead of giving it back to the system; whether it could be told.
+
+    A training step frees and asks for the same tensors again and again. By default each large one is mapped, faulted
+    in page by page and unmapped, which costs more than the arithmetic. Peak memory grows somewhat.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # musl and others
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def setup(threads: int = 0, keep_memory: bool = True) -> str:
+    """Set up this process for training and say in one sentence what was done.
+
+    Args:
+        threads: CPU threads for one operation; 0 leaves PyTorch's choice.
+        keep_memory: Whether to call :func:`keep_freed_memory`.
+    """
+    require(threads >= 0, f"threads must be 0 (PyTorch's choice) or more, not {threads}")
+    if threads:
+        torch.set_num_threads(threads)
+    kept = keep_memory and keep_freed_memory()
+    # the same result on the same machine, on GPUs too; cuBLAS reads its variable when it is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'given back'}"
+
+
+@contextmanager
+def frozen_heap() -> Iterator[None]:
+    """Spare Python's garbage collector everything that exists already: it would walk through it again and again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
+
+    Under ``torchrun``, ``auto`` and ``cuda`` take this process's own GPU.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not number.isdecimal()):
+        raise InputError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("no CUDA device can be used here: choose --device cpu, or install a CUDA build of PyTorch")
+        index = int(number or os.environ.get("LOCAL_RANK", 0))
+        count = torch.cuda.device_count()
+        require(index < count, f"there is no {kind}:{index}, only {count} CUDA device(s): choose one below {count}")
+        return torch.device("cuda", index)
+    require(
+        kind != "mps" or torch.backends.mps.is_available(),
+        "no MPS device can be used here: choose --device cpu instead",
+    )
+    return torch.device(kind)
+
+
+def seed_generators(device: torch.device, *counters: int) -> None:
+    """Seed PyTorch's global generators from ``counters``: the trainer does so before each step.
+
+    What a step draws (dropout, say) then depends on where it stands and on nothing that was drawn before, so that no
+    generator's state is part of a checkpoint, and evaluating more often changes nothing. Python's and NumPy's global
+    generators are left alone: tasks draw from PyTorch or from :mod:`torchdl.random`.
+    """
+    seed = random.key(*counters)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Copy the tensors of a batch (a tensor, or tuples, lists and dictionaries of them) to ``device``, if need be."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(move(value, device) for value in batch)
+    return batch
+
+
+def why_not_compile(device: torch.device) -> str:
+    """Try ``torch.compile`` on a trifle; return why it does not work here, an empty string if it does."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # the compiler's failures have no common class
+        torch._dynamo.reset()
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ""

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM as a request to stop after the step in hand."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+class Stopped(Exception):  # not an error: somebody asked for it
+    """Training was asked to stop and has saved where it stood; ``signal_number`` says by which signal."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+@dataclass
+class Request:
+    """Which signal has come, if any (0 for none)."""
+
+    signal_number: int = 0
+
+
+@contextmanager
+def requests() -> Iterator[Request]:
+    """Note Ctrl-C and SIGTERM in a :class:`Request`; a second one acts at once, as if nobody listened.
+
+    Outside the main thread, where Python takes no signals, nothing is noted.
+    """
+    request = Request()
+    previous = {}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        request.signal_number = number
+        signal.signal(number, previous[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                previous[number] = signal.signal(number, note)
+            except ValueError:
+                break
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

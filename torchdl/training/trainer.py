@@ -1,0 +1,274 @@
+"""The one trainer: it runs any :class:`torchdl.tasks.Task` and owns everything mechanical about training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from torchdl.data.loader import BatchLoader
+from torchdl.errors import InputError, require
+from torchdl.tasks import Clock, Task
+from torchdl.training import checkpoint, distributed, process, stopping
+from torchdl.training.logger import Logger
+from torchdl.training.progress import Progress, Sums
+from torchdl.training.updates import Updates
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Train a task, evaluate it, log it, save it, and go on exactly where it was stopped.
+
+    Example:
+        >>> history = Trainer(epochs=3, device="auto").fit(task, BatchLoader(data, 32, shuffle=True))  # doctest: +SKIP
+    """
+
+    epochs: int = 10
+    """Passes over the training data."""
+    max_steps: int = 0
+    """Stop after so many steps, if that comes first; 0 for no such limit."""
+    seed: int = 0
+    """What every random draw derives from."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward passes; bf16 by autocast, with fp32 weights (slow on CPUs without bf16 units)."""
+    compile: bool = False
+    """Compile the networks with torch.compile; pays for convolutions, not for small networks."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this norm, for each optimizer; 0 for never."""
+    log_every: int = 50
+    """Steps between two points in TensorBoard."""
+    evaluate_every: int = 1
+    """Epochs between two evaluations on held-out data and two sets of preview images."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints, besides the one after each epoch; 0 for none."""
+    monitor: str = ""
+    """The metric that says which epoch is best, such as val/accuracy; its checkpoint is kept as best.pt."""
+    mode: Literal["min", "max"] = "min"
+    """Whether the monitored metric is better low or high."""
+    patience: int = 0
+    """Stop after so many evaluations without a new best; 0 for never."""
+    dry_run: bool = False
+    """Do two steps of everything, to see that it runs."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulate", "log_every", "evaluate_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_steps", "clip_norm", "checkpoint_every", "patience"):
+            value = getattr(self, name)
+            require(value >= 0 and math.isfinite(value), f"{name} must be 0 or more, not {value}")
+        require(self.patience == 0 or bool(self.monitor), "patience needs a metric to watch: set monitor, too")
+
+    def fit(
+        self,
+        task: Task,
+        train: BatchLoader,
+        validation: BatchLoader | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        record: Mapping[str, Any] | None = None,
+        saved: Callable[[], None] = lambda: None,
+    ) -> list[dict[str, float]]:
+        """Train ``task``, in place, and return the history: one row of metrics an epoch.
+
+        Args:
+            task: What to train; it is left on the device.
+            train: Batches to train on.
+            validation: Batches to evaluate on.
+            folder: Where the run is kept; None for nowhere, and then it cannot be resumed.
+            resume: Whether to go on from the last checkpoint in ``folder``.
+            record: The run's hyperparameters, for TensorBoard.
+            saved: Called on process 0 whenever a checkpoint has been written.
+
+        Raises:
+            InputError: There is no checkpoint to resume from, or it is another task's.
+            TrainingDiverged: A loss or gradient norm is not finite; the checkpoints are from before.
+            Stopped: Ctrl-C or SIGTERM came; a checkpoint was written if there is a folder.
+        """
+        require(not resume or folder is not None, "resume needs the folder of the run to resume")
+        for loader in (train, validation):
+            require(
+                loader is None or isinstance(loader, BatchLoader),
+                "the trainer takes batches from a BatchLoader, whose order can be resumed, not from a "
+                f"{type(loader).__name__}: wrap the data set as BatchLoader(dataset, batch_size, shuffle=True)",
+            )
+        fit = Fit(self, task, train, validation, Path(folder) if folder is not None else None, saved)
+        return fit.run(resume, record or {})
+
+
+class Fit:
+    """One call of :meth:`Trainer.fit`."""
+
+    def __init__(
+        self,
+        options: Trainer,
+        task: Task,
+        train: BatchLoader,
+        validation: BatchLoader | None,
+        folder: Path | None,
+        saved: Callable[[], None],
+    ) -> None:
+        self.options, self.task, self.train, self.validation = options, task, train, validation
+        self.folder, self.saved, self.progress = folder, saved, Progress()
+        self.device = process.find_device(options.device)
+        distributed.start(self.device)
+        self.rank, size = distributed.rank_and_size()
+        for loader in filter(None, (train, validation)):
+            loader.shard(self.rank, size)
+        task.to(self.device)
+        distributed.broadcast(task)
+        distributed.synchronize_batch_norm(task)
+        if options.compile and (reason := process.why_not_compile(self.device)):
+            self.say(f"torch.compile does not work here, so the networks run as they are: {reason}")
+        elif options.compile:
+            task.compile_modules()
+        self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
+        limit = 2 if options.dry_run else options.max_steps or math.inf
+        self.steps = int(min(limit, options.epochs * -(-len(train) // options.accumulate)))
+        self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
+
+    def say(self, text: str) -> None:
+        if self.rank == 0:
+            tqdm.write(text)
+
+    def run(self, resume: bool, record: Mapping[str, Any]) -> list[dict[str, float]]:
+        progress, options = self.progress, self.options
+        if resume and self.folder is not None:
+            self.restore(self.folder)
+        self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
+        with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
+            measured = self.evaluate(batches=1) if progress.step == 0 else {}  # what can be monitored, before an epoch
+            for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
+                known = name in measured or name.startswith("train/") or progress.step > 0
+                choice = ", ".join([*measured, "those of train/"])
+                require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
+            self.logger.record(record, [*measured, *self.updates.learning_rates()])
+            while progress.epoch < options.epochs and progress.step < self.steps:
+                if options.patience and progress.since_best >= options.patience:
+                    self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
+                    break
+                self.train_epoch()
+                self.end_epoch()
+        return progress.history
+
+    def train_epoch(self) -> None:
+        progress, options = self.progress, self.options
+        self.task.train()
+        since, first = time.perf_counter(), progress.batch
+        batches = self.train.batches(progress.epoch, progress.batch)
+        title = f"epoch {progress.epoch + 1}/{options.epochs}"
+        hidden = None if self.rank == 0 else True  # None: hidden where standard error is not a terminal
+        with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
+            while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
+                self.updates.step(group, progress)
+                bar.update(len(group))
+                if progress.step % options.log_every == 0:
+                    self.updates.collect(progress)
+                    means, progress.window_sums = progress.window_sums.means(), Sums()
+                    examples = (progress.batch - first) * self.train.global_batch_size
+                    rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
+                    since, first = time.perf_counter(), progress.batch
+                    self.logger.scalars({**means, **self.updates.learning_rates(), **rates}, progress.step)
+                    bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
+                if distributed.any_process(bool(self.request.signal_number)):
+                    self.save()
+                    raise stopping.Stopped(f"stopped after step {progress.step}", self.request.signal_number)
+                if options.checkpoint_every and progress.step % options.checkpoint_every == 0:
+                    self.save()
+
+    def end_epoch(self) -> None:
+        progress, options = self.progress, self.options
+        self.updates.collect(progress)
+        if cut := progress.batch < len(self.train):  # max_steps came first: what is saved can go on from here
+            self.save()
+        row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.epoch_sums.means()}
+        row |= self.updates.learning_rates()
+        last = progress.step >= self.steps or progress.epoch + 1 >= options.epochs
+        if last or (progress.epoch + 1) % options.evaluate_every == 0:
+            row |= self.evaluate()
+            with torch.no_grad(), self.updates.autocast():
+                previews = self.task.eval().preview()
+            self.logger.images(previews, progress.step, f"epoch-{progress.epoch + 1:04d}")
+        progress.history.append(row)
+        self.logger.scalars({name: value for name, value in row.items() if name.startswith("val/")}, progress.step)
+        self.logger.table(progress.history)
+        self.say("  ".join(f"{k.removeprefix('train/')} {v:.4g}" for k, v in row.items() if "charts" not in k))
+        if cut:
+            return
+        progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
+        self.updates.end_epoch(row)
+        best = options.monitor in row and progress.is_best(row[options.monitor], options.mode)
+        self.save(best)
+
+    @torch.no_grad()
+    def evaluate(self, batches: int = 0) -> dict[str, float]:
+        """Return the means of the task's metrics over the held-out data (or its first batches), by tag."""
+        if self.validation is None:
+            return {}
+        self.task.eval()
+        process.seed_generators(self.device, self.options.seed, self.progress.epoch, -1, self.rank)
+        limit = 2 if self.options.dry_run else batches or None
+        totals, examples = {}, 0
+        for batch, span in islice(self.validation.batches(0), limit):
+            self.task.clock = Clock(self.options.seed, 0, self.progress.step, span.start)
+            with self.updates.autocast():
+                values = self.task.evaluate(process.move(batch, self.device))
+            for name, value in values.items():  # a value an example, so that a ragged last batch weighs what it should
+                totals[name] = totals.get(name, 0) + value[: span.count].double().sum()
+            examples += span.count
+        sums = Sums({f"val/{name}": [float(total), examples] for name, total in totals.items()})
+        return sums.means()
+
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint, and keep it as the best one if it is."""
+        self.updates.collect(self.progress)
+        state = {
+            "task": self.task.state_dict(),
+            "updates": self.updates.state_dict(),
+            "progress": self.progress.state_dict(),
+            "order": self.order(),
+        }
+        if self.folder is not None and self.rank == 0:
+            checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
+            if best:
+                checkpoint.write(state, self.folder / checkpoint.BEST)
+            self.saved()
+
+    def order(self) -> dict[str, int]:
+        """Return what decides which examples a step sees, and must be the same after a resume."""
+        loader = self.train
+        sizes = {"examples": loader.examples, "examples a batch": loader.global_batch_size, "order's seed": loader.seed}
+        return {**sizes, "seed": self.options.seed, "accumulated batches": self.options.accumulate}
+
+    def restore(self, folder: Path) -> None:
+        """Go to where the run's last good checkpoint stood."""
+        state, passed_over = checkpoint.read_last(folder)
+        if passed_over:
+            self.say(passed_over)
+        try:
+            changed = [
+                f"{v} {k} where there were {state['order'][k]}"
+                for k, v in self.order().items()
+                if v != state["order"][k]
+            ]
+            require(
+                not changed,
+                f"{folder} cannot be resumed with {' and '.join(changed)}: give it what it was started with",
+            )
+            self.task.load_state_dict(state["task"])
+            self.updates.load_state_dict(state["updates"])
+            self.progress.load_state_dict(state["progress"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder} holds another model's checkpoint: {reason}") from error

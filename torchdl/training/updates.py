@@ -1,0 +1,156 @@
+"""One step of training: every update that a task yields, applied in turn to a group of batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchdl.data.loader import Span
+from torchdl.errors import InputError
+from torchdl.tasks import Clock, Schedule, Task, Update
+from torchdl.training import distributed, process
+from torchdl.training.progress import Progress
+
+
+class TrainingDiverged(InputError):
+    """A loss or a gradient norm is no longer finite."""
+
+
+class Measured(NamedTuple):
+    """A number still on its device, with its weight, where it was measured, and what was measured beside it."""
+
+    optimizer: str
+    name: str
+    value: Tensor
+    weight: int
+    step: int
+    batch: int
+    metrics: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Updates:
+    """Apply a task's updates and keep what they measure.
+
+    Args:
+        task: The task, on its device.
+        device: That device.
+        seed: What random draws derive from.
+        bf16: Whether forward passes run in bfloat16, by autocast.
+        clip_norm: The norm that an optimizer's gradients are scaled down to; 0 for never.
+    """
+
+    def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
+        self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
+        self.rank, _ = distributed.rank_and_size()
+        self.optimizers = task.configure_optimizers()
+        self.parameters = {
+            name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            for name, optimizer in self.optimizers.items()
+        }
+        self.schedules: dict[str, Schedule] = {}
+        self.pending: list[Measured] = []
+
+    def tag(self, group: str, optimizer: str, name: str) -> str:
+        """Name an optimizer's number; its own name is left out where it is the only one."""
+        return f"{group}/{name}" if len(self.optimizers) == 1 else f"{group}/{optimizer}_{name}"
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return every optimizer's learning rate by tag."""
+        rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
+        return {self.tag("charts", name, "learning_rate"): float(rate) for name, rate in rates.items()}
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Open a region of its own: within one, a second forward would reuse weights cast before the first step."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def step(self, group: list[tuple[Any, Span]], progress: Progress) -> None:
+        """Do every update of the task on a group of batches, whose gradients are added up, and count the step."""
+        process.seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
+        total = sum(span.total for _, span in group)
+        runs = []
+        for batch, span in group:
+            clock = Clock(self.seed, progress.epoch, progress.step, span.start)
+            runs.append((self.task.losses(process.move(batch, self.device)), clock, span.count))
+        while self._update(runs, total, progress):
+            pass
+        progress.step += 1
+        progress.batch += len(group)
+        for schedule in self.schedules.values():
+            if schedule.every == "step":
+                schedule.scheduler.step()
+
+    def _update(self, runs: list[tuple[Iterator[Update], Clock, int]], total: int, progress: Progress) -> bool:
+        """Do the next update of all batches of the group together; False when there is none left."""
+        where = (progress.step, progress.batch)
+        for losses, self.task.clock, count in runs:
+            with self.autocast():
+                update = next(losses, None)
+            if update is None:
+                return False
+            name, parameters = update.optimizer, self.parameters[update.optimizer]
+            if update.backward is not None:
+                update.backward(count / total)
+            else:
+                loss = update.loss if count == total else update.loss * (count / total)
+                loss.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+            self.pending.append(Measured(name, "loss", update.loss.detach(), count, *where, update.metrics))
+        distributed.sum_gradients(parameters)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        self.pending.append(Measured(name, "grad_norm", norm, total, *where))
+        if self.device.type == "cpu" and not math.isfinite(float(norm) + float(update.loss.detach())):
+            self.collect(progress)  # on a CPU there is nothing to wait for, so a bad number stops the run at once
+        if self.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.optimizers[name].step()
+        for parameter in parameters:
+            parameter.grad = None
+        return True
+
+    def end_epoch(self, row: Mapping[str, float]) -> None:
+        """Step the schedules of epochs, and those that follow a metric with its value in ``row`` if it is there."""
+        for schedule in self.schedules.values():
+            if schedule.monitor is not None and schedule.monitor in row:
+                schedule.scheduler.step(row[schedule.monitor])  # type: ignore[arg-type]
+            elif schedule.monitor is None and schedule.every == "epoch":
+                schedule.scheduler.step()  # type: ignore[call-arg]
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the state of the optimizers and schedules."""
+        return {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "schedules": {name: schedule.scheduler.state_dict() for name, schedule in self.schedules.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take a state; KeyError or ValueError where it is of other optimizers or schedules."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, schedule in self.schedules.items():
+            schedule.scheduler.load_state_dict(state["schedules"][name])
+
+    def collect(self, progress: Progress) -> None:
+        """Add the numbers measured since the last time to the progress: the one place that waits for the device.
+
+        Raises:
+            TrainingDiverged: One of them is not finite; it says which, and where.
+        """
+        noted = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
+        noted += [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
+        values = torch.stack([value.float() for _, _, value in noted]).tolist() if noted else []
+        for (measured, tag, _), value in zip(noted, values, strict=True):
+            if tag[6:] not in measured.metrics and not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
+                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the learning "
+                    "rate, clip the gradients or look at that batch; the checkpoints before it are untouched"
+                )
+            progress.epoch_sums.add(tag, value, measured.weight)
+            progress.window_sums.add(tag, value, measured.weight)
+        self.pending.clear()
