@@ -44,7 +44,7 @@ class Config:
 
 
 def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
-    """Train as tutorials do: torchvision's data set an image at a time, three passes of the discriminator, plain Adam."""
+    """Train as tutorials do: an image at a time through torchvision, three passes of the discriminator, Adam."""
     from torch.utils.data import DataLoader, Subset
     from torch.utils.tensorboard import SummaryWriter
     from torchvision import datasets, transforms
@@ -129,7 +129,9 @@ def serve(config: Config, side: str, folder: Path, pipe: Connection) -> None:
 def measure(config: Config, folder: Path) -> dict[str, Any]:
     """Run both sides in turn, each in a process of its own with its own settings; return medians and ratios."""
     context = multiprocessing.get_context("spawn")
-    pipes, rates, sizes = {}, {}, {}
+    pipes: dict[str, Connection] = {}
+    rates: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
     for side in MEASUREMENTS[config.name]:
         pipes[side], theirs = context.Pipe()
         (folder / side).mkdir()

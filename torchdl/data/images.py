@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ class ImageDataset(Dataset):
         origin: Where the images come from, for the user to read.
         stand_in: Whether they stand in for images that could not be had.
 
-    ``dataset[i]`` is ``(image, label)``, or the image alone without labels. A whole batch at once is
-    ``dataset.__getitems__(indices)``; with PyTorch's own ``DataLoader`` pass ``collate_fn=torchdl.whole_batch``.
+    ``dataset[i]`` is ``(image, label)``, or the image alone without labels; ``dataset[a:b]`` is a batch of them, and
+    so is ``dataset.__getitems__(indices)``; with PyTorch's own ``DataLoader`` pass ``collate_fn=torchdl.whole_batch``.
     """
 
     def __init__(
@@ -78,19 +79,21 @@ class ImageDataset(Dataset):
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         for tensor in (self.images, self.labels):
             if tensor is not None:
-                digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+                digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.__getitems__(range(len(self))[index])
         batch = self.__getitems__([index])
         return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Give the batch (B, C, H, W) float32, with its labels (B,) where there are any."""
-        index = indices if isinstance(indices, Tensor) else torch.tensor(indices, device=self.images.device)
+        index = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), device=self.images.device)
         # index_select is several times as fast as indexing; the one add converts, scales and shifts
         images = torch.add(self.low, self.images.index_select(0, index), alpha=self.scale)  # (B, C, H, W)
         return images if self.labels is None else (images, self.labels.index_select(0, index))

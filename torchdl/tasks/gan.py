@@ -5,6 +5,7 @@ Shapes: B examples, Z numbers of noise, (C, H, W) of an image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -17,7 +18,7 @@ from torchdl.errors import require
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.backprop import GANBackprop
 from torchdl.tasks.base import Task, Update
-from torchdl.tasks.optimizers import make_adam
+from torchdl.tasks.optimizers import check_adam, make_adam
 
 TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
 AHEAD = 1024  # rows of noise drawn at a time
@@ -59,6 +60,8 @@ class GANTask(Task):
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
         require(generator_every >= 1, f"generator_every must be at least 1, not {generator_every}")
+        check_adam(lr, beta1, beta2)
+        require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
         self.generator, self.discriminator = generator, discriminator
         self.loss, self.lr, self.betas, self.penalty = loss, lr, (beta1, beta2), penalty
         self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
@@ -86,10 +89,12 @@ class GANTask(Task):
 
     def _write_out(self) -> GANBackprop | None:
         """Take the backpropagation that is written out where these networks are its kind and it does what they do."""
-        stacks = [getattr(module, "stack", None) for module in (self.generator, self.discriminator)]
-        if self.compiled or not GANBackprop.supports(*stacks, self.loss):
+        generator, discriminator = (getattr(module, "stack", None) for module in (self.generator, self.discriminator))
+        if generator is None or discriminator is None or self.compiled:
             return None
-        written_out = GANBackprop(*stacks, self.loss)
+        if not GANBackprop.supports(generator, discriminator, self.loss):
+            return None
+        written_out = GANBackprop(generator, discriminator, self.loss)
         with torch.no_grad():
             probe = self.generator(torch.ones(1, self.z_dim))
             logit = self.discriminator.logits(probe)  # type: ignore[operator]

@@ -80,7 +80,7 @@ class Adam(torch.optim.Adam):
                 count += 1
             torch._fused_adam_(
                 plan.parameters,
-                [p.grad for p in plan.parameters],
+                [p.grad for p in plan.parameters],  # type: ignore[misc]
                 plan.averages,
                 plan.squares,
                 [],
@@ -111,13 +111,18 @@ class Adam(torch.optim.Adam):
         super().add_param_group(param_group)
 
 
+def check_adam(lr: float, beta1: float, beta2: float, weight_decay: float = 0.0) -> None:
+    """Raise :class:`InputError` unless Adam can work with these."""
+    require(math.isfinite(lr) and lr > 0, f"the learning rate must be a positive number, not {lr}")
+    require(0 <= beta1 < 1 and 0 <= beta2 < 1, f"Adam's betas must be in [0, 1), not {beta1} and {beta2}")
+    require(math.isfinite(weight_decay) and weight_decay >= 0, f"weight_decay must be 0 or more, not {weight_decay}")
+
+
 def make_adam(
     parameters: Iterable[nn.Parameter], lr: float, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
     """Build Adam (Kingma and Ba 2015), fused where the device has such a kernel."""
-    require(math.isfinite(lr) and lr > 0, f"the learning rate must be a positive number, not {lr}")
-    require(0 <= beta1 < 1 and 0 <= beta2 < 1, f"Adam's betas must be in [0, 1), not {beta1} and {beta2}")
-    require(math.isfinite(weight_decay) and weight_decay >= 0, f"weight_decay must be 0 or more, not {weight_decay}")
+    check_adam(lr, beta1, beta2, weight_decay)
     parameters = [p for p in parameters if p.requires_grad]
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
     return Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=fused)

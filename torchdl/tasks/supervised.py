@@ -35,12 +35,12 @@ class Supervised(Task):
         model: nn.Module,
         loss: Loss,
         metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = partial(make_adam, lr=1e-3),
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         schedule: Callable[[Optimizer, int], Schedule] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule = optimizer or partial(make_adam, lr=1e-3), schedule
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build the one optimizer, named ``model``."""

@@ -72,13 +72,13 @@ class _SumAcrossProcesses(torch.autograd.Function):
     """An all-reduce whose gradient is the all-reduce of the gradients."""
 
     @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(_ctx: object, x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
         return gradient

@@ -75,7 +75,7 @@ def find_device(name: str = "auto") -> torch.device:
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise InputError("no CUDA device can be used here: choose --device cpu, or install a CUDA build of PyTorch")
-        index = int(number or os.environ.get("LOCAL_RANK", 0))
+        index = int(number or os.environ.get("LOCAL_RANK", "0"))
         count = torch.cuda.device_count()
         require(index < count, f"there is no {kind}:{index}, only {count} CUDA device(s): choose one below {count}")
         return torch.device("cuda", index)

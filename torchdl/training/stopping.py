@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 
 class Stopped(Exception):  # not an error: somebody asked for it
@@ -31,14 +32,14 @@ def requests() -> Iterator[Request]:
     Outside the main thread, where Python takes no signals, nothing is noted.
     """
     request = Request()
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def note(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(number, previous[number])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             try:
                 previous[number] = signal.signal(number, note)
             except ValueError:

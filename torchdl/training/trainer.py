@@ -18,6 +18,7 @@ from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, require
 from torchdl.tasks import Clock, Task
 from torchdl.training import checkpoint, distributed, process, stopping
+from torchdl.training.evaluation import evaluate
 from torchdl.training.logger import Logger
 from torchdl.training.progress import Progress, Sums
 from torchdl.training.updates import Updates
@@ -103,29 +104,24 @@ class Trainer:
                 "the trainer takes batches from a BatchLoader, whose order can be resumed, not from a "
                 f"{type(loader).__name__}: wrap the data set as BatchLoader(dataset, batch_size, shuffle=True)",
             )
-        fit = Fit(self, task, train, validation, Path(folder) if folder is not None else None, saved)
-        return fit.run(resume, record or {})
+        fit = Fit(self, task, train, validation, None if folder is None else Path(folder))
+        return fit.run(resume, record or {}, saved)
 
 
 class Fit:
     """One call of :meth:`Trainer.fit`."""
 
     def __init__(
-        self,
-        options: Trainer,
-        task: Task,
-        train: BatchLoader,
-        validation: BatchLoader | None,
-        folder: Path | None,
-        saved: Callable[[], None],
+        self, options: Trainer, task: Task, train: BatchLoader, validation: BatchLoader | None, folder: Path | None
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
-        self.folder, self.saved, self.progress = folder, saved, Progress()
+        self.folder, self.progress = folder, Progress()
         self.device = process.find_device(options.device)
         distributed.start(self.device)
         self.rank, size = distributed.rank_and_size()
         for loader in filter(None, (train, validation)):
             loader.shard(self.rank, size)
+            loader.to(self.device)
         task.to(self.device)
         distributed.broadcast(task)
         distributed.synchronize_batch_norm(task)
@@ -139,11 +135,13 @@ class Fit:
         self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
 
     def say(self, text: str) -> None:
+        """Print a line, above the progress bar, on process 0."""
         if self.rank == 0:
             tqdm.write(text)
 
-    def run(self, resume: bool, record: Mapping[str, Any]) -> list[dict[str, float]]:
-        progress, options = self.progress, self.options
+    def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
+        """Train to the end, from the start or from the last checkpoint."""
+        self.saved, progress, options = saved, self.progress, self.options
         if resume and self.folder is not None:
             self.restore(self.folder)
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
@@ -151,8 +149,7 @@ class Fit:
             measured = self.evaluate(batches=1) if progress.step == 0 else {}  # what can be monitored, before an epoch
             for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
                 known = name in measured or name.startswith("train/") or progress.step > 0
-                choice = ", ".join([*measured, "those of train/"])
-                require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
+                require(known, f"no metric {name!r} to monitor: choose one of {', '.join([*measured, 'train/...'])}")
             self.logger.record(record, [*measured, *self.updates.learning_rates()])
             while progress.epoch < options.epochs and progress.step < self.steps:
                 if options.patience and progress.since_best >= options.patience:
@@ -163,6 +160,7 @@ class Fit:
         return progress.history
 
     def train_epoch(self) -> None:
+        """Train until the epoch's or the last step, from wherever in the epoch progress is."""
         progress, options = self.progress, self.options
         self.task.train()
         since, first = time.perf_counter(), progress.batch
@@ -188,6 +186,7 @@ class Fit:
                     self.save()
 
     def end_epoch(self) -> None:
+        """Evaluate, preview, log, step the schedules of epochs, and save."""
         progress, options = self.progress, self.options
         self.updates.collect(progress)
         if cut := progress.batch < len(self.train):  # max_steps came first: what is saved can go on from here
@@ -211,24 +210,13 @@ class Fit:
         best = options.monitor in row and progress.is_best(row[options.monitor], options.mode)
         self.save(best)
 
-    @torch.no_grad()
-    def evaluate(self, batches: int = 0) -> dict[str, float]:
-        """Return the means of the task's metrics over the held-out data (or its first batches), by tag."""
+    def evaluate(self, batches: int | None = None) -> dict[str, float]:
+        """Return the means over the held-out data, or over its first ``batches``."""
         if self.validation is None:
             return {}
-        self.task.eval()
-        process.seed_generators(self.device, self.options.seed, self.progress.epoch, -1, self.rank)
-        limit = 2 if self.options.dry_run else batches or None
-        totals, examples = {}, 0
-        for batch, span in islice(self.validation.batches(0), limit):
-            self.task.clock = Clock(self.options.seed, 0, self.progress.step, span.start)
-            with self.updates.autocast():
-                values = self.task.evaluate(process.move(batch, self.device))
-            for name, value in values.items():  # a value an example, so that a ragged last batch weighs what it should
-                totals[name] = totals.get(name, 0) + value[: span.count].double().sum()
-            examples += span.count
-        sums = Sums({f"val/{name}": [float(total), examples] for name, total in totals.items()})
-        return sums.means()
+        clock = Clock(self.options.seed, 0, self.progress.step)
+        limit = 2 if self.options.dry_run else batches
+        return evaluate(self.task, self.validation, self.device, self.updates.autocast, clock, limit)
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint, and keep it as the best one if it is."""
@@ -247,28 +235,20 @@ class Fit:
 
     def order(self) -> dict[str, int]:
         """Return what decides which examples a step sees, and must be the same after a resume."""
-        loader = self.train
-        sizes = {"examples": loader.examples, "examples a batch": loader.global_batch_size, "order's seed": loader.seed}
-        return {**sizes, "seed": self.options.seed, "accumulated batches": self.options.accumulate}
+        return {**self.train.order_settings(), "seed": self.options.seed, "accumulate": self.options.accumulate}
 
     def restore(self, folder: Path) -> None:
         """Go to where the run's last good checkpoint stood."""
         state, passed_over = checkpoint.read_last(folder)
         if passed_over:
             self.say(passed_over)
+        was = state.get("order", {})
+        changed = [f"{key} {now} instead of {was.get(key)}" for key, now in self.order().items() if now != was.get(key)]
+        require(not changed, f"{folder} cannot go on with {', '.join(changed)}: give it what it was started with")
         try:
-            changed = [
-                f"{v} {k} where there were {state['order'][k]}"
-                for k, v in self.order().items()
-                if v != state["order"][k]
-            ]
-            require(
-                not changed,
-                f"{folder} cannot be resumed with {' and '.join(changed)}: give it what it was started with",
-            )
             self.task.load_state_dict(state["task"])
             self.updates.load_state_dict(state["updates"])
             self.progress.load_state_dict(state["progress"])
-        except (KeyError, RuntimeError, TypeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder} holds another model's checkpoint: {reason}") from error
+            raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error

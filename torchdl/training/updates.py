@@ -76,14 +76,14 @@ class Updates:
         runs = []
         for batch, span in group:
             clock = Clock(self.seed, progress.epoch, progress.step, span.start)
-            runs.append((self.task.losses(process.move(batch, self.device)), clock, span.count))
+            runs.append((self.task.losses(process.move(batch, self.device)), clock, span.size))
         while self._update(runs, total, progress):
             pass
         progress.step += 1
         progress.batch += len(group)
         for schedule in self.schedules.values():
             if schedule.every == "step":
-                schedule.scheduler.step()
+                schedule.scheduler.step()  # type: ignore[call-arg]
 
     def _update(self, runs: list[tuple[Iterator[Update], Clock, int]], total: int, progress: Progress) -> bool:
         """Do the next update of all batches of the group together; False when there is none left."""
@@ -97,14 +97,15 @@ class Updates:
             if update.backward is not None:
                 update.backward(count / total)
             else:
-                loss = update.loss if count == total else update.loss * (count / total)
-                loss.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+                share = update.loss if count == total else update.loss * (count / total)
+                share.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
             self.pending.append(Measured(name, "loss", update.loss.detach(), count, *where, update.metrics))
         distributed.sum_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        loss = self.pending[-1].value
         self.pending.append(Measured(name, "grad_norm", norm, total, *where))
-        if self.device.type == "cpu" and not math.isfinite(float(norm) + float(update.loss.detach())):
+        if self.device.type == "cpu" and not math.isfinite(float(norm) + float(loss)):
             self.collect(progress)  # on a CPU there is nothing to wait for, so a bad number stops the run at once
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
@@ -148,8 +149,8 @@ class Updates:
             if tag[6:] not in measured.metrics and not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
-                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the learning "
-                    "rate, clip the gradients or look at that batch; the checkpoints before it are untouched"
+                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the "
+                    "learning rate, clip the gradients or look at that batch; the checkpoints are from before it"
                 )
             progress.epoch_sums.add(tag, value, measured.weight)
             progress.window_sums.add(tag, value, measured.weight)

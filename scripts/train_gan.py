@@ -1,0 +1,97 @@
+"""Train a generative adversarial network on small images: get the data, build the model, train, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import _clone  # noqa: F401
+
+from torchdl import GAN, BatchLoader, GANTask, Trainer, deep_gan, load_images, simple_gan
+from torchdl.plots import image_grid, save_png
+from torchdl.training.command import Run, RunOptions, run_script, say
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a GAN on small images, with the settings of the notes, or of the course for --model deep."""
+
+    dataset: Literal["mnist", "fashion_mnist", "mnist_5k"] = "mnist"
+    """The images to imitate; mnist_5k are 5,000 digits that need no download."""
+    model: Literal["simple", "deep"] = "simple"
+    """The notes' pair with one hidden layer each, or the course's with three and two."""
+    loss: Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"] = "non_saturating"
+    """What the two networks play for."""
+    z_dim: int | None = None
+    """Numbers of noise an image is made from; 64 (simple) or 100 (deep) if not given."""
+    lr: float | None = None
+    """Adam's learning rate; 3e-4 (simple) or 2e-4 (deep) if not given."""
+    beta1: float | None = None
+    """Adam's first beta; 0.9 (simple) or 0.5 (deep) if not given."""
+    beta2: float = 0.999
+    """Adam's second beta."""
+    batch_size: int = 32
+    """Images a step, on each process."""
+    penalty: float = 10.0
+    """Weight of the gradient penalty of wgan_gp."""
+    generator_every: int = 1
+    """Steps of the discriminator for one of the generator."""
+    samples: int = 64
+    """Images to look at over time, from a fixed noise."""
+    run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=50))
+
+
+class Pair(NamedTuple):
+    """How to build a pair of networks, and the settings it was published with."""
+
+    build: Callable[..., GAN]
+    z_dim: int
+    lr: float
+    beta1: float
+
+
+PAIRS = {
+    "simple": Pair(simple_gan, z_dim=64, lr=3e-4, beta1=0.9),
+    "deep": Pair(deep_gan, z_dim=100, lr=2e-4, beta1=0.5),
+}
+
+
+def main(config: Config) -> None:
+    """Run the four steps."""
+    pair = PAIRS[config.model]
+    z_dim = pair.z_dim if config.z_dim is None else config.z_dim
+    lr = pair.lr if config.lr is None else config.lr
+    beta1 = pair.beta1 if config.beta1 is None else config.beta1
+    config = replace(config, z_dim=z_dim, lr=lr, beta1=beta1)
+    # 1. Get the data.
+    images = load_images(config.dataset, "train", config.run.data_root, low=-1, high=1).without_labels()
+    held_out = load_images(config.dataset, "test", config.run.data_root, low=-1, high=1).without_labels()
+    train = BatchLoader(images, config.batch_size, shuffle=True, seed=config.trainer.seed, drop_last=True)
+    run = Run("gan", config, config.run, config.trainer, images)
+    # 2. Build the model.
+    gan = pair.build(images.image_shape, z_dim)
+    task = GANTask(
+        gan.generator,
+        gan.discriminator,
+        loss=config.loss,
+        lr=lr,
+        beta1=beta1,
+        beta2=config.beta2,
+        penalty=config.penalty,
+        generator_every=config.generator_every,
+        real_examples=images[: config.samples],
+    )
+    # 3. Train.
+    run.fit(task, gan, train, BatchLoader(held_out, 500))
+    # 4. Generate.
+    if run.is_main:
+        path = run.folder / "samples" / "final.png"
+        save_png(image_grid((gan.generate_samples(config.samples) + 1) / 2), path)
+        say(f"samples: {path}  (more: python scripts/generate.py {run.folder} --n 64 --out digits.png)")
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,205 @@
+"""What every training script shares: its common options, its run's folder, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+import shlex
+import sys
+import tempfile
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+
+from torchdl import artifacts, plots
+from torchdl.data import BatchLoader, ImageDataset
+from torchdl.errors import InputError, require
+from torchdl.files import replacing
+from torchdl.tasks import Task
+from torchdl.training import checkpoint, distributed, process
+from torchdl.training.stopping import Stopped
+from torchdl.training.trainer import Trainer
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run's data comes from, where its results go, and how its process is set up."""
+
+    data_root: Path | None = None
+    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl, a download."""
+    out: Path = Path("runs")
+    """The folder of all runs."""
+    name: str = ""
+    """The run's name; the date and time if none is given."""
+    resume: Path | None = None
+    """A run's folder to go on from, with its own options except those given anew."""
+    threads: int = 0
+    """CPU threads; 0 for PyTorch's choice."""
+    keep_memory: bool = True
+    """Tell the allocator to keep freed memory, which is quicker on CPUs and takes some more of it."""
+
+
+def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> None:
+    """Parse the command line into ``config_class``, run ``main``, and end with one sentence if something is wrong.
+
+    Exit status: 2 for bad input, 1 for trouble with the machine (a full disk, no memory), 128 + the signal's number
+    where Ctrl-C or SIGTERM stopped the run.
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        main(parse(config_class, sys.argv[1:]))
+    except Stopped as stopped:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}; what was saved before is as it was", file=sys.stderr)
+        sys.exit(1)
+    except torch.OutOfMemoryError:
+        print(f"{name}: the device ran out of memory: choose a smaller --batch-size", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        distributed.stop()
+
+
+def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
+    """Parse the command line; with ``--resume RUN``, what it leaves out is as that run was started."""
+    default = None
+    given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
+    given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
+    if given and not {"-h", "--help"} & set(arguments):
+        path = Path(given[-1]) / "config.json"
+        try:
+            default = rebuild(config_class, json.loads(path.read_text(encoding="utf-8"))["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{given[-1]} cannot be resumed, its config.json is no such run's: {reason}") from error
+    parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    return typing.cast(ConfigT, parsed)
+
+
+def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """Build a configuration, nested ones too, from what ``dataclasses.asdict`` and JSON have made of it."""
+    hints = typing.get_type_hints(config_class)
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            value = rebuild(typing.cast("type[Any]", hint), value)
+        elif value is not None and Path in (hint, *typing.get_args(hint)):
+            value = Path(value)
+        built[key] = value
+    return config_class(**built)
+
+
+class Run:
+    """One training run and its folder ``<out>/<experiment>/<name>``; sets the process up and seeds it.
+
+    Args:
+        experiment: The experiment's name.
+        config: The script's whole configuration, a dataclass, to be written down.
+        options: The common part of it.
+        trainer: The trainer part of it.
+        data: The training data, to be named in the record.
+    """
+
+    def __init__(self, experiment: str, config: Any, options: RunOptions, trainer: Trainer, data: ImageDataset) -> None:
+        self.trainer, self.options = trainer, options
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
+        say(process.setup(options.threads, options.keep_memory))
+        say(f"{'!' * 20} STAND-IN DATA {'!' * 20}\n{data.origin}" if data.stand_in else f"data: {data.origin}")
+        self.temporary = None
+        if options.resume is not None:
+            self.folder = options.resume
+        elif trainer.dry_run and not options.name:
+            self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
+            self.folder = Path(self.temporary.name)
+        else:
+            name = options.name or f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
+            require(name == Path(name).name, f"--name is a name, not a path: {name!r}; the folder of runs is --out")
+            self.folder = options.out / experiment / name
+            taken = self.is_main and self.folder.exists() and any(self.folder.iterdir())
+            require(
+                not taken, f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}"
+            )
+        self.record: dict[str, Any] = {
+            "config": dataclasses.asdict(config),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "data": {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": data.fingerprint()},
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+        }
+
+    def fit(
+        self, task: Task, model: nn.Module, train: BatchLoader, validation: BatchLoader | None = None
+    ) -> list[dict[str, float]]:
+        """Train ``task``, keep ``model`` in the run's folder at every checkpoint, and draw the history.
+
+        With a monitored metric the model that is left there, and in memory, is the best one.
+        """
+        if self.is_main and self.options.resume is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / "config.json") as path:
+                path.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
+        say(f"run: {self.folder}  (watch it: tensorboard --logdir {self.options.out})")
+        flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
+        try:
+            history = self.trainer.fit(
+                task,
+                train,
+                validation,
+                self.folder,
+                resume=self.options.resume is not None,
+                record=flat,
+                saved=lambda: artifacts.save(model, self.folder),
+            )
+        except Stopped as stopped:
+            again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])
+            raise Stopped(f"{stopped}; go on with: {again}", stopped.signal_number) from stopped
+        if self.trainer.monitor and (self.folder / checkpoint.BEST).is_file():
+            best = checkpoint.read(self.folder / checkpoint.BEST)
+            task.load_state_dict(best["task"])
+            say(f"the best {self.trainer.monitor}, {best['progress']['best']:.5g}, is the model that is kept")
+            if self.is_main:
+                artifacts.save(model, self.folder)
+        if self.is_main:
+            plots.plot_history(history, self.folder / "plots" / "history.png")
+        return history
+
+    def close(self) -> None:
+        """Remove the folder of a dry run."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
+            say("dry run: everything ran, and nothing was kept")
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to ``{"outer.inner": value}``; the outermost names are left out of one level."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value) if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def say(text: str) -> None:
+    """Print a line on process 0."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text, flush=True)

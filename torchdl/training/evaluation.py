@@ -1,0 +1,55 @@
+"""Means of a task's metrics over a held-out set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdl.data.loader import BatchLoader
+from torchdl.errors import require
+from torchdl.tasks import Clock, Task
+from torchdl.training import process
+from torchdl.training.progress import Sums
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task,
+    loader: BatchLoader,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    clock: Clock = Clock(),  # noqa: B008  # immutable
+    batches: int | None = None,
+) -> dict[str, float]:
+    """Return the task's metrics as ``{"val/name": mean}``, exact over all examples and processes.
+
+    Args:
+        task: The task, on ``device``; it is left in evaluation mode.
+        loader: The held-out batches.
+        device: Where to evaluate.
+        autocast: Opens a region of the chosen precision.
+        clock: What the task's random draws are keyed by.
+        batches: Evaluate only so many; all if None.
+    """
+    task.eval()
+    process.seed_generators(device, clock.seed, clock.step, loader.rank)
+    totals: dict[str, Tensor] = {}
+    examples = 0
+    for batch, span in islice(loader.batches(0), batches):
+        task.clock = clock._replace(start=span.start)
+        with autocast():
+            values = task.evaluate(process.move(batch, device))
+        for name, value in values.items():  # one an example, so that a ragged last batch weighs what it should
+            require(
+                value.dim() == 1 and len(value) == max(span.size, 1),
+                f"{type(task).__name__}.evaluate must give one value an example: {name!r} is {tuple(value.shape)}",
+            )
+            wide = value[: span.size].float() if device.type == "mps" else value[: span.size].double()
+            totals[name] = totals.get(name, torch.zeros((), dtype=wide.dtype, device=device)) + wide.sum()
+        examples += span.size
+    return Sums({f"val/{name}": [float(total), float(examples)] for name, total in totals.items()}).means()
