@@ -22,7 +22,9 @@ import tyro
 from torch import Tensor, nn
 
 import torchdl
+from torchdl.data.vision import import_torchvision
 from torchdl.training import process
+from torchdl.training.command import run_script
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
     def run(examples: int) -> float:
         model = torchdl.simple_gan()
         task = torchdl.GANTask(model.generator, model.discriminator)
-        trainer = torchdl.Trainer(epochs=-(-examples // len(digits)), max_steps=examples // 32, device="cpu")
+        trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
         start = time.perf_counter()
         trainer.fit(task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=folder / "ours")
         return time.perf_counter() - start
@@ -128,6 +130,7 @@ def serve(config: Config, side: str, folder: Path, pipe: Connection) -> None:
 
 def measure(config: Config, folder: Path) -> dict[str, Any]:
     """Run both sides in turn, each in a process of its own with its own settings; return medians and ratios."""
+    import_torchvision()  # the usual side needs it: say at once where it does not work
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     rates: dict[str, list[float]] = {}
@@ -164,4 +167,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    run_script(main, Config)

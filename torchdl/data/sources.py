@@ -132,15 +132,11 @@ def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = No
     """Find the files of images and labels of a split, both in one folder; None where no folder has them."""
     folders = [r / source.folder / "raw" for r in data_roots(root)] + [Path(f) for f in source.system_folders]
     for folder in folders:
-        found = [
-            path
+        images, labels = (
+            next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
             for name in FILES[split]
-            for path in (folder / name, folder / f"{name}.gz")
-            if path.is_file()
-        ]  # fmt: skip
-        by_name = {path.name.removesuffix(".gz"): path for path in reversed(found)}  # an unpacked file first
-        if len(by_name) == 2:
-            images, labels = (by_name[name] for name in FILES[split])
+        )
+        if images is not None and labels is not None:
             return images, labels
     return None
 

@@ -35,7 +35,7 @@ class Trainer:
     epochs: int = 10
     """Passes over the training data."""
     max_steps: int = 0
-    """Stop after so many steps, if that comes first; 0 for no such limit."""
+    """Steps to train for, in place of epochs; 0 for epochs."""
     seed: int = 0
     """What every random draw derives from."""
     device: str = "auto"
@@ -64,11 +64,10 @@ class Trainer:
     """Do two steps of everything, to see that it runs."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "accumulate", "log_every", "evaluate_every"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("max_steps", "clip_norm", "checkpoint_every", "patience"):
+        counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
+        for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
             value = getattr(self, name)
-            require(value >= 0 and math.isfinite(value), f"{name} must be 0 or more, not {value}")
+            require(least <= value < math.inf, f"{name} must be {least} or more, not {value}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric to watch: set monitor, too")
 
     def fit(
@@ -99,13 +98,11 @@ class Trainer:
         """
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
         for loader in (train, validation):
-            require(
-                loader is None or isinstance(loader, BatchLoader),
-                "the trainer takes batches from a BatchLoader, whose order can be resumed, not from a "
-                f"{type(loader).__name__}: wrap the data set as BatchLoader(dataset, batch_size, shuffle=True)",
-            )
-        fit = Fit(self, task, train, validation, None if folder is None else Path(folder))
-        return fit.run(resume, record or {}, saved)
+            if not isinstance(loader, BatchLoader | None):
+                kind = type(loader).__name__
+                raise InputError(f"the trainer takes a BatchLoader, whose order can be resumed, not a {kind}")
+        path = None if folder is None else Path(folder)
+        return Fit(self, task, train, validation, path).run(resume, record or {}, saved)
 
 
 class Fit:
@@ -130,13 +127,14 @@ class Fit:
         elif options.compile:
             task.compile_modules()
         self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
-        limit = 2 if options.dry_run else options.max_steps or math.inf
-        self.steps = int(min(limit, options.epochs * -(-len(train) // options.accumulate)))
+        steps_an_epoch = -(-len(train) // options.accumulate)
+        self.steps = 2 if options.dry_run else options.max_steps or options.epochs * steps_an_epoch
+        self.epochs = -(-self.steps // steps_an_epoch)
         self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress bar, on process 0."""
-        if self.rank == 0:
+        if self.rank == 0 and text:
             tqdm.write(text)
 
     def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
@@ -151,7 +149,7 @@ class Fit:
                 known = name in measured or name.startswith("train/") or progress.step > 0
                 require(known, f"no metric {name!r} to monitor: choose one of {', '.join([*measured, 'train/...'])}")
             self.logger.record(record, [*measured, *self.updates.learning_rates()])
-            while progress.epoch < options.epochs and progress.step < self.steps:
+            while progress.step < self.steps:
                 if options.patience and progress.since_best >= options.patience:
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
@@ -162,10 +160,10 @@ class Fit:
     def train_epoch(self) -> None:
         """Train until the epoch's or the last step, from wherever in the epoch progress is."""
         progress, options = self.progress, self.options
-        self.task.train()
         since, first = time.perf_counter(), progress.batch
         batches = self.train.batches(progress.epoch, progress.batch)
-        title = f"epoch {progress.epoch + 1}/{options.epochs}"
+        self.task.train()
+        title = f"epoch {progress.epoch + 1}/{self.epochs}"
         hidden = None if self.rank == 0 else True  # None: hidden where standard error is not a terminal
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
@@ -193,8 +191,7 @@ class Fit:
             self.save()
         row = {"epoch": progress.epoch + 1, "step": progress.step, **progress.epoch_sums.means()}
         row |= self.updates.learning_rates()
-        last = progress.step >= self.steps or progress.epoch + 1 >= options.epochs
-        if last or (progress.epoch + 1) % options.evaluate_every == 0:
+        if progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
             with torch.no_grad(), self.updates.autocast():
                 previews = self.task.eval().preview()
@@ -202,13 +199,13 @@ class Fit:
         progress.history.append(row)
         self.logger.scalars({name: value for name, value in row.items() if name.startswith("val/")}, progress.step)
         self.logger.table(progress.history)
-        self.say("  ".join(f"{k.removeprefix('train/')} {v:.4g}" for k, v in row.items() if "charts" not in k))
+        shown = {k.removeprefix("train/"): v for k, v in row.items() if "charts" not in k and "norm" not in k}
+        self.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()))
         if cut:
             return
         progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
         self.updates.end_epoch(row)
-        best = options.monitor in row and progress.is_best(row[options.monitor], options.mode)
-        self.save(best)
+        self.save(best=options.monitor in row and progress.is_best(row[options.monitor], options.mode))
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""
@@ -240,8 +237,7 @@ class Fit:
     def restore(self, folder: Path) -> None:
         """Go to where the run's last good checkpoint stood."""
         state, passed_over = checkpoint.read_last(folder)
-        if passed_over:
-            self.say(passed_over)
+        self.say(passed_over)
         was = state.get("order", {})
         changed = [f"{key} {now} instead of {was.get(key)}" for key, now in self.order().items() if now != was.get(key)]
         require(not changed, f"{folder} cannot go on with {', '.join(changed)}: give it what it was started with")
