@@ -28,6 +28,12 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
     return grid
 
 
+def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:
+    """Put uint8 pictures (C, H, W) of one height beside one another, white between them."""
+    white = torch.full((*pictures[0].shape[:2], gap), 255, dtype=torch.uint8)
+    return torch.cat([part for picture in pictures for part in (white, picture)][1:], dim=2)
+
+
 def save_png(picture: Tensor, path: Path, scale: int = 2) -> None:
     """Save a picture (C, H, W) uint8, grey or RGB, as PNG, every pixel enlarged to ``scale`` x ``scale``."""
     from PIL import Image

@@ -30,6 +30,7 @@ from torchdl.training import checkpoint, distributed, process
 from torchdl.training.stopping import Stopped
 from torchdl.training.trainer import Trainer
 
+CONFIG = "config.json"
 ConfigT = TypeVar("ConfigT")
 
 
@@ -61,7 +62,8 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     try:
         main(parse(config_class, sys.argv[1:]))
     except Stopped as stopped:
-        print(f"{name}: {stopped}", file=sys.stderr)
+        if is_main_process():
+            print(f"{name}: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -86,14 +88,23 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
     given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
     if given and not {"-h", "--help"} & set(arguments):
-        path = Path(given[-1]) / "config.json"
+        record = read_record(Path(given[-1]))
         try:
-            default = rebuild(config_class, json.loads(path.read_text(encoding="utf-8"))["config"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{given[-1]} cannot be resumed, its config.json is no such run's: {reason}") from error
+            default = rebuild(config_class, record["config"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{given[-1]} is not a run of this script: its {CONFIG} has other options") from error
     parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
     return typing.cast(ConfigT, parsed)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what a run's ``config.json`` says."""
+    try:
+        record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise InputError(f"{folder} is no run to resume: its {CONFIG} cannot be read ({reason})") from error
+    return record if isinstance(record, dict) else {}
 
 
 def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
@@ -123,13 +134,16 @@ class Run:
 
     def __init__(self, experiment: str, config: Any, options: RunOptions, trainer: Trainer, data: ImageDataset) -> None:
         self.trainer, self.options = trainer, options
-        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self.is_main = is_main_process()
         process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
         say(process.setup(options.threads, options.keep_memory))
         say(f"{'!' * 20} STAND-IN DATA {'!' * 20}\n{data.origin}" if data.stand_in else f"data: {data.origin}")
         self.temporary = None
+        fingerprint = data.fingerprint()
         if options.resume is not None:
             self.folder = options.resume
+            known = read_record(self.folder).get("data", {}).get("fingerprint")
+            require(known == fingerprint, f"{self.folder} was trained on other images: resume it with the same data")
         elif trainer.dry_run and not options.name:
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)
@@ -144,7 +158,7 @@ class Run:
         self.record: dict[str, Any] = {
             "config": dataclasses.asdict(config),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "data": {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": data.fingerprint()},
+            "data": {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": fingerprint},
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
         }
 
@@ -155,10 +169,14 @@ class Run:
 
         With a monitored metric the model that is left there, and in memory, is the best one.
         """
+
+        def saved() -> None:
+            artifacts.save(model, self.folder)
+            self.write_record()  # on a resume only now, when it is known that its options go with the checkpoint
+
         if self.is_main and self.options.resume is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / "config.json") as path:
-                path.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
+            self.write_record()
         say(f"run: {self.folder}  (watch it: tensorboard --logdir {self.options.out})")
         flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
         try:
@@ -169,7 +187,7 @@ class Run:
                 self.folder,
                 resume=self.options.resume is not None,
                 record=flat,
-                saved=lambda: artifacts.save(model, self.folder),
+                saved=saved,
             )
         except Stopped as stopped:
             again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])
@@ -183,6 +201,11 @@ class Run:
         if self.is_main:
             plots.plot_history(history, self.folder / "plots" / "history.png")
         return history
+
+    def write_record(self) -> None:
+        """Write ``config.json``: every option, the command, the data's origin and fingerprint, the versions."""
+        with replacing(self.folder / CONFIG) as path:
+            path.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
 
     def close(self) -> None:
         """Remove the folder of a dry run."""
@@ -199,7 +222,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_main_process() -> bool:
+    """Say whether this is the one process, or ``torchrun``'s first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
     """Print a line on process 0."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         print(text, flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from torchdl.files import replacing
-from torchdl.plots import image_grid, save_png
+from torchdl.plots import image_grid, save_png, side_by_side
 
 
 class Logger:
@@ -37,12 +37,11 @@ class Logger:
                 self.writer.add_scalar(tag, value, step)
 
     def images(self, images: Mapping[str, Tensor], step: int, name: str) -> None:
-        """Log images (N, C, H, W) in [0, 1] by tag, as one grid each; in the folder as ``samples/<tag>-<name>.png``."""
-        if self.writer is not None and self.folder is not None:
-            for tag, batch in images.items():
-                grid = image_grid(batch)
-                self.writer.add_image(f"samples/{tag}", grid, step)
-                save_png(grid, self.folder / "samples" / f"{tag}-{name}.png")
+        """Log images (N, C, H, W) in [0, 1], each tag's as a grid, side by side; as ``samples/<name>.png``, too."""
+        if self.writer is not None and self.folder is not None and images:
+            picture = side_by_side([image_grid(batch) for batch in images.values()])
+            self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
+            save_png(picture, self.folder / "samples" / f"{name}.png")
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log hyperparameters into this same run (``add_hparams`` would start another), and texts as texts."""

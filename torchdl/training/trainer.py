@@ -144,11 +144,14 @@ class Fit:
             self.restore(self.folder)
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
         with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
-            measured = self.evaluate(batches=1) if progress.step == 0 else {}  # what can be monitored, before an epoch
-            for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
-                known = name in measured or name.startswith("train/") or progress.step > 0
-                require(known, f"no metric {name!r} to monitor: choose one of {', '.join([*measured, 'train/...'])}")
-            self.logger.record(record, [*measured, *self.updates.learning_rates()])
+            if progress.step == 0:
+                measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
+                for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
+                    found = name in measured or name.startswith("train/")
+                    require(
+                        found, f"no metric {name!r} to monitor: choose one of {', '.join([*measured, 'train/...'])}"
+                    )
+                self.logger.record(record, [*measured, *self.updates.learning_rates()])
             while progress.step < self.steps:
                 if options.patience and progress.since_best >= options.patience:
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
