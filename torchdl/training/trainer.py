@@ -101,18 +101,22 @@ class Trainer:
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
                 raise InputError(f"the trainer takes a BatchLoader, whose order can be resumed, not a {kind}")
-        path = None if folder is None else Path(folder)
-        return Fit(self, task, train, validation, path).run(resume, record or {}, saved)
+        return Fit(self, task, train, validation, folder).run(resume, record or {}, saved)
 
 
 class Fit:
     """One call of :meth:`Trainer.fit`."""
 
     def __init__(
-        self, options: Trainer, task: Task, train: BatchLoader, validation: BatchLoader | None, folder: Path | None
+        self,
+        options: Trainer,
+        task: Task,
+        train: BatchLoader,
+        validation: BatchLoader | None,
+        folder: str | Path | None,
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
-        self.folder, self.progress = folder, Progress()
+        self.folder, self.progress = None if folder is None else Path(folder), Progress()
         self.device = process.find_device(options.device)
         distributed.start(self.device)
         self.rank, size = distributed.rank_and_size()
@@ -127,9 +131,9 @@ class Fit:
         elif options.compile:
             task.compile_modules()
         self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
-        steps_an_epoch = -(-len(train) // options.accumulate)
-        self.steps = 2 if options.dry_run else options.max_steps or options.epochs * steps_an_epoch
-        self.epochs = -(-self.steps // steps_an_epoch)
+        an_epoch = -(-len(train) // options.accumulate)
+        self.steps = 2 if options.dry_run else options.max_steps or options.epochs * an_epoch
+        self.epochs = -(-self.steps // an_epoch)
         self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
 
     def say(self, text: str) -> None:
@@ -146,11 +150,10 @@ class Fit:
         with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
             if progress.step == 0:
                 measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
+                choice = ", ".join([*measured, "train/..."])
                 for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
-                    found = name in measured or name.startswith("train/")
-                    require(
-                        found, f"no metric {name!r} to monitor: choose one of {', '.join([*measured, 'train/...'])}"
-                    )
+                    known = name in measured or name.startswith("train/")
+                    require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
                 self.logger.record(record, [*measured, *self.updates.learning_rates()])
             while progress.step < self.steps:
                 if options.patience and progress.since_best >= options.patience:
@@ -166,9 +169,9 @@ class Fit:
         since, first = time.perf_counter(), progress.batch
         batches = self.train.batches(progress.epoch, progress.batch)
         self.task.train()
+        # disable=None hides the bar where standard error is not a terminal
         title = f"epoch {progress.epoch + 1}/{self.epochs}"
-        hidden = None if self.rank == 0 else True  # None: hidden where standard error is not a terminal
-        with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
+        with tqdm(total=len(self.train), initial=first, desc=title, disable=self.rank > 0 or None, leave=False) as bar:
             while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
                 self.updates.step(group, progress)
                 bar.update(len(group))
@@ -215,8 +218,8 @@ class Fit:
         if self.validation is None:
             return {}
         clock = Clock(self.options.seed, 0, self.progress.step)
-        limit = 2 if self.options.dry_run else batches
-        return evaluate(self.task, self.validation, self.device, self.updates.autocast, clock, limit)
+        batches = 2 if self.options.dry_run else batches
+        return evaluate(self.task, self.validation, self.device, self.updates.autocast, clock, batches)
 
     def save(self, best: bool = False) -> None:
         """Write a checkpoint, and keep it as the best one if it is."""
@@ -241,8 +244,8 @@ class Fit:
         """Go to where the run's last good checkpoint stood."""
         state, passed_over = checkpoint.read_last(folder)
         self.say(passed_over)
-        was = state.get("order", {})
-        changed = [f"{key} {now} instead of {was.get(key)}" for key, now in self.order().items() if now != was.get(key)]
+        old = state.get("order", {})
+        changed = [f"{key} {new} instead of {old.get(key)}" for key, new in self.order().items() if new != old.get(key)]
         require(not changed, f"{folder} cannot go on with {', '.join(changed)}: give it what it was started with")
         try:
             self.task.load_state_dict(state["task"])
