@@ -101,22 +101,17 @@ class Trainer:
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
                 raise InputError(f"the trainer takes a BatchLoader, whose order can be resumed, not a {kind}")
-        return Fit(self, task, train, validation, folder).run(resume, record or {}, saved)
+        return Fit(self, task, train, validation, Path(folder) if folder else None).run(resume, record or {}, saved)
 
 
 class Fit:
     """One call of :meth:`Trainer.fit`."""
 
     def __init__(
-        self,
-        options: Trainer,
-        task: Task,
-        train: BatchLoader,
-        validation: BatchLoader | None,
-        folder: str | Path | None,
+        self, options: Trainer, task: Task, train: BatchLoader, validation: BatchLoader | None, folder: Path | None
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
-        self.folder, self.progress = None if folder is None else Path(folder), Progress()
+        self.folder, self.progress = folder, Progress()
         self.device = process.find_device(options.device)
         distributed.start(self.device)
         self.rank, size = distributed.rank_and_size()
