@@ -34,11 +34,12 @@ def rank_and_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def broadcast(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of process 0."""
+def unite(module: nn.Module) -> None:
+    """Make the processes' copies of a module one: process 0's parameters and buffers, batch norms over all."""
     if rank_and_size()[1] > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
+        synchronize_batch_norm(module)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -110,7 +111,6 @@ def synchronize_batch_norm(module: nn.Module) -> None:
     ``torch.nn.SyncBatchNorm`` does so on GPUs alone. Only the forward is replaced: the modules, their classes and
     their names in the ``state_dict`` stay.
     """
-    if rank_and_size()[1] > 1:
-        for child in module.modules():
-            if isinstance(child, _BatchNorm):
-                child.forward = functools.partial(_global_batch_norm, child)  # type: ignore[method-assign]
+    for child in module.modules():
+        if isinstance(child, _BatchNorm):
+            child.forward = functools.partial(_global_batch_norm, child)  # type: ignore[method-assign]

@@ -119,8 +119,7 @@ class Fit:
             loader.shard(self.rank, size)
             loader.to(self.device)
         task.to(self.device)
-        distributed.broadcast(task)
-        distributed.synchronize_batch_norm(task)
+        distributed.unite(task)
         if options.compile and (reason := process.why_not_compile(self.device)):
             self.say(f"torch.compile does not work here, so the networks run as they are: {reason}")
         elif options.compile:
