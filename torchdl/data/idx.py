@@ -51,4 +51,8 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
             f"{path} has {len(data):,} bytes where its header promises {expected:,}: it is truncated or "
             "damaged, delete it and fetch it again"
         )
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy())
+    try:
+        array = np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+    except ValueError as error:  # no bytes, and sizes beyond any array beside the 0
+        raise InputError(f"{path} promises impossible sizes, {shape}: delete it and fetch it again") from error
+    return torch.from_numpy(array.copy())

@@ -49,7 +49,7 @@ class ImageDataset(Dataset):
         require(labels is None or len(labels) == len(images), "there must be one label an image")
         self.images = images if images.dim() == 4 else images.unsqueeze(1)  # (N, C, H, W)
         self.labels, self.classes, self.origin, self.stand_in = labels, tuple(classes), origin, stand_in
-        self.low, self.scale = torch.tensor(float(low)), (high - low) / 255
+        self.low, self.range = torch.tensor(255.0 * low), high - low
 
     def to(self, device: str | torch.device) -> ImageDataset:
         """Move the images to ``device``, in place, so that batches are made there; returns the data set itself."""
@@ -93,10 +93,11 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Give the batch (B, C, H, W) float32, with its labels (B,) where there are any."""
-        index = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), device=self.images.device)
-        # index_select is several times as fast as indexing; the one add converts, scales and shifts
-        images = torch.add(self.low, self.images.index_select(0, index), alpha=self.scale)  # (B, C, H, W)
-        return images if self.labels is None else (images, self.labels.index_select(0, index))
+        if not isinstance(indices, Tensor):
+            indices = torch.tensor(list(indices), dtype=torch.int64, device=self.images.device)
+        # index_select is several times as fast as indexing; the add converts, too; dividing last keeps white at high
+        images = torch.add(self.low, self.images.index_select(0, indices), alpha=self.range).div_(255)  # (B, C, H, W)
+        return images if self.labels is None else (images, self.labels.index_select(0, indices))
 
 
 def load_images(

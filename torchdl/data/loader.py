@@ -25,8 +25,11 @@ class Span(NamedTuple):
 
 
 def whole_batch(batch: Any) -> Any:
-    """Return a batch as it is: the ``collate_fn`` for data sets whose ``__getitems__`` gives whole batches."""
-    return batch
+    """Return a whole batch as it is, and collate a list of items as PyTorch does.
+
+    It is the ``collate_fn`` for a ``DataLoader`` over data sets whose ``__getitems__`` gives whole batches.
+    """
+    return default_collate(batch) if isinstance(batch, list) else batch
 
 
 class BatchLoader:
@@ -126,15 +129,15 @@ class BatchLoader:
         spans = [self.span(batch) for batch in range(start, len(self))]
         # a span of nothing becomes one example, which the trainer gives no weight
         mine = [order[s.start : s.start + max(s.size, 1)] for s in spans]
-        vectorised = getattr(self.dataset, "__getitems__", None)
-        if self.workers == 0 and vectorised is not None:
-            yield from zip(map(vectorised, mine), spans, strict=True)
+        get_batch = getattr(self.dataset, "__getitems__", None)
+        if self.workers == 0 and get_batch is not None:
+            yield from ((whole_batch(get_batch(indices)), span) for indices, span in zip(mine, spans, strict=True))
             return
         loader = DataLoader(
             self.dataset,
             batch_sampler=[indices.tolist() for indices in mine],
             num_workers=self.workers,
-            collate_fn=default_collate if vectorised is None else whole_batch,
+            collate_fn=whole_batch,
             generator=torch.Generator().manual_seed(random.key(self.seed, epoch, start)),  # not the global one
         )
         yield from zip(loader, spans, strict=True)

@@ -121,9 +121,12 @@ def download(urls: Sequence[str], path: Path, sha256: str) -> None:
         if (found := hashlib.sha256(data).hexdigest()) != sha256:
             failures.append(f"{url}: SHA-256 {found[:12]}... where {sha256[:12]}... was expected")
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}): name another data root") from error
         return
     raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)})")
 
@@ -214,4 +217,6 @@ def load_labelled(
         return LabelledImages(
             digits.images, digits.labels, digits.classes, f"{missing}. IN ITS PLACE: {digits.origin}", stand_in=True
         )
-    raise InputError(f"{missing}: put {' and '.join(FILES[split])} (gzipped or not) into {looked.split(', ')[0]}")
+    raise InputError(
+        f"{missing}: put {' and '.join(FILES[split])} (gzipped or not) into {roots[0] / source.folder / 'raw'}"
+    )
