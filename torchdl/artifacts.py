@@ -49,8 +49,9 @@ def build(description: Any) -> nn.Module:
     arguments = description["arguments"]
     try:
         return cls(**{k: build(v) if isinstance(v, dict) else v for k, v in arguments.items()})
-    except TypeError as error:
-        raise InputError(f"{cls.__name__} cannot be built from these arguments: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{cls.__name__} cannot be built from these arguments: {reason}") from error
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
@@ -76,13 +77,15 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}: name the folder of a run that has saved its model")
     try:
-        model = build(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
+        with torch.device("meta"):  # without memory: a stranger's file may name any sizes
+            model = build(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
         state = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} holds no model that torchdl can load: {reason}") from error
     try:
-        model.load_state_dict(state)
+        wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        model.load_state_dict({name: t.to(wanted.get(name, t.dtype)) for name, t in state.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).splitlines()[1:2]).strip()
         raise InputError(f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}") from error

@@ -17,7 +17,7 @@ from torchdl.errors import require
 
 
 class ImageDataset(Dataset):
-    """Labelled images, held as uint8 and given as float32 in [``low``, ``high``].
+    """Labelled images, held as uint8 and given as float32 in [``low``, ``high``], up to float32's rounding.
 
     Shapes: N images, B in a batch, C channels, H x W pixels.
 
@@ -49,7 +49,7 @@ class ImageDataset(Dataset):
         require(labels is None or len(labels) == len(images), "there must be one label an image")
         self.images = images if images.dim() == 4 else images.unsqueeze(1)  # (N, C, H, W)
         self.labels, self.classes, self.origin, self.stand_in = labels, tuple(classes), origin, stand_in
-        self.low, self.range = torch.tensor(255.0 * low), high - low
+        self.low, self.range = torch.tensor(255.0 * float(low), dtype=torch.float32), float(high - low)
 
     def to(self, device: str | torch.device) -> ImageDataset:
         """Move the images to ``device``, in place, so that batches are made there; returns the data set itself."""

@@ -5,6 +5,7 @@ Shapes: B examples, Z numbers of noise, D numbers an image (784 for 28x28 grey).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,6 +31,7 @@ class Discriminator(nn.Module):
     def __init__(self, in_features: int = 784, hidden: Sequence[int] = (128,), slope: float = 0.1) -> None:
         super().__init__()
         require(in_features >= 1 and all(width >= 1 for width in hidden), "Discriminator: every width must be positive")
+        require(math.isfinite(slope), f"Discriminator: slope must be a number, not {slope}")
         self.in_features, self.hidden, self.slope = in_features, tuple(hidden), slope
         layers: list[nn.Module] = []
         width = in_features
@@ -77,6 +79,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         require(min(z_dim, img_dim, *hidden) >= 1, "Generator: z_dim, img_dim and every width must be positive")
+        require(math.isfinite(slope), f"Generator: slope must be a number, not {slope}")
         self.z_dim, self.img_dim, self.hidden, self.slope = z_dim, img_dim, tuple(hidden), slope
         self.batch_norm = batch_norm
         layers: list[nn.Module] = []
@@ -111,6 +114,10 @@ class GAN(nn.Module):
         self, generator: nn.Module, discriminator: nn.Module, image_shape: Sequence[int] = (1, 28, 28)
     ) -> None:
         super().__init__()
+        require(
+            isinstance(generator, nn.Module) and isinstance(discriminator, nn.Module),
+            "GAN: the generator and the discriminator must be modules",
+        )
         self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ Shapes: B examples, I and O a layer's inputs and outputs, D numbers an image.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,10 +106,7 @@ class Backprop:
 
 
 class GANBackprop:
-    """The two updates of a GAN with binary cross-entropy.
-
-    An example's loss is softplus(t), with t the logit for what should be 0 and its negative for what should be 1;
-    its derivative is sigmoid(t).
+    """The two updates of a GAN with binary cross-entropy, whose derivative by a logit is sigmoid(logit) - label.
 
     Args:
         generator: A stack from noise to images.
@@ -117,9 +116,9 @@ class GANBackprop:
 
     def __init__(self, generator: nn.Sequential, discriminator: nn.Sequential, loss: str) -> None:
         self.generator, self.discriminator = Backprop(generator), Backprop(discriminator)
-        # minimax: the generator wants the discriminator's loss on generated images, softplus(logit), to be high
-        self.t_sign, self.loss_sign = (-1.0, 1.0) if loss == "non_saturating" else (1.0, -1.0)
-        self.signs = torch.empty(0)
+        # softplus(-logit) is low, or (minimax) softplus(logit) high, where the discriminator is fooled
+        self.fooled = -1.0 if loss == "non_saturating" else 1.0
+        self.signs = self.labels = torch.empty(0)
 
     @staticmethod
     def supports(generator: nn.Module, discriminator: nn.Module, loss: str) -> bool:
@@ -136,28 +135,29 @@ class GANBackprop:
         logits, tape = self.discriminator.forward(torch.cat([real, fake]))  # (2B, 1)
         if len(self.signs) != 2 * n:
             self.signs = torch.tensor([[-1.0], [1.0]]).repeat_interleave(n, 0)  # (2B, 1)
-        t = logits * self.signs
-        wrong = t.sigmoid()  # the probability given to the wrong answer
-        mean_real, mean_fake = wrong.view(2, n).mean(1).unbind()  # (2B, 1) -> (2, B) -> (2,)
+            self.labels = torch.tensor([[-0.5 / n], [0.0]]).repeat_interleave(n, 0)  # (2B, 1), over -2B
+        probability = logits.sigmoid()
+        real_mean, fake_mean = probability.view(2, n).mean(1).unbind()  # (2B, 1) -> (2, B) -> (2,)
+        loss = F.softplus(logits * self.signs).mean()
+        backward = partial(self._discriminator_backward, tape, probability)
+        return Update("discriminator", loss, {"D(x)": real_mean, "D(G(z))": fake_mean}, backward), fake, generator_tape
 
-        @torch.no_grad()
-        def backward(scale: float) -> None:
-            self.discriminator.backward(tape, wrong.mul(self.signs).mul_(scale / (2 * n)), inputs=False)
-
-        metrics = {"D(x)": 1 - mean_real, "D(G(z))": mean_fake}
-        return Update("discriminator", F.softplus(t).mean(), metrics, backward), fake, generator_tape
+    @torch.no_grad()
+    def _discriminator_backward(self, tape: Tape, probability: Tensor, scale: float) -> None:
+        gradient = torch.add(self.labels, probability, alpha=1 / len(probability))  # (probability - label) / 2B
+        self.discriminator.backward(tape, gradient if scale == 1 else gradient * scale, inputs=False)
 
     @torch.no_grad()
     def generator_update(self, fake: Tensor, generator_tape: Tape) -> Update:
         """Give the generator's update, against the discriminator as it is now."""
         logits, tape = self.discriminator.forward(fake)
-        t = logits.mul_(self.t_sign)
+        signed = logits.mul_(self.fooled)
+        loss = F.softplus(signed).mean().mul_(-self.fooled)
+        return Update("generator", loss, backward=partial(self._generator_backward, generator_tape, tape, signed))
 
-        @torch.no_grad()
-        def backward(scale: float) -> None:
-            gradient = t.sigmoid().mul_(self.loss_sign * self.t_sign * scale / len(fake))
-            at_image = self.discriminator.backward(tape, gradient, parameters=False)
-            self.generator.backward(generator_tape, at_image, inputs=False)
-
-        loss = F.softplus(t).mean()
-        return Update("generator", loss if self.loss_sign > 0 else -loss, backward=backward)
+    @torch.no_grad()
+    def _generator_backward(self, generator_tape: Tape, tape: Tape, signed: Tensor, scale: float) -> None:
+        # the derivative of -fooled * softplus(fooled * logit) is -sigmoid(fooled * logit), as fooled is 1 or -1
+        gradient = signed.sigmoid().mul_(-scale / len(signed))
+        at_image = self.discriminator.backward(tape, gradient, parameters=False)
+        self.generator.backward(generator_tape, at_image, inputs=False)

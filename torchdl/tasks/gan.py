@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class GANTask(Task):
             self.one_pass or loss != "wgan_gp",
             "wgan_gp penalises every example's own gradient: use a discriminator without batch norm",
         )
-        self._ahead: tuple[tuple[int, int, int] | None, int, Tensor] = None, 0, torch.empty(0)
+        self._ahead: tuple[tuple[Any, ...], int, Tensor] = (), 0, torch.empty(0)
         examples = 0 if real_examples is None else len(real_examples)
         noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
         self.register_buffer("fixed_noise", noise, persistent=False)
@@ -106,12 +107,13 @@ class GANTask(Task):
     def noise(self, batch_size: int) -> Tensor:
         """Draw the noise (B, Z) of the batch at the clock's position."""
         seed, epoch, _, start = self.clock
-        draw = (seed, epoch, TRAINING if self.training else HELD_OUT)
+        stream, device = TRAINING if self.training else HELD_OUT, self.fixed_noise.device
+        draw = (seed, epoch, stream, device)
         kept, first, ahead = self._ahead
         if kept != draw or not first <= start <= start + batch_size <= first + len(ahead):
             # many rows at once cost a tenth of as many draws; each row depends on its own position alone
-            index = torch.arange(start, start + max(batch_size, AHEAD), device=self.fixed_noise.device)
-            first, ahead = start, random.normal(seed, epoch, index, self.z_dim, draw[2])
+            index = torch.arange(start, start + max(batch_size, AHEAD), device=device)
+            first, ahead = start, random.normal(seed, epoch, index, self.z_dim, stream)
             self._ahead = draw, first, ahead
         return ahead[start - first : start - first + batch_size]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from torchdl.errors import require
 
@@ -53,7 +54,9 @@ class Adam(torch.optim.Adam):
 
     def _is_plain(self) -> bool:
         """Say whether the kernel alone will do, for the groups as they are now."""
-        return not (self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks) and all(
+        hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        scaled = getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None
+        return not (hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or scaled) and all(
             group["fused"]
             and not (group["amsgrad"] or group["maximize"] or group["differentiable"] or group["capturable"])
             and not isinstance(group["lr"], Tensor)
@@ -97,13 +100,19 @@ class Adam(torch.optim.Adam):
 
     step.hooked = True  # type: ignore[attr-defined]  # so that PyTorch does not wrap it: the long way is wrapped itself
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, as every optimizer does."""
+        self._forget_plan()
+        return super().state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._forget_plan()
+        return super().__getstate__()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, as every optimizer does."""
+        """Load a copy of a state: PyTorch would go on counting and averaging in the given tensors themselves."""
         self._plans = None
         super().load_state_dict(copy.deepcopy(state_dict))
-        # deepcopy keeps counts that are shared shared: part them
-        for state in self.state.values():
-            state["step"] = state["step"].clone()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, as every optimizer does."""

@@ -1,0 +1,129 @@
+"""Who may import whom: scripts -> training -> tasks -> losses and metrics; the rest stand alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVES = {"errors", "files", "random"}
+# what each part of torchdl may import of the others, beside itself and the leaves
+ALLOWED = {
+    **{leaf: set() for leaf in LEAVES},
+    "data": set(),
+    "models": set(),
+    "losses": set(),
+    "metrics": set(),
+    "plots": set(),
+    "artifacts": {"models"},
+    "tasks": {"losses", "metrics"},
+    "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts"},
+}
+EVERYTHING = set(ALLOWED)
+
+
+def imported(source: str, package: str) -> set[str]:
+    """List the dotted names that a module in ``package`` imports, at any depth, relative ones resolved."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def wrong_imports(source: str, path: str) -> list[str]:
+    """Say which of the imports of the file at ``path``, relative to the repository, go the wrong way."""
+    parts = Path(path).with_suffix("").parts
+    if parts[0] == "scripts" or parts == ("torchdl", "__init__"):
+        allowed = EVERYTHING
+    elif parts[1] in ALLOWED:
+        allowed = ALLOWED[parts[1]] | {parts[1]} | (set() if parts[1] in LEAVES else LEAVES)
+    else:
+        return [f"{path}: torchdl.{parts[1]} has no place in the order yet: give it one in ALLOWED"]
+    found = []
+    for name in sorted(imported(source, ".".join(parts[:-1]))):
+        first, *rest = name.split(".")
+        wrong = first == "scripts" or (first == "torchdl" and (not rest or rest[0] not in allowed))
+        if wrong and parts[0] != "scripts":
+            found.append(f"{path} imports {name}")
+    return found
+
+
+FILES = sorted(path for folder in ("torchdl", "scripts") for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    assert wrong_imports(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("torchdl/tasks/gan.py", "from torchdl.training import Trainer"),
+        ("torchdl/tasks/gan.py", "from torchdl.models import GAN"),
+        ("torchdl/tasks/gan.py", "import torchdl.data.loader"),
+        ("torchdl/tasks/gan.py", "def f():\n    from torchdl import data"),
+        ("torchdl/tasks/gan.py", "from ..models import GAN"),
+        ("torchdl/tasks/gan.py", "from .. import models"),
+        ("torchdl/tasks/gan.py", "from torchdl import GAN"),  # by way of the package, which imports everything
+        ("torchdl/tasks/gan.py", "import torchdl"),
+        ("torchdl/losses.py", "import os, torchdl.metrics"),
+        ("torchdl/metrics.py", "from torchdl.losses import x"),
+        ("torchdl/models/gan.py", "from torchdl.losses import x"),
+        ("torchdl/models/gan.py", "from torchdl.artifacts import load"),
+        ("torchdl/data/loader.py", "if True:\n    from .. import plots"),
+        ("torchdl/plots.py", "from torchdl.data import ImageDataset"),
+        ("torchdl/plots.py", "from .data import ImageDataset"),
+        ("torchdl/random.py", "from torchdl.errors import require"),
+        ("torchdl/artifacts.py", "from torchdl.training import Trainer"),
+        ("torchdl/training/trainer.py", "from torchdl.models import GAN"),
+        ("torchdl/training/trainer.py", "import scripts.train"),
+        ("torchdl/novelty.py", ""),
+    ],
+)
+def test_an_import_the_wrong_way_is_found(path, source):
+    assert len(wrong_imports(source, path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("torchdl/tasks/gan.py", "from torchdl import random\nfrom torchdl.losses import x\nfrom . import base"),
+        ("torchdl/tasks/gan.py", "from ..errors import InputError\nimport torch.nn, random"),
+        ("torchdl/training/trainer.py", "from torchdl.tasks import Task\nimport torchdl.plots\nfrom ..data import x"),
+        ("torchdl/artifacts.py", "import torchdl.models"),
+        ("torchdl/__init__.py", "from torchdl.training import Trainer"),
+        ("scripts/train.py", "import torchdl\nfrom torchdl import GAN\nfrom torchdl.training import process"),
+    ],
+)
+def test_an_import_the_right_way_is_let_be(path, source):
+    assert wrong_imports(source, path) == []
+
+
+def test_importing_torchdl_brings_in_no_heavy_library_and_leaves_the_global_generators_alone():
+    program = """
+import random, sys
+import numpy, torch
+torch.manual_seed(123); random.seed(123); numpy.random.seed(123)
+states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+before = set(sys.modules)
+import torchdl
+assert torch.equal(states[0], torch.get_rng_state()), "torch's generator was used"
+assert states[1:] == (random.getstate(), numpy.random.get_state()[1].tolist()), "a generator was used"
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+heavy = {"torchvision", "tensorboard", "matplotlib", "pandas", "sklearn", "mlxtend", "PIL", "keras", "tensorflow"}
+print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
+assert "torchdl" in new
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fill_, gaussian
+from torch import nn
+
+from torchdl import Discriminator, GANTask, Generator, InputError
+from torchdl.losses import GAN_LOSSES
+from torchdl.tasks import Clock
+
+SHAPE = (1, 3, 4)
+
+
+class NormedDiscriminator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(12, 5), nn.BatchNorm1d(5), nn.LeakyReLU(0.1), nn.Linear(5, 1))
+
+    def logits(self, x):
+        return self.net(x.flatten(1))
+
+
+def pair(batch_norm: float | None = None) -> tuple[Generator, Discriminator]:
+    return fill_(Generator(4, 12, (8,), batch_norm=batch_norm), 1), fill_(Discriminator(12, (7,)), 2)
+
+
+def make_task(**kwargs) -> GANTask:
+    return GANTask(*pair(kwargs.pop("batch_norm", None)), **kwargs)
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return gaussian(count, *SHAPE, seed=seed).tanh()
+
+
+def train(task: GANTask, steps: int, size: int = 6, autograd: bool = False) -> list[dict[str, float]]:
+    """Do what a trainer does, without one."""
+    optimizers = task.configure_optimizers()
+    if autograd:
+        task.written_out = None
+    rows = []
+    for step in range(steps):
+        task.clock, row = Clock(3, 0, step, step * size), {}
+        for update in task.losses(images(size, seed=step)):
+            optimizer = optimizers[update.optimizer]
+            parameters = optimizer.param_groups[0]["params"]
+            if update.backward is not None:
+                update.backward(1.0)
+            else:
+                update.loss.backward(inputs=parameters)
+            optimizer.step()
+            optimizer.zero_grad()
+            row |= {update.optimizer: update.loss.item(), **{k: v.item() for k, v in update.metrics.items()}}
+        rows.append(row)
+    return rows
+
+
+def naive(task: GANTask, steps: int, size: int = 6) -> list[dict[str, float]]:
+    """The update as a textbook has it: two passes, cross-entropy of probabilities' logits, PyTorch's Adam."""
+    generator, discriminator = task.generator, task.discriminator
+    adam = partial(torch.optim.Adam, lr=task.lr, betas=task.betas, foreach=False)
+    d_optimizer, g_optimizer = adam(discriminator.parameters()), adam(generator.parameters())
+    entropy, rows = F.binary_cross_entropy_with_logits, []
+    one, zero = torch.ones(size, 1), torch.zeros(size, 1)
+    for step in range(steps):
+        task.clock = Clock(3, 0, step, step * size)
+        real, noise = images(size, seed=step), task.noise(size)
+        d_real = discriminator.logits(real)
+        d_fake = discriminator.logits(generator(noise).detach())
+        d_loss = (entropy(d_real, one) + entropy(d_fake, zero)) / 2
+        d_optimizer.zero_grad()
+        d_loss.backward()
+        d_optimizer.step()
+        scored = discriminator.logits(generator(noise))
+        g_loss = entropy(scored, one) if task.loss == "non_saturating" else -entropy(scored, zero)
+        g_optimizer.zero_grad()
+        g_loss.backward()
+        g_optimizer.step()
+        measured = {"D(x)": d_real.sigmoid().mean().item(), "D(G(z))": d_fake.sigmoid().mean().item()}
+        rows.append({"discriminator": d_loss.item(), "generator": g_loss.item(), **measured})
+    return rows
+
+
+@pytest.mark.parametrize("autograd", [False, True], ids=["written out", "autograd"])
+@pytest.mark.parametrize("loss", ["non_saturating", "minimax"])
+def test_five_updates_are_those_of_a_textbook(loss, autograd):
+    task = make_task(loss=loss, lr=1e-2, beta1=0.5)
+    reference, start = copy.deepcopy(task), copy.deepcopy(task.state_dict())
+    rows, wanted = train(task, 5, autograd=autograd), naive(reference, 5)
+    assert (task.written_out is None) is autograd
+    for row, expected in zip(rows, wanted, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
+    for name, value in task.state_dict().items():
+        torch.testing.assert_close(value, reference.state_dict()[name], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(value, start[name], atol=1e-3), name
+
+
+def test_the_discriminator_learns_to_tell_fixed_images_apart():
+    rows = train(make_task(lr=1e-2), 60)
+    assert rows[-1]["discriminator"] < rows[0]["discriminator"]
+    assert rows[-1]["D(x)"] > rows[-1]["D(G(z))"]
+
+
+def test_one_pass_of_the_discriminator_is_two():
+    task = make_task()
+    assert task.one_pass
+    real, fake = images(5), images(3, seed=1)
+    torch.testing.assert_close(task.logits(real, fake)[0], task.discriminator.logits(real))
+    torch.testing.assert_close(task.logits(real, fake)[1], task.discriminator.logits(fake))
+    assert [x.shape for x in task.logits(real, fake)] == [(5, 1), (3, 1)]
+
+
+def test_a_discriminator_with_batch_norm_gets_two_passes_which_one_would_not_be():
+    generator, discriminator = pair()[0], fill_(NormedDiscriminator(), 2)
+    task = GANTask(generator, discriminator)
+    reference, forced = copy.deepcopy(discriminator), copy.deepcopy(task)
+    assert not task.one_pass
+    task.configure_optimizers()
+    assert task.written_out is None
+    real, fake = images(6), images(6, seed=1) * 0.3 + 0.5
+    wanted = reference.logits(real), reference.logits(fake)
+    got = task.logits(real, fake)
+    assert torch.equal(got[0], wanted[0])
+    assert torch.equal(got[1], wanted[1])
+    assert torch.equal(discriminator.net[1].running_mean, reference.net[1].running_mean)
+    forced.one_pass = True
+    assert not torch.allclose(forced.logits(real, fake)[0], wanted[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 60])
+def test_noise_is_the_same_whatever_the_batch_size(size):
+    task = make_task()
+    task.clock = Clock(seed=5, epoch=2)
+    whole = task.noise(60).clone()
+    for start in range(0, 60, size):
+        task.clock = Clock(seed=5, epoch=2, step=start, start=start)
+        count = min(size, 60 - start)
+        assert torch.equal(task.noise(count), whole[start : start + count])
+
+
+@pytest.mark.parametrize("start", [0, 1000, 1020, 1024, 5000, 3])
+def test_noise_drawn_ahead_is_the_noise_drawn_afresh(start):
+    walked, fresh = make_task(), make_task()
+    walked.noise(10)  # draws the first thousand rows
+    walked.clock = fresh.clock = Clock(start=start)
+    assert torch.equal(walked.noise(16), fresh.noise(16))
+    assert torch.equal(walked.noise(2000), fresh.noise(2000))  # more than are drawn ahead
+
+
+def test_noise_differs_by_epoch_seed_position_and_mode():
+    task = make_task()
+    task.clock = Clock()
+    draws = [task.noise(4)]
+    for clock in (Clock(epoch=1), Clock(seed=1), Clock(start=4)):
+        task.clock = clock
+        draws.append(task.noise(4))
+    task.clock = Clock()
+    draws.append(task.eval().noise(4))
+    assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+    assert torch.equal(task.train().noise(4), draws[0])
+    task.clock = Clock(step=9)  # the number of updates done does not matter: a resumed run may count differently
+    assert torch.equal(task.noise(4), draws[0])
+
+
+def test_noise_follows_the_task_to_another_device():
+    task = make_task()
+    task.noise(4)
+    task.to("meta")
+    assert task.noise(4).device.type == "meta"
+
+
+@pytest.mark.parametrize("loss", GAN_LOSSES)
+@pytest.mark.parametrize("batch_norm", [None, 0.8])
+def test_every_loss_moves_both_networks_and_only_its_own(loss, batch_norm):
+    task = make_task(loss=loss, lr=1e-2, batch_norm=batch_norm)
+    optimizers = task.configure_optimizers()
+    networks = {"discriminator": task.discriminator, "generator": task.generator}
+    seen = []
+    for update in task.losses(images(6)):
+        before = {name: [p.detach().clone() for p in net.parameters()] for name, net in networks.items()}
+        assert update.loss.shape == ()
+        assert update.loss.isfinite()
+        if update.backward is not None:
+            update.backward(1.0)
+        else:
+            update.loss.backward(inputs=list(networks[update.optimizer].parameters()))
+        other = "generator" if update.optimizer == "discriminator" else "discriminator"
+        assert all(p.grad is None for p in networks[other].parameters())
+        assert all(p.grad.abs().max() > 0 for p in networks[update.optimizer].parameters() if p.shape != (1,))
+        optimizers[update.optimizer].step()
+        optimizers[update.optimizer].zero_grad()
+        moved = {
+            name: [not torch.equal(p, q) for p, q in zip(net.parameters(), before[name], strict=True)]
+            for name, net in networks.items()
+        }
+        assert not any(moved[other])
+        assert all(moved[update.optimizer][:-1])  # the last bias has no gradient under the Wasserstein loss
+        seen.append(update.optimizer)
+    assert seen == ["discriminator", "generator"]
+
+
+@pytest.mark.parametrize("autograd", [False, True])
+def test_the_generator_is_updated_against_the_discriminator_just_updated(autograd):
+    task = make_task()
+    task.configure_optimizers()
+    if autograd:
+        task.written_out = None
+    updates = task.losses(images(6))
+    next(updates)
+    with torch.no_grad():
+        for parameter in task.discriminator.parameters():
+            parameter.mul_(-3.0).add_(0.2)
+        expected = F.softplus(-task.discriminator.logits(task.generator(task.noise(6)))).mean()
+    torch.testing.assert_close(next(updates).loss.detach(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_wasserstein_loss_has_its_penalty():
+    batch = images(6)
+    losses = {}
+    for penalty in (0.0, 10.0, 20.0):
+        task = make_task(loss="wgan_gp", penalty=penalty)
+        losses[penalty] = next(task.losses(batch)).loss.item()
+    critic = task.discriminator.logits
+    fake = task.generator(task.noise(6)).view_as(batch)
+    assert losses[0.0] == pytest.approx((critic(fake).mean() - critic(batch).mean()).item(), abs=1e-6)
+    assert losses[10.0] - losses[0.0] > 0.1
+    assert losses[20.0] - losses[0.0] == pytest.approx(2 * (losses[10.0] - losses[0.0]), rel=1e-4)
+
+
+def test_the_penaltys_mixtures_are_their_own_examples_whatever_the_batch_size():
+    whole, halves = make_task(loss="wgan_gp"), make_task(loss="wgan_gp")
+    batch = images(6)
+    expected = next(whole.losses(batch)).loss.item()
+    parts = []
+    for start in (0, 3):
+        halves.clock = Clock(start=start)
+        parts.append(next(halves.losses(batch[start : start + 3])).loss.item())
+    assert sum(parts) / 2 == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_penalty_refuses_a_discriminator_with_batch_norm():
+    with pytest.raises(InputError, match="without batch norm"):
+        GANTask(pair()[0], NormedDiscriminator(), loss="wgan_gp")
+
+
+@pytest.mark.parametrize("autograd", [False, True])
+def test_the_generator_is_updated_at_every_so_many_steps(autograd):
+    task = make_task(generator_every=3)
+    rows = train(task, 7, autograd=autograd)
+    assert ["generator" in row for row in rows] == [True, False, False, True, False, False, True]
+    assert all("discriminator" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"loss": "ours"}, "unknown GAN loss 'ours'"),
+        ({"generator_every": 0}, "at least 1"),
+        ({"lr": -1.0}, "learning rate"),
+        ({"beta1": 1.0}, "betas"),
+        ({"penalty": -1.0}, "penalty must be 0 or more"),
+    ],
+)
+def test_bad_arguments_are_refused(kwargs, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make_task(**kwargs)
+
+
+def test_networks_that_do_more_than_their_stack_are_not_written_out():
+    class Sharpened(Generator):
+        def forward(self, z):
+            return (2 * super().forward(z)).clamp(-1, 1)
+
+    task = GANTask(fill_(Sharpened(4, 12, (8,))), pair()[1])
+    task.configure_optimizers()
+    assert task.written_out is None
+    written = make_task()
+    written.configure_optimizers()
+    assert written.written_out is not None
+
+
+class Bare(nn.Module):
+    """A network that does not say its layers."""
+
+    z_dim = 4
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x):
+        return self.layers(x.flatten(1))
+
+    logits = forward
+
+
+@pytest.mark.parametrize("bare", ["generator", "discriminator", "both"])
+def test_networks_without_a_stack_train_through_autograd_to_the_same_weights(bare):
+    generator, discriminator = pair()
+    task = GANTask(
+        generator if bare == "discriminator" else Bare(generator.stack),
+        discriminator if bare == "generator" else Bare(discriminator.stack),
+    )
+    usual = make_task()
+    rows, expected = train(task, 3), train(usual, 3)
+    assert task.written_out is None
+    assert usual.written_out is not None
+    for row, wanted in zip(rows, expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_batch_with_labels_is_its_images():
+    batch = images(6)
+    for task in (make_task(), make_task(loss="hinge")):
+        task.configure_optimizers()
+        alone, labelled = next(task.losses(batch)), next(task.losses((batch, torch.arange(6))))
+        assert torch.equal(alone.loss, labelled.loss)
+
+
+def test_evaluation_gives_every_examples_probabilities_on_noise_not_trained_on():
+    task = make_task().eval()
+    batch = images(6)
+    measured = task.evaluate((batch, torch.arange(6)))
+    assert {name: value.shape for name, value in measured.items()} == {"D(x)": (6,), "D(G(z))": (6,)}
+    torch.testing.assert_close(measured["D(x)"], task.discriminator(batch)[:, 0])
+    fake = task.generator(task.noise(6))
+    torch.testing.assert_close(measured["D(G(z))"], task.discriminator(fake)[:, 0])
+
+
+def test_the_preview_is_of_fixed_noise_beside_the_real_ones_and_is_not_saved():
+    real = images(5)
+    task = make_task(real_examples=real)
+    with torch.no_grad():
+        first = task.preview()
+        task.clock = Clock(epoch=4, start=30)
+        again = task.preview()
+    assert torch.equal(first["generated"], again["generated"])
+    assert first["generated"].shape == (5, *SHAPE)
+    assert 0 <= first["generated"].min() <= first["generated"].max() <= 1
+    torch.testing.assert_close(first["real"], (real + 1) / 2)
+    assert not {"fixed_noise", "real_examples"} & task.state_dict().keys()
+    assert make_task().preview() == {}
