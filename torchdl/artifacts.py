@@ -63,7 +63,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         path.write_text(architecture, encoding="utf-8")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as path:
-        safetensors.torch.save_file(state, path)
+        path.write_bytes(safetensors.torch.save(state))  # save_file has an error of its own for a full disk
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:

@@ -8,8 +8,10 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
 import tempfile
+import threading
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from torchdl.tasks import Task
 from torchdl.training import checkpoint, distributed, process
 from torchdl.training.stopping import Stopped
 from torchdl.training.trainer import Trainer
+from torchdl.training.updates import TrainingDiverged
 
 CONFIG = "config.json"
 ConfigT = TypeVar("ConfigT")
@@ -58,28 +61,32 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     Exit status: 2 for bad input, 1 for trouble with the machine (a full disk, no memory), 128 + the signal's number
     where Ctrl-C or SIGTERM stopped the run.
     """
-    name = Path(sys.argv[0]).name
+    threading.excepthook = _report_from_thread
+    sentence, status = "", 0
     try:
         main(parse(config_class, sys.argv[1:]))
     except Stopped as stopped:
-        if is_main_process():
-            print(f"{name}: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signal_number)
+        sentence, status = str(stopped) if is_main_process() else "", 128 + stopped.signal_number
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sentence, status = "interrupted", 130
     except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sentence, status = str(error), 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {where}{error.strerror or error}; what was saved before is as it was", file=sys.stderr)
-        sys.exit(1)
+        sentence, status = f"{where}{error.strerror or error}; what was saved before is as it was", 1
     except torch.OutOfMemoryError:
-        print(f"{name}: the device ran out of memory: choose a smaller --batch-size", file=sys.stderr)
-        sys.exit(1)
+        sentence, status = "the device ran out of memory: choose a smaller --batch-size", 1
     finally:
         distributed.stop()
+    if sentence:
+        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _report_from_thread(error: threading.ExceptHookArgs) -> None:
+    """Leave a full disk that TensorBoard's thread meets to the main thread, which meets it, too."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
@@ -189,6 +196,11 @@ class Run:
                 record=flat,
                 saved=saved,
             )
+        except InputError as error:
+            begun = isinstance(error, TrainingDiverged) or (self.folder / checkpoint.LAST).exists()
+            if self.is_main and self.options.resume is None and not begun:
+                shutil.rmtree(self.folder)  # it holds nothing but what this call has put there before the mistake
+            raise
         except Stopped as stopped:
             again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])
             raise Stopped(f"{stopped}; go on with: {again}", stopped.signal_number) from stopped

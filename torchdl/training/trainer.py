@@ -149,7 +149,7 @@ class Fit:
                     known = name in measured or name.startswith("train/")
                     require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
                 self.logger.record(record, [*measured, *self.updates.learning_rates()])
-            while progress.step < self.steps:
+            while progress.step < self.steps or progress.batch >= len(self.train):  # or stopped just before its end
                 if options.patience and progress.since_best >= options.patience:
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
