@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fill_, gaussian
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
+from torch import Tensor, nn
+
+import torchdl
+from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
+from torchdl.tasks import Schedule, accuracy
+from torchdl.training import checkpoint, process
+
+STEPS, EPOCH = 21, 7  # three epochs of seven steps, the last of each ragged
+PIXELS = (128 + 50 * gaussian(31, 1, 4, 4)).clamp(0, 255).to(torch.uint8)
+IMAGES = ImageDataset(PIXELS, torch.arange(31) % 3, -1, 1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
+    monkeypatch.setattr(process, "frozen_heap", nullcontext)
+    # files of events of one second are read in the order of this number as text, 10 before 9
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def classifier(width: int = 24) -> Supervised:
+    layers = nn.Flatten(), nn.Linear(16, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 3)
+    step_lr = partial(torch.optim.lr_scheduler.StepLR, step_size=5)
+    return Supervised(
+        fill_(nn.Sequential(*layers)),
+        F.cross_entropy,
+        {"accuracy": accuracy},
+        schedule=lambda optimizer, _: Schedule(step_lr(optimizer), every="step"),
+    )
+
+
+def gan(pair: Callable[..., torchdl.GAN]) -> GANTask:
+    torch.manual_seed(0)
+    model = pair((1, 4, 4), z_dim=6)
+    return GANTask(model.generator, model.discriminator)
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "classifier": classifier,
+    "simple": lambda: gan(torchdl.simple_gan),
+    "deep": lambda: gan(torchdl.deep_gan),
+}
+
+
+def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_every: int = 2, **options):
+    images = IMAGES if isinstance(task, Supervised) else IMAGES.without_labels()
+    train, held_out = ImageDataset(PIXELS[:26], IMAGES.labels[:26], -1, 1), images[26:]
+    train = train if isinstance(task, Supervised) else train.without_labels()
+    validation = BatchLoader(Rows(held_out), 3)
+    monitor = "val/loss" if isinstance(task, Supervised) else "train/generator_loss"
+    options = {"epochs": 3, "log_every": log_every, "monitor": monitor, "device": "cpu", **options}
+    return Trainer(**options).fit(task, BatchLoader(train, batch, shuffle=True), validation, folder, resume=resume)
+
+
+class Rows:
+    """A batch as a data set."""
+
+    def __init__(self, batch: Tensor | tuple[Tensor, Tensor]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitems__(self, index: Tensor):
+        return self.batch[index] if isinstance(self.batch, Tensor) else tuple(part[index] for part in self.batch)
+
+
+def interrupt(task: Task, step: int, how: Callable[[], None]) -> Task:
+    """Have ``how`` called in the middle of a step."""
+    losses = task.losses
+
+    def interrupted(batch):
+        for number, update in enumerate(losses(batch)):
+            yield update
+            if (task.clock.step, number) == (step, 0):
+                how()
+
+    task.losses = interrupted
+    return task
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class PowerCut(Exception):
+    pass
+
+
+def cut_power() -> None:
+    raise PowerCut
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Read what TensorBoard shows, but for what depends on the clock on the wall."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if "per_second" not in tag]
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Train without a stop, once each."""
+
+    @cache
+    def train(name: str):
+        folder = tmp_path_factory.mktemp(name)
+        task = TASKS[name]()
+        history = fit(task, folder)
+        return task.state_dict(), history, checkpoint.read(folder / checkpoint.LAST), scalars(folder)
+
+    return train
+
+
+def differences(one: object, other: object, path: str = "") -> list[str]:
+    """Name every place where two nested states are not the same to the bit."""
+    if isinstance(one, Tensor):
+        return [] if isinstance(other, Tensor) and torch.equal(one, other) else [path]
+    if isinstance(one, (dict, list, tuple)):
+        if type(one) is not type(other) or len(one) != len(other):
+            return [path]
+        pairs = one.items() if isinstance(one, dict) else enumerate(one)
+        if isinstance(one, dict) and one.keys() != other.keys():
+            return [path]
+        return [found for key, value in pairs for found in differences(value, other[key], f"{path}/{key}")]
+    return [] if one == other else [f"{path}: {one} {other}"]
+
+
+def assert_as_if_uninterrupted(expected, task: Task, history, folder: Path) -> None:
+    state, rows, saved, shown = expected
+    assert not differences(dict(task.state_dict()), dict(state))
+    assert not differences(history, rows)
+    assert not differences(checkpoint.read(folder / checkpoint.LAST), saved)  # optimizers, schedules, progress
+    assert not differences(scalars(folder), shown)
+
+
+@pytest.mark.parametrize("name", TASKS)
+# before an epoch's end, at it, after it; in the first step; in the last one
+@pytest.mark.parametrize("step", [EPOCH - 2, EPOCH - 1, EPOCH, 0, STEPS - 1])
+def test_training_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, uninterrupted, name, step):
+    with pytest.raises(Stopped, match=f"stopped after step {step + 1}$") as stopped:
+        fit(interrupt(TASKS[name](), step, terminate), tmp_path)
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert checkpoint.read(tmp_path / checkpoint.LAST)["progress"]["step"] == step + 1
+    task = TASKS[name]()
+    history = fit(task, tmp_path, resume=True)
+    assert_as_if_uninterrupted(uninterrupted(name), task, history, tmp_path)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_can_be_stopped_again_and_again(tmp_path, uninterrupted, name):
+    for number, step in enumerate((3, 8, 9)):
+        with pytest.raises(Stopped):
+            fit(interrupt(TASKS[name](), step, terminate), tmp_path, resume=number > 0)
+    task = TASKS[name]()
+    assert_as_if_uninterrupted(uninterrupted(name), task, fit(task, tmp_path, resume=True), tmp_path)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("step", [5, 11])
+def test_training_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, uninterrupted, name, step):
+    with pytest.raises(PowerCut):
+        fit(interrupt(TASKS[name](), step, cut_power), tmp_path, checkpoint_every=4)
+    assert checkpoint.read(tmp_path / checkpoint.LAST)["progress"]["step"] == {5: 4, 11: 8}[step]
+    task = TASKS[name]()
+    history = fit(task, tmp_path, resume=True, checkpoint_every=4)
+    assert_as_if_uninterrupted(uninterrupted(name), task, history, tmp_path)
+
+
+def test_tensorboard_shows_no_step_twice_after_a_crash(tmp_path):
+    with pytest.raises(PowerCut):
+        fit(interrupt(classifier(), 11, cut_power), tmp_path, checkpoint_every=4, log_every=1)
+    assert scalars(tmp_path)["train/loss"][-1][0] == 11  # three steps after the checkpoint
+    fit(classifier(), tmp_path, resume=True, checkpoint_every=4, log_every=1)
+    shown = scalars(tmp_path)
+    assert [step for step, _ in shown["train/loss"]] == list(range(1, STEPS + 1))
+    assert [step for step, _ in shown["val/loss"]] == [EPOCH, 2 * EPOCH, STEPS]
+
+
+def stopped_run(folder: Path) -> None:
+    with pytest.raises(Stopped):
+        fit(interrupt(classifier(), 9, terminate), folder)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+def test_the_checkpoint_before_is_used_and_named_where_the_last_is_damaged(tmp_path, uninterrupted, capsys, damage):
+    stopped_run(tmp_path)
+    damage(tmp_path / checkpoint.LAST)
+    capsys.readouterr()
+    task = classifier()
+    history = fit(task, tmp_path, resume=True)
+    said = capsys.readouterr().out
+    assert str(tmp_path / checkpoint.LAST) in said
+    assert f"{tmp_path / checkpoint.PREVIOUS}, is used instead" in said
+    assert_as_if_uninterrupted(uninterrupted("classifier"), task, history, tmp_path)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_two_damaged_checkpoints_are_an_input_error(tmp_path, damage):
+    stopped_run(tmp_path)
+    for name in (checkpoint.LAST, checkpoint.PREVIOUS):
+        damage(tmp_path / name)
+    with pytest.raises(InputError, match=r"checkpoint\.previous\.pt is damaged"):
+        fit(classifier(), tmp_path, resume=True)
+
+
+def test_a_damaged_checkpoint_without_one_before_it_is_an_input_error(tmp_path):
+    with pytest.raises(Stopped):
+        fit(interrupt(classifier(), 2, terminate), tmp_path)
+    flip(tmp_path / checkpoint.LAST)
+    with pytest.raises(InputError, match=r"is damaged.*there is none before it"):
+        fit(classifier(), tmp_path, resume=True)
+
+
+def test_nothing_to_resume_from_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        fit(classifier(), tmp_path / "nowhere", resume=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("other", [lambda: classifier(width=25), lambda: Other(classifier())], ids=["model", "adam"])
+def test_another_models_or_optimizers_checkpoint_is_an_input_error(tmp_path, other):
+    stopped_run(tmp_path)
+    with pytest.raises(InputError, match="holds the checkpoint of another model or optimizer") as caught:
+        fit(other(), tmp_path, resume=True)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class Other(Supervised):
+    """The same model with its parameters in two groups."""
+
+    def __init__(self, task: Supervised) -> None:
+        super().__init__(task.model, task.loss, task.metrics)
+
+    def configure_optimizers(self):
+        first, *rest = self.model.parameters()
+        return {"model": torch.optim.Adam([{"params": [first]}, {"params": rest}])}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"batch": 5}, "batch size 5 instead of 4"),
+        ({"seed": 3}, "seed 3 instead of 0"),
+        ({"accumulate": 2}, "accumulate 2 instead of 1"),
+    ],
+)
+def test_what_would_change_the_order_is_an_input_error(tmp_path, options, named):
+    stopped_run(tmp_path)
+    before = (tmp_path / checkpoint.LAST).read_bytes()
+    with pytest.raises(InputError, match=f"cannot go on with {named}"):
+        fit(classifier(), tmp_path, resume=True, **options)
+    assert (tmp_path / checkpoint.LAST).read_bytes() == before
+
+
+def test_a_second_signal_acts_at_once(tmp_path):
+    def impatient():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        fit(interrupt(classifier(), 4, impatient), tmp_path)
+    assert not (tmp_path / checkpoint.LAST).exists()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
