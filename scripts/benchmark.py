@@ -38,7 +38,7 @@ class Config:
     seconds: float = 4.0
     """About how long one measurement takes."""
     threads: int = 1
-    """CPU threads of this project's side; the usual side runs with PyTorch's own choice."""
+    """CPU threads of either side; two and more collapse where another process wants the cores, too."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -51,6 +51,7 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
     from torch.utils.tensorboard import SummaryWriter
     from torchvision import datasets, transforms
 
+    torch.set_num_threads(config.threads)
     digits = torchdl.load_images("mnist", root=config.data_root)
     assert digits.labels is not None
     write_idx(folder / "MNIST" / "raw", digits.images[:, 0], digits.labels)

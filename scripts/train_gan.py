@@ -81,7 +81,7 @@ def main(config: Config) -> None:
         beta2=config.beta2,
         penalty=config.penalty,
         generator_every=config.generator_every,
-        real_examples=images[: config.samples],
+        real_examples=images.spread(config.samples),
     )
     # 3. Train.
     run.fit(task, gan, train, BatchLoader(held_out, 500))

@@ -161,3 +161,10 @@ def test_digits_by_name_are_scaled_as_asked():
     assert batch.min() == -1
     assert batch.max() == pytest.approx(1)
     assert labels.dtype == torch.int64
+
+
+def test_spread_images_come_from_the_whole_of_the_set():
+    data = ImageDataset(EVERY_BYTE, LABELS)
+    images, labels = data.spread(4)
+    assert torch.equal(images, data.__getitems__([0, 5, 10, 15])[0])
+    assert torch.equal(labels, LABELS[[0, 5, 10, 15]])

@@ -82,6 +82,10 @@ class ImageDataset(Dataset):
                 digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def spread(self, n: int) -> Any:
+        """Return the batch of ``n`` images at equal distances, so of all classes where the set is sorted by class."""
+        return self.__getitems__(torch.linspace(0, len(self) - 1, n).long().tolist())
+
     def __len__(self) -> int:
         return len(self.images)
 
