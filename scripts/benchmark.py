@@ -33,9 +33,9 @@ class Config:
 
     name: tyro.conf.Positional[Literal["gan"]]
     """What to measure."""
-    repeats: int = 7
+    repeats: int = 5
     """Measurements of each side, alternating."""
-    seconds: float = 4.0
+    seconds: float = 10.0
     """About how long one measurement takes."""
     threads: int = 1
     """CPU threads of either side; two and more collapse where another process wants the cores, too."""
@@ -65,7 +65,7 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
     writer = SummaryWriter(str(folder / "usual"))
 
     def run(examples: int) -> float:
-        loader = DataLoader(Subset(dataset, range(examples)), batch_size=32, shuffle=True)
+        loader = DataLoader(Subset(dataset, [i % len(dataset) for i in range(examples)]), batch_size=32, shuffle=True)
         start = time.perf_counter()
         for step, (real, _) in enumerate(loader):
             real = real.view(-1, 784)  # (B, 1, 28, 28) -> (B, 784)
@@ -140,10 +140,14 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
         pipes[side], theirs = context.Pipe()
         (folder / side).mkdir()
         context.Process(target=serve, args=(config, side, folder / side, theirs), daemon=True).start()
+        theirs.close()
     for repeat in range(config.repeats + 2):
         for side, pipe in pipes.items():
             pipe.send(sizes.get(side, 3200))
-            rate = pipe.recv()
+            try:
+                rate = pipe.recv()
+            except EOFError:
+                raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to learn how much fills the seconds
                 sizes[side] = max(3200, int(rate * config.seconds) // 32 * 32)
             else:

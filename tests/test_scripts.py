@@ -30,11 +30,10 @@ NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.start
 SHORT = "train_gan.py --dataset mnist_5k --epochs 1"
 
 #: A process that has imported everything once, and runs each script in a fork of itself: that spares the seconds of an
-#: import every time. What a fork runs is the script's own file, as ``__main__``.
+#: import every time, and those of an interpreter's end. What a fork runs is the script's own file, as ``__main__``.
 SERVER = """
-import gc, json, os, runpy, sys
+import atexit, json, os, runpy, sys, traceback
 import matplotlib.font_manager, torch._dynamo, torch.utils.tensorboard, torchdl.training.command
-gc.freeze()  # or every fork walks through all of it when it ends
 for line in sys.stdin:
     script, *arguments = (request := json.loads(line))["command"]
     child = os.fork()
@@ -42,9 +41,18 @@ for line in sys.stdin:
         os.chdir(request["folder"])
         for name, number in (("out", 1), ("err", 2)):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(script)
-        runpy.run_path(script, run_name="__main__")
-        sys.exit()
+        sys.argv, sys.path[0], code = [script, *arguments], os.path.dirname(script), 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

@@ -46,7 +46,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever an unpickler meets in a foreign file
-        raise InputError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(state, dict):
         raise InputError(f"the checkpoint {path} is not one of torchdl's")
     return state

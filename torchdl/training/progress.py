@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torchdl.errors import require
 from torchdl.training import distributed
 
 
@@ -54,8 +56,15 @@ class Progress:
                 value = Sums({key: [share * number for number in entry] for key, entry in value.items()})
             setattr(self, name, value)
 
-    def is_best(self, value: float, mode: str) -> bool:
-        """Note an epoch's monitored value and say whether it is the best so far; NaN never is."""
+    def is_best(self, row: Mapping[str, float], monitor: str, mode: str) -> bool:
+        """Say whether an epoch's monitored value is the best so far, and note it; NaN never is."""
+        if monitor not in row:
+            known = ", ".join(name for name in row if name.startswith("train/"))
+            require(
+                not monitor.startswith("train/"), f"there is no metric {monitor!r} to monitor: choose one of {known}"
+            )
+            return False  # nothing to monitor, or no evaluation in this epoch
+        value = row[monitor]
         better = value < self.best if mode == "min" else value > self.best
         if better or (math.isnan(self.best) and not math.isnan(value)):
             self.best, self.since_best = value, 0
