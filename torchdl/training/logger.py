@@ -36,12 +36,24 @@ class Logger:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, step)
 
-    def images(self, images: Mapping[str, Tensor], step: int, name: str) -> None:
-        """Log images (N, C, H, W) in [0, 1], each tag's as a grid, side by side; as ``samples/<name>.png``, too."""
-        if self.writer is not None and self.folder is not None and images:
-            picture = side_by_side([image_grid(batch) for batch in images.values()])
-            self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
-            save_png(picture, self.folder / "samples" / f"{name}.png")
+    def epoch(self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor]) -> None:
+        """Log the last epoch of a history, and rewrite ``metrics.csv``, a row an epoch.
+
+        Images (N, C, H, W) in [0, 1] become a grid each, side by side: ``samples/epoch-<number>.png``.
+        """
+        if self.writer is not None and self.folder is not None:
+            row = history[-1]
+            number, step = int(row["epoch"]), int(row["step"])
+            self.scalars({name: value for name, value in row.items() if name.startswith("val/")}, step)
+            if images:
+                picture = side_by_side([image_grid(batch) for batch in images.values()])
+                self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
+                save_png(picture, self.folder / "samples" / f"epoch-{number:04d}.png")
+            columns = list(dict.fromkeys(key for row in history for key in row))
+            with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+                rows = csv.DictWriter(file, columns)
+                rows.writeheader()
+                rows.writerows(history)
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log hyperparameters into this same run (``add_hparams`` would start another), and texts as texts."""
@@ -53,16 +65,13 @@ class Logger:
                 self.writer._get_file_writer().add_summary(summary)
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
-    def table(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Write the history, a row an epoch, as ``metrics.csv``."""
-        if self.folder is not None:
-            columns = list(dict.fromkeys(key for row in history for key in row))
-            with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
-                rows = csv.DictWriter(file, columns)
-                rows.writeheader()
-                rows.writerows(history)
-
     def close(self) -> None:
         """Write out what TensorBoard has not yet written."""
         if self.writer is not None:
             self.writer.close()
+
+
+def describe(row: Mapping[str, float]) -> str:
+    """Say an epoch's row of metrics in one line, without what changes little."""
+    shown = {k.removeprefix("train/"): v for k, v in row.items() if "charts" not in k and "norm" not in k}
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())

@@ -19,7 +19,7 @@ from torchdl.errors import InputError, require
 from torchdl.tasks import Clock, Task
 from torchdl.training import checkpoint, distributed, process, stopping
 from torchdl.training.evaluation import evaluate
-from torchdl.training.logger import Logger
+from torchdl.training.logger import Logger, describe
 from torchdl.training.progress import Progress, Sums
 from torchdl.training.updates import Updates
 
@@ -66,9 +66,8 @@ class Trainer:
     def __post_init__(self) -> None:
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
         for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
-            require(
-                least <= getattr(self, name) < math.inf, f"{name} must be {least} or more, not {getattr(self, name)}"
-            )
+            value = getattr(self, name)
+            require(least <= value < math.inf, f"{name} must be {least} or more, not {value}")
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric to watch: set monitor, too")
@@ -192,9 +191,9 @@ class Fit:
         self.updates.collect(progress)
         if cut := progress.batch < len(self.train):  # max_steps came first: what is saved can go on from here
             self.save()
-        row = {"epoch": progress.epoch + 1, "step": progress.step}
+        row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step}
         row |= {**progress.epoch_sums.means(), **self.updates.learning_rates()}
-        previews: dict[str, torch.Tensor] = {}
+        previews = {}
         if progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
             with torch.no_grad(), self.updates.autocast():
@@ -204,13 +203,9 @@ class Fit:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
             self.updates.end_epoch(row)
             self.save(best=progress.is_best(row, options.monitor, options.mode))
-        self.logger.images(
-            previews, progress.step, f"epoch-{int(row['epoch']):04d}"
-        )  # once saved, or a resume repeats it
-        self.logger.scalars({name: value for name, value in row.items() if name.startswith("val/")}, progress.step)
-        self.logger.table(progress.history)
-        shown = {k.removeprefix("train/"): v for k, v in row.items() if "charts" not in k and "norm" not in k}
-        self.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()))
+        # logged once it is saved, or a resume would log it twice
+        self.logger.epoch(progress.history, previews)
+        self.say(describe(row))
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""
