@@ -227,7 +227,7 @@ class Run:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to ``{"outer.inner": value}``; the outermost names are left out of one level."""
+    """Flatten nested dictionaries to one of their innermost names, ``prefix`` before those of the outermost level."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value) if isinstance(value, dict) else {prefix + key: value}

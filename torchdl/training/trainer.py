@@ -165,8 +165,7 @@ class Fit:
         since, first = time.perf_counter(), progress.batch
         batches = self.train.batches(progress.epoch, progress.batch)
         self.task.train()
-        # disable=None hides the bar where standard error is not a terminal
-        title = f"epoch {progress.epoch + 1}/{self.epochs}"
+        title = f"epoch {progress.epoch + 1}/{self.epochs}"  # below, None hides the bar where there is no terminal
         with tqdm(total=len(self.train), initial=first, desc=title, disable=self.rank > 0 or None, leave=False) as bar:
             while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
                 self.updates.step(group, progress)
@@ -203,8 +202,7 @@ class Fit:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
             self.updates.end_epoch(row)
             self.save(best=progress.is_best(row, options.monitor, options.mode))
-        # logged once it is saved, or a resume would log it twice
-        self.logger.epoch(progress.history, previews)
+        self.logger.epoch(progress.history, previews)  # once saved, or a resume would log it twice
         self.say(describe(row))
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
@@ -218,13 +216,15 @@ class Fit:
     def save(self, best: bool = False) -> None:
         """Write a checkpoint, and keep it as the best one if it is."""
         self.updates.collect(self.progress)
+        if self.folder is None:
+            return
         state = {
             "task": self.task.state_dict(),
             "updates": self.updates.state_dict(),
             "progress": self.progress.state_dict(),
             "order": self.order(),
         }
-        if self.folder is not None and self.rank == 0:
+        if self.rank == 0:
             checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
             if best:
                 checkpoint.write(state, self.folder / checkpoint.BEST)
