@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
 import numpy as np
@@ -31,14 +34,14 @@ from torchdl.training.command import run_script
 class Config:
     """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
 
-    name: tyro.conf.Positional[Literal["gan"]]
+    name: tyro.conf.Positional[Literal["gan", "cpc"]]
     """What to measure."""
     repeats: int = 5
     """Measurements of each side, alternating."""
     seconds: float = 10.0
     """About how long one measurement takes."""
-    threads: int = 1
-    """CPU threads of either side; two and more collapse where another process wants the cores, too."""
+    threads: int | None = None
+    """CPU threads of either side; 1 for gan (two and more do not help it), PyTorch's choice for cpc if not given."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -51,7 +54,7 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
     from torch.utils.tensorboard import SummaryWriter
     from torchvision import datasets, transforms
 
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or 1)
     digits = torchdl.load_images("mnist", root=config.data_root)
     assert digits.labels is not None
     write_idx(folder / "MNIST" / "raw", digits.images[:, 0], digits.labels)
@@ -91,7 +94,7 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
 
 def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
     """Train through the trainer, with its TensorBoard, metrics and checkpoints as shipped."""
-    process.setup(config.threads)
+    process.setup(config.threads or 1)
     digits = torchdl.load_images("mnist", root=config.data_root, low=-1, high=1).without_labels()
 
     def run(examples: int) -> float:
@@ -114,42 +117,166 @@ def write_idx(folder: Path, images: Tensor, labels: Tensor) -> None:
             (folder / f"{split}-{name}-ubyte").write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
 
 
-#: Each measurement's two sides: (config, folder) to a function that handles so many examples and gives the seconds.
-MEASUREMENTS: dict[str, dict[str, Callable[[Config, Path], Callable[[int], float]]]] = {
-    "gan": {"usual": usual_gan, "ours": our_gan},
+class Original:
+    """Sequences as the Keras original makes them: an image at a time, in Python."""
+
+    def __init__(self, config: Config) -> None:
+        from PIL import Image
+        from sklearn.datasets import load_sample_images
+
+        found = torchdl.load_digits("train", 28, color=False, root=config.data_root)
+        assert found.labels is not None
+        self.images, self.labels = found.images[:, 0].numpy() / 255.0, found.labels.numpy()
+        self.photograph = Image.fromarray(load_sample_images().images[0])
+        self.random = np.random.default_rng(0)
+
+    def image(self, digit: int) -> np.ndarray:
+        """Make one image (64, 64, 3) in [-1, 1] of a digit."""
+        from scipy.ndimage import zoom
+
+        number = self.random.choice(np.where(self.labels == digit)[0])
+        mask = np.stack([zoom(self.images[number], 64 / 28, order=1)] * 3) >= 0.5
+        left, top = (self.random.integers(0, side - 64) for side in self.photograph.size)
+        crop = np.asarray(self.photograph.crop((left, top, left + 64, top + 64))).transpose(2, 0, 1) / 255.0
+        for channel in range(3):
+            crop[channel] = (crop[channel] + self.random.uniform()) / 2
+        crop[mask] = 1 - crop[mask]
+        return (crop * 2 - 1).transpose(1, 2, 0)
+
+    def batch(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Make 32 sequences: contexts (32, 4, 64, 64, 3), futures of the same shape, and labels (32, 1)."""
+        digits = (self.random.integers(0, 10, (32, 1)) + np.arange(8)) % 10
+        digits[16:, 4:] = (digits[16:, 4:] + self.random.integers(1, 10, (16, 4))) % 10
+        order = self.random.permutation(32)
+        images = np.stack([[self.image(digit) for digit in row] for row in digits[order]]).astype(np.float32)
+        return [images[:, :4], images[:, 4:]], (order < 16).astype(np.float32)[:, None]
+
+
+def keras_model() -> Any:
+    """Build the original's network in Keras, on TensorFlow where it is installed, else on PyTorch."""
+    found = "tensorflow" if importlib.util.find_spec("tensorflow") else "torch"
+    os.environ.setdefault("KERAS_BACKEND", found)
+    try:
+        import keras
+    except ImportError as error:
+        raise torchdl.InputError("the original runs on Keras: pip install -e '.[test]'") from error
+    from keras import layers
+
+    image = x = keras.Input((64, 64, 3))
+    for layer in [layers.Conv2D(64, 3, strides=2) for _ in range(4)] + [layers.Dense(256)]:
+        x = layers.Flatten()(x) if isinstance(layer, layers.Dense) else x
+        x = layers.LeakyReLU()(layers.BatchNormalization()(layer(x)))
+    encoder = keras.Model(image, layers.Dense(128)(x))
+    context, future = keras.Input((4, 64, 64, 3)), keras.Input((4, 64, 64, 3))
+    state = layers.GRU(256)(layers.TimeDistributed(encoder)(context))
+    steps = [layers.Reshape((1, 128))(layers.Dense(128)(state)) for _ in range(4)]
+    product = layers.Multiply()([layers.Concatenate(axis=1)(steps), layers.TimeDistributed(encoder)(future)])
+    mean = layers.GlobalAveragePooling1D()(layers.Reshape((4 * 128, 1))(product))
+    model = keras.Model([context, future], layers.Activation("sigmoid")(mean))
+    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def usual_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
+    """Make sequences in the original's way."""
+    data = Original(config)
+    return lambda examples: timed(lambda: [data.batch() for _ in range(examples // 32)])
+
+
+def usual_cpc_step(config: Config, folder: Path) -> Callable[[int], float]:
+    """Train the original in Keras on one batch again and again."""
+    model, batch = keras_model(), Original(config).batch()
+    return lambda examples: timed(lambda: [model.train_on_batch(*batch) for _ in range(examples // 32)])
+
+
+def usual_cpc(config: Config, folder: Path) -> Callable[[int], float]:
+    """Train the original in Keras on its own sequences."""
+    model, data = keras_model(), Original(config)
+    return lambda examples: timed(lambda: [model.train_on_batch(*data.batch()) for _ in range(examples // 32)])
+
+
+def our_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
+    """Make sequences as the training does."""
+    process.setup(config.threads or 0)
+    loader = torchdl.BatchLoader(torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root)), 32)
+    batches = (batch for epoch in itertools.count() for batch in loader.batches(epoch))
+    return lambda examples: timed(lambda: [next(batches) and None for _ in range(examples // 32)])
+
+
+def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[int], float]:
+    """Train the original's task through the trainer, as shipped; ``resident`` on one batch again and again."""
+    process.setup(config.threads or 0)
+    data = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root))
+    if resident:
+        data.__getitems__ = functools.partial(lambda batch, _: batch, data[:32])  # type: ignore[method-assign]
+    task = torchdl.CPCTask(torchdl.image_cpc(), "paired", monitor="train/loss")
+
+    def run(examples: int) -> float:
+        trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
+        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 32), folder=folder / "ours"))
+
+    return run
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Return the seconds that ``work`` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+Side = Callable[[Config, Path], Callable[[int], float]]
+
+
+class Measurement(NamedTuple):
+    """Two sides, (config, folder) to a function that handles so many examples and gives the seconds; the least many."""
+
+    usual: Side
+    ours: Side
+    least: int
+
+
+MEASUREMENTS = {
+    "gan": {"gan": Measurement(usual_gan, our_gan, 3200)},
+    "cpc": {
+        "data": Measurement(usual_cpc_data, our_cpc_data, 320),
+        "step": Measurement(usual_cpc_step, functools.partial(our_cpc, resident=True), 320),
+        "data and step": Measurement(usual_cpc, our_cpc, 320),
+    },
 }
 
 
-def serve(config: Config, side: str, folder: Path, pipe: Connection) -> None:
+def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
     """Be one side: time as many examples as asked for, until asked for none."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)  # the trainer's lines an epoch
-    run = MEASUREMENTS[config.name][side](config, folder)
+    run = side(config, folder)
     while examples := pipe.recv():
         pipe.send(examples / run(examples))
 
 
-def measure(config: Config, folder: Path) -> dict[str, Any]:
+def measure(config: Config, measurement: Measurement, folder: Path) -> dict[str, Any]:
     """Run both sides in turn, each in a process of its own with its own settings; return medians and ratios."""
-    import_torchvision()  # the usual side needs it: say at once where it does not work
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     rates: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
-    for side in MEASUREMENTS[config.name]:
+    for side, prepare in (("usual", measurement.usual), ("ours", measurement.ours)):
         pipes[side], theirs = context.Pipe()
-        (folder / side).mkdir()
-        context.Process(target=serve, args=(config, side, folder / side, theirs), daemon=True).start()
+        (folder / side).mkdir(parents=True)
+        context.Process(target=serve, args=(config, prepare, folder / side, theirs), daemon=True).start()
         theirs.close()
     for repeat in range(config.repeats + 2):
         for side, pipe in pipes.items():
-            pipe.send(sizes.get(side, 3200))
+            pipe.send(sizes.get(side, measurement.least))
             try:
                 rate = pipe.recv()
             except EOFError:
                 raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to learn how much fills the seconds
-                sizes[side] = max(3200, int(rate * config.seconds) // 32 * 32)
+                sizes[side] = max(measurement.least, int(rate * config.seconds) // 32 * 32)
             else:
                 rates.setdefault(side, []).append(rate)
     for pipe in pipes.values():
@@ -162,13 +289,17 @@ def measure(config: Config, folder: Path) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Measure, print and save."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(config, Path(folder))
+    if config.name == "gan":
+        import_torchvision()  # the usual side needs it: say at once where it does not work
+    report: dict[str, Any] = {}
+    for name, measurement in MEASUREMENTS[config.name].items():
+        with tempfile.TemporaryDirectory() as folder:
+            report[name] = measure(config, measurement, Path(folder))
+        print(json.dumps({name: report[name]}), flush=True)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
-    report = json.dumps({config.name: {**result, "repeats": config.repeats, **machine}}, indent=2)
-    print(report)
+    text = json.dumps({**report, "repeats": config.repeats, **machine}, indent=2)
     if config.json is not None:
-        config.json.write_text(report + "\n", encoding="utf-8")
+        config.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

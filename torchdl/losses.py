@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors.
+"""Losses as pure functions of tensors: of GANs, and of contrastive predictive coding.
 
 The GAN losses take the discriminator's *logits*, of any shape, and return the mean over all of them as a 0-d tensor.
 ``real`` are the logits of real examples, ``fake`` those of generated ones.
@@ -92,3 +92,61 @@ GAN_LOSSES = {
     "hinge": GANLoss(hinge_discriminator_loss, wasserstein_generator_loss),
     "wgan_gp": GANLoss(wasserstein_discriminator_loss, wasserstein_generator_loss),
 }
+
+
+def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: float = 1.0) -> Tensor:
+    """Score candidates by their products with predictions, W c being the prediction (van den Oord et al. 2018, eq. 3).
+
+    Args:
+        predicted: (B, S, D) predictions of S steps.
+        candidates: (N, S, D) codes for each step, or (N, D) the same ones for all.
+        temperature: What the scores are divided by.
+
+    Returns:
+        (S, B, N) float32, computed in float32 (float64 for float64) under autocast, too.
+    """
+    with torch.autocast(predicted.device.type, enabled=False):
+        wide = torch.promote_types(predicted.dtype, torch.float32)
+        rows, columns = predicted.to(wide).transpose(0, 1), candidates.to(wide)  # (S, B, D)
+        columns = columns.permute(1, 2, 0) if columns.dim() == 3 else columns.T  # (S, D, N) or (D, N)
+        return rows @ columns / temperature
+
+
+def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """InfoNCE (van den Oord et al. 2018, eq. 4): find each prediction's own code among the candidates.
+
+    It is log N where all scores are equal, 0 where the own one is beyond doubt, and log N minus it bounds the
+    information that context and code share, in nats, where the other candidates are independent of the context.
+
+    Args:
+        predicted: (B, S, D) predictions of S steps.
+        candidates: (N, S, D) codes for each step, or (N, D) the same ones for all: the own ones, other sequences',
+            other steps', false futures'.
+        target: (B,) or (S, B) int64, the number of the own code among the candidates.
+        temperature: What the scores are divided by.
+
+    Returns:
+        (S, B), a loss for every step of every prediction.
+    """
+    scores = log_bilinear_scores(predicted, candidates, temperature)  # (S, B, N)
+    own = target.expand(scores.shape[:2])  # (B,) -> (S, B)
+    return scores.logsumexp(dim=2) - scores.gather(2, own[..., None])[..., 0]
+
+
+def paired_logits(predicted: Tensor, codes: Tensor) -> Tensor:
+    """Score whether codes are the predicted ones: the mean over steps of the mean over dimensions of their product.
+
+    Args:
+        predicted: (B, S, D) predictions of S steps.
+        codes: (B, S, D) what came.
+
+    Returns:
+        (B,) logits, float32 under autocast, too.
+    """
+    return (predicted.float() * codes.float()).mean(dim=(1, 2))
+
+
+def paired_bce(predicted: Tensor, codes: Tensor, label: Tensor) -> Tensor:
+    """Binary cross-entropy of :func:`paired_logits`, (B,): label (B,) is 1 for the real future and 0 for a false one."""
+    logits = paired_logits(predicted, codes)
+    return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl.files import replacing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """Lay images (N, C, H, W) in [0, 1] out as one uint8 picture (C, rows * (H + p) + p, columns * (W + p) + p).
 
-    A square by default; values outside [0, 1] are clamped, gaps are mid-grey.
+    A square by default, and images (R, N, C, H, W) as R rows of N; values outside [0, 1] are clamped, gaps are mid-grey.
     """
+    if images.dim() == 5:
+        columns = columns or images.shape[1]
+        images = images.flatten(0, 1)  # (R, N, C, H, W) -> (R * N, C, H, W)
     n, channels, height, width = images.shape
     columns = columns or int(n**0.5 + 0.999999)
     rows = -(-n // columns)
@@ -34,6 +42,52 @@ def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:
     return torch.cat([part for picture in pictures for part in (white, picture)][1:], dim=2)
 
 
+def plot_sequences(
+    context: Tensor, future: Tensor, label: Tensor, digits: Tensor | None = None, low: float = 0.0, scale: int = 1
+) -> Tensor:
+    """Draw sequences as rows: the context, framed in blue, its future, in green if real or red if false, the label.
+
+    Args:
+        context: (B, T, C, H, W) in [``low``, 1], grey or RGB.
+        future: (B, K, C, H, W).
+        label: (B,) 1 where the future is real.
+        digits: (B, T + K) what the images show, to be written beside them.
+        low: The value that is black.
+        scale: Pixels a side for each pixel.
+
+    Returns:
+        (3, rows, columns) uint8, for TensorBoard or :func:`save_png`.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    frame, gap, font = 3, 4, ImageFont.load_default(14)
+    images = torch.cat([context, future], dim=1).detach().float().cpu()  # (B, T + K, C, H, W)
+    rows, length, _, height, width = images.shape
+    pixels = images.sub(low).div(1 - low).clamp(0, 1).mul(255).round().to(torch.uint8)
+    pixels = pixels.expand(-1, -1, 3, -1, -1).repeat_interleave(scale, 3).repeat_interleave(scale, 4)
+    high, wide = scale * height + 2 * frame + gap, scale * width + 2 * frame + gap
+    captions = ["real" if real else "false" for real in label.tolist()]
+    if digits is not None:
+        numbers = [" ".join(map(str, row)) for row in digits.tolist()]
+        cut = 2 * context.shape[1]
+        captions = [f"{row[:cut]}| {row[cut:]}   {name}" for row, name in zip(numbers, captions, strict=True)]
+    margin = int(max(font.getlength(caption) for caption in captions)) + 4 * gap
+    canvas = Image.new("RGB", (wide * length + 3 * gap + margin, max(high, 20) * rows + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, caption in enumerate(captions):
+        top = gap + row * max(high, 20)
+        for column in range(length):
+            is_future = column >= context.shape[1]
+            left = gap + column * wide + (2 * gap if is_future else 0)
+            colour = ("#2a9d2a" if label[row] else "#d03030") if is_future else "#3060c0"
+            draw.rectangle((left, top, left + wide - gap - 1, top + high - gap - 1), fill=colour)
+            image = Image.fromarray(pixels[row, column].permute(1, 2, 0).numpy())  # (C, H, W) -> (H, W, C)
+            canvas.paste(image, (left + frame, top + frame))
+        centre = top + (high - gap) // 2
+        draw.text((wide * length + 5 * gap, centre), caption, fill="black", font=font, anchor="lm")
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
 def save_png(picture: Tensor, path: Path, scale: int = 2) -> None:
     """Save a picture (C, H, W) uint8, grey or RGB, as PNG, every pixel enlarged to ``scale`` x ``scale``."""
     from PIL import Image
@@ -45,30 +99,98 @@ def save_png(picture: Tensor, path: Path, scale: int = 2) -> None:
         Image.fromarray(array).save(temporary, format="png")
 
 
-def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw every metric of a run's history over the epochs as PNG, training and validation in one panel."""
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure that is drawn without a screen; ``width`` and ``height`` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names: dict[str, list[str]] = {}
-    for key in dict.fromkeys(k for row in history for k in row if "/" in k and not k.startswith("charts/")):
-        names.setdefault(key.split("/", 1)[1], []).append(key)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def panels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group metrics that belong into one panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
+
+    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with.
+    """
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        if "/" in name and not name.startswith("charts/"):
+            metric = name.split("/", 1)[1].removesuffix("_chance").removesuffix("_ceiling")
+            grouped.setdefault(metric, []).append(name)
+    return grouped
+
+
+def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw every metric of a run's history over the epochs as PNG, training and validation in one panel."""
+    names = panels(dict.fromkeys(key for row in history for key in row))
     if not names:
         return
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.5 * columns, 3.2 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for (name, keys), axis in zip(names.items(), axes, strict=False):
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
-            axis.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else "", label=key.split("/")[0])
+            reference = next((word for word in ("chance", "ceiling") if key.endswith(f"_{word}")), None)
+            marker = "." if len(points) < 30 and reference is None else ""
+            line = "-" if reference is None else "--"
+            axis.plot(*zip(*points, strict=True), line, marker=marker, label=reference or key.split("/")[0])
         axis.set(title=name, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend()
     for axis in list(axes):
         axis.remove()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path)
+
+
+def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """Draw a confusion matrix (classes, classes) of counts, true labels as rows, as PNG; colours are shares of a row."""
+    figure = new_figure(1.5 + 0.55 * len(classes), 1.2 + 0.5 * len(classes))
+    axis = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        if matrix[row, column]:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 45)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(matrix) / max(matrix.sum(), 1):.2%} right")
+    save_figure(figure, path)
+
+
+def plot_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw points (N, 2) in the colours of their labels (N,) as PNG, each class named at its median."""
+    figure = new_figure(7, 6)
+    axis = figure.add_subplot()
+    for label, name in enumerate(classes):
+        x, y = points[labels == label].T
+        axis.scatter(x, y, s=6, color=f"C{label}", label=name, linewidths=0)
+        if len(x):
+            box = {"boxstyle": "round", "facecolor": "white", "alpha": 0.8, "edgecolor": f"C{label}"}
+            axis.text(np.median(x), np.median(y), name, ha="center", va="center", bbox=box)
+    axis.set(title=title, xticks=[], yticks=[])
+    save_figure(figure, path)
+
+
+def plot_label_efficiency(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+    """Draw accuracies over the number of labels (logarithmic), a curve with its spread for each name, as PNG."""
+    figure = new_figure(6.5, 4.5)
+    axis = figure.add_subplot()
+    for name, curve in curves.items():
+        means, spreads = ([f(values) for values in curve.values()] for f in (np.mean, np.std))
+        axis.errorbar(list(curve), means, spreads, marker=".", capsize=3, label=name)
+    axis.set(xscale="log", xlabel="labels", ylabel="test accuracy", ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)

@@ -72,10 +72,11 @@ def uniform(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -
     return (bits(seed, epoch, index, count, stream) >> 40 & 0xFFFFFF).float() * 2.0**-24
 
 
-def integers(high: int, seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
+def integers(high: int | Tensor, seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
     """Draw (N, K) int64 in [0, ``high``), from the arguments of :func:`bits`; ``high`` at most 2^31.
 
-    The bias of taking the product's upper part is below ``high`` / 2^32.
+    ``high`` may be int64 that broadcasts with (N, K), a bound for each number. The bias of taking the product's upper
+    part is below ``high`` / 2^32.
     """
     return ((bits(seed, epoch, index, count, stream) >> 32 & 0xFFFFFFFF) * high) >> 32
 

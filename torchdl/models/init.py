@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def keras_init_(module: ModuleT) -> ModuleT:
-    """Draw the weights of linear and convolutional layers as Keras does: Glorot-uniform kernels, zero biases, in place.
+    """Draw the weights of linear, convolutional and recurrent layers as Keras does, in place.
 
-    PyTorch's own default is Kaiming-uniform with slope sqrt(5), for kernels and biases.
+    Kernels are Glorot-uniform, recurrent ones orthogonal, biases zero (an LSTM's forget gate's one). PyTorch's own
+    default is Kaiming-uniform with slope sqrt(5) for kernels and biases, and uniform for recurrent layers.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.RNNBase):
+            for name, weight in layer.named_parameters():
+                if name.startswith("weight_ih"):
+                    nn.init.xavier_uniform_(weight)  # over all gates at once, as Keras counts a kernel's outputs
+                elif name.startswith("weight_hh"):
+                    nn.init.orthogonal_(weight)
+                else:
+                    nn.init.zeros_(weight)
+                    if isinstance(layer, nn.LSTM) and name.startswith("bias_ih"):
+                        with torch.no_grad():
+                            weight[layer.hidden_size : 2 * layer.hidden_size] = 1  # gates: input, forget, cell, output
     return module

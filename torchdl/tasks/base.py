@@ -81,12 +81,18 @@ class Task(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say its losses")
 
-    def evaluate(self, batch: Any) -> dict[str, Tensor]:
-        """Give the metrics of a held-out batch, one value an example (B,), so that means over a set are exact."""
+    def evaluate(self, batch: Any) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
+        """Give the metrics of a held-out batch, one value an example (B,), so that means over a set are exact.
+
+        A metric that only some examples have is a pair of values and weights, (B,) both.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how it is evaluated")
 
     def preview(self) -> dict[str, Tensor]:
-        """Give images by tag, (N, C, H, W) in [0, 1], from fixed inputs, to look at over time; none by default."""
+        """Give images by tag, from fixed inputs, to look at over time; none by default.
+
+        They are (N, C, H, W) in [0, 1], or (R, N, C, H, W) for R rows of N.
+        """
         return {}
 
     def compile_modules(self) -> None:

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
 from torchdl import artifacts, plots
 from torchdl.data import BatchLoader, ImageDataset
@@ -29,6 +30,7 @@ from torchdl.errors import InputError, require
 from torchdl.files import replacing
 from torchdl.tasks import Task
 from torchdl.training import checkpoint, distributed, process
+from torchdl.training.logger import Logger
 from torchdl.training.stopping import Stopped
 from torchdl.training.trainer import Trainer
 from torchdl.training.updates import TrainingDiverged
@@ -170,11 +172,17 @@ class Run:
         }
 
     def fit(
-        self, task: Task, model: nn.Module, train: BatchLoader, validation: BatchLoader | None = None
+        self,
+        task: Task,
+        model: nn.Module,
+        train: BatchLoader,
+        validation: BatchLoader | None = None,
+        pictures: Mapping[str, Tensor] | None = None,
     ) -> list[dict[str, float]]:
         """Train ``task``, keep ``model`` in the run's folder at every checkpoint, and draw the history.
 
-        With a monitored metric the model that is left there, and in memory, is the best one.
+        With a monitored metric the model that is left there, and in memory, is the best one. The ``pictures`` by
+        name, (C, H, W) uint8, are shown once, at the start.
         """
 
         def saved() -> None:
@@ -184,6 +192,10 @@ class Run:
         if self.is_main and self.options.resume is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.write_record()
+            if pictures:
+                with closing(self.logger()) as logger:
+                    for name, picture in pictures.items():
+                        logger.picture(name, picture)
         say(f"run: {self.folder}  (watch it: tensorboard --logdir {self.options.out})")
         flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
         try:
@@ -214,6 +226,10 @@ class Run:
             plots.plot_history(history, self.folder / "plots" / "history.png")
         return history
 
+    def logger(self) -> Logger:
+        """Open the run's log, on process 0, for what is shown before or after training."""
+        return Logger(self.folder if self.is_main else None)
+
     def write_record(self) -> None:
         """Write ``config.json``: every option, the command, the data's origin and fingerprint, the versions."""
         with replacing(self.folder / CONFIG) as path:
@@ -237,6 +253,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_main_process() -> bool:
     """Say whether this is the one process, or ``torchrun``'s first."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    """Return how many processes ``torchrun`` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def say(text: str) -> None:

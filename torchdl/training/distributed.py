@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from torchdl.collective import rank_and_size, sum_over_processes
+
 
 def start(device: torch.device) -> None:
     """Join the other processes if ``torchrun`` started this one: gloo between CPUs, nccl between GPUs."""
@@ -27,11 +29,6 @@ def stop() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def rank_and_size() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def unite(module: nn.Module) -> None:
@@ -69,22 +66,6 @@ def any_process(condition: bool) -> bool:
     return total([float(condition)])[0] > 0
 
 
-class _SumAcrossProcesses(torch.autograd.Function):
-    """An all-reduce whose gradient is the all-reduce of the gradients."""
-
-    @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     """Do what ``norm`` does to ``x`` (B, C, ...), with the statistics of the batch over all processes."""
     if not norm.training:
@@ -92,10 +73,10 @@ def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
     count = x.new_tensor([x.numel() / x.shape[1]])
-    sums = _SumAcrossProcesses.apply(torch.cat([count, x.sum(axes)]))  # (1 + C,)
+    sums = sum_over_processes(torch.cat([count, x.sum(axes)]))  # (1 + C,)
     n, mean = sums[0].detach(), sums[1:] / sums[0].detach()
     centred = x - mean.view(shape)
-    variance = _SumAcrossProcesses.apply(centred.square().sum(axes)) / n  # (C,)
+    variance = sum_over_processes(centred.square().sum(axes)) / n  # (C,)
     if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         weight = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

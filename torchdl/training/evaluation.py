@@ -38,18 +38,19 @@ def evaluate(
     """
     task.eval()
     process.seed_generators(device, clock.seed, clock.step, loader.rank)
-    totals: dict[str, Tensor] = {}
-    examples = 0
+    totals: dict[str, tuple[Tensor, Tensor]] = {}  # of the values and of their weights
     for batch, span in islice(loader.batches(0), batches):
         task.clock = clock._replace(start=span.start)
         with autocast():
             values = task.evaluate(process.move(batch, device))
         for name, value in values.items():  # one an example, so that a ragged last batch weighs what it should
+            value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))
             require(
-                value.dim() == 1 and len(value) == max(span.size, 1),
+                value.dim() == 1 and len(value) == max(span.size, 1) and value.shape == weight.shape,
                 f"{type(task).__name__}.evaluate must give one value an example: {name!r} is {tuple(value.shape)}",
             )
-            wide = value[: span.size].float() if device.type == "mps" else value[: span.size].double()
-            totals[name] = totals.get(name, torch.zeros((), dtype=wide.dtype, device=device)) + wide.sum()
-        examples += span.size
-    return Sums({f"val/{name}": [float(total), float(examples)] for name, total in totals.items()}).means()
+            wide = torch.float32 if device.type == "mps" else torch.float64
+            value, weight = (tensor[: span.size].to(wide) for tensor in (value, weight))
+            total, weights = totals.get(name, (0, 0))
+            totals[name] = (total + (value * weight).sum(), weights + weight.sum())
+    return Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()

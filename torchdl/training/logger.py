@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from torchdl.files import replacing
-from torchdl.plots import image_grid, save_png, side_by_side
+from torchdl.plots import image_grid, panels, save_png, side_by_side
 
 
 class Logger:
@@ -39,7 +39,7 @@ class Logger:
     def epoch(self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor]) -> None:
         """Log the last epoch of a history, and rewrite ``metrics.csv``, a row an epoch.
 
-        Images (N, C, H, W) in [0, 1] become a grid each, side by side: ``samples/epoch-<number>.png``.
+        A preview's images become a grid each, side by side: ``samples/epoch-<number>.png``.
         """
         if self.writer is not None and self.folder is not None:
             row = history[-1]
@@ -63,7 +63,20 @@ class Logger:
             flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in record.items()}
             for summary in hparams(flat, dict.fromkeys(metrics, math.nan)):
                 self.writer._get_file_writer().add_summary(summary)
+            charts = {name: ["Multiline", [f"train/{name}", *tags]] for name, tags in panels(metrics).items()}
+            self.writer.add_custom_scalars({"training, held-out, chance and ceiling": charts})
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
+
+    def picture(self, name: str, picture: Tensor) -> None:
+        """Show a picture (C, H, W) uint8 once, and keep it as ``plots/<name>.png``."""
+        if self.writer is not None and self.folder is not None:
+            self.writer.add_image(name, picture, 0)
+            save_png(picture, self.folder / "plots" / f"{name}.png", scale=1)
+
+    def embedding(self, codes: Tensor, labels: Sequence[str], images: Tensor) -> None:
+        """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, S, S) in [0, 1]."""
+        if self.writer is not None:
+            self.writer.add_embedding(codes, list(labels), images, tag="codes")
 
     def close(self) -> None:
         """Write out what TensorBoard has not yet written."""

@@ -108,7 +108,8 @@ def move(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
+        values = [move(value, device) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     return batch
 
 

@@ -26,8 +26,8 @@ class Sums(dict[str, list[float]]):
         return Sums({name: flat[2 * i : 2 * i + 2] for i, name in enumerate(self)})
 
     def means(self) -> dict[str, float]:
-        """Return the means over all processes."""
-        return {name: value / weight for name, (value, weight) in self.over_processes().items()}
+        """Return the means over all processes, of what any example had."""
+        return {name: value / weight for name, (value, weight) in self.over_processes().items() if weight}
 
 
 @dataclass

@@ -1,0 +1,125 @@
+"""Probe the frozen encoder of a run of scripts/train_cpc.py, beside a random and a supervised one of its shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import _clone  # noqa: F401
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+import torchdl
+from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits, plots
+from torchdl.errors import require
+from torchdl.files import replacing
+from torchdl.models import FrozenFeatures
+from torchdl.tasks import accuracy
+from torchdl.training import process
+from torchdl.training.command import read_record, run_script
+from torchdl.training.probing import SHARES, encode, plateau, probe
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure what an encoder trained by train_cpc.py has learnt, on test digits, without training it further."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as runs/cpc/first."""
+    epochs: int = 15
+    """Epochs of the probing network; the supervised one has as many as the run had."""
+    views: int = 5
+    """Colourings of every training image, which the probing network sees in turn; grey images have one."""
+    baselines: bool = True
+    """Probe a random encoder and a supervised one, too."""
+    seed: int = 0
+    """What draws derive from."""
+    data_root: Path | None = None
+    """The folder of the data sets."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: int = 0
+    """CPU threads; 0 for PyTorch's choice."""
+
+
+def supervised_encoder(description: dict[str, Any], train: Digits, valid: Digits, trainer: Trainer) -> nn.Module:
+    """Train an encoder of the same shape from the labels themselves, with a linear layer at its end."""
+    encoder = artifacts.build(description)
+    model = nn.Sequential(encoder, nn.LeakyReLU(0.3), nn.Linear(encoder.code_size, len(train.classes)))  # type: ignore[arg-type]
+    task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=plateau)
+    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=trainer.seed), BatchLoader(valid, 500))
+    return encoder
+
+
+def codes_map(codes: Tensor, labels: Tensor, classes: tuple[str, ...], seed: int, path: Path) -> None:
+    """Draw 2,000 codes in two dimensions (van der Maaten and Hinton 2008)."""
+    from sklearn.manifold import TSNE
+
+    points = TSNE(2, init="pca", perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes[:2000])
+    plots.plot_map(points, labels[:2000].numpy(), classes, "codes of test digits, t-SNE", path)
+
+
+def main(config: Config) -> None:
+    """Load the encoder, encode the digits, probe, draw."""
+    settings = read_record(config.run).get("config", {})
+    model = torchdl.load(config.run)
+    if not isinstance(model, torchdl.CPC) or "image_size" not in settings:
+        kind = type(model).__name__
+        raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
+    require(min(config.epochs, config.views) >= 1, "--epochs and --views must be 1 or more")
+    print(process.setup(config.threads))
+    shape = {key: settings[key] for key in ("image_size", "color", "rescale", "background")}
+    root = config.data_root or settings["run"]["data_root"]
+    train, valid, test = (
+        load_digits(subset, **shape, seed=config.seed, name=settings["dataset"], root=root)
+        for subset in ("train", "valid", "test")
+    )
+    print(f"{'STAND-IN DATA: ' if train.stand_in else 'data: '}{train.origin}")
+    trainer = Trainer(epochs=settings["trainer"]["epochs"], seed=config.seed, device=config.device)
+    description = artifacts.describe(model.encoder)
+    encoders = {"cpc": lambda: model.encoder}
+    if config.baselines:
+        encoders["random"] = lambda: artifacts.build(description)
+        encoders["supervised"] = lambda: supervised_encoder(description, train, valid, trainer)
+    results: dict[str, dict[str, list[float]]] = {}
+    folder = config.run / "probe"
+    for name, build in encoders.items():
+        print(f"{name} encoder")
+        process.seed_generators(process.find_device(config.device), config.seed)
+        frozen = FrozenFeatures(build())
+        before = frozen.fingerprint()
+        coded = [
+            encode(frozen, digits, views, config.device)
+            for digits, views in ((train, config.views if shape["color"] else 1), (valid, 1), (test, 1))
+        ]
+        results[name], answers = probe(*coded, len(test.classes), config.epochs, config.seed, config.device)
+        assert frozen.fingerprint() == before, "a probe has changed the frozen encoder"
+        if name == "cpc":
+            matrix = np.zeros((len(test.classes), len(test.classes)), dtype=int)
+            np.add.at(matrix, (coded[2].labels.numpy(), answers.numpy()), 1)
+            plots.plot_confusion(matrix, test.classes, folder / "confusion.png")
+            codes_map(coded[2].codes[0], coded[2].labels, test.classes, config.seed, folder / "codes.png")
+        for key, values in results[name].items():
+            spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
+            print(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")
+    curves = {name: efficiency(found, len(train), len(test.classes)) for name, found in results.items()}
+    plots.plot_label_efficiency(curves, folder / "label_efficiency.png")
+    report = {"seed": config.seed, "epochs": config.epochs, "data": train.origin, "accuracy": results}
+    with replacing(folder / "probe.json") as path:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"results: {folder / 'probe.json'}, pictures beside it")
+
+
+def efficiency(found: dict[str, list[float]], images: int, classes: int) -> dict[int, list[float]]:
+    """Pick the accuracies by number of labels."""
+    shares = {max(classes, round(share * images)): found[f"{share:.0%} of the labels"] for share in SHARES}
+    return {classes: found["1 label a class, cluster"], **shares}
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

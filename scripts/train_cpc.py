@@ -1,0 +1,118 @@
+"""Train contrastive predictive coding on sequences of digits: make the sequences, build the model, train, look."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import _clone  # noqa: F401
+import torch
+
+from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
+from torchdl.errors import require
+from torchdl.plots import plot_sequences
+from torchdl.training.command import Run, RunOptions, processes, run_script, say
+
+SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train an encoder by predicting the codes of the digits to come, with the settings of the Keras original."""
+
+    dataset: Literal["mnist", "mnist_5k", "fashion_mnist"] = "mnist"
+    """The images; mnist_5k are 5,000 digits that need no download."""
+    data: Literal["sorted", "same"] = "sorted"
+    """Sequences of consecutive numbers, or of one number."""
+    head: Literal["infonce", "paired"] = "infonce"
+    """Find the real future among the batch's, or judge each future by itself as the original does."""
+    terms: int = 4
+    """Digits of context."""
+    predict_terms: int = 4
+    """Digits of future."""
+    positive_samples: int | None = None
+    """Sequences a batch with their real future, on each process; half of the batch if not given."""
+    batch_size: int = 32
+    """Sequences a step, on each process."""
+    image_size: int = 64
+    """Pixels a side; 28 is quicker."""
+    color: bool = True
+    """Show the digits on crops of photographs in random colours, or in grey."""
+    background: Path | None = None
+    """A picture to crop from in place of the two photographs in scikit-learn."""
+    rescale: bool = True
+    """Pixels in [-1, 1], or in [0, 1]."""
+    code_size: int = 128
+    """Numbers a code."""
+    context_size: int = 256
+    """Numbers a context."""
+    cell: Literal["gru", "lstm", "rnn"] = "gru"
+    """The recurrent core."""
+    every_term: bool | None = None
+    """Predict from the context at every term, as the paper (infonce), or at the last, as the original (paired)."""
+    temperature: float = 1.0
+    """What InfoNCE's scores are divided by."""
+    other_steps: bool = False
+    """Take the codes of other steps as candidates, too."""
+    lr: float = 1e-3
+    """Adam's learning rate; a third of it after two epochs without a lower validation loss, 1e-4 at least."""
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
+
+
+def main(config: Config) -> None:
+    """Run the four steps."""
+    batch_size = config.batch_size * processes()  # of all processes
+    positive = config.batch_size // 2 if config.positive_samples is None else config.positive_samples
+    every_term = config.head == "infonce" if config.every_term is None else config.every_term
+    config = replace(config, positive_samples=positive, every_term=every_term)
+    require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: set --positive-samples to 1 or more")
+
+    def digits(subset: str) -> Digits:
+        return load_digits(
+            subset,
+            config.image_size,
+            config.color,
+            config.rescale,
+            config.trainer.seed,
+            config.background,
+            config.dataset,
+            config.run.data_root,
+        )
+
+    # 1. Make the sequences.
+    shape = (config.terms, config.predict_terms, positive * processes(), batch_size)
+    train, valid = (SEQUENCES[config.data](digits(subset), *shape) for subset in ("train", "valid"))
+    run = Run("cpc", config, config.run, config.trainer, train.images)
+    # 2. Build the model.
+    model = image_cpc(
+        config.image_size,
+        code_size=config.code_size,
+        context_size=config.context_size,
+        predict_terms=config.predict_terms,
+        cell=config.cell,
+        every_term=every_term,
+    )
+    task = CPCTask(
+        model, config.head, config.lr, config.temperature, config.other_steps, examples=valid[: config.batch_size]
+    )
+    # 3. Train.
+    low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]
+    picture = plot_sequences(first.context, first.future, first.label, first.digits, low=low)
+    loaders = (BatchLoader(sequences, config.batch_size) for sequences in (train, valid))
+    run.fit(task, model, *loaders, pictures={"sequences": picture})
+    # 4. Look at what the codes of test digits are like.
+    if run.is_main:
+        with closing(run.logger()) as logger, torch.no_grad():
+            test = digits("test")
+            images, labels = test.spread(min(1000, len(test)))
+            codes = model.to("cpu").eval().encoder(images)
+            logger.embedding(codes, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
+        say(f"look at the codes in TensorBoard's projector, and probe them: python scripts/probe_cpc.py {run.folder}")
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

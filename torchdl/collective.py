@@ -1,0 +1,53 @@
+"""What several processes compute together, with gradients; with one process every function here does nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Return this process's number and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+class _Sum(torch.autograd.Function):
+    """An all-reduce whose gradient is the all-reduce of the gradients."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """Add ``x`` (of one shape everywhere) up over all processes; its gradient is the sum of theirs."""
+    return x if rank_and_size()[1] == 1 else _Sum.apply(x)
+
+
+def gather(x: Tensor) -> tuple[Tensor, int]:
+    """Put the rows of all processes together, and say where this one's start.
+
+    Every process gets the same (N, ...) tensor from its (B, ...), whose rows may be as many as it likes, and a loss of
+    it sends gradients back to all: where every process computes the same loss of what was gathered, the *mean* of the
+    processes' gradients is that of one process with all the rows.
+    """
+    rank, size = rank_and_size()
+    if size == 1:
+        return x, 0
+    counts = torch.zeros(size, dtype=torch.int64, device=x.device)
+    counts[rank] = len(x)
+    dist.all_reduce(counts)
+    start, total = int(counts[:rank].sum()), int(counts.sum())
+    before, after = (x.new_zeros((n, *x.shape[1:])) for n in (start, total - start - len(x)))
+    return sum_over_processes(torch.cat([before, x, after])), start

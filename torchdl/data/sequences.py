@@ -1,0 +1,142 @@
+"""Sequences of digits with a future that is the real one or a false one, for contrastive predictive coding.
+
+Shapes: B sequences, T terms of context, K of future, C channels, S x S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torchdl import random
+from torchdl.data.digits import Digits, load_digits
+from torchdl.errors import require
+
+START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 11  # streams, apart from those of the digits
+
+
+class Sequences(NamedTuple):
+    """A batch of sequences; one alone has no first dimension.
+
+    Attributes:
+        context: (B, T, C, S, S) float32.
+        future: (B, K, C, S, S) float32.
+        label: (B,) int64, 1 where the future is the real one, 0 where it is false.
+        digits: (B, T + K) int64, what the images show.
+        expected: (B, K) int64, what a real future shows.
+    """
+
+    context: Tensor
+    future: Tensor
+    label: Tensor
+    digits: Tensor
+    expected: Tensor
+
+
+class NumberSequences(Dataset):
+    """Sequences of numbers that go up by ``stride``, modulo the number of classes, from a uniform start.
+
+    In a false future every number is replaced by a different one, drawn uniformly. The images are drawn at random from
+    those of each number in the subset. Item ``index`` is a pure function of the seed, the epoch and ``index``; of the
+    items ``[i * batch_size, (i + 1) * batch_size)``, a batch in order, exactly ``positive_samples`` are positive.
+
+    Args:
+        subset: The digits to draw from, or ``train``, ``valid`` or ``test`` for :func:`load_digits` with its defaults.
+        terms: T, numbers of context.
+        predict_terms: K, numbers of future.
+        positive_samples: Sequences a batch with their real future; half of them if None.
+        batch_size: Sequences a batch, over all processes.
+
+    An epoch has ``(images // terms) // batch_size`` batches.
+    """
+
+    stride: int
+
+    def __init__(
+        self,
+        subset: str | Digits = "train",
+        terms: int = 4,
+        predict_terms: int = 4,
+        positive_samples: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        require(terms >= 1, f"terms must be at least 1, not {terms}")
+        require(predict_terms >= 1, f"predict_terms must be at least 1, not {predict_terms}")
+        require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+        positive_samples = batch_size // 2 if positive_samples is None else positive_samples
+        require(
+            0 <= positive_samples <= batch_size,
+            f"positive_samples must be from 0 to the batch's {batch_size} sequences, not {positive_samples}",
+        )
+        self.images = load_digits(subset) if isinstance(subset, str) else subset
+        missing = [name for name, count in zip(self.images.classes, self.images.counts, strict=True) if count == 0]
+        require(not missing, f"the digits have no image of {', '.join(missing)}: sequences need some of each class")
+        self.terms, self.predict_terms = terms, predict_terms
+        self.positive_samples, self.batch_size = positive_samples, batch_size
+        require(
+            len(self) > 0,
+            f"{len(self.images):,} images make no batch of {batch_size} sequences of {terms} terms: "
+            "choose a smaller batch_size, or fewer terms",
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device that batches are made on."""
+        return self.images.device
+
+    def to(self, device: str | torch.device) -> NumberSequences:
+        """Move the digits to ``device``, in place; returns the data set itself."""
+        self.images.to(device)
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose sequences are drawn."""
+        self.images.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.images) // self.terms // self.batch_size * self.batch_size
+
+    def __getitem__(self, index: int | slice) -> Sequences:
+        if isinstance(index, slice):
+            return self.__getitems__(range(len(self))[index])
+        return Sequences(*(field[0] for field in self.__getitems__([range(len(self))[index]])))
+
+    def __getitems__(self, indices: Tensor | Sequence[int]) -> Sequences:
+        """Give a batch of sequences, made on the device."""
+        index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        digits, expected, label = self.numbers(index)
+        which = self.images.look_up(digits, index)  # (B, T + K)
+        length = digits.shape[1]
+        image_index = index[:, None] * length + torch.arange(length, device=index.device)  # (B, T + K)
+        images = self.images.render(which.flatten(), image_index.flatten(), SEQUENCE).unflatten(0, which.shape)
+        return Sequences(images[:, : self.terms], images[:, self.terms :], label, digits, expected)
+
+    def numbers(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw what the sequences numbered ``index`` (B,) show: digits (B, T + K), expected (B, K) and label (B,)."""
+        seed, epoch, classes = self.images.seed, self.images.epoch, len(self.images.counts)
+        steps = torch.arange(self.terms + self.predict_terms, device=index.device) * self.stride  # (T + K,)
+        digits = (random.integers(classes, seed, epoch, index, 1, START) + steps) % classes  # (B, T + K)
+        expected = digits[:, self.terms :].clone()
+        # a batch's items are ranked by words that are all different, so exactly so many are below positive_samples
+        words = random.bits(seed, epoch, index // self.batch_size, self.batch_size, LABELS)  # (B, batch_size)
+        own = words.gather(1, (index % self.batch_size)[:, None])  # (B, 1)
+        label = ((words < own).sum(1) < self.positive_samples).long()  # (B,)
+        shifts = 1 + random.integers(classes - 1, seed, epoch, index, self.predict_terms, SHIFTS)  # (B, K), never 0
+        digits[:, self.terms :] += shifts * (1 - label)[:, None]
+        return digits % classes, expected, label
+
+
+class SortedNumbers(NumberSequences):
+    """Sequences of consecutive numbers: 7 8 9 0 and then 1 2 3 4, or a false future. See :class:`NumberSequences`."""
+
+    stride = 1
+
+
+class SameNumbers(NumberSequences):
+    """Sequences of one number: 7 7 7 7 and then 7 7 7 7, or a false future. See :class:`NumberSequences`."""
+
+    stride = 0

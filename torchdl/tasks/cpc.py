@@ -1,0 +1,199 @@
+"""Contrastive predictive coding of sequences (van den Oord et al. 2018).
+
+Shapes: B sequences, N of all processes, T terms of context, K of future, P = T + K, S predictions, D numbers a code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from torchdl.collective import gather
+from torchdl.errors import require
+from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
+from torchdl.tasks.base import Schedule, Task, Update
+from torchdl.tasks.optimizers import check_adam, make_adam
+
+HEADS = ("infonce", "paired")
+
+
+class Codes(NamedTuple):
+    """A batch's predictions and codes, of all processes.
+
+    Attributes:
+        predicted: (N, T, K, D), from the contexts; T is 1 where only the last term's is used.
+        codes: (N, P, D).
+        label: (N,) 1 where the future is the real one.
+        mine: Which of the rows are this process's.
+    """
+
+    predicted: Tensor
+    codes: Tensor
+    label: Tensor
+    mine: slice
+
+
+class CPCTask(Task):
+    """Train codes that predict the codes to come, on batches ``(context, future, label, ...)``.
+
+    ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of what the model encodes, ``label`` (B,) is 1
+    where the future is the real one. Where ``digits`` (B, T + K) and ``expected`` (B, K) follow, what the terms show
+    and what a real future shows, evaluation knows which candidates are as good as the own one.
+
+    With the head ``infonce`` every real future is to be found among those of the whole batch, false ones included;
+    with ``paired`` each future is judged by itself, as in the Keras original.
+
+    Args:
+        model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
+        head: ``infonce`` or ``paired``.
+        lr: Adam's learning rate; a third of it after two epochs in which what is monitored is not lower, 1e-4 at least.
+        temperature: What InfoNCE's scores are divided by.
+        other_steps: Whether the codes of other steps are candidates, too. The bound on the information does not hold
+            then, and where a sequence repeats itself (``SameNumbers``) they are no negatives.
+        classes: How many different things a term can show; its logarithm bounds the information. 0 for unknown.
+        examples: A batch to show over time: contexts, futures, and which candidates fit the predictions best.
+        monitor: The metric that the learning rate follows; ``train/loss`` where there is nothing to validate on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: str = "infonce",
+        lr: float = 1e-3,
+        temperature: float = 1.0,
+        other_steps: bool = False,
+        classes: int = 10,
+        examples: Sequence[Tensor] | None = None,
+        monitor: str = "val/loss",
+    ) -> None:
+        super().__init__()
+        require(head in HEADS, f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
+        require(0 < temperature < math.inf, f"temperature must be positive, not {temperature}")
+        require(classes >= 0, f"classes must be 0 (unknown) or more, not {classes}")
+        check_adam(lr, 0.9, 0.999)
+        self.model, self.head, self.lr, self.temperature = model, head, lr, temperature
+        self.other_steps, self.classes, self.monitor = other_steps, classes, monitor
+        for name, tensor in zip(("context", "future"), examples or (None, None), strict=False):
+            self.register_buffer(f"example_{name}", tensor, persistent=False)
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Build one Adam, named ``model``, of all parameters."""
+        return {"model": make_adam(self.parameters(), self.lr)}
+
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+        """Reduce the learning rate where the monitored loss stays, as the original does."""
+        plateau = ReduceLROnPlateau(
+            optimizers["model"], factor=1 / 3, patience=2, min_lr=1e-4, threshold=1e-4, threshold_mode="abs"
+        )
+        return {"model": Schedule(plateau, monitor=self.monitor)}
+
+    def encode(self, batch: Sequence[Tensor]) -> Codes:
+        """Encode a batch, predict, and put the predictions and codes of all processes together."""
+        context, future, label = batch[:3]
+        predicted, codes = self.model(context, future)
+        (predicted, start), (codes, _), (label, _) = gather(predicted), gather(codes), gather(label)
+        return Codes(predicted, codes, label, slice(start, start + len(context)))
+
+    def aims(self, encoded: Codes) -> Tensor:
+        """Say which position (T, K) each prediction aims at."""
+        _, terms, steps, _ = encoded.predicted.shape
+        known = encoded.codes.shape[1] - steps  # terms of context
+        device = encoded.codes.device
+        return known - terms + 1 + torch.arange(terms, device=device)[:, None] + torch.arange(steps, device=device)
+
+    def loss(self, encoded: Codes) -> Tensor:
+        """Give the losses (N, S), NaN where a false future is no target, of every prediction that a term allows."""
+        predicted, codes, label, _ = encoded
+        aims = self.aims(encoded).flatten()  # (T, K) -> (S,)
+        predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
+        known = codes.shape[1] - encoded.predicted.shape[2]  # terms of context
+        if self.head == "paired":
+            future = aims >= known
+            return paired_bce(predicted[:, future], codes[:, aims[future]], label)[:, None]
+        own = torch.arange(len(codes), device=codes.device)  # (N,)
+        if self.other_steps:
+            first, width = int(aims[0]), codes.shape[1] - int(aims[0])
+            candidates, target = codes[:, first:].flatten(0, 1), own * width + (aims - first)[:, None]  # (N * W, D)
+        else:
+            candidates, target = codes[:, aims], own  # (N, S, D)
+        loss = info_nce(predicted, candidates, target, self.temperature).T  # (S, N) -> (N, S)
+        return loss.masked_fill((label[:, None] == 0) & (aims >= known), math.nan)
+
+    def is_real(self, encoded: Codes) -> Tensor:
+        """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
+
+        For InfoNCE the score is the estimated logarithm of p(code | context) / p(code), the mean over the batch's
+        candidates standing for p(code).
+        """
+        predicted, codes = encoded.predicted[:, -1], encoded.codes[:, -encoded.predicted.shape[2] :]  # (N, K, D)
+        if self.head == "paired":
+            return paired_logits(predicted, codes)
+        own = torch.arange(len(codes), device=codes.device)
+        return (math.log(len(codes)) - info_nce(predicted, codes, own, self.temperature)).mean(0)  # (K, N) -> (N,)
+
+    def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
+        """Yield the one update of a batch, with the accuracy of telling real futures from false ones."""
+        encoded = self.encode(batch)
+        with torch.no_grad():
+            right = (self.is_real(encoded) > 0) == (encoded.label == 1)
+        yield Update("model", self.loss(encoded).nanmean(), {"paired_accuracy": right.float().mean()})
+
+    def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
+        """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
+
+        ``paired_accuracy``: whether a future is told to be real or false; chance is the more frequent answer.
+        ``top1``: whether the own future is the best of the batch's candidates, over the steps of real futures. Other
+        sequences have candidates that show the same; so the ceiling is the chance of guessing among those.
+        ``digit_accuracy``: whether the best candidate shows what is expected, and the same for every step.
+        ``information``: the bound log N - loss, in nats.
+        """
+        encoded = self.encode(batch)
+        mine, label = encoded.mine, encoded.label
+        positive = label[mine].double()
+        loss = self.loss(encoded)[mine]
+        weight = (~loss.isnan()).double().mean(1)
+        values: dict[str, Any] = {"loss": (loss.nan_to_num().sum(1) / (~loss.isnan()).sum(1).clamp(min=1), weight)}
+        values["paired_accuracy"] = ((self.is_real(encoded) > 0) == (label == 1))[mine].float()
+        values["paired_accuracy_chance"] = F.one_hot(label, 2).float().mean(0).max().expand(len(positive))
+        predicted, codes = encoded.predicted[:, -1], encoded.codes[:, -encoded.predicted.shape[2] :]  # (N, K, D)
+        scores = log_bilinear_scores(predicted[mine], codes, self.temperature)  # (K, B, N)
+        best = scores.argmax(2).T  # (B, K)
+        own = torch.arange(len(codes), device=codes.device)[mine, None]  # (B, 1)
+        values["top1"] = ((best == own).double().mean(1), positive)
+        values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
+        if self.head == "infonce" and not self.other_steps:
+            bound = math.log(len(codes)) - info_nce(predicted, codes, own.new_tensor(range(len(codes))), self.temperature)
+            values["information"] = (bound.mean(0)[mine], positive)  # (K, N) -> (B,)
+            if self.classes:
+                values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
+        if len(batch) >= 5:
+            shown, expected = gather(batch[3][:, -predicted.shape[1] :])[0], batch[4]  # (N, K), (B, K)
+            fits = shown.T[:, None] == expected.T[:, :, None]  # (K, B, N)
+            right = fits.gather(2, best.T[:, :, None])[..., 0].double()  # (K, B)
+            values["digit_accuracy"] = right.mean(0)
+            values["digit_accuracy_chance"] = fits.double().mean((0, 2))
+            values["digit_accuracy_ceiling"] = fits.any(2).double().mean(0)
+            values |= {f"digit_accuracy_step_{step + 1}": accuracy for step, accuracy in enumerate(right)}
+            values["top1_ceiling"] = ((1 / fits.double().sum(2).clamp(min=1)).mean(0), positive)
+        return values
+
+    def preview(self) -> dict[str, Tensor]:
+        """Show contexts (rows, T), their futures (rows, K), and the batch's images that fit the predictions best."""
+        if self.example_context is None or self.example_context.dim() != 5:
+            return {}
+        context, future = self.example_context, self.example_future
+        predicted, codes = self.model(context, future)
+        steps = future.shape[1]
+        best = log_bilinear_scores(predicted[:, -1], codes[:, -steps:]).argmax(2).T  # (K, B, N) -> (B, K)
+        found = future[best, torch.arange(steps, device=best.device)]  # (B, K, C, S, S)
+        low = -1.0 if context.min() < 0 else 0.0
+        rows = slice(0, 12)
+        shown = {"context": context, "future": future, "best candidates": found}
+        return {name: (images[rows] - low) / (1 - low) for name, images in shown.items()}

@@ -1,0 +1,178 @@
+"""What a frozen encoder has learnt: probes of its codes by a network, a linear map, neighbours, clusters, few labels.
+
+Shapes: V views of N examples, D numbers a code.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset
+
+from torchdl.data import BatchLoader
+from torchdl.errors import require
+from torchdl.metrics import clustering_accuracy
+from torchdl.tasks import Schedule, Supervised, accuracy
+from torchdl.training import process
+from torchdl.training.trainer import Trainer
+
+SHARES = (0.01, 0.1, 1.0)  # of the labels
+DRAWS = 50  # of one label a class
+
+
+class Codes(Dataset):
+    """Codes (V, N, D) with their labels (N,): each epoch sees the next view of every example."""
+
+    def __init__(self, codes: Tensor, labels: Tensor) -> None:
+        self.codes, self.labels, self.view = codes, labels, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's view."""
+        self.view = epoch % len(self.codes)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the codes are on."""
+        return self.codes.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return self.codes[self.view, indices], self.labels[indices]
+
+
+@torch.no_grad()
+def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Codes:
+    """Encode labelled images, in ``views`` epochs' versions of each, and keep the codes on the CPU.
+
+    The encoder must be one whose codes do not depend on the rest of the batch, as
+    :class:`torchdl.models.FrozenFeatures` makes it.
+    """
+    require(not encoder.training or not any(m.training for m in encoder.children()), "freeze the encoder first")
+    found = process.find_device(device)
+    encoder.to(found)
+    loader = BatchLoader(data, 500)
+    loader.to(found)
+    batches = [[encoder(images).cpu() for (images, _), _ in loader.batches(view)] for view in range(views)]
+    labels = torch.cat([labels.cpu() for (_, labels), _ in loader.batches(0)])
+    return Codes(torch.stack([torch.cat(parts) for parts in batches]), labels)
+
+
+def plateau(optimizer: Optimizer, _steps: int) -> Schedule:
+    """Build the original's schedule: a third of the learning rate after two epochs without a lower loss."""
+    return Schedule(ReduceLROnPlateau(optimizer, factor=1 / 3, patience=2, min_lr=1e-4), monitor="val/loss")
+
+
+def mlp_head(code_size: int, classes: int) -> nn.Sequential:
+    """Build the original's probe: 128 hidden units with batch norm and LeakyReLU, in Keras' conventions."""
+    hidden = [nn.Linear(code_size, 128), nn.BatchNorm1d(128, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3)]
+    return nn.Sequential(*hidden, nn.Linear(128, classes))
+
+
+def fit_mlp(train: Codes, valid: Codes, classes: int, epochs: int, seed: int, device: str) -> nn.Module:
+    """Train the original's probe on codes, through the trainer."""
+    process.seed_generators(process.find_device(device), seed)
+    head = mlp_head(train.codes.shape[2], classes)
+    task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=plateau)
+    trainer = Trainer(epochs=epochs, seed=seed, device=device)
+    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(valid, 1000))
+    return head.eval().cpu()
+
+
+def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray) -> float:
+    """Return the test accuracy of scikit-learn's logistic regression on standardised codes (n, D)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(codes, labels)
+    return float(probe.score(test_codes, test_labels))
+
+
+def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Codes, seed: int) -> dict[str, list[float]]:
+    """Label one example of each class, ``DRAWS`` times, and classify the test codes from those alone.
+
+    Args:
+        codes: (N, D) to draw the labelled examples from.
+        labels: (N,) of which only the drawn ones are used.
+        centres: (classes, D) of the clusters that k-means has found in codes without labels.
+        test: What to classify.
+        seed: Of the draws.
+
+    Returns:
+        The accuracies by method: ``nearest`` takes the label of the nearest labelled code, ``cluster`` that of the
+        cluster, each of which is named by the labelled code that a one-to-one matching of distances gives it.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    classes, generator = len(centres), torch.Generator().manual_seed(seed)
+    members = [(labels == label).nonzero()[:, 0] for label in range(classes)]
+    clusters = torch.cdist(test.codes[0], centres).argmin(1)  # (N,)
+    found: dict[str, list[float]] = {"nearest": [], "cluster": []}
+    for _ in range(DRAWS):
+        chosen = torch.stack([m[torch.randint(len(m), (), generator=generator)] for m in members])  # (classes,)
+        nearest = torch.cdist(test.codes[0], codes[chosen]).argmin(1)
+        names = torch.from_numpy(linear_sum_assignment(torch.cdist(centres, codes[chosen]).numpy())[1])
+        for method, answer in (("nearest", nearest), ("cluster", names[clusters])):
+            found[method].append(accuracy_of(answer, test.labels))
+    return found
+
+
+def accuracy_of(answer: Tensor, labels: Tensor) -> float:
+    """Return the share of answers (N,) that are right."""
+    return float((answer == labels).float().mean())
+
+
+@torch.no_grad()
+def probe(
+    train: Codes, valid: Codes, test: Codes, classes: int = 10, epochs: int = 15, seed: int = 0, device: str = "auto"
+) -> tuple[dict[str, list[float]], Tensor]:
+    """Probe codes in every way there is here.
+
+    Args:
+        train: What the probes learn from.
+        valid: What the network's learning rate follows.
+        test: What is classified.
+        classes: How many labels there are.
+        epochs: Of the network.
+        seed: Of all that is drawn.
+        device: Where the network is trained.
+
+    Returns:
+        The test accuracies by probe, several where it was drawn anew, and the network's answers (N,):
+
+        - ``mlp``, the original's network; ``linear``, logistic regression; ``knn``, ten neighbours by cosine.
+        - ``k-means``, the clusters found in the training codes, named by the best matching on the test images.
+        - ``1 label a class, nearest`` and ``..., cluster``, see :func:`few_labels`.
+        - ``1%``, ``10%`` and ``100% of the labels``, logistic regression again.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.neighbors import KNeighborsClassifier
+
+    with torch.enable_grad():
+        head = fit_mlp(train, valid, classes, epochs, seed, device)
+    answers = head(test.codes[0]).argmax(1)
+    found = {"mlp": [accuracy_of(answers, test.labels)]}
+    codes, labels = train.codes[0].numpy(), train.labels.numpy()
+    x, y = test.codes[0].numpy(), test.labels.numpy()
+    all_codes, all_labels = train.codes.flatten(0, 1).numpy(), np.tile(labels, len(train.codes))  # (V * N, D)
+    found["linear"] = [linear_score(all_codes, all_labels, x, y)]
+    neighbours = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(codes, labels)
+    found["knn"] = [float(neighbours.score(x, y))]
+    clusters = KMeans(classes, n_init=10, random_state=seed).fit(codes)
+    found["k-means"] = [clustering_accuracy(torch.from_numpy(clusters.predict(x)).long(), test.labels, classes)]
+    centres = torch.from_numpy(clusters.cluster_centers_).float()
+    for method, values in few_labels(train.codes[0], train.labels, centres, test, seed).items():
+        found[f"1 label a class, {method}"] = values
+    generator = np.random.default_rng(seed)
+    for share in SHARES:
+        number = max(classes, round(share * len(labels)))
+        draws = [generator.permutation(len(labels))[:number] for _ in range(1 if share == 1 else 5)]
+        name = f"{share:.0%} of the labels"
+        found[name] = [linear_score(codes[chosen], labels[chosen], x, y) for chosen in draws]
+    return found, answers
