@@ -136,7 +136,7 @@ class Original:
 
         number = self.random.choice(np.where(self.labels == digit)[0])
         mask = np.stack([zoom(self.images[number], 64 / 28, order=1)] * 3) >= 0.5
-        left, top = (self.random.integers(0, side - 64) for side in self.photograph.size)
+        left, top = (int(self.random.integers(0, side - 64)) for side in self.photograph.size)
         crop = np.asarray(self.photograph.crop((left, top, left + 64, top + 64))).transpose(2, 0, 1) / 255.0
         for channel in range(3):
             crop[channel] = (crop[channel] + self.random.uniform()) / 2

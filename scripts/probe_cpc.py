@@ -9,7 +9,6 @@ from typing import Any
 
 import _clone  # noqa: F401
 import numpy as np
-import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
@@ -93,17 +92,18 @@ def main(config: Config) -> None:
         process.seed_generators(process.find_device(config.device), config.seed)
         frozen = FrozenFeatures(build())
         before = frozen.fingerprint()
-        coded = [
-            encode(frozen, digits, views, config.device)
-            for digits, views in ((train, config.views if shape["color"] else 1), (valid, 1), (test, 1))
-        ]
-        results[name], answers = probe(*coded, len(test.classes), config.epochs, config.seed, config.device)
+        views = config.views if train.color else 1
+        coded = encode(frozen, train, views, config.device)
+        held_out, unseen = (encode(frozen, digits, device=config.device) for digits in (valid, test))
+        results[name], answers = probe(
+            coded, held_out, unseen, len(test.classes), config.epochs, config.seed, config.device
+        )
         assert frozen.fingerprint() == before, "a probe has changed the frozen encoder"
         if name == "cpc":
             matrix = np.zeros((len(test.classes), len(test.classes)), dtype=int)
-            np.add.at(matrix, (coded[2].labels.numpy(), answers.numpy()), 1)
+            np.add.at(matrix, (unseen.labels.numpy(), answers.numpy()), 1)
             plots.plot_confusion(matrix, test.classes, folder / "confusion.png")
-            codes_map(coded[2].codes[0], coded[2].labels, test.classes, config.seed, folder / "codes.png")
+            codes_map(unseen.codes[0], unseen.labels, test.classes, config.seed, folder / "codes.png")
         for key, values in results[name].items():
             spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
             print(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")

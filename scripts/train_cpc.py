@@ -101,8 +101,8 @@ def main(config: Config) -> None:
     # 3. Train.
     low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]
     picture = plot_sequences(first.context, first.future, first.label, first.digits, low=low)
-    loaders = (BatchLoader(sequences, config.batch_size) for sequences in (train, valid))
-    run.fit(task, model, *loaders, pictures={"sequences": picture})
+    batches, held_out = (BatchLoader(sequences, config.batch_size) for sequences in (train, valid))
+    run.fit(task, model, batches, held_out, pictures={"sequences": picture})
     # 4. Look at what the codes of test digits are like.
     if run.is_main:
         with closing(run.logger()) as logger, torch.no_grad():

@@ -1,9 +1,29 @@
 """torchdl: a deep-learning course and contrastive predictive coding in PyTorch."""
 
 from torchdl.artifacts import load, save
-from torchdl.data import BatchLoader, Digits, ImageDataset, SameNumbers, SortedNumbers, load_digits, load_images, whole_batch
+from torchdl.data import (
+    BatchLoader,
+    Digits,
+    ImageDataset,
+    SameNumbers,
+    SortedNumbers,
+    load_digits,
+    load_images,
+    whole_batch,
+)
 from torchdl.errors import InputError
-from torchdl.models import GAN, CPC, ContextNetwork, Discriminator, Generator, ImageEncoder, Predictors, deep_gan, image_cpc, simple_gan
+from torchdl.models import (
+    CPC,
+    GAN,
+    ContextNetwork,
+    Discriminator,
+    Generator,
+    ImageEncoder,
+    Predictors,
+    deep_gan,
+    image_cpc,
+    simple_gan,
+)
 from torchdl.tasks import CPCTask, GANTask, Supervised, Task, Update
 from torchdl.training import Stopped, Trainer, TrainingDiverged
 

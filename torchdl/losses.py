@@ -94,6 +94,11 @@ GAN_LOSSES = {
 }
 
 
+def _wide(x: Tensor) -> Tensor:
+    """Give half-precision numbers as float32, others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: float = 1.0) -> Tensor:
     """Score candidates by their products with predictions, W c being the prediction (van den Oord et al. 2018, eq. 3).
 
@@ -103,11 +108,10 @@ def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: floa
         temperature: What the scores are divided by.
 
     Returns:
-        (S, B, N) float32, computed in float32 (float64 for float64) under autocast, too.
+        (S, B, N), computed in float32 at least, under autocast, too.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        wide = torch.promote_types(predicted.dtype, torch.float32)
-        rows, columns = predicted.to(wide).transpose(0, 1), candidates.to(wide)  # (S, B, D)
+        rows, columns = _wide(predicted).transpose(0, 1), _wide(candidates)  # (S, B, D)
         columns = columns.permute(1, 2, 0) if columns.dim() == 3 else columns.T  # (S, D, N) or (D, N)
         return rows @ columns / temperature
 
@@ -141,12 +145,12 @@ def paired_logits(predicted: Tensor, codes: Tensor) -> Tensor:
         codes: (B, S, D) what came.
 
     Returns:
-        (B,) logits, float32 under autocast, too.
+        (B,) logits, computed in float32 at least, under autocast, too.
     """
-    return (predicted.float() * codes.float()).mean(dim=(1, 2))
+    return (_wide(predicted) * _wide(codes)).mean(dim=(1, 2))
 
 
 def paired_bce(predicted: Tensor, codes: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy of :func:`paired_logits`, (B,): label (B,) is 1 for the real future and 0 for a false one."""
+    """Binary cross-entropy of :func:`paired_logits`, (B,); label (B,) is 1 for a real future, 0 for a false one."""
     logits = paired_logits(predicted, codes)
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """Lay images (N, C, H, W) in [0, 1] out as one uint8 picture (C, rows * (H + p) + p, columns * (W + p) + p).
 
-    A square by default, and images (R, N, C, H, W) as R rows of N; values outside [0, 1] are clamped, gaps are mid-grey.
+    A square by default; images (R, N, C, H, W) become R rows of N. Values outside [0, 1] are clamped, gaps mid-grey.
     """
     if images.dim() == 5:
         columns = columns or images.shape[1]
@@ -154,7 +154,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw a confusion matrix (classes, classes) of counts, true labels as rows, as PNG; colours are shares of a row."""
+    """Draw counts (classes, classes), true labels as rows, as PNG; the colours are shares of a row."""
     figure = new_figure(1.5 + 0.55 * len(classes), 1.2 + 0.5 * len(classes))
     axis = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)

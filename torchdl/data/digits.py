@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +115,9 @@ class Digits(ImageDataset):
         windows = self.photographs.unfold(2, self.image_size, 1).unfold(3, self.image_size, 1)  # (P, C, Y, X, S, S)
         number, _, height, width = windows.shape[:4]
         corners = torch.tensor([number, height, width], device=self.device)
-        picture, top, left = random.integers(corners, self.seed, self.epoch, index, 3, 2 * stream).unbind(1)  # (B,) each
+        picture, top, left = random.integers(corners, self.seed, self.epoch, index, 3, 2 * stream).unbind(
+            1
+        )  # (B,) each
         shift = random.uniform(self.seed, self.epoch, index, 3, 2 * stream + 1)  # (B, C)
         # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where to invert is to change the sign
         images = windows.permute(0, 2, 3, 1, 4, 5)[picture, top, left].add_(shift[..., None, None] - 1)

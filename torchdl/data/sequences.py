@@ -6,7 +6,7 @@ Shapes: B sequences, T terms of context, K of future, C channels, S x S pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor

@@ -40,7 +40,9 @@ class ImageEncoder(nn.Module):
         for _ in range(depth):
             layers += [nn.Conv2d(width, filters, 3, stride=2), *normalized(nn.BatchNorm2d, filters)]
             side, width = (side - 3) // 2 + 1, filters
-        require(side >= 1, f"ImageEncoder: image_size {image_size} is too small for {depth} convolutions: 15 is the least")
+        require(
+            side >= 1, f"ImageEncoder: image_size {image_size} is too small for {depth} convolutions: 15 is the least"
+        )
         layers += [nn.Flatten(), nn.Linear(filters * side**2, hidden), *normalized(nn.BatchNorm1d, hidden)]
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(hidden, code_size)))
 

@@ -62,6 +62,9 @@ class CPCTask(Task):
         monitor: The metric that the learning rate follows; ``train/loss`` where there is nothing to validate on.
     """
 
+    example_context: Tensor | None
+    example_future: Tensor | None
+
     def __init__(
         self,
         model: nn.Module,
@@ -80,8 +83,9 @@ class CPCTask(Task):
         check_adam(lr, 0.9, 0.999)
         self.model, self.head, self.lr, self.temperature = model, head, lr, temperature
         self.other_steps, self.classes, self.monitor = other_steps, classes, monitor
-        for name, tensor in zip(("context", "future"), examples or (None, None), strict=False):
-            self.register_buffer(f"example_{name}", tensor, persistent=False)
+        context, future = (None, None) if examples is None else examples[:2]
+        self.register_buffer("example_context", context, persistent=False)
+        self.register_buffer("example_future", future, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build one Adam, named ``model``, of all parameters."""
@@ -169,7 +173,9 @@ class CPCTask(Task):
         values["top1"] = ((best == own).double().mean(1), positive)
         values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
         if self.head == "infonce" and not self.other_steps:
-            bound = math.log(len(codes)) - info_nce(predicted, codes, own.new_tensor(range(len(codes))), self.temperature)
+            bound = math.log(len(codes)) - info_nce(
+                predicted, codes, own.new_tensor(range(len(codes))), self.temperature
+            )
             values["information"] = (bound.mean(0)[mine], positive)  # (K, N) -> (B,)
             if self.classes:
                 values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
@@ -186,9 +192,9 @@ class CPCTask(Task):
 
     def preview(self) -> dict[str, Tensor]:
         """Show contexts (rows, T), their futures (rows, K), and the batch's images that fit the predictions best."""
-        if self.example_context is None or self.example_context.dim() != 5:
-            return {}
         context, future = self.example_context, self.example_future
+        if context is None or future is None or context.dim() != 5:  # nothing, or no images
+            return {}
         predicted, codes = self.model(context, future)
         steps = future.shape[1]
         best = log_bilinear_scores(predicted[:, -1], codes[:, -steps:]).argmax(2).T  # (K, B, N) -> (B, K)

@@ -105,18 +105,19 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Codes, seed
         seed: Of the draws.
 
     Returns:
-        The accuracies by method: ``nearest`` takes the label of the nearest labelled code, ``cluster`` that of the
-        cluster, each of which is named by the labelled code that a one-to-one matching of distances gives it.
+        The accuracies by method: ``nearest`` takes the label of the labelled code of the nearest direction, ``cluster``
+        that of the cluster, each of which is named by the labelled code that a one-to-one matching of distances gives it.
     """
     from scipy.optimize import linear_sum_assignment
 
     classes, generator = len(centres), torch.Generator().manual_seed(seed)
     members = [(labels == label).nonzero()[:, 0] for label in range(classes)]
     clusters = torch.cdist(test.codes[0], centres).argmin(1)  # (N,)
+    directions, test_directions = F.normalize(codes, dim=1), F.normalize(test.codes[0], dim=1)
     found: dict[str, list[float]] = {"nearest": [], "cluster": []}
     for _ in range(DRAWS):
         chosen = torch.stack([m[torch.randint(len(m), (), generator=generator)] for m in members])  # (classes,)
-        nearest = torch.cdist(test.codes[0], codes[chosen]).argmin(1)
+        nearest = (test_directions @ directions[chosen].T).argmax(1)
         names = torch.from_numpy(linear_sum_assignment(torch.cdist(centres, codes[chosen]).numpy())[1])
         for method, answer in (("nearest", nearest), ("cluster", names[clusters])):
             found[method].append(accuracy_of(answer, test.labels))
