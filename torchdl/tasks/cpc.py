@@ -112,15 +112,16 @@ class CPCTask(Task):
         device = encoded.codes.device
         return known - terms + 1 + torch.arange(terms, device=device)[:, None] + torch.arange(steps, device=device)
 
-    def loss(self, encoded: Codes) -> Tensor:
-        """Give the losses (N, S), NaN where a false future is no target, of every prediction that a term allows."""
+    def loss(self, encoded: Codes) -> tuple[Tensor, Tensor]:
+        """Give the losses (N, S) of all predictions, and which of them count: a false future is no target."""
         predicted, codes, label, _ = encoded
         aims = self.aims(encoded).flatten()  # (T, K) -> (S,)
         predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
         known = codes.shape[1] - encoded.predicted.shape[2]  # terms of context
         if self.head == "paired":
             future = aims >= known
-            return paired_bce(predicted[:, future], codes[:, aims[future]], label)[:, None]
+            loss = paired_bce(predicted[:, future], codes[:, aims[future]], label)[:, None]
+            return loss, torch.ones_like(loss, dtype=torch.bool)
         own = torch.arange(len(codes), device=codes.device)  # (N,)
         if self.other_steps:
             first, width = int(aims[0]), codes.shape[1] - int(aims[0])
@@ -128,7 +129,7 @@ class CPCTask(Task):
         else:
             candidates, target = codes[:, aims], own  # (N, S, D)
         loss = info_nce(predicted, candidates, target, self.temperature).T  # (S, N) -> (N, S)
-        return loss.masked_fill((label[:, None] == 0) & (aims >= known), math.nan)
+        return loss, (label[:, None] == 1) | (aims < known)
 
     def is_real(self, encoded: Codes) -> Tensor:
         """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
@@ -147,7 +148,8 @@ class CPCTask(Task):
         encoded = self.encode(batch)
         with torch.no_grad():
             right = (self.is_real(encoded) > 0) == (encoded.label == 1)
-        yield Update("model", self.loss(encoded).nanmean(), {"paired_accuracy": right.float().mean()})
+        loss, counts = self.loss(encoded)
+        yield Update("model", loss[counts].mean(), {"paired_accuracy": right.float().mean()})
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
@@ -161,9 +163,9 @@ class CPCTask(Task):
         encoded = self.encode(batch)
         mine, label = encoded.mine, encoded.label
         positive = label[mine].double()
-        loss = self.loss(encoded)[mine]
-        weight = (~loss.isnan()).double().mean(1)
-        values: dict[str, Any] = {"loss": (loss.nan_to_num().sum(1) / (~loss.isnan()).sum(1).clamp(min=1), weight)}
+        loss, counts = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
+        mean = (loss * counts).sum(1) / counts.sum(1).clamp(min=1)
+        values: dict[str, Any] = {"loss": (mean, counts.double().mean(1))}
         values["paired_accuracy"] = ((self.is_real(encoded) > 0) == (label == 1))[mine].float()
         values["paired_accuracy_chance"] = F.one_hot(label, 2).float().mean(0).max().expand(len(positive))
         predicted, codes = encoded.predicted[:, -1], encoded.codes[:, -encoded.predicted.shape[2] :]  # (N, K, D)

@@ -105,8 +105,8 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Codes, seed
         seed: Of the draws.
 
     Returns:
-        The accuracies by method: ``nearest`` takes the label of the labelled code of the nearest direction, ``cluster``
-        that of the cluster, each of which is named by the labelled code that a one-to-one matching of distances gives it.
+        The accuracies by method: ``nearest`` takes the label of the labelled code of the nearest direction;
+        ``cluster`` that of the cluster, each named by the labelled code that a one-to-one matching gives it.
     """
     from scipy.optimize import linear_sum_assignment
 
