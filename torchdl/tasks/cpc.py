@@ -39,6 +39,21 @@ class Codes(NamedTuple):
     label: Tensor
     mine: slice
 
+    @property
+    def known(self) -> int:
+        """How many terms of context there are."""
+        return self.codes.shape[1] - self.predicted.shape[2]
+
+    @property
+    def future(self) -> tuple[Tensor, Tensor]:
+        """The last context's predictions and what came, (N, K, D) each."""
+        return self.predicted[:, -1], self.codes[:, self.known :]
+
+    @property
+    def own(self) -> Tensor:
+        """The rows' own numbers (N,)."""
+        return torch.arange(len(self.codes), device=self.codes.device)
+
 
 class CPCTask(Task):
     """Train codes that predict the codes to come, on batches ``(context, future, label, ...)``.
@@ -105,31 +120,25 @@ class CPCTask(Task):
         (predicted, start), (codes, _), (label, _) = gather(predicted), gather(codes), gather(label)
         return Codes(predicted, codes, label, slice(start, start + len(context)))
 
-    def aims(self, encoded: Codes) -> Tensor:
-        """Say which position (T, K) each prediction aims at."""
-        _, terms, steps, _ = encoded.predicted.shape
-        known = encoded.codes.shape[1] - steps  # terms of context
-        device = encoded.codes.device
-        return known - terms + 1 + torch.arange(terms, device=device)[:, None] + torch.arange(steps, device=device)
-
     def loss(self, encoded: Codes) -> tuple[Tensor, Tensor]:
-        """Give the losses (N, S) of all predictions, and which of them count: a false future is no target."""
+        """Give the losses (N, S) of all predictions, and weights: 0 for those of a false future, which is no target."""
         predicted, codes, label, _ = encoded
-        aims = self.aims(encoded).flatten()  # (T, K) -> (S,)
+        _, terms, steps, _ = predicted.shape
+        first = encoded.known - terms + 1  # the first position that a prediction aims at
+        aims = [first + term + step for term in range(terms) for step in range(steps)]  # S positions
         predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
-        known = codes.shape[1] - encoded.predicted.shape[2]  # terms of context
         if self.head == "paired":
-            future = aims >= known
-            loss = paired_bce(predicted[:, future], codes[:, aims[future]], label)[:, None]
-            return loss, torch.ones_like(loss, dtype=torch.bool)
-        own = torch.arange(len(codes), device=codes.device)  # (N,)
+            at = [s for s, aim in enumerate(aims) if aim >= encoded.known]
+            loss = paired_bce(predicted[:, at], codes[:, [aims[s] for s in at]], label)[:, None]
+            return loss, torch.ones_like(loss)
         if self.other_steps:
-            first, width = int(aims[0]), codes.shape[1] - int(aims[0])
-            candidates, target = codes[:, first:].flatten(0, 1), own * width + (aims - first)[:, None]  # (N * W, D)
+            candidates = codes[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D)
+            target = encoded.own * (codes.shape[1] - first) + encoded.own.new_tensor(aims)[:, None] - first  # (S, N)
         else:
-            candidates, target = codes[:, aims], own  # (N, S, D)
+            candidates, target = codes[:, aims], encoded.own  # (N, S, D)
         loss = info_nce(predicted, candidates, target, self.temperature).T  # (S, N) -> (N, S)
-        return loss, (label[:, None] == 1) | (aims < known)
+        in_context = label.new_tensor([aim < encoded.known for aim in aims])  # (S,)
+        return loss, torch.maximum(label[:, None], in_context).to(loss.dtype)
 
     def is_real(self, encoded: Codes) -> Tensor:
         """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
@@ -137,19 +146,23 @@ class CPCTask(Task):
         For InfoNCE the score is the estimated logarithm of p(code | context) / p(code), the mean over the batch's
         candidates standing for p(code).
         """
-        predicted, codes = encoded.predicted[:, -1], encoded.codes[:, -encoded.predicted.shape[2] :]  # (N, K, D)
+        predicted, codes = encoded.future
         if self.head == "paired":
             return paired_logits(predicted, codes)
-        own = torch.arange(len(codes), device=codes.device)
-        return (math.log(len(codes)) - info_nce(predicted, codes, own, self.temperature)).mean(0)  # (K, N) -> (N,)
+        return self.information(encoded)
+
+    def information(self, encoded: Codes) -> Tensor:
+        """Give log N - loss (N,) of the last context's predictions, in nats."""
+        loss = info_nce(*encoded.future, encoded.own, self.temperature)  # (K, N)
+        return math.log(len(encoded.codes)) - loss.mean(0)
 
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with the accuracy of telling real futures from false ones."""
         encoded = self.encode(batch)
         with torch.no_grad():
             right = (self.is_real(encoded) > 0) == (encoded.label == 1)
-        loss, counts = self.loss(encoded)
-        yield Update("model", loss[counts].mean(), {"paired_accuracy": right.float().mean()})
+        loss, weight = self.loss(encoded)
+        yield Update("model", (loss * weight).sum() / weight.sum(), {"paired_accuracy": right.float().mean()})
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
@@ -163,22 +176,18 @@ class CPCTask(Task):
         encoded = self.encode(batch)
         mine, label = encoded.mine, encoded.label
         positive = label[mine].double()
-        loss, counts = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
-        mean = (loss * counts).sum(1) / counts.sum(1).clamp(min=1)
-        values: dict[str, Any] = {"loss": (mean, counts.double().mean(1))}
+        loss, weight = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
+        mean = (loss * weight).sum(1) / weight.sum(1).clamp(min=1)
+        values: dict[str, Any] = {"loss": (mean, weight.mean(1))}
         values["paired_accuracy"] = ((self.is_real(encoded) > 0) == (label == 1))[mine].float()
         values["paired_accuracy_chance"] = F.one_hot(label, 2).float().mean(0).max().expand(len(positive))
-        predicted, codes = encoded.predicted[:, -1], encoded.codes[:, -encoded.predicted.shape[2] :]  # (N, K, D)
+        predicted, codes = encoded.future  # (N, K, D) each
         scores = log_bilinear_scores(predicted[mine], codes, self.temperature)  # (K, B, N)
         best = scores.argmax(2).T  # (B, K)
-        own = torch.arange(len(codes), device=codes.device)[mine, None]  # (B, 1)
-        values["top1"] = ((best == own).double().mean(1), positive)
+        values["top1"] = ((best == encoded.own[mine, None]).double().mean(1), positive)
         values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
         if self.head == "infonce" and not self.other_steps:
-            bound = math.log(len(codes)) - info_nce(
-                predicted, codes, own.new_tensor(range(len(codes))), self.temperature
-            )
-            values["information"] = (bound.mean(0)[mine], positive)  # (K, N) -> (B,)
+            values["information"] = (self.information(encoded)[mine], positive)
             if self.classes:
                 values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
         if len(batch) >= 5:
