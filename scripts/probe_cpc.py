@@ -18,10 +18,10 @@ from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_di
 from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.models import FrozenFeatures
-from torchdl.tasks import accuracy
+from torchdl.tasks import accuracy, plateau
 from torchdl.training import process
 from torchdl.training.command import read_record, run_script
-from torchdl.training.probing import SHARES, encode, plateau, probe
+from torchdl.training.probing import SHARES, encode, probe
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def supervised_encoder(description: dict[str, Any], train: Digits, valid: Digits
     """Train an encoder of the same shape from the labels themselves, with a linear layer at its end."""
     encoder = artifacts.build(description)
     model = nn.Sequential(encoder, nn.LeakyReLU(0.3), nn.Linear(encoder.code_size, len(train.classes)))  # type: ignore[arg-type]
-    task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=plateau)
+    task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=trainer.seed), BatchLoader(valid, 500))
     return encoder
 

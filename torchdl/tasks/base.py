@@ -45,6 +45,15 @@ class Schedule:
     monitor: str | None = None
 
 
+def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
+    """Reduce the learning rate where a loss stays, in Keras' convention and with the CPC original's settings.
+
+    A third of it after two epochs in which the loss is not lower by 1e-4, and 1e-4 at least.
+    """
+    settings = {"factor": 1 / 3, "patience": 2, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
+    return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
+
+
 class Clock(NamedTuple):
     """Where training stands: what a task may key its randomness with, so that it is the same after a resume.
 

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchdl.collective import gather
 from torchdl.errors import require
 from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
-from torchdl.tasks.base import Schedule, Task, Update
+from torchdl.tasks.base import Schedule, Task, Update, plateau
 from torchdl.tasks.optimizers import check_adam, make_adam
 
 HEADS = ("infonce", "paired")
@@ -68,7 +67,7 @@ class CPCTask(Task):
     Args:
         model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
         head: ``infonce`` or ``paired``.
-        lr: Adam's learning rate; a third of it after two epochs in which what is monitored is not lower, 1e-4 at least.
+        lr: Adam's learning rate; :func:`torchdl.tasks.plateau` reduces it.
         temperature: What InfoNCE's scores are divided by.
         other_steps: Whether the codes of other steps are candidates, too. The bound on the information does not hold
             then, and where a sequence repeats itself (``SameNumbers``) they are no negatives.
@@ -108,10 +107,7 @@ class CPCTask(Task):
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Reduce the learning rate where the monitored loss stays, as the original does."""
-        plateau = ReduceLROnPlateau(
-            optimizers["model"], factor=1 / 3, patience=2, min_lr=1e-4, threshold=1e-4, threshold_mode="abs"
-        )
-        return {"model": Schedule(plateau, monitor=self.monitor)}
+        return {"model": plateau(optimizers["model"], self.monitor)}
 
     def encode(self, batch: Sequence[Tensor]) -> Codes:
         """Encode a batch, predict, and put the predictions and codes of all processes together."""

@@ -9,14 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import Dataset
 
 from torchdl.data import BatchLoader
-from torchdl.errors import require
 from torchdl.metrics import clustering_accuracy
-from torchdl.tasks import Schedule, Supervised, accuracy
+from torchdl.tasks import Supervised, accuracy, plateau
 from torchdl.training import process
 from torchdl.training.trainer import Trainer
 
@@ -48,28 +45,22 @@ class Codes(Dataset):
 
 @torch.no_grad()
 def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Codes:
-    """Encode labelled images, in ``views`` epochs' versions of each, and keep the codes on the CPU.
-
-    The encoder must be one whose codes do not depend on the rest of the batch, as
-    :class:`torchdl.models.FrozenFeatures` makes it.
-    """
-    require(not encoder.training or not any(m.training for m in encoder.children()), "freeze the encoder first")
+    """Encode labelled images, in ``views`` epochs' versions of each, in evaluation mode; the codes are on the CPU."""
     found = process.find_device(device)
-    encoder.to(found)
+    encoder.eval().to(found)
     loader = BatchLoader(data, 500)
     loader.to(found)
-    batches = [[encoder(images).cpu() for (images, _), _ in loader.batches(view)] for view in range(views)]
-    labels = torch.cat([labels.cpu() for (_, labels), _ in loader.batches(0)])
-    return Codes(torch.stack([torch.cat(parts) for parts in batches]), labels)
-
-
-def plateau(optimizer: Optimizer, _steps: int) -> Schedule:
-    """Build the original's schedule: a third of the learning rate after two epochs without a lower loss."""
-    return Schedule(ReduceLROnPlateau(optimizer, factor=1 / 3, patience=2, min_lr=1e-4), monitor="val/loss")
+    codes, labels = [], []
+    for view in range(views):
+        for (images, label), _ in loader.batches(view):
+            codes.append(encoder(images).cpu())
+            labels.append(label.cpu())
+    one_view = torch.cat(labels[: len(loader)])  # (N,)
+    return Codes(torch.cat(codes).unflatten(0, (views, -1)), one_view)  # (V * N, D) -> (V, N, D)
 
 
 def mlp_head(code_size: int, classes: int) -> nn.Sequential:
-    """Build the original's probe: 128 hidden units with batch norm and LeakyReLU, in Keras' conventions."""
+    """Build the original's probe: 128 hidden units with batch norm (Keras' settings) and LeakyReLU."""
     hidden = [nn.Linear(code_size, 128), nn.BatchNorm1d(128, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3)]
     return nn.Sequential(*hidden, nn.Linear(128, classes))
 
@@ -78,7 +69,7 @@ def fit_mlp(train: Codes, valid: Codes, classes: int, epochs: int, seed: int, de
     """Train the original's probe on codes, through the trainer."""
     process.seed_generators(process.find_device(device), seed)
     head = mlp_head(train.codes.shape[2], classes)
-    task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=plateau)
+    task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(valid, 1000))
     return head.eval().cpu()
