@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,13 +120,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
     """Group metrics that belong into one panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
 
-    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with.
+    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with, ``_step_1`` and so on its parts.
     """
     grouped: dict[str, list[str]] = {}
     for name in names:
         if "/" in name and not name.startswith("charts/"):
-            metric = name.split("/", 1)[1].removesuffix("_chance").removesuffix("_ceiling")
-            grouped.setdefault(metric, []).append(name)
+            metric = re.sub("_(chance|ceiling)$", "", name.split("/", 1)[1])
+            grouped.setdefault(re.sub(r"_step_\d+$", "_by_step", metric), []).append(name)
     return grouped
 
 
@@ -141,10 +142,11 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     for (name, keys), axis in zip(names.items(), axes, strict=False):
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
-            reference = next((word for word in ("chance", "ceiling") if key.endswith(f"_{word}")), None)
-            marker = "." if len(points) < 30 and reference is None else ""
-            line = "-" if reference is None else "--"
-            axis.plot(*zip(*points, strict=True), line, marker=marker, label=reference or key.split("/")[0])
+            ending = re.search(r"_(chance|ceiling|step_\d+)$", key)
+            is_reference = key.endswith(("_chance", "_ceiling"))
+            marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
+            label = ending[1].replace("_", " ") if ending else key.split("/")[0]
+            axis.plot(*zip(*points, strict=True), line, marker=marker, label=label)
         axis.set(title=name, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ class Logger:
             flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in record.items()}
             for summary in hparams(flat, dict.fromkeys(metrics, math.nan)):
                 self.writer._get_file_writer().add_summary(summary)
-            charts = {name: ["Multiline", [f"train/{name}", *tags]] for name, tags in panels(metrics).items()}
+            charts = {
+                name: ["Multiline", [f"^{re.escape(tag)}$" for tag in (f"train/{name}", *tags)]]
+                for name, tags in panels(metrics).items()
+            }
             self.writer.add_custom_scalars({"training, held-out, chance and ceiling": charts})
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
@@ -85,6 +89,7 @@ class Logger:
 
 
 def describe(row: Mapping[str, float]) -> str:
-    """Say an epoch's row of metrics in one line, without what changes little."""
-    shown = {k.removeprefix("train/"): v for k, v in row.items() if "charts" not in k and "norm" not in k}
+    """Say an epoch's row of metrics in one line, without what changes little or is a detail."""
+    details = ("charts", "norm", "_chance", "_ceiling", "_step_")
+    shown = {k.removeprefix("train/"): v for k, v in row.items() if not any(word in k for word in details)}
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
