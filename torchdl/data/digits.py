@@ -22,7 +22,7 @@ from torchdl.data.sources import LabelledImages, load_labelled
 from torchdl.errors import InputError, require
 
 SUBSETS = ("train", "valid", "test")
-COLOURS, LOOKUP = range(2)  # streams: draws that must not be the same
+COLOURS, LOOKUP, FOUND = range(3)  # streams: draws that must not be the same
 
 
 class Digits(ImageDataset):
@@ -60,7 +60,7 @@ class Digits(ImageDataset):
         origin: str = "memory",
         stand_in: bool = False,
     ) -> None:
-        require(image_size >= 8, f"image_size must be 8 or more, not {image_size}")
+        require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
         require(images.dim() == 3, f"digits must be (N, H, W), not {tuple(images.shape)}")
         low = -1.0 if rescale else 0.0
         super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, stand_in)
@@ -139,7 +139,7 @@ class Digits(ImageDataset):
         known = len(labels) == 0 or bool(((labels >= 0) & (labels < len(self.counts))).all())
         require(known and bool((self.counts[labels] > 0).all()), "every label must be one that the set has images of")
         index = torch.arange(start, start + len(labels), device=self.device)
-        return self.render(self.look_up(labels[:, None], index)[:, 0], index, LOOKUP)
+        return self.render(self.look_up(labels[:, None], index)[:, 0], index, FOUND)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -167,7 +167,7 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
 
         try:
             with Image.open(Path(path)) as image:
-                pictures = np.asarray(image.convert("RGB"))[None]
+                pictures = np.array(image.convert("RGB"))[None]  # a copy: torch warns of what cannot be written to
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"the background {path} is no picture that can be read: name a PNG or JPEG") from error
     height, width = pictures.shape[1:3]

@@ -155,6 +155,10 @@ class CPCTask(Task):
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with the accuracy of telling real futures from false ones."""
         encoded = self.encode(batch)
+        require(
+            len(encoded.codes) > 1 or self.other_steps or self.head == "paired",
+            "InfoNCE compares the sequences of a batch: make batches of 2 or more",
+        )
         with torch.no_grad():
             right = (self.is_real(encoded) > 0) == (encoded.label == 1)
         loss, weight = self.loss(encoded)
