@@ -16,7 +16,7 @@ from torchdl.training import process
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What one process with batches of 16 and two with batches of 8 do. Four epochs of five steps: 75 examples leave a last
-#: batch of 11 (shares of 5 and 6), 65 one of 1 (shares of 0 and 1).
+#: batch of 11 (shares of 5 and 6), 65 one of 1 (shares of 0 and 1). CPC has batches of 8, and of 2 by 4.
 WORKER = '''
 import os, signal, sys
 from pathlib import Path
@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import torchdl
-from torchdl import BatchLoader, GANTask, ImageDataset, Stopped, Supervised, Trainer
-from torchdl.tasks import accuracy
+from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, GANTask, ImageDataset, Predictors, Stopped, Supervised
+from torchdl import Trainer
+from torchdl.tasks import accuracy, cpc
 from torchdl.training import checkpoint, distributed
 
 generator = torch.Generator().manual_seed(5)
@@ -51,7 +52,39 @@ def gan():
     return GANTask(pair.generator, pair.discriminator)
 
 
+class Sequences(torch.utils.data.Dataset):
+    """Sequences of vectors of ten kinds that follow each other, five of context and two of future."""
+
+    def __init__(self, count, first):
+        generator = torch.Generator().manual_seed(first)
+        kinds = (torch.randint(10, (count, 1), generator=generator) + torch.arange(7)) % 10
+        self.expected, self.label = kinds[:, 5:].clone(), (torch.arange(count) % 4 > 0).long()
+        kinds[:, 5:] += (1 - self.label)[:, None] * torch.randint(1, 10, (count, 2), generator=generator)
+        self.digits = kinds % 10
+        centres = torch.randn(10, 6, generator=torch.Generator().manual_seed(3))
+        self.x = centres[self.digits] + 0.2 * torch.randn(count, 7, 6, generator=generator)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitems__(self, index):
+        x = self.x[index]
+        return x[:, :5], x[:, 5:], self.label[index], self.digits[index], self.expected[index]
+
+
+def contrastive(head, **options):
+    torch.manual_seed(4)
+    encoder = nn.Sequential(nn.Linear(6, 12, bias=False), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 5))
+    return CPCTask(CPC(encoder, ContextNetwork(5, 7), Predictors(7, 5, 2), **options), head)
+
+
 def fit(task, examples, batch, folder, resume=False):
+    if isinstance(task, CPCTask):
+        trainer = Trainer(epochs=4, device="cpu", log_every=4)
+        train, held_out = BatchLoader(Sequences(examples, 0), batch // 2, shuffle=True), Sequences(21, 1)
+        history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder)
+        return {"state": task.state_dict(), "history": history}
+
     def images(rows):
         data = ImageDataset(PIXELS[rows], LABELS[rows], -1, 1)
         return data if isinstance(task, Supervised) else data.without_labels()
@@ -69,6 +102,9 @@ def run_all(batch, folder, rank=0):
         "one left": fit(classifier(norm=False), 65, batch, folder / f"one-left-of-{rank}"),
         "norm": fit(classifier(norm=True), 75, batch, folder / f"norm-of-{rank}"),
         "gan": fit(gan(), 75, batch, folder / f"gan-of-{rank}"),
+        "infonce": fit(contrastive("infonce"), 37, batch, folder / f"infonce-of-{rank}"),
+        "every term": fit(contrastive("infonce", every_term=True), 37, batch, folder / f"every-term-of-{rank}"),
+        "paired": fit(contrastive("paired"), 37, batch, folder / f"paired-of-{rank}"),
     }
     return made
 
@@ -96,6 +132,8 @@ if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
+    cpc.gather = lambda x: (x, 0)
+    made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
     torch.save(made, folder / f"made-by-{rank}.pt")
     distributed.stop()
 '''
@@ -127,7 +165,7 @@ def made(tmp_path_factory):
     return one, two, folder, done.stdout
 
 
-CASES = ["classifier", "one left", "norm", "gan"]
+CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -169,7 +207,9 @@ def test_only_the_first_process_writes_and_speaks(made):
     folder, said = made[2], made[3]
     assert [path.name for path in folder.glob("*-of-*")] != []
     assert not list(folder.glob("*-of-1"))
-    assert said.count("epoch 4") == 5  # four runs and the one that was resumed
+    assert (
+        said.count("epoch 4") == 9
+    )  # seven runs, the one that was resumed, and the one without the others' candidates
 
 
 def test_a_resume_under_two_processes_equals_never_having_stopped(made):
@@ -180,3 +220,11 @@ def test_a_resume_under_two_processes_equals_never_having_stopped(made):
         assert resumed["history"] == expected["history"]
         for key, value in expected["state"].items():
             assert torch.equal(resumed["state"][key], value), key
+
+
+def test_without_the_other_processes_candidates_infonce_is_another_loss(made):
+    one, two, _, _ = made
+    state, expected = two[0]["infonce alone"]["state"], one["infonce"]["state"]
+    assert max((state[key] - value).abs().max() for key, value in expected.items()) > 1e-2
+    alone, together = (row[0]["train/loss"] for row in (two[0]["infonce alone"]["history"], one["infonce"]["history"]))
+    assert alone < together - 0.3  # log 4 instead of log 8 where nothing is known

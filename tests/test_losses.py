@@ -182,7 +182,9 @@ def slow_info_nce(predicted, candidates, target, temperature=1.0):
 def slow_paired_logits(predicted, codes):
     logits = []
     for p_steps, c_steps in zip(predicted.tolist(), codes.tolist(), strict=True):
-        per_step = [sum(x * y for x, y in zip(p, c, strict=True)) / len(p) for p, c in zip(p_steps, c_steps)]
+        per_step = [
+            sum(x * y for x, y in zip(p, c, strict=True)) / len(p) for p, c in zip(p_steps, c_steps, strict=True)
+        ]
         logits.append(sum(per_step) / len(per_step))
     return torch.tensor(logits, dtype=torch.float64)
 

@@ -14,9 +14,10 @@ from helpers import fill_, gaussian
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 import torchdl
-from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
+from torchdl import BatchLoader, CPCTask, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
 from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint, process
 
@@ -54,24 +55,44 @@ def gan(pair: Callable[..., torchdl.GAN]) -> GANTask:
     return GANTask(model.generator, model.discriminator)
 
 
+def contrastive(head: str, every_term: bool) -> CPCTask:
+    torch.manual_seed(0)
+    return CPCTask(torchdl.image_cpc(15, 3, 6, 8, 2, every_term=every_term), head)
+
+
+def sequences(count: int) -> torchdl.SortedNumbers:
+    """Make so many sequences of coloured images, half of every two with a false future."""
+    pixels = (128 + 50 * gaussian(4 * count, 15, 15)).clamp(0, 255).to(torch.uint8)
+    digits = torchdl.Digits(pixels, torch.arange(4 * count) % 10, 15)
+    return torchdl.SortedNumbers(digits, terms=4, predict_terms=2, batch_size=2)
+
+
 TASKS: dict[str, Callable[[], Task]] = {
     "classifier": classifier,
     "simple": lambda: gan(torchdl.simple_gan),
     "deep": lambda: gan(torchdl.deep_gan),
+    "infonce": lambda: contrastive("infonce", every_term=True),
+    "paired": lambda: contrastive("paired", every_term=False),
 }
 
 
 def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_every: int = 2, **options):
-    images = IMAGES if isinstance(task, Supervised) else IMAGES.without_labels()
-    train, held_out = ImageDataset(PIXELS[:26], IMAGES.labels[:26], -1, 1), images[26:]
-    train = train if isinstance(task, Supervised) else train.without_labels()
-    validation = BatchLoader(Rows(held_out), 3)
-    monitor = "val/loss" if isinstance(task, Supervised) else "train/generator_loss"
+    train: Dataset
+    held_out: Dataset
+    if isinstance(task, CPCTask):
+        train, held_out = sequences(26), sequences(6)
+    elif isinstance(task, Supervised):
+        train, held_out = ImageDataset(PIXELS[:26], IMAGES.labels[:26], -1, 1), Rows(IMAGES[26:])
+    else:
+        train = ImageDataset(PIXELS[:26], IMAGES.labels[:26], -1, 1).without_labels()
+        held_out = Rows(IMAGES.without_labels()[26:])
+    monitor = "train/generator_loss" if isinstance(task, GANTask) else "val/loss"
     options = {"epochs": 3, "log_every": log_every, "monitor": monitor, "device": "cpu", **options}
-    return Trainer(**options).fit(task, BatchLoader(train, batch, shuffle=True), validation, folder, resume=resume)
+    loaders = BatchLoader(train, batch, shuffle=True), BatchLoader(held_out, 3)
+    return Trainer(**options).fit(task, *loaders, folder, resume=resume)
 
 
-class Rows:
+class Rows(Dataset):
     """A batch as a data set."""
 
     def __init__(self, batch: Tensor | tuple[Tensor, Tensor]) -> None:

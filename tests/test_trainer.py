@@ -5,6 +5,7 @@ import gc
 import math
 from contextlib import nullcontext
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Supervised, 
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint, process
+from torchdl.training.evaluation import evaluate
+from torchdl.training.progress import Sums
 
 SGD = partial(torch.optim.SGD, lr=1.0)
 FROZEN_HEAP = process.frozen_heap
@@ -160,6 +163,74 @@ def test_one_value_a_batch_instead_of_one_an_example_is_an_input_error():
     task.metrics["mean"] = lambda output, target: accuracy(output, target).mean()
     with pytest.raises(InputError, match=r"one value an example: 'mean' is \(\)"):
         fit(task.eval(), n=1, validation=BatchLoader(blobs(5), 5))
+
+
+class Weighted(Task):
+    """Measures given values, some of them with weights, by the examples' number in the set."""
+
+    def __init__(self, values: Tensor, weights: Tensor) -> None:
+        super().__init__()
+        self.values, self.weights = values, weights
+
+    def evaluate(self, batch):
+        which = batch[:, 0].long()
+        value, weight = self.values[which], self.weights[which]
+        return {"of some": (value, weight), "of all": value, "of none": (value, 0 * weight)}
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 11
+
+    def __getitems__(self, index: Tensor) -> Tensor:
+        return index[:, None].float()
+
+
+@pytest.mark.parametrize("batch", [1, 4, 11])
+def test_a_metric_with_weights_has_a_weighted_mean_and_what_no_example_has_is_left_out(batch):
+    values, weights = gaussian(11), torch.tensor([0, 0, 0, 0, 1, 2, 0, 1, 0.5, 1, 0])
+    measured = evaluate(Weighted(values, weights), BatchLoader(Numbers(), batch), torch.device("cpu"), nullcontext)
+    expected = sum(v * w for v, w in zip(values.tolist(), weights.tolist(), strict=True)) / 5.5
+    assert measured == {
+        "val/of some": pytest.approx(expected, rel=1e-6),
+        "val/of all": pytest.approx(values.mean().item(), rel=1e-6),
+    }
+
+
+def test_a_nan_is_not_passed_over_for_having_no_weight():
+    values, weights = torch.ones(11), torch.ones(11)
+    values[3], weights[3] = NAN, 0
+    measured = evaluate(Weighted(values, weights), BatchLoader(Numbers(), 4), torch.device("cpu"), nullcontext)
+    assert math.isnan(measured["val/of some"])
+
+
+def test_weights_that_are_not_one_an_example_are_an_input_error():
+    task = Weighted(torch.ones(11), torch.ones(11, 1))
+    with pytest.raises(InputError, match="one value an example: 'of some'"):
+        evaluate(task, BatchLoader(Numbers(), 4), torch.device("cpu"), nullcontext)
+
+
+def test_sums_of_no_weight_have_no_mean():
+    sums = Sums()
+    sums.add("seen", 2.0, 3)
+    sums.add("seen", 8.0, 1)
+    sums.add("unseen", 5.0, 0)
+    assert sums.means() == {"seen": 3.5}
+
+
+class Pair(NamedTuple):
+    image: Tensor
+    label: Tensor
+
+
+def test_moving_a_batch_keeps_its_kind():
+    batch = {"pair": Pair(torch.ones(2), torch.zeros(2)), "both": (torch.ones(1), [torch.ones(3)]), "name": "mine"}
+    moved = process.move(batch, torch.device("meta"))
+    assert type(moved["pair"]) is Pair
+    assert moved["pair"].image.shape == (2,)
+    tensors = *moved["pair"], moved["both"][0], *moved["both"][1]
+    assert all(tensor.is_meta for tensor in tensors)
+    assert [type(moved["both"]), type(moved["both"][1]), moved["name"]] == [tuple, list, "mine"]
 
 
 # the best epoch

@@ -62,12 +62,12 @@ class Digits(ImageDataset):
     ) -> None:
         require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
         require(images.dim() == 3, f"digits must be (N, H, W), not {tuple(images.shape)}")
+        self.photographs = load_photographs(background, image_size) if color else None
         low = -1.0 if rescale else 0.0
         super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, stand_in)
         self.image_size, self.color, self.rescale, self.seed, self.epoch = image_size, color, rescale, seed, 0
         self.by_label = labels.argsort(stable=True)  # (N,) all images of label 0, then of 1, ...
         self.counts = labels.bincount(minlength=len(classes))  # images a label
-        self.photographs = load_photographs(background, image_size) if color else None
 
     def to(self, device: str | torch.device) -> Digits:
         """Move the images and photographs to ``device``, in place; returns the data set itself."""
@@ -171,9 +171,10 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"the background {path} is no picture that can be read: name a PNG or JPEG") from error
     height, width = pictures.shape[1:3]
+    name = path or "from scikit-learn"
     require(
         min(height, width) >= size,
-        f"the background {path} has {width} x {height} pixels: name one of at least {size} x {size}",
+        f"the background {name} has {width} x {height} pixels: name one of at least {size} x {size}",
     )
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255).contiguous()  # (P, C, H, W)
 

@@ -5,6 +5,7 @@ Shapes: B sequences, T terms of context, K of future, D numbers a code, H number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,19 +83,25 @@ class SignalEncoder(nn.Module):
         strides: Sequence[int] = (5, 4, 2, 2, 2),
     ) -> None:
         super().__init__()
+        require(min(channels, code_size) >= 1, "SignalEncoder: channels and code_size must be positive")
         require(len(kernels) == len(strides) > 0, "SignalEncoder: kernels and strides must be as many")
         self.channels, self.code_size, self.kernels, self.strides = channels, code_size, tuple(kernels), tuple(strides)
         layers: list[nn.Module] = []
         width = channels
         for kernel, stride in zip(kernels, strides, strict=True):
             require(kernel >= stride >= 1, f"SignalEncoder: kernel {kernel} must be at least its stride {stride}")
-            # padded so that a length divides by its stride exactly
+            # padded so that a length is divided by the stride
             layers += [nn.Conv1d(width, code_size, kernel, stride, padding=(kernel - stride + 1) // 2), nn.ReLU()]
             width = code_size
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, signal: Tensor) -> Tensor:
         """Give the codes (B, D) of windows (B, C, L) of at least the product of the strides."""
+        least = math.prod(self.strides)
+        require(
+            signal.dim() == 3 and signal.shape[1] == self.channels and signal.shape[2] >= least,
+            f"this SignalEncoder takes windows (B, {self.channels}, {least} or more), not {tuple(signal.shape)}",
+        )
         return self.layers(signal).mean(2)  # (B, D, L / product of strides) -> (B, D)
 
 
@@ -173,6 +180,16 @@ class CPC(nn.Module):
             all(isinstance(part, nn.Module) for part in (encoder, context, predictors)),
             "CPC: the encoder, the context and the predictors must be modules",
         )
+        for size, first, second in (
+            ("code_size", encoder, context),
+            ("code_size", encoder, predictors),
+            ("context_size", context, predictors),
+        ):
+            sizes = [getattr(part, size, None) for part in (first, second)]
+            require(
+                None in sizes or sizes[0] == sizes[1],
+                f"CPC: the {size} of {type(first).__name__} is {sizes[0]}, that of {type(second).__name__} {sizes[1]}",
+            )
         self.encoder, self.context, self.predictors, self.every_term = encoder, context, predictors, every_term
 
     def encode(self, x: Tensor) -> Tensor:

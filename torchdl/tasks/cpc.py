@@ -62,7 +62,9 @@ class CPCTask(Task):
     and what a real future shows, evaluation knows which candidates are as good as the own one.
 
     With the head ``infonce`` every real future is to be found among those of the whole batch, false ones included;
-    with ``paired`` each future is judged by itself, as in the Keras original.
+    with ``paired`` each future is judged by itself, as in the Keras original. A batch without a real future teaches
+    InfoNCE nothing. Batches must be of one size (``drop_last=True`` where the data does not see to it), for what is
+    measured depends on it.
 
     Args:
         model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
@@ -113,6 +115,10 @@ class CPCTask(Task):
         """Encode a batch, predict, and put the predictions and codes of all processes together."""
         context, future, label = batch[:3]
         predicted, codes = self.model(context, future)
+        require(
+            predicted.shape[2] == future.shape[1],
+            f"the model predicts {predicted.shape[2]} terms, so a future must have as many, not {future.shape[1]}",
+        )
         (predicted, start), (codes, _), (label, _) = gather(predicted), gather(codes), gather(label)
         return Codes(predicted, codes, label, slice(start, start + len(context)))
 
@@ -162,7 +168,9 @@ class CPCTask(Task):
         with torch.no_grad():
             right = (self.is_real(encoded) > 0) == (encoded.label == 1)
         loss, weight = self.loss(encoded)
-        yield Update("model", (loss * weight).sum() / weight.sum(), {"paired_accuracy": right.float().mean()})
+        yield Update(
+            "model", (loss * weight).sum() / weight.sum().clamp(min=1), {"paired_accuracy": right.float().mean()}
+        )
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
@@ -175,16 +183,16 @@ class CPCTask(Task):
         """
         encoded = self.encode(batch)
         mine, label = encoded.mine, encoded.label
-        positive = label[mine].double()
+        positive = label[mine].float()
         loss, weight = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
         mean = (loss * weight).sum(1) / weight.sum(1).clamp(min=1)
         values: dict[str, Any] = {"loss": (mean, weight.mean(1))}
         values["paired_accuracy"] = ((self.is_real(encoded) > 0) == (label == 1))[mine].float()
-        values["paired_accuracy_chance"] = F.one_hot(label, 2).float().mean(0).max().expand(len(positive))
+        values["paired_accuracy_chance"] = F.one_hot(label.long(), 2).float().mean(0).max().expand(len(positive))
         predicted, codes = encoded.future  # (N, K, D) each
         scores = log_bilinear_scores(predicted[mine], codes, self.temperature)  # (K, B, N)
         best = scores.argmax(2).T  # (B, K)
-        values["top1"] = ((best == encoded.own[mine, None]).double().mean(1), positive)
+        values["top1"] = ((best == encoded.own[mine, None]).float().mean(1), positive)
         values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
         if self.head == "infonce" and not self.other_steps:
             values["information"] = (self.information(encoded)[mine], positive)
@@ -193,12 +201,12 @@ class CPCTask(Task):
         if len(batch) >= 5:
             shown, expected = gather(batch[3][:, -predicted.shape[1] :])[0], batch[4]  # (N, K), (B, K)
             fits = shown.T[:, None] == expected.T[:, :, None]  # (K, B, N)
-            right = fits.gather(2, best.T[:, :, None])[..., 0].double()  # (K, B)
+            right = fits.gather(2, best.T[:, :, None])[..., 0].float()  # (K, B)
             values["digit_accuracy"] = right.mean(0)
-            values["digit_accuracy_chance"] = fits.double().mean((0, 2))
-            values["digit_accuracy_ceiling"] = fits.any(2).double().mean(0)
+            values["digit_accuracy_chance"] = fits.float().mean((0, 2))
+            values["digit_accuracy_ceiling"] = fits.any(2).float().mean(0)
             values |= {f"digit_accuracy_step_{step + 1}": accuracy for step, accuracy in enumerate(right)}
-            values["top1_ceiling"] = ((1 / fits.double().sum(2).clamp(min=1)).mean(0), positive)
+            values["top1_ceiling"] = ((1 / fits.float().sum(2).clamp(min=1)).mean(0), positive)
         return values
 
     def preview(self) -> dict[str, Tensor]:
