@@ -264,11 +264,24 @@ def test_signals_are_predicted_from_their_windows():
         (lambda: ContextNetwork(0), "must be positive"),
         (lambda: Predictors(steps=0), "must be positive"),
         (lambda: CPC(ImageEncoder(28), ContextNetwork(), "linear"), "must be modules"),
+        (
+            lambda: CPC(ImageEncoder(28, 3, 64), ContextNetwork(), Predictors()),
+            "the code_size of ImageEncoder is 64, that of ContextNetwork 128",
+        ),
+        (lambda: CPC(nn.Flatten(), ContextNetwork(128, 8), Predictors()), "the context_size of ContextNetwork is 8"),
+        (lambda: CPC(ImageEncoder(28), nn.Identity(), Predictors(128, 64)), "that of Predictors 64"),
+        (lambda: SignalEncoder(channels=0), "channels and code_size must be positive"),
     ],
 )
 def test_models_that_cannot_be_are_input_errors(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 159), (2, 2, 160), (2, 160)])
+def test_signals_of_another_size_are_an_input_error(shape):
+    with pytest.raises(InputError, match=r"windows \(B, 1, 160 or more\)"):
+        SignalEncoder(code_size=4)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 28, 28), (2, 3, 28, 27), (3, 28, 28)])

@@ -183,6 +183,20 @@ def test_infonce_of_one_sequence_is_an_input_error_and_a_paired_loss_of_one_is_n
     assert next(CPCTask(network(), "paired").losses(batch)).loss.isfinite()
 
 
+def test_a_future_that_is_not_as_long_as_the_predictions_is_an_input_error():
+    batch = sequences()
+    with pytest.raises(InputError, match="the model predicts 3 terms, so a future must have as many, not 2"):
+        next(CPCTask(network()).losses((batch.context, batch.future[:, :2], batch.label)))
+
+
+def test_a_batch_without_a_real_future_teaches_infonce_nothing():
+    task = CPCTask(network())
+    loss = next(task.losses(sequences(label=torch.zeros(B, dtype=torch.int64)))).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad.abs().sum() == 0 for parameter in task.parameters())
+
+
 # what is measured
 
 
