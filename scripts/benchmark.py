@@ -295,9 +295,9 @@ def main(config: Config) -> None:
     for name, measurement in MEASUREMENTS[config.name].items():
         with tempfile.TemporaryDirectory() as folder:
             report[name] = measure(config, measurement, Path(folder))
-        print(json.dumps({name: report[name]}), flush=True)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
     text = json.dumps({**report, "repeats": config.repeats, **machine}, indent=2)
+    print(text)
     if config.json is not None:
         config.json.write_text(text + "\n", encoding="utf-8")
 

@@ -31,7 +31,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder, such as runs/cpc/first."""
     epochs: int = 15
-    """Epochs of the probing network; the supervised one has as many as the run had."""
+    """Epochs of the probing network; the supervised one is trained as long as the run was."""
     views: int = 5
     """Colourings of every training image, which the probing network sees in turn; grey images have one."""
     baselines: bool = True
@@ -79,7 +79,8 @@ def main(config: Config) -> None:
         for subset in ("train", "valid", "test")
     )
     print(f"{'STAND-IN DATA: ' if train.stand_in else 'data: '}{train.origin}")
-    trainer = Trainer(epochs=settings["trainer"]["epochs"], seed=config.seed, device=config.device)
+    length = {key: settings["trainer"][key] for key in ("epochs", "max_steps")}
+    trainer = Trainer(**length, seed=config.seed, device=config.device)
     description = artifacts.describe(model.encoder)
     encoders = {"cpc": lambda: model.encoder}
     if config.baselines:
@@ -118,7 +119,7 @@ def main(config: Config) -> None:
 def efficiency(found: dict[str, list[float]], images: int, classes: int) -> dict[int, list[float]]:
     """Pick the accuracies by number of labels."""
     shares = {max(classes, round(share * images)): found[f"{share:.0%} of the labels"] for share in SHARES}
-    return {classes: found["1 label a class, cluster"], **shares}
+    return {**shares, classes: found["1 label a class, cluster"]}
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def main(config: Config) -> None:
     positive = config.batch_size // 2 if config.positive_samples is None else config.positive_samples
     every_term = config.head == "infonce" if config.every_term is None else config.every_term
     config = replace(config, positive_samples=positive, every_term=every_term)
+    require(config.batch_size >= 1, f"batch_size must be at least 1, not {config.batch_size}")
     require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: set --positive-samples to 1 or more")
 
     def digits(subset: str) -> Digits:
@@ -110,6 +111,7 @@ def main(config: Config) -> None:
             images, labels = test.spread(min(1000, len(test)))
             codes = model.to("cpu").eval().encoder(images)
             logger.embedding(codes, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
+    if run.temporary is None:
         say(f"look at the codes in TensorBoard's projector, and probe them: python scripts/probe_cpc.py {run.folder}")
     run.close()
 

@@ -173,3 +173,31 @@ def test_normal_is_finite_for_the_extreme_words(monkeypatch):
     for word in (0, -1, 0xFFFFFFFF, -(2**63), 2**63 - 1):
         monkeypatch.setattr(random, "bits", lambda *a, word=word: torch.full((1, 1), word))
         assert random.normal(0, 0, torch.zeros(1), 2).isfinite().all()
+
+
+BOUNDS = st.lists(st.lists(st.integers(1, 2**31), min_size=3, max_size=3), min_size=1, max_size=6)
+
+
+@given(COUNTERS, BOUNDS)
+@settings(max_examples=60, deadline=None)
+def test_integers_below_bounds_of_their_own_are_those_below_each_bound_alone(seed, bounds):
+    high, index = torch.tensor(bounds), torch.arange(len(bounds))
+    drawn = random.integers(high, seed, 1, index, 3)
+    assert (drawn >= 0).all()
+    assert (drawn < high).all()
+    for i, j in np.ndindex(*drawn.shape):
+        assert drawn[i, j] == random.integers(bounds[i][j], seed, 1, index, 3)[i, j]
+
+
+def test_one_bound_a_column_or_an_item_is_broadcast():
+    index = torch.arange(20_000)
+    x = random.integers(torch.tensor([2, 10, 1]), 0, 3, index, 3)
+    for column, high in zip(x.T, (2, 10, 1), strict=True):
+        counts = torch.bincount(column)
+        assert len(counts) == high
+        assert high == 1 or stats.chisquare(counts.numpy()).pvalue > 1e-3
+    high = 1 + index[:, None] % 7
+    y = random.integers(high, 0, 3, index, 2)
+    assert y.shape == (20_000, 2)
+    assert (y < high).all()
+    assert stats.chisquare(torch.bincount(y[high[:, 0] == 7].flatten()).numpy()).pvalue > 1e-3

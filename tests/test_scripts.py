@@ -221,7 +221,7 @@ MISTAKES = {
     "--name ../y": "--name is a name, not a path",
     "--name x": "runs/gan/x exists already: choose another --name, or go on with --resume runs/gan/x",
     "--monitor val/nothing": "no metric 'val/nothing' to monitor",
-    "--resume runs/gan/none": "runs/gan/none is no run to resume.*No such file",
+    "--resume runs/gan/none": "runs/gan/none is no run of a script.*No such file",
     "--resume runs/gan/x": "checkpoint.previous.pt is damaged",
     "--resume runs/gan/x --model deep": "runs/gan/x holds the checkpoint of another model",
     "--resume runs/gan/x --batch-size 16": "cannot go on with batch size 16 instead of 32",
@@ -359,4 +359,4 @@ def test_the_benchmark_gives_both_sides_and_their_ratio(tmp_path):
     gan = result["gan"]
     assert gan["usual"] > 0
     assert gan["ratio"] == pytest.approx(gan["ours"] / gan["usual"], abs=0.01)
-    assert gan["repeats"] == 1
+    assert result["repeats"] == 1

@@ -16,9 +16,11 @@ import pytest
 import torch
 from helpers import gaussian
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import torchdl
 from torchdl import BatchLoader, GANTask, ImageDataset, Trainer
+from torchdl.training.logger import Logger
 
 RECORD = {"lr": 3e-4, "loss": "non_saturating", "resume": None, "batch_size": 8}
 CHARTS = {
@@ -155,3 +157,75 @@ def test_the_record_can_be_read_as_text(board):
     ((tag,),) = board.json("plugin/text/tags").values()
     (text,) = board.json("plugin/text/text", run="gan/first", tag=tag)
     assert all(f"<strong>{key}</strong>: {value}" in text["text"] for key, value in RECORD.items())
+
+
+def test_custom_charts_show_training_and_held_out_values_together(board, logs):
+    layout = board.json("plugin/custom_scalars/layout")
+    charts = {chart["title"]: chart["multiline"]["tag"] for part in layout["category"] for chart in part["chart"]}
+    assert list(charts) == ["D(x)", "D(G(z))"]
+    for name, patterns in charts.items():
+        shown = {}
+        for pattern in patterns:  # TensorBoard takes them for regular expressions
+            found = board.json("plugin/custom_scalars/scalars", run="gan/first", tag=pattern)
+            assert found["regex_valid"]
+            shown |= found["tag_to_events"]
+        assert set(shown) == {f"train/{name}", f"val/{name}"}
+        assert [step for _, step, _ in shown[f"val/{name}"]] == [4, 8, 12]
+
+
+def test_a_custom_chart_shows_no_other_metric_whose_name_begins_alike(tmp_path):
+    logger = Logger(tmp_path)
+    metrics = ["val/top1", "val/top1_chance", "val/top10", "val/a.b", "charts/learning_rate"]
+    logger.record({}, metrics)
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    (category,) = layout_pb2.Layout.FromString(content).category
+    tags = [*metrics, "train/top1", "train/top10", "train/a.b", "train/aXb"]
+    shown = {chart.title: {t for p in chart.multiline.tag for t in tags if re.match(p, t)} for chart in category.chart}
+    assert shown == {
+        "top1": {"train/top1", "val/top1", "val/top1_chance"},
+        "top10": {"train/top10", "val/top10"},
+        "a.b": {"train/a.b", "val/a.b"},
+    }
+
+
+def test_a_picture_is_shown_and_kept_as_it_is(tmp_path):
+    picture = torch.randint(256, (3, 5, 7), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    logger = Logger(tmp_path / "run")
+    logger.picture("sequences", picture)
+    logger.close()
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    (image,) = events.Images("sequences")
+    kept = (tmp_path / "run" / "plots" / "sequences.png").read_bytes()
+    for content in (image.encoded_image_string, kept):
+        shown = torch.tensor(list(Image.open(io.BytesIO(content)).convert("RGB").tobytes())).view(5, 7, 3)
+        assert torch.equal(shown.permute(2, 0, 1), picture.long())
+
+
+def test_codes_are_given_to_the_projector_with_labels_and_images(tmp_path):
+    codes, images = gaussian(6, 4), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    logger = Logger(tmp_path)
+    logger.embedding(codes, list("abcabc"), images)
+    logger.close()
+    (config,) = tmp_path.rglob("projector_config.pbtxt")
+    named = dict(re.findall(r"(tensor_path|metadata_path|image_path): \"(.*?)\"", config.read_text()))
+    table = [[float(x) for x in line.split()] for line in (tmp_path / named["tensor_path"]).read_text().splitlines()]
+    torch.testing.assert_close(torch.tensor(table), codes)
+    assert (tmp_path / named["metadata_path"]).read_text().split() == list("abcabc")
+    sprite = Image.open(tmp_path / named["image_path"])
+    assert sprite.size == (24, 24)  # three by three, for six images
+    first = torch.tensor(list(sprite.convert("RGB").tobytes())).view(24, 24, 3)[:8, 8:16]
+    assert (first.permute(2, 0, 1) - 255 * images[1]).abs().max() <= 1
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logger = Logger(None)
+    logger.picture("x", torch.zeros(3, 2, 2, dtype=torch.uint8))
+    logger.embedding(torch.zeros(2, 2), ["a", "b"], torch.zeros(2, 3, 2, 2))
+    logger.record({"lr": 1.0}, ["val/x"])
+    logger.close()
+    assert not list(tmp_path.iterdir())

@@ -23,9 +23,9 @@ def name_clusters(clusters: Tensor, labels: Tensor, number: int) -> Tensor:
 
     require(clusters.shape == labels.shape, "there must be one label for each example's cluster")
     counts = torch.bincount(clusters * number + labels, minlength=number**2).view(number, number)
-    return torch.from_numpy(linear_sum_assignment(counts.numpy(), maximize=True)[1])
+    return torch.from_numpy(linear_sum_assignment(counts.cpu().numpy(), maximize=True)[1])
 
 
 def clustering_accuracy(clusters: Tensor, labels: Tensor, number: int) -> float:
     """Return the share of examples (N,) whose cluster has their label, under the best one-to-one matching."""
-    return float((name_clusters(clusters, labels, number)[clusters] == labels).float().mean())
+    return float((name_clusters(clusters, labels, number).to(clusters.device)[clusters] == labels).float().mean())

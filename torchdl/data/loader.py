@@ -82,13 +82,14 @@ class BatchLoader:
             self.dataset.to(device)
 
     def order_settings(self) -> dict[str, int]:
-        """Return all that the order depends on, for a checkpoint to compare."""
+        """Return all that the order depends on, and a data set's own settings, for a checkpoint to compare."""
         return {
             "examples": self.examples,
             "batch size": self.global_batch_size,
             "order's seed": self.seed,
             "shuffle": int(self.shuffle),
             "drop_last": int(self.drop_last),
+            **(self.dataset.order_settings() if hasattr(self.dataset, "order_settings") else {}),
         }
 
     @property

@@ -74,6 +74,7 @@ class NumberSequences(Dataset):
         )
         self.images = load_digits(subset) if isinstance(subset, str) else subset
         missing = [name for name, count in zip(self.images.classes, self.images.counts, strict=True) if count == 0]
+        require(len(self.images.counts) > 1, "sequences need digits of two classes at least")
         require(not missing, f"the digits have no image of {', '.join(missing)}: sequences need some of each class")
         self.terms, self.predict_terms = terms, predict_terms
         self.positive_samples, self.batch_size = positive_samples, batch_size
@@ -96,6 +97,11 @@ class NumberSequences(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose sequences are drawn."""
         self.images.set_epoch(epoch)
+
+    def order_settings(self) -> dict[str, int]:
+        """Return what else than its number decides what an item is, for a checkpoint to compare."""
+        names = ("terms", "predict_terms", "positive_samples", "stride")
+        return {**{name: getattr(self, name) for name in names}, "rescale": int(self.images.rescale)}
 
     def __len__(self) -> int:
         return len(self.images) // self.terms // self.batch_size * self.batch_size

@@ -112,7 +112,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
-        raise InputError(f"{folder} is no run to resume: its {CONFIG} cannot be read ({reason})") from error
+        raise InputError(f"{folder} is no run of a script: its {CONFIG} cannot be read ({reason})") from error
     return record if isinstance(record, dict) else {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ class Logger:
 
     def embedding(self, codes: Tensor, labels: Sequence[str], images: Tensor) -> None:
         """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, S, S) in [0, 1]."""
-        if self.writer is not None:
+        if self.writer is not None and self.folder is not None:
+            shutil.rmtree(self.folder / "00000", ignore_errors=True)  # from before a resume
+            (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
             self.writer.add_embedding(codes, list(labels), images, tag="codes")
 
     def close(self) -> None:

@@ -162,9 +162,12 @@ def probe(
     for method, values in few_labels(train.codes[0], train.labels, centres, test, seed).items():
         found[f"1 label a class, {method}"] = values
     generator = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in range(classes)]
     for share in SHARES:
-        number = max(classes, round(share * len(labels)))
-        draws = [generator.permutation(len(labels))[:number] for _ in range(1 if share == 1 else 5)]
+        draws = [
+            np.concatenate([generator.permutation(m)[: max(1, round(share * len(m)))] for m in members])
+            for _ in range(1 if share == 1 else 5)
+        ]
         name = f"{share:.0%} of the labels"
         found[name] = [linear_score(codes[chosen], labels[chosen], x, y) for chosen in draws]
     return found, answers

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchdl import InputError
+from torchdl.metrics import clustering_accuracy, name_clusters
+
+PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(PAIRS, st.permutations(range(4)), st.permutations(range(4)))
+@settings(max_examples=80, deadline=None)
+def test_clustering_accuracy_is_the_best_over_all_namings(pairs, names, other_names):
+    clusters, labels = torch.tensor(pairs).T
+    shares = [(torch.tensor(p)[clusters] == labels).float().mean().item() for p in itertools.permutations(range(4))]
+    found = clustering_accuracy(clusters, labels, 4)
+    assert found == pytest.approx(max(shares))
+    renamed = clustering_accuracy(torch.tensor(names)[clusters], torch.tensor(other_names)[labels], 4)
+    assert renamed == pytest.approx(found)
+    chosen = name_clusters(clusters, labels, 4)
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3]
+    assert (chosen[clusters] == labels).float().mean().item() == pytest.approx(found)
+
+
+def test_clusters_that_are_the_labels_renamed_are_named_back():
+    labels = torch.arange(50) % 10
+    names = torch.tensor([3, 0, 9, 1, 8, 2, 7, 4, 6, 5])
+    assert clustering_accuracy(names[labels], labels, 10) == 1
+    assert torch.equal(name_clusters(names[labels], labels, 10)[names], torch.arange(10))
+
+
+def test_two_clusters_cannot_have_one_name():
+    # by majority both would be called 0, and all but one example would be right
+    clusters, labels = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 0, 0, 0, 1])
+    assert clustering_accuracy(clusters, labels, 2) == pytest.approx(4 / 6)
+
+
+def test_one_label_an_example_is_needed():
+    with pytest.raises(InputError, match="one label for each example"):
+        name_clusters(torch.zeros(3).long(), torch.zeros(2).long(), 2)

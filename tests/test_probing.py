@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import gaussian
+from torch import nn
+
+from torchdl import BatchLoader, Digits
+from torchdl.training import probing
+from torchdl.training.probing import Codes, encode, few_labels, probe
+
+CLASSES = 4
+PROBES = ["mlp", "linear", "knn", "k-means", "1 label a class, nearest", "1 label a class, cluster"]
+SHARES = ["1% of the labels", "10% of the labels", "100% of the labels"]
+
+
+def blobs(n: int, seed: int, distance: float = 30.0, views: int = 1) -> Codes:
+    """Codes around a corner of a cube for each label; with no distance, of noise alone."""
+    labels = torch.arange(n) % CLASSES
+    return Codes(distance * torch.eye(8)[labels] + gaussian(views, n, 8, seed=seed), labels)
+
+
+# codes
+
+
+def test_every_epoch_sees_the_next_view():
+    codes = Codes(gaussian(3, 20, 5), torch.arange(20))
+    assert len(codes) == 20
+    loader = BatchLoader(codes, 8, shuffle=True)
+    for epoch in range(7):
+        order = loader.order(epoch)
+        batches = [batch for batch, _ in loader.batches(epoch)]
+        assert torch.equal(torch.cat([x for x, _ in batches]), codes.codes[epoch % 3, order])
+        assert torch.equal(torch.cat([y for _, y in batches]), order)
+
+
+@pytest.mark.parametrize("count", [20, 600])  # 600 are more than one batch
+def test_codes_are_what_the_encoder_makes_of_each_epochs_images(count):
+    images = torch.randint(256, (count, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = Digits(images, torch.arange(count) * 3 % 10, 8)
+    encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3 * 64), nn.Linear(3 * 64, 6), nn.Dropout(0.5)).train()
+    codes = encode(encoder, data, views=3, device="cpu")
+    assert codes.codes.shape == (3, count, 6)
+    assert not codes.codes.requires_grad
+    assert torch.equal(codes.labels, data.labels)
+    assert not any(module.training for module in encoder.modules())
+    for view in range(3):
+        data.set_epoch(view)
+        with torch.no_grad():
+            torch.testing.assert_close(codes.codes[view], encoder(data[:][0]))
+    assert (codes.codes[0] != codes.codes[1]).any(1).all()
+
+
+# probes
+
+
+def test_separated_classes_are_found_by_every_probe(monkeypatch):
+    monkeypatch.setattr(probing, "DRAWS", 8)
+    train, valid, test = blobs(4000, 0, views=2), blobs(80, 1), blobs(120, 2)
+    found, answers = probe(train, valid, test, CLASSES, epochs=1, device="cpu")
+    assert list(found) == PROBES + SHARES
+    assert [len(values) for values in found.values()] == [1, 1, 1, 1, 8, 8, 5, 5, 1]
+    assert {name: min(values) for name, values in found.items()} == dict.fromkeys(PROBES + SHARES, 1.0)
+    assert torch.equal(answers, test.labels)
+
+
+def test_noise_gives_chance(monkeypatch):
+    monkeypatch.setattr(probing, "DRAWS", 30)
+    train, valid, test = (blobs(n, seed, distance=0) for seed, n in enumerate((800, 100, 800)))
+    found, answers = probe(train, valid, test, CLASSES, epochs=2, device="cpu")
+    for name, values in found.items():
+        # the matching names the clusters by the test labels themselves: a little above chance
+        assert abs(np.mean(values) - 0.25) < 0.07, name
+    assert found["mlp"] == [pytest.approx((answers == test.labels).float().mean().item())]
+
+
+def test_what_is_measured_is_the_test_codes_and_not_the_others(monkeypatch):
+    monkeypatch.setattr(probing, "DRAWS", 3)
+    train, test = blobs(4000, 0), blobs(120, 1)
+    wrong = Codes(test.codes, (test.labels + 1) % CLASSES)  # every class is called by another's name
+    found, answers = probe(train, blobs(40, 2), wrong, CLASSES, epochs=1, device="cpu")
+    assert torch.equal(answers, test.labels)
+    assert found.pop("k-means") == [1.0]  # named by the test labels
+    assert max(max(values) for name, values in found.items()) == 0
+
+
+def test_probing_is_the_same_again_and_leaves_gradients_off_its_codes(monkeypatch):
+    monkeypatch.setattr(probing, "DRAWS", 3)
+    parts = blobs(200, 0, 1.5), blobs(40, 1, 1.5), blobs(80, 2, 1.5)
+    first, second = (probe(*parts, CLASSES, epochs=1, seed=5, device="cpu") for _ in range(2))
+    assert first[0] == second[0]
+    assert torch.equal(first[1], second[1])
+    assert 0.3 < first[0]["linear"][0] < 1  # neither sure nor hopeless, so that a difference would show
+    assert torch.is_grad_enabled()
+
+
+def test_few_labels_use_the_labels_of_the_drawn_codes_alone(monkeypatch):
+    monkeypatch.setattr(probing, "DRAWS", 40)
+    # half of each class's codes are labelled as the next class: a draw of one each is right by those it draws
+    codes, test = blobs(400, 0), blobs(100, 1)
+    swapped = torch.where(torch.arange(400) < 200, codes.labels, (codes.labels + 1) % CLASSES)
+    found = few_labels(codes.codes[0], swapped, 30 * torch.eye(8)[:CLASSES], test, seed=0)
+    assert {len(values) for values in found.values()} == {40}
+    # a class is called right if its one code comes from the first half: in half of the draws
+    assert abs(np.mean(found["nearest"]) - 0.5) < 0.15
+    assert np.mean(found["cluster"]) > 0.3
+    one_draw = {name: sorted(set(values)) for name, values in found.items()}
+    assert min(len(values) for values in one_draw.values()) > 1
+
+
+def test_directions_and_not_lengths_are_near():
+    labels = torch.arange(80) % CLASSES
+    directions = torch.eye(8)[labels] + 0.05 * gaussian(80, 8)
+    lengths = torch.logspace(-2, 3, 80)[:, None]
+    test = Codes((directions * lengths.flip(0))[None], labels)
+    found = few_labels(directions * lengths, labels, torch.eye(8)[:CLASSES], test, seed=1)
+    assert min(found["nearest"]) == 1
+
+
+def test_the_mlp_probe_is_the_originals():
+    head = probing.mlp_head(128, 10)
+    x = gaussian(16, 128)
+    linear, norm, _, last = head
+    hidden = x @ linear.weight.T + linear.bias
+    mean, variance = hidden.mean(0), hidden.var(0, unbiased=False)
+    hidden = (hidden - mean) / torch.sqrt(variance + 1e-3)
+    expected = torch.where(hidden > 0, hidden, 0.3 * hidden) @ last.weight.T + last.bias
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.running_mean, 0.01 * mean)
+    assert sum(p.numel() for p in head.parameters()) == 128 * 128 + 3 * 128 + 128 * 10 + 10
+
+
+def test_linear_scores_do_not_depend_on_the_scale_of_any_number():
+    train, test = blobs(200, 0, 2.0), blobs(200, 1, 2.0)
+    scale = np.logspace(-4, 4, 8)
+
+    def score(factor: np.ndarray) -> float:
+        x, y = (part.codes[0].double().numpy() * factor + 3 * factor for part in (train, test))
+        return probing.linear_score(x, train.labels.numpy(), y, test.labels.numpy())
+
+    assert 0.6 < score(np.ones(8)) < 1
+    assert math.isclose(score(scale), score(np.ones(8)), abs_tol=0.011)
