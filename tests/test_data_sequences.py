@@ -197,7 +197,7 @@ def test_images_are_from_the_subset_alone_in_grey_and_in_colour(kind, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "black.png")  # on black, exactly the inverted pixels are above 0
     options = {"background": tmp_path / "black.png", "name": "mnist_5k"}
     coloured, other = load_digits("valid", 28, **options), load_digits("train", 28, color=False, name="mnist_5k")
-    grey = KINDS[kind](coloured.grey(), batch_size=31)[:31]
+    grey = KINDS[kind](load_digits("valid", 28, color=False, name="mnist_5k"), batch_size=31)[:31]
     numbers = {image.numpy().tobytes(): i for i, image in enumerate(coloured.images)}
     elsewhere = {image.numpy().tobytes() for image in other.images}
     images = torch.cat([grey.context, grey.future], 1)

@@ -5,7 +5,6 @@ Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from torchdl.data.sources import LabelledImages, load_labelled
 from torchdl.errors import InputError, require
 
 SUBSETS = ("train", "valid", "test")
-COLOURS, LOOKUP, FOUND = range(3)  # streams: draws that must not be the same
+COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams: draws that must not be the same; colours take two
 
 
 class Digits(ImageDataset):
@@ -62,7 +61,9 @@ class Digits(ImageDataset):
     ) -> None:
         require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
         require(images.dim() == 3, f"digits must be (N, H, W), not {tuple(images.shape)}")
-        self.photographs = load_photographs(background, image_size) if color else None
+        self.photographs = load_photographs(background, image_size) if color else torch.empty(0, 3, 0, 0)
+        pictures, _, height, width = self.photographs.shape  # (P, C, H, W)
+        self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # to choose from
         low = -1.0 if rescale else 0.0
         super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, stand_in)
         self.image_size, self.color, self.rescale, self.seed, self.epoch = image_size, color, rescale, seed, 0
@@ -73,18 +74,12 @@ class Digits(ImageDataset):
         """Move the images and photographs to ``device``, in place; returns the data set itself."""
         super().to(device)
         self.by_label, self.counts = self.by_label.to(device), self.counts.to(device)
-        self.photographs = None if self.photographs is None else self.photographs.to(device)
+        self.photographs, self.corners = self.photographs.to(device), self.corners.to(device)
         return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose colours are drawn."""
         self.epoch = epoch
-
-    def grey(self) -> Digits:
-        """Return the same digits, not copied, without colours: for pictures that are to be read."""
-        plain = copy.copy(self)
-        plain.color = False
-        return plain
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -94,8 +89,7 @@ class Digits(ImageDataset):
     def fingerprint(self) -> str:
         """Return the SHA-256 of all images, labels and photographs, in hexadecimal."""
         digest = hashlib.sha256(super().fingerprint().encode())
-        if self.photographs is not None:
-            digest.update(self.photographs.cpu().numpy().tobytes())
+        digest.update(self.photographs.cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
@@ -110,24 +104,20 @@ class Digits(ImageDataset):
         The two differ where one digit is shown several times; ``stream`` tells independent draws apart.
         """
         digits = self.images.index_select(0, which).expand(-1, 3, -1, -1)  # (B, 1, S, S) -> (B, C, S, S)
-        if self.photographs is None or not self.color:
+        if not self.color:
             return torch.add(self.low, digits, alpha=self.range).div_(255)
         windows = self.photographs.unfold(2, self.image_size, 1).unfold(3, self.image_size, 1)  # (P, C, Y, X, S, S)
-        number, _, height, width = windows.shape[:4]
-        corners = torch.tensor([number, height, width], device=self.device)
-        picture, top, left = random.integers(corners, self.seed, self.epoch, index, 3, 2 * stream).unbind(
-            1
-        )  # (B,) each
-        shift = random.uniform(self.seed, self.epoch, index, 3, 2 * stream + 1)  # (B, C)
+        corners = random.integers(self.corners, self.seed, self.epoch, index, 3, stream)  # (B, 3)
+        shift = random.uniform(self.seed, self.epoch, index, 3, stream + 1)  # (B, C)
         # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where to invert is to change the sign
-        images = windows.permute(0, 2, 3, 1, 4, 5)[picture, top, left].add_(shift[..., None, None] - 1)
+        images = windows.permute(0, 2, 3, 1, 4, 5)[corners.unbind(1)].add_(shift[..., None, None] - 1)
         images.mul_(torch.where(digits[:, :1] > 127, -1.0, 1.0))  # (B, 1, S, S)
         return images if self.rescale else images.add_(1).mul_(0.5)
 
     def look_up(self, labels: Tensor, index: Tensor) -> Tensor:
         """Draw the number of an image of each label: (B, K) numbers for (B, K) labels, by ``index`` (B,) and epoch."""
         counts = self.counts[labels]  # (B, K)
-        rank = random.integers(counts, self.seed, self.epoch, index, labels.shape[1], 2 * LOOKUP)
+        rank = random.integers(counts, self.seed, self.epoch, index, labels.shape[1], LOOKUP)
         return self.by_label[(self.counts.cumsum(0) - self.counts)[labels] + rank]
 
     def get_batch_by_labels(self, labels: Tensor | Sequence[int], start: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ from torchdl import random
 from torchdl.data.digits import Digits, load_digits
 from torchdl.errors import require
 
-START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 11  # streams, apart from those of the digits
+START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 22  # streams, apart from those of the digits
 
 
 class Sequences(NamedTuple):
