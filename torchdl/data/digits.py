@@ -111,7 +111,7 @@ class Digits(ImageDataset):
         shift = random.uniform(self.seed, self.epoch, index, 3, stream + 1)  # (B, C)
         # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where to invert is to change the sign
         images = windows.permute(0, 2, 3, 1, 4, 5)[corners.unbind(1)].add_(shift[..., None, None] - 1)
-        images.mul_(torch.where(digits[:, :1] > 127, -1.0, 1.0))  # (B, 1, S, S)
+        images.mul_((digits[:, :1] >> 7).float().mul_(-2).add_(1))  # by -1 from 128 on; quicker than torch.where
         return images if self.rescale else images.add_(1).mul_(0.5)
 
     def look_up(self, labels: Tensor, index: Tensor) -> Tensor:
