@@ -33,7 +33,7 @@ class Config:
     predict_terms: int = 4
     """Digits of future."""
     positive_samples: int | None = None
-    """Sequences a batch with their real future, on each process; half of the batch if not given."""
+    """Sequences a batch with their real future, times the number of processes; half of the batch if not given."""
     batch_size: int = 32
     """Sequences a step, on each process."""
     image_size: int = 64
@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     every_term = config.head == "infonce" if config.every_term is None else config.every_term
     config = replace(config, positive_samples=positive, every_term=every_term)
     require(config.batch_size >= 1, f"batch_size must be at least 1, not {config.batch_size}")
-    require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: set --positive-samples to 1 or more")
+    require(config.head == "paired" or positive > 0, "InfoNCE finds real futures: set --positive-samples to 1 or more")
 
     def digits(subset: str) -> Digits:
         return load_digits(
@@ -97,7 +97,13 @@ def main(config: Config) -> None:
         every_term=every_term,
     )
     task = CPCTask(
-        model, config.head, config.lr, config.temperature, config.other_steps, examples=valid[: config.batch_size]
+        model,
+        config.head,
+        config.lr,
+        config.temperature,
+        config.other_steps,
+        classes=len(train.images.classes),
+        examples=valid[: config.batch_size],
     )
     # 3. Train.
     low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]

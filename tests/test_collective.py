@@ -27,13 +27,13 @@ made = {"rank and size": rank_and_size()}
 for rows in ((3, 1), (0, 2), (2, 2)):
     whole = torch.randn(sum(rows), 4, 5, generator=torch.Generator().manual_seed(1))
     mine = whole.split(rows)[rank].clone().requires_grad_()
-    all_of_them, start = gather(mine)
+    (all_of_them,), start = gather(mine)
     (all_of_them[:, None] - all_of_them[None]).square().mul(all_of_them).sum().backward()
     made[rows] = {"rows": all_of_them.detach(), "start": start, "gradient": mine.grad}
 
-labels, start = gather(torch.arange(2 + rank) + 10 * rank)
+(labels,), start = gather(torch.arange(2 + rank) + 10 * rank)
 made["labels"] = labels
-half, _ = gather(torch.full((1, 2), 1 + 2**-7 * rank, dtype=torch.bfloat16))
+(half,), _ = gather(torch.full((1, 2), 1 + 2**-7 * rank, dtype=torch.bfloat16))
 made["half"] = half
 
 x = torch.full((3,), 1.0 + rank, requires_grad=True)
@@ -68,7 +68,7 @@ def made(tmp_path_factory):
 def test_one_process_gathers_what_it_has_and_adds_nothing():
     x = gaussian(3, 2).requires_grad_()
     assert rank_and_size() == (0, 1)
-    rows, start = gather(x)
+    (rows,), start = gather(x)
     assert rows is x
     assert start == 0
     assert sum_over_processes(x) is x

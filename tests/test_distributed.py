@@ -132,7 +132,7 @@ if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
-    cpc.gather = lambda x: (x, 0)
+    cpc.gather = lambda *tensors: (list(tensors), 0)
     made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
     torch.save(made, folder / f"made-by-{rank}.pt")
     distributed.stop()

@@ -139,7 +139,7 @@ MISTAKES = {
     "--image-size 9": "image_size 9 is too small for 3 convolutions: 15 is the least",
     "--image-size 5": "image_size must be from 8 to 1024 pixels, not 5",
     "--positive-samples 99": "positive_samples must be from 0 to the batch's 32 sequences, not 99",
-    "--positive-samples 0": "InfoNCE needs real futures: set --positive-samples to 1 or more",
+    "--positive-samples 0": "InfoNCE finds real futures: set --positive-samples to 1 or more",
     "--positive-samples -1 --head paired": "positive_samples must be from 0",
     "--batch-size 0": "batch_size must be at least 1, not 0",
     "--batch-size 188": "750 images make no batch of 188 sequences of 4 terms",

@@ -27,6 +27,7 @@ from torchdl import (
 from torchdl.data.sequences import Sequences
 from torchdl.models import SignalEncoder
 from torchdl.models.cpc import Prediction
+from torchdl.tasks import plateau
 from torchdl.training import process
 from torchdl.training.evaluation import evaluate
 
@@ -189,7 +190,7 @@ def test_a_future_that_is_not_as_long_as_the_predictions_is_an_input_error():
         next(CPCTask(network()).losses((batch.context, batch.future[:, :2], batch.label)))
 
 
-def test_a_batch_without_a_real_future_teaches_infonce_nothing():
+def test_a_batch_without_a_real_future_teaches_infonce_nothing_from_the_last_term():
     task = CPCTask(network())
     loss = next(task.losses(sequences(label=torch.zeros(B, dtype=torch.int64)))).loss
     loss.backward()
@@ -241,7 +242,7 @@ def slow_metrics(predicted, codes, batch: Sequences, head: str, temperature: flo
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("seed", range(3))
 def test_metrics_are_those_of_one_sequence_after_another(head, every_term, seed):
-    task = CPCTask(network(every_term), head, temperature=1.5)
+    task = CPCTask(network(every_term), head, temperature=1.5, classes=CLASSES)
     batch = sequences(30, seed)
     measured = evaluate(task, BatchLoader(Held(batch), 30), CPU, nullcontext)
     expected = slow_metrics(*run(task, batch), batch, head, 1.5)
@@ -263,7 +264,7 @@ def solved(count: int = 12, right: tuple[bool, ...] = (True,) * K) -> tuple[CPCT
     predicted = torch.stack([torch.eye(CLASSES)[aim] for aim in aims], dim=1)[:, None]
     label = torch.ones(count, dtype=torch.int64)
     batch = Sequences(torch.zeros(count, T), torch.zeros(count, K), label, digits, digits[:, T:])
-    return CPCTask(Given(predicted, codes)), batch
+    return CPCTask(Given(predicted, codes), classes=CLASSES), batch
 
 
 @pytest.mark.parametrize("right", [(True, True, True), (False, False, True), (True, False, False)])
@@ -481,6 +482,17 @@ def test_signals_are_predicted(head):
     assert "val/digit_accuracy" not in row
     if head == "infonce":
         assert row["val/information"] > 0.8
+
+
+def test_the_learning_rate_falls_when_keras_would_let_it_fall():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule = plateau(optimizer)
+    rates = []
+    for loss in (1.0, 0.99995, 1.0, 1.0, 1.0, 1.0, 1.0):  # the second is not lower by 1e-4
+        schedule.scheduler.step(loss)
+        rates.append(optimizer.param_groups[0]["lr"])
+    # keras.callbacks.ReduceLROnPlateau(factor=1/3, patience=2, min_lr=1e-4), after each epoch
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3 / 3, 1e-3 / 3, 1e-3 / 9, 1e-3 / 9, 1e-4])
 
 
 def test_the_learning_rate_follows_the_held_out_loss_or_the_training_loss():

@@ -35,19 +35,19 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return x if rank_and_size()[1] == 1 else _Sum.apply(x)
 
 
-def gather(x: Tensor) -> tuple[Tensor, int]:
+def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
     """Put the rows of all processes together, and say where this one's start.
 
-    Every process gets the same (N, ...) tensor from its (B, ...), whose rows may be as many as it likes, and a loss of
-    it sends gradients back to all: where every process computes the same loss of what was gathered, the *mean* of the
-    processes' gradients is that of one process with all the rows.
+    Every process gets the same (N, ...) tensors from its (B, ...), B being its own. A loss of them sends gradients back
+    to all: where every process computes the same loss of what was gathered, the *mean* of the processes' gradients is
+    that of one process with all the rows.
     """
     rank, size = rank_and_size()
     if size == 1:
-        return x, 0
-    counts = torch.zeros(size, dtype=torch.int64, device=x.device)
-    counts[rank] = len(x)
+        return list(tensors), 0
+    counts = torch.zeros(size, dtype=torch.int64, device=tensors[0].device)
+    counts[rank] = len(tensors[0])
     dist.all_reduce(counts)
-    start, total = int(counts[:rank].sum()), int(counts.sum())
-    before, after = (x.new_zeros((n, *x.shape[1:])) for n in (start, total - start - len(x)))
-    return sum_over_processes(torch.cat([before, x, after])), start
+    before, after = (int(part.sum()) for part in (counts[:rank], counts[rank + 1 :]))  # waits for the device
+    padded = (torch.cat([x.new_zeros(before, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])]) for x in tensors)
+    return [sum_over_processes(x) for x in padded], before

@@ -60,7 +60,14 @@ class Digits(ImageDataset):
         stand_in: bool = False,
     ) -> None:
         require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
-        require(images.dim() == 3, f"digits must be (N, H, W), not {tuple(images.shape)}")
+        require(
+            images.dim() == 3 and images.dtype == torch.uint8,
+            f"digits must be (N, H, W) of uint8, not {tuple(images.shape)} of {images.dtype}",
+        )
+        require(
+            labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < len(classes))).all()),
+            f"labels must be int64 from 0 to {len(classes) - 1}, a number for each of the classes",
+        )
         self.photographs = load_photographs(background, image_size) if color else torch.empty(0, 3, 0, 0)
         pictures, _, height, width = self.photographs.shape  # (P, C, H, W)
         self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # to choose from

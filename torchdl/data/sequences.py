@@ -51,7 +51,8 @@ class NumberSequences(Dataset):
         positive_samples: Sequences a batch with their real future; half of them if None.
         batch_size: Sequences a batch, over all processes.
 
-    An epoch has ``(images // terms) // batch_size`` batches.
+    An epoch has ``(images // terms) // batch_size`` batches. Give the loader the same ``batch_size`` (of all processes
+    together) and no ``shuffle``: the sequences are random already, and another order mixes the batches.
     """
 
     stride: int

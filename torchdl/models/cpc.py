@@ -65,8 +65,8 @@ def normalized(norm: type[nn.Module], width: int) -> tuple[nn.Module, nn.Module]
 class SignalEncoder(nn.Module):
     """Turn windows of a one-dimensional signal into codes by strided convolutions (van den Oord et al. 2018, 3.1).
 
-    The defaults are the paper's for audio: strides 5, 4, 2, 2, 2, so one code for every 160 samples; a longer window's
-    codes are averaged.
+    The defaults are the paper's for audio: strides 5, 4, 2, 2, 2, so one code for every 160 samples, but without a ReLU
+    after the last; a longer window's codes are averaged.
 
     Args:
         channels: C, of the signal.

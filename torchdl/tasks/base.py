@@ -50,7 +50,8 @@ def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
 
     A third of it after two epochs in which the loss is not lower by 1e-4, and 1e-4 at least.
     """
-    settings = {"factor": 1 / 3, "patience": 2, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
+    # PyTorch waits for more than `patience` bad epochs, Keras for as many
+    settings = {"factor": 1 / 3, "patience": 1, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
     return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from torchdl.tasks.optimizers import check_adam, make_adam
 HEADS = ("infonce", "paired")
 
 
-class Codes(NamedTuple):
+class Encoded(NamedTuple):
     """A batch's predictions and codes, of all processes.
 
     Attributes:
@@ -63,8 +63,8 @@ class CPCTask(Task):
 
     With the head ``infonce`` every real future is to be found among those of the whole batch, false ones included;
     with ``paired`` each future is judged by itself, as in the Keras original. A batch without a real future teaches
-    InfoNCE nothing. Batches must be of one size (``drop_last=True`` where the data does not see to it), for what is
-    measured depends on it.
+    InfoNCE nothing where only the last term predicts. Batches must be of one size (``drop_last=True`` where the data
+    does not see to it), for what is measured depends on it.
 
     Args:
         model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
@@ -88,7 +88,7 @@ class CPCTask(Task):
         lr: float = 1e-3,
         temperature: float = 1.0,
         other_steps: bool = False,
-        classes: int = 10,
+        classes: int = 0,
         examples: Sequence[Tensor] | None = None,
         monitor: str = "val/loss",
     ) -> None:
@@ -111,7 +111,7 @@ class CPCTask(Task):
         """Reduce the learning rate where the monitored loss stays, as the original does."""
         return {"model": plateau(optimizers["model"], self.monitor)}
 
-    def encode(self, batch: Sequence[Tensor]) -> Codes:
+    def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Encode a batch, predict, and put the predictions and codes of all processes together."""
         context, future, label = batch[:3]
         predicted, codes = self.model(context, future)
@@ -119,10 +119,10 @@ class CPCTask(Task):
             predicted.shape[2] == future.shape[1],
             f"the model predicts {predicted.shape[2]} terms, so a future must have as many, not {future.shape[1]}",
         )
-        (predicted, start), (codes, _), (label, _) = gather(predicted), gather(codes), gather(label)
-        return Codes(predicted, codes, label, slice(start, start + len(context)))
+        (predicted, codes, label), start = gather(predicted, codes, label)
+        return Encoded(predicted, codes, label, slice(start, start + len(context)))
 
-    def loss(self, encoded: Codes) -> tuple[Tensor, Tensor]:
+    def loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """Give the losses (N, S) of all predictions, and weights: 0 for those of a false future, which is no target."""
         predicted, codes, label, _ = encoded
         _, terms, steps, _ = predicted.shape
@@ -142,19 +142,15 @@ class CPCTask(Task):
         in_context = label.new_tensor([aim < encoded.known for aim in aims])  # (S,)
         return loss, torch.maximum(label[:, None], in_context).to(loss.dtype)
 
-    def is_real(self, encoded: Codes) -> Tensor:
+    def real_score(self, encoded: Encoded) -> Tensor:
         """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
 
         For InfoNCE the score is the estimated logarithm of p(code | context) / p(code), the mean over the batch's
-        candidates standing for p(code).
+        candidates standing for p(code); its mean over real futures is the bound log N - loss on the information.
         """
         predicted, codes = encoded.future
         if self.head == "paired":
             return paired_logits(predicted, codes)
-        return self.information(encoded)
-
-    def information(self, encoded: Codes) -> Tensor:
-        """Give log N - loss (N,) of the last context's predictions, in nats."""
         loss = info_nce(*encoded.future, encoded.own, self.temperature)  # (K, N)
         return math.log(len(encoded.codes)) - loss.mean(0)
 
@@ -166,7 +162,7 @@ class CPCTask(Task):
             "InfoNCE compares the sequences of a batch: make batches of 2 or more",
         )
         with torch.no_grad():
-            right = (self.is_real(encoded) > 0) == (encoded.label == 1)
+            right = (self.real_score(encoded) > 0) == (encoded.label == 1)
         loss, weight = self.loss(encoded)
         yield Update(
             "model", (loss * weight).sum() / weight.sum().clamp(min=1), {"paired_accuracy": right.float().mean()}
@@ -187,7 +183,8 @@ class CPCTask(Task):
         loss, weight = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
         mean = (loss * weight).sum(1) / weight.sum(1).clamp(min=1)
         values: dict[str, Any] = {"loss": (mean, weight.mean(1))}
-        values["paired_accuracy"] = ((self.is_real(encoded) > 0) == (label == 1))[mine].float()
+        score = self.real_score(encoded)  # (N,)
+        values["paired_accuracy"] = ((score > 0) == (label == 1))[mine].float()
         values["paired_accuracy_chance"] = F.one_hot(label.long(), 2).float().mean(0).max().expand(len(positive))
         predicted, codes = encoded.future  # (N, K, D) each
         scores = log_bilinear_scores(predicted[mine], codes, self.temperature)  # (K, B, N)
@@ -195,11 +192,11 @@ class CPCTask(Task):
         values["top1"] = ((best == encoded.own[mine, None]).float().mean(1), positive)
         values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
         if self.head == "infonce" and not self.other_steps:
-            values["information"] = (self.information(encoded)[mine], positive)
+            values["information"] = (score[mine], positive)
             if self.classes:
                 values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
         if len(batch) >= 5:
-            shown, expected = gather(batch[3][:, -predicted.shape[1] :])[0], batch[4]  # (N, K), (B, K)
+            shown, expected = gather(batch[3][:, -predicted.shape[1] :])[0][0], batch[4]  # (N, K), (B, K)
             fits = shown.T[:, None] == expected.T[:, :, None]  # (K, B, N)
             right = fits.gather(2, best.T[:, :, None])[..., 0].float()  # (K, B)
             values["digit_accuracy"] = right.mean(0)
