@@ -41,7 +41,7 @@ class Config:
     seconds: float = 10.0
     """About how long one measurement takes."""
     threads: int | None = None
-    """CPU threads of either side; 1 for gan (two and more do not help it), PyTorch's choice for cpc if not given."""
+    """PyTorch's CPU threads on either side; 1 for gan (more do not help it), PyTorch's choice for cpc if not given."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -152,10 +152,14 @@ class Original:
         return [images[:, :4], images[:, 4:]], (order < 16).astype(np.float32)[:, None]
 
 
+def keras_backend() -> str:
+    """Choose what the original runs on: TensorFlow where it is installed, else PyTorch, which is slower there."""
+    return "tensorflow" if importlib.util.find_spec("tensorflow") else "torch"
+
+
 def keras_model() -> Any:
-    """Build the original's network in Keras, on TensorFlow where it is installed, else on PyTorch."""
-    found = "tensorflow" if importlib.util.find_spec("tensorflow") else "torch"
-    os.environ.setdefault("KERAS_BACKEND", found)
+    """Build the original's network in Keras."""
+    os.environ["KERAS_BACKEND"] = keras_backend()
     try:
         import keras
     except ImportError as error:
@@ -296,6 +300,8 @@ def main(config: Config) -> None:
         with tempfile.TemporaryDirectory() as folder:
             report[name] = measure(config, measurement, Path(folder))
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    if config.name == "cpc":
+        machine["keras"] = keras_backend()
     text = json.dumps({**report, "repeats": config.repeats, **machine}, indent=2)
     print(text)
     if config.json is not None:

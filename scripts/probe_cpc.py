@@ -11,17 +11,18 @@ import _clone  # noqa: F401
 import numpy as np
 import torch.nn.functional as F
 import tyro
-from torch import Tensor, nn
+from sklearn.metrics import confusion_matrix
+from torch import nn
 
 import torchdl
 from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits, plots
 from torchdl.errors import require
 from torchdl.files import replacing
-from torchdl.models import FrozenFeatures
+from torchdl.models import FrozenFeatures, probe_head
 from torchdl.tasks import accuracy, plateau
 from torchdl.training import process
 from torchdl.training.command import read_record, run_script
-from torchdl.training.probing import SHARES, encode, probe
+from torchdl.training.probing import Report, encode, map_codes, probe
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder, such as runs/cpc/first."""
     epochs: int = 15
-    """Epochs of the probing network; the supervised one is trained as long as the run was."""
+    """Epochs of the probing network; the supervised encoder is trained for as many epochs as the run."""
     views: int = 5
     """Colourings of every training image, which the probing network sees in turn; grey images have one."""
     baselines: bool = True
@@ -53,14 +54,6 @@ def supervised_encoder(description: dict[str, Any], train: Digits, valid: Digits
     task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=trainer.seed), BatchLoader(valid, 500))
     return encoder
-
-
-def codes_map(codes: Tensor, labels: Tensor, classes: tuple[str, ...], seed: int, path: Path) -> None:
-    """Draw 2,000 codes in two dimensions (van der Maaten and Hinton 2008)."""
-    from sklearn.manifold import TSNE
-
-    points = TSNE(2, init="pca", perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes[:2000])
-    plots.plot_map(points, labels[:2000].numpy(), classes, "codes of test digits, t-SNE", path)
 
 
 def main(config: Config) -> None:
@@ -86,40 +79,38 @@ def main(config: Config) -> None:
     if config.baselines:
         encoders["random"] = lambda: artifacts.build(description)
         encoders["supervised"] = lambda: supervised_encoder(description, train, valid, trainer)
-    results: dict[str, dict[str, list[float]]] = {}
+    reports: dict[str, Report] = {}
     folder = config.run / "probe"
     for name, build in encoders.items():
         print(f"{name} encoder")
         process.seed_generators(process.find_device(config.device), config.seed)
         frozen = FrozenFeatures(build())
         before = frozen.fingerprint()
-        views = config.views if train.color else 1
-        coded = encode(frozen, train, views, config.device)
+        coded = encode(frozen, train, config.views if train.color else 1, config.device)
         held_out, unseen = (encode(frozen, digits, device=config.device) for digits in (valid, test))
-        results[name], answers = probe(
-            coded, held_out, unseen, len(test.classes), config.epochs, config.seed, config.device
-        )
+        head = probe_head(coded.codes.shape[2], len(test.classes))
+        report = reports[name] = probe(head, coded, held_out, unseen, config.epochs, config.seed, config.device)
         assert frozen.fingerprint() == before, "a probe has changed the frozen encoder"
-        if name == "cpc":
-            matrix = np.zeros((len(test.classes), len(test.classes)), dtype=int)
-            np.add.at(matrix, (unseen.labels.numpy(), answers.numpy()), 1)
-            plots.plot_confusion(matrix, test.classes, folder / "confusion.png")
-            codes_map(unseen.codes[0], unseen.labels, test.classes, config.seed, folder / "codes.png")
-        for key, values in results[name].items():
+        for key, values in report.accuracy.items():
             spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
             print(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")
-    curves = {name: efficiency(found, len(train), len(test.classes)) for name, found in results.items()}
-    plots.plot_label_efficiency(curves, folder / "label_efficiency.png")
-    report = {"seed": config.seed, "epochs": config.epochs, "data": train.origin, "accuracy": results}
+        if name == "cpc":
+            matrix = confusion_matrix(unseen.labels, report.answers, labels=range(len(test.classes)))
+            plots.plot_confusion(matrix, test.classes, folder / "confusion.png")
+            points, labels = map_codes(unseen.codes[0, :2000], config.seed), unseen.labels[:2000].numpy()
+            plots.plot_map(points, labels, test.classes, "codes of test digits, t-SNE", folder / "codes.png")
+    curves = {name: report.by_labels for name, report in reports.items()}
+    note = "labels (one a class: k-means' clusters named by them; more: logistic regression)"
+    plots.plot_label_efficiency(curves, folder / "label_efficiency.png", note)
+    record = {
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "data": train.origin,
+        "accuracy": {name: report.accuracy for name, report in reports.items()},
+    }
     with replacing(folder / "probe.json") as path:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"results: {folder / 'probe.json'}, pictures beside it")
-
-
-def efficiency(found: dict[str, list[float]], images: int, classes: int) -> dict[int, list[float]]:
-    """Pick the accuracies by number of labels."""
-    shares = {max(classes, round(share * images)): found[f"{share:.0%} of the labels"] for share in SHARES}
-    return {**shares, classes: found["1 label a class, cluster"]}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdl import InputError
-from torchdl.metrics import clustering_accuracy, name_clusters
+from torchdl.metrics import clustering_accuracy
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -22,16 +22,12 @@ def test_clustering_accuracy_is_the_best_over_all_namings(pairs, names, other_na
     assert found == pytest.approx(max(shares))
     renamed = clustering_accuracy(torch.tensor(names)[clusters], torch.tensor(other_names)[labels], 4)
     assert renamed == pytest.approx(found)
-    chosen = name_clusters(clusters, labels, 4)
-    assert sorted(chosen.tolist()) == [0, 1, 2, 3]
-    assert (chosen[clusters] == labels).float().mean().item() == pytest.approx(found)
 
 
-def test_clusters_that_are_the_labels_renamed_are_named_back():
+def test_clusters_that_are_the_labels_renamed_are_right():
     labels = torch.arange(50) % 10
     names = torch.tensor([3, 0, 9, 1, 8, 2, 7, 4, 6, 5])
     assert clustering_accuracy(names[labels], labels, 10) == 1
-    assert torch.equal(name_clusters(names[labels], labels, 10)[names], torch.arange(10))
 
 
 def test_two_clusters_cannot_have_one_name():
@@ -42,4 +38,4 @@ def test_two_clusters_cannot_have_one_name():
 
 def test_one_label_an_example_is_needed():
     with pytest.raises(InputError, match="one label for each example"):
-        name_clusters(torch.zeros(3).long(), torch.zeros(2).long(), 2)
+        clustering_accuracy(torch.zeros(3).long(), torch.zeros(2).long(), 2)

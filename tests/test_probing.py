@@ -5,22 +5,27 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import gaussian
+from helpers import fill_, gaussian
 from torch import nn
 
 from torchdl import BatchLoader, Digits
+from torchdl.models import probe_head
 from torchdl.training import probing
 from torchdl.training.probing import Codes, encode, few_labels, probe
 
 CLASSES = 4
 PROBES = ["mlp", "linear", "knn", "k-means", "1 label a class, nearest", "1 label a class, cluster"]
-SHARES = ["1% of the labels", "10% of the labels", "100% of the labels"]
+SHARES = ["1% of the labels", "10% of the labels"]
 
 
 def blobs(n: int, seed: int, distance: float = 30.0, views: int = 1) -> Codes:
     """Codes around a corner of a cube for each label; with no distance, of noise alone."""
     labels = torch.arange(n) % CLASSES
     return Codes(distance * torch.eye(8)[labels] + gaussian(views, n, 8, seed=seed), labels)
+
+
+def head() -> nn.Module:
+    return fill_(probe_head(8, CLASSES))
 
 
 # codes
@@ -60,17 +65,18 @@ def test_codes_are_what_the_encoder_makes_of_each_epochs_images(count):
 def test_separated_classes_are_found_by_every_probe(monkeypatch):
     monkeypatch.setattr(probing, "DRAWS", 8)
     train, valid, test = blobs(4000, 0, views=2), blobs(80, 1), blobs(120, 2)
-    found, answers = probe(train, valid, test, CLASSES, epochs=1, device="cpu")
+    found, by_labels, answers = probe(head(), train, valid, test, epochs=1, device="cpu")
     assert list(found) == PROBES + SHARES
-    assert [len(values) for values in found.values()] == [1, 1, 1, 1, 8, 8, 5, 5, 1]
+    assert [len(values) for values in found.values()] == [1, 1, 1, 1, 8, 8, 5, 5]
     assert {name: min(values) for name, values in found.items()} == dict.fromkeys(PROBES + SHARES, 1.0)
+    assert {number: len(values) for number, values in by_labels.items()} == {4: 8, 40: 5, 400: 5, 4000: 1}
     assert torch.equal(answers, test.labels)
 
 
 def test_noise_gives_chance(monkeypatch):
     monkeypatch.setattr(probing, "DRAWS", 30)
     train, valid, test = (blobs(n, seed, distance=0) for seed, n in enumerate((800, 100, 800)))
-    found, answers = probe(train, valid, test, CLASSES, epochs=2, device="cpu")
+    found, _, answers = probe(head(), train, valid, test, epochs=2, device="cpu")
     for name, values in found.items():
         # the matching names the clusters by the test labels themselves: a little above chance
         assert abs(np.mean(values) - 0.25) < 0.07, name
@@ -81,7 +87,7 @@ def test_what_is_measured_is_the_test_codes_and_not_the_others(monkeypatch):
     monkeypatch.setattr(probing, "DRAWS", 3)
     train, test = blobs(4000, 0), blobs(120, 1)
     wrong = Codes(test.codes, (test.labels + 1) % CLASSES)  # every class is called by another's name
-    found, answers = probe(train, blobs(40, 2), wrong, CLASSES, epochs=1, device="cpu")
+    found, _, answers = probe(head(), train, blobs(40, 2), wrong, epochs=1, device="cpu")
     assert torch.equal(answers, test.labels)
     assert found.pop("k-means") == [1.0]  # named by the test labels
     assert max(max(values) for name, values in found.items()) == 0
@@ -90,10 +96,11 @@ def test_what_is_measured_is_the_test_codes_and_not_the_others(monkeypatch):
 def test_probing_is_the_same_again_and_leaves_gradients_off_its_codes(monkeypatch):
     monkeypatch.setattr(probing, "DRAWS", 3)
     parts = blobs(200, 0, 1.5), blobs(40, 1, 1.5), blobs(80, 2, 1.5)
-    first, second = (probe(*parts, CLASSES, epochs=1, seed=5, device="cpu") for _ in range(2))
-    assert first[0] == second[0]
-    assert torch.equal(first[1], second[1])
-    assert 0.3 < first[0]["linear"][0] < 1  # neither sure nor hopeless, so that a difference would show
+    first, second = (probe(head(), *parts, epochs=1, seed=5, device="cpu") for _ in range(2))
+    assert first[:2] == second[:2]
+    assert torch.equal(first.answers, second.answers)
+    assert first.by_labels[200] is first.accuracy["linear"]
+    assert 0.3 < first.accuracy["linear"][0] < 1  # neither sure nor hopeless, so that a difference would show
     assert torch.is_grad_enabled()
 
 
@@ -121,7 +128,7 @@ def test_directions_and_not_lengths_are_near():
 
 
 def test_the_mlp_probe_is_the_originals():
-    head = probing.mlp_head(128, 10)
+    head = probe_head()
     x = gaussian(16, 128)
     linear, norm, _, last = head
     hidden = x @ linear.weight.T + linear.bias

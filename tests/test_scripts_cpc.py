@@ -241,13 +241,6 @@ def test_a_run_without_its_weights_cannot_be_probed(run, workplace):
     assert re.fullmatch(r"probe_cpc\.py: runs/cpc/x holds no weights.safetensors.*\n", done.err)
 
 
-def test_the_curve_of_labels_begins_with_one_a_class():
-    found = {"1 label a class, cluster": [0.1], "1% of the labels": [0.2], "10% of the labels": [0.3],
-             "100% of the labels": [0.4]}  # fmt: skip
-    efficiency = script("probe_cpc").efficiency
-    assert efficiency(found, 50_000, 10) == {10: [0.1], 500: [0.2], 5000: [0.3], 50_000: [0.4]}
-
-
 # the benchmark's other side
 
 

@@ -185,14 +185,16 @@ def plot_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], tit
     save_figure(figure, path)
 
 
-def plot_label_efficiency(curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+def plot_label_efficiency(
+    curves: Mapping[str, Mapping[int, Sequence[float]]], path: Path, xlabel: str = "labels"
+) -> None:
     """Draw errors (1 - accuracy) over the number of labels, both logarithmic, a curve for each name, as PNG."""
     figure = new_figure(6.5, 4.5)
     axis = figure.add_subplot()
     for name, curve in curves.items():
         means, spreads = ([100 * f(values) for values in curve.values()] for f in (np.mean, np.std))
         axis.errorbar(list(curve), [100 - mean for mean in means], spreads, marker=".", capsize=3, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="labels", ylabel="test error, %")
+    axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="test error, %")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
     save_figure(figure, path)

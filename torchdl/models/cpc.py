@@ -207,6 +207,12 @@ class CPC(nn.Module):
         return Prediction(self.predict(codes[:, : context.shape[1]]), codes)
 
 
+def probe_head(code_size: int = 128, classes: int = 10) -> nn.Sequential:
+    """Build the original's probe of codes (B, D), giving logits (B, classes): one hidden layer of 128 units."""
+    hidden = [nn.Linear(code_size, 128), *normalized(nn.BatchNorm1d, 128)]
+    return keras_init_(nn.Sequential(*hidden, nn.Linear(128, classes)))
+
+
 def image_cpc(
     image_size: int = 64,
     channels: int = 3,

@@ -5,6 +5,8 @@ Shapes: V views of N examples, D numbers a code.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from torchdl.tasks import Supervised, accuracy, plateau
 from torchdl.training import process
 from torchdl.training.trainer import Trainer
 
-SHARES = (0.01, 0.1, 1.0)  # of the labels
+SHARES = (0.01, 0.1)  # of the labels
 DRAWS = 50  # of one label a class
 
 
@@ -59,20 +61,12 @@ def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "aut
     return Codes(torch.cat(codes).unflatten(0, (views, -1)), one_view)  # (V * N, D) -> (V, N, D)
 
 
-def mlp_head(code_size: int, classes: int) -> nn.Sequential:
-    """Build the original's probe: 128 hidden units with batch norm (Keras' settings) and LeakyReLU."""
-    hidden = [nn.Linear(code_size, 128), nn.BatchNorm1d(128, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3)]
-    return nn.Sequential(*hidden, nn.Linear(128, classes))
-
-
-def fit_mlp(train: Codes, valid: Codes, classes: int, epochs: int, seed: int, device: str) -> nn.Module:
-    """Train the original's probe on codes, through the trainer."""
-    process.seed_generators(process.find_device(device), seed)
-    head = mlp_head(train.codes.shape[2], classes)
+def fit_head(head: nn.Module, train: Codes, valid: Codes, epochs: int, seed: int, device: str) -> None:
+    """Train a network on codes as the original trains its probe, through the trainer; it is left on the CPU."""
     task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(valid, 1000))
-    return head.eval().cpu()
+    head.eval().cpu()
 
 
 def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray) -> float:
@@ -120,54 +114,80 @@ def accuracy_of(answer: Tensor, labels: Tensor) -> float:
     return float((answer == labels).float().mean())
 
 
-@torch.no_grad()
+class Report(NamedTuple):
+    """What probes have found on the test codes.
+
+    Attributes:
+        accuracy: By the probe's name, several values where it was drawn anew.
+        by_labels: By how many labels there were: for one a class the clusters named by them, else logistic regression.
+        answers: (N,) the network's.
+    """
+
+    accuracy: dict[str, list[float]]
+    by_labels: dict[int, list[float]]
+    answers: Tensor
+
+
 def probe(
-    train: Codes, valid: Codes, test: Codes, classes: int = 10, epochs: int = 15, seed: int = 0, device: str = "auto"
-) -> tuple[dict[str, list[float]], Tensor]:
+    head: nn.Module, train: Codes, valid: Codes, test: Codes, epochs: int = 15, seed: int = 0, device: str = "auto"
+) -> Report:
     """Probe codes in every way there is here.
 
     Args:
+        head: The network to train, codes (B, D) to logits (B, classes), such as :func:`torchdl.models.probe_head`.
         train: What the probes learn from.
         valid: What the network's learning rate follows.
         test: What is classified.
-        classes: How many labels there are.
         epochs: Of the network.
         seed: Of all that is drawn.
         device: Where the network is trained.
 
     Returns:
-        The test accuracies by probe, several where it was drawn anew, and the network's answers (N,):
+        The report, with the probes
 
-        - ``mlp``, the original's network; ``linear``, logistic regression; ``knn``, ten neighbours by cosine.
+        - ``mlp``, the network; ``linear``, logistic regression on all views; ``knn``, ten neighbours by cosine.
         - ``k-means``, the clusters found in the training codes, named by the best matching on the test images.
         - ``1 label a class, nearest`` and ``..., cluster``, see :func:`few_labels`.
-        - ``1%``, ``10%`` and ``100% of the labels``, logistic regression again.
+        - ``1% of the labels`` and ``10% of the labels``, logistic regression again.
     """
     from sklearn.cluster import KMeans
     from sklearn.neighbors import KNeighborsClassifier
 
-    with torch.enable_grad():
-        head = fit_mlp(train, valid, classes, epochs, seed, device)
-    answers = head(test.codes[0]).argmax(1)
+    fit_head(head, train, valid, epochs, seed, device)
+    with torch.no_grad():
+        logits = head(test.codes[0])
+    classes, answers = logits.shape[1], logits.argmax(1)
     found = {"mlp": [accuracy_of(answers, test.labels)]}
-    codes, labels = train.codes[0].numpy(), train.labels.numpy()
+    views, labels = train.codes.numpy(), train.labels.numpy()
     x, y = test.codes[0].numpy(), test.labels.numpy()
-    all_codes, all_labels = train.codes.flatten(0, 1).numpy(), np.tile(labels, len(train.codes))  # (V * N, D)
-    found["linear"] = [linear_score(all_codes, all_labels, x, y)]
-    neighbours = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(codes, labels)
+
+    def linear(chosen: np.ndarray) -> float:
+        of_all_views = views[:, chosen].reshape(-1, views.shape[2])  # (V, n, D) -> (V * n, D)
+        return linear_score(of_all_views, np.tile(labels[chosen], len(views)), x, y)
+
+    found["linear"] = [linear(np.arange(len(labels)))]
+    neighbours = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(views[0], labels)
     found["knn"] = [float(neighbours.score(x, y))]
-    clusters = KMeans(classes, n_init=10, random_state=seed).fit(codes)
+    clusters = KMeans(classes, n_init=10, random_state=seed).fit(views[0])
     found["k-means"] = [clustering_accuracy(torch.from_numpy(clusters.predict(x)).long(), test.labels, classes)]
     centres = torch.from_numpy(clusters.cluster_centers_).float()
     for method, values in few_labels(train.codes[0], train.labels, centres, test, seed).items():
         found[f"1 label a class, {method}"] = values
+    by_labels = {classes: found["1 label a class, cluster"], len(labels): found["linear"]}
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in range(classes)]
     for share in SHARES:
         draws = [
             np.concatenate([generator.permutation(m)[: max(1, round(share * len(m)))] for m in members])
-            for _ in range(1 if share == 1 else 5)
+            for _ in range(5)
         ]
-        name = f"{share:.0%} of the labels"
-        found[name] = [linear_score(codes[chosen], labels[chosen], x, y) for chosen in draws]
-    return found, answers
+        found[f"{share:.0%} of the labels"] = [linear(chosen) for chosen in draws]
+        by_labels.setdefault(len(draws[0]), found[f"{share:.0%} of the labels"])
+    return Report(found, dict(sorted(by_labels.items())), answers)
+
+
+def map_codes(codes: Tensor, seed: int = 0) -> np.ndarray:
+    """Lay codes (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
+    from sklearn.manifold import TSNE
+
+    return TSNE(2, init="pca", perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes.numpy())
