@@ -147,7 +147,7 @@ def test_the_original_with_the_same_weights_gives_the_same_codes_contexts_predic
         ours = [codes[:, :TERMS], codes[:, TERMS:], model.context(codes[:, :TERMS])[:, -1], predicted[:, 0]]
         paired, infonce = CPCTask(model, "paired"), CPCTask(model, "infonce")
         paired_loss, infonce_loss = (next(task.losses(batch)).loss.item() for task in (paired, infonce))
-        logits = paired.is_real(paired.encode(batch))
+        logits = paired.real_score(paired.encode(batch))
     for got, expected in zip(ours, (x_codes, y_codes, summary, predictions), strict=True):
         assert expected.std() > 0.05
         np.testing.assert_allclose(got.numpy(), expected, **TOLERANCE)
