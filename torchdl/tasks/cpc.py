@@ -151,8 +151,8 @@ class CPCTask(Task):
         predicted, codes = encoded.future
         if self.head == "paired":
             return paired_logits(predicted, codes)
-        loss = info_nce(*encoded.future, encoded.own, self.temperature)  # (K, N)
-        return math.log(len(encoded.codes)) - loss.mean(0)
+        loss = info_nce(predicted, codes, encoded.own, self.temperature)  # (K, N)
+        return math.log(len(codes)) - loss.mean(0)
 
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with the accuracy of telling real futures from false ones."""
@@ -164,9 +164,8 @@ class CPCTask(Task):
         with torch.no_grad():
             right = (self.real_score(encoded) > 0) == (encoded.label == 1)
         loss, weight = self.loss(encoded)
-        yield Update(
-            "model", (loss * weight).sum() / weight.sum().clamp(min=1), {"paired_accuracy": right.float().mean()}
-        )
+        mean = (loss * weight).sum() / weight.sum().clamp(min=1)
+        yield Update("model", mean, {"paired_accuracy": right.float().mean()})
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
