@@ -127,20 +127,20 @@ class CPCTask(Task):
         predicted, codes, label, _ = encoded
         _, terms, steps, _ = predicted.shape
         first = encoded.known - terms + 1  # the first position that a prediction aims at
-        aims = [first + term + step for term in range(terms) for step in range(steps)]  # S positions
+        term, step = (torch.arange(size, device=codes.device) for size in (terms, steps))
+        aims = (first + term[:, None] + step).flatten()  # (T, K) -> (S,), the position that each aims at
         predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
         if self.head == "paired":
-            at = [s for s, aim in enumerate(aims) if aim >= encoded.known]
-            loss = paired_bce(predicted[:, at], codes[:, [aims[s] for s in at]], label)[:, None]
+            at = [s for s in range(terms * steps) if first + s // steps + s % steps >= encoded.known]
+            loss = paired_bce(predicted[:, at], codes[:, aims[at]], label)[:, None]
             return loss, torch.ones_like(loss)
         if self.other_steps:
             candidates = codes[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D)
-            target = encoded.own * (codes.shape[1] - first) + encoded.own.new_tensor(aims)[:, None] - first  # (S, N)
+            target = encoded.own * (codes.shape[1] - first) + aims[:, None] - first  # (S, N)
         else:
             candidates, target = codes[:, aims], encoded.own  # (N, S, D)
         loss = info_nce(predicted, candidates, target, self.temperature).T  # (S, N) -> (N, S)
-        in_context = label.new_tensor([aim < encoded.known for aim in aims])  # (S,)
-        return loss, torch.maximum(label[:, None], in_context).to(loss.dtype)
+        return loss, ((label[:, None] == 1) | (aims < encoded.known)).to(loss.dtype)
 
     def real_score(self, encoded: Encoded) -> Tensor:
         """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
