@@ -101,9 +101,7 @@ def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
         model = torchdl.simple_gan()
         task = torchdl.GANTask(model.generator, model.discriminator)
         trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
-        start = time.perf_counter()
-        trainer.fit(task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=folder / "ours")
-        return time.perf_counter() - start
+        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=folder / "ours"))
 
     return run
 

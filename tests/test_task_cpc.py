@@ -28,7 +28,6 @@ from torchdl.data.sequences import Sequences
 from torchdl.models import SignalEncoder
 from torchdl.models.cpc import Prediction
 from torchdl.tasks import plateau
-from torchdl.training import process
 from torchdl.training.evaluation import evaluate
 
 B, T, K, D, CLASSES = 8, 4, 3, 5, 10
@@ -36,14 +35,7 @@ HEADS = ("infonce", "paired")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
-    monkeypatch.setattr(process, "frozen_heap", nullcontext)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def network(every_term: bool = False) -> CPC:

@@ -26,14 +26,7 @@ SGD = partial(torch.optim.SGD, lr=1.0)
 FROZEN_HEAP = process.frozen_heap
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
-    monkeypatch.setattr(process, "frozen_heap", nullcontext)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def blobs(n: int, seed: int = 0) -> ImageDataset:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchdl import random
 from torchdl.data.images import ImageDataset
-from torchdl.data.sources import LabelledImages, load_labelled
+from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
 from torchdl.errors import InputError, require
 
 SUBSETS = ("train", "valid", "test")
@@ -112,7 +112,7 @@ class Digits(ImageDataset):
         """
         digits = self.images.index_select(0, which).expand(-1, 3, -1, -1)  # (B, 1, S, S) -> (B, C, S, S)
         if not self.color:
-            return torch.add(self.low, digits, alpha=self.range).div_(255)
+            return self.scale(digits)
         windows = self.photographs.unfold(2, self.image_size, 1).unfold(3, self.image_size, 1)  # (P, C, Y, X, S, S)
         corners = random.integers(self.corners, self.seed, self.epoch, index, 3, stream)  # (B, 3)
         shift = random.uniform(self.seed, self.epoch, index, 3, stream + 1)  # (B, C)
@@ -185,11 +185,7 @@ def split(found: LabelledImages, subset: str) -> tuple[Tensor, Tensor]:
     if subset == "test":
         return images, labels
     if bool((labels.diff() >= 0).all()):
-        order = labels.argsort(stable=True)
-        counts = labels.bincount()
-        rank = torch.empty_like(labels)  # how many of its label stand before an image
-        rank[order] = torch.cat([torch.arange(int(count)) for count in counts])
-        dealt = rank.argsort(stable=True)
+        dealt = rank_in_class(labels).argsort(stable=True)
         images, labels = images[dealt], labels[dealt]
     border = len(images) * 5 // 6
     part = slice(0, border) if subset == "train" else slice(border, None)

@@ -82,6 +82,11 @@ class ImageDataset(Dataset):
                 digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 pixels of any shape into float32 in [``low``, ``high``]."""
+        # the add converts, too; dividing last keeps white at high
+        return torch.add(self.low, pixels, alpha=self.range).div_(255)
+
     def spread(self, n: int) -> Any:
         """Return the batch of ``n`` images at equal distances, so of all classes where the set is sorted by class."""
         return self.__getitems__(torch.linspace(0, len(self) - 1, n).long().tolist())
@@ -99,8 +104,7 @@ class ImageDataset(Dataset):
         """Give the batch (B, C, H, W) float32, with its labels (B,) where there are any."""
         if not isinstance(indices, Tensor):
             indices = torch.tensor(list(indices), dtype=torch.int64, device=self.images.device)
-        # index_select is several times as fast as indexing; the add converts, too; dividing last keeps white at high
-        images = torch.add(self.low, self.images.index_select(0, indices), alpha=self.range).div_(255)  # (B, C, H, W)
+        images = self.scale(self.images.index_select(0, indices))  # several times as fast as indexing
         return images if self.labels is None else (images, self.labels.index_select(0, indices))
 
 

