@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from torchdl.training import process
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
+    monkeypatch.setattr(process, "frozen_heap", nullcontext)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
