@@ -21,11 +21,13 @@ from typing import Any, Literal, NamedTuple
 import _clone  # noqa: F401
 import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
 import torchdl
 from torchdl.data.vision import import_torchvision
+from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.command import run_script
 
@@ -34,14 +36,14 @@ from torchdl.training.command import run_script
 class Config:
     """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
 
-    name: tyro.conf.Positional[Literal["gan", "cpc"]]
+    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet"]]
     """What to measure."""
     repeats: int = 5
     """Measurements of each side, alternating."""
     seconds: float = 10.0
     """About how long one measurement takes."""
     threads: int | None = None
-    """PyTorch's CPU threads on either side; 1 for gan (more do not help it), PyTorch's choice for cpc if not given."""
+    """PyTorch's CPU threads on either side; if not given 1 for gan (more do not help it), else PyTorch's choice."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -220,6 +222,59 @@ def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[i
     return run
 
 
+def noise_images() -> tuple[Tensor, Tensor]:
+    """Draw images of CIFAR-10's shape (10000, 3, 32, 32) and labels: what they show costs no time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 10, (10_000,), generator=generator)
+
+
+def usual_lenet(config: Config, folder: Path) -> Callable[[int], float]:
+    """Train as tutorials do: torchvision's CIFAR10, ToTensor, an image at a time, Adam."""
+    from torch.utils.data import DataLoader, Subset
+    from torch.utils.tensorboard import SummaryWriter
+    from torchvision import datasets, transforms
+
+    images, labels = noise_images()
+    dataset = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its constructor insists on the files
+    dataset.data, dataset.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()  # (N, H, W, C)
+    dataset.transform, dataset.target_transform = transforms.ToTensor(), None
+    stages = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    stages += [nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*stages, nn.Flatten(), nn.Linear(64 * 8 * 8, 512), nn.ReLU(), nn.Linear(512, 10))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    writer = SummaryWriter(str(folder / "usual"))
+
+    def run(examples: int) -> float:
+        loader = DataLoader(Subset(dataset, [i % len(dataset) for i in range(examples)]), batch_size=64, shuffle=True)
+        start = time.perf_counter()
+        for step, (x, y) in enumerate(loader):
+            output = model(x)
+            loss = criterion(output, y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 50 == 0:
+                writer.add_scalar("loss", loss.item(), step)
+                writer.add_scalar("accuracy", (output.argmax(1) == y).float().mean().item(), step)
+        return time.perf_counter() - start
+
+    return run
+
+
+def our_lenet(config: Config, folder: Path) -> Callable[[int], float]:
+    """Train through the trainer, with its TensorBoard, metrics and checkpoints as shipped."""
+    process.setup(config.threads or 0)
+    data = torchdl.ImageDataset(*noise_images())
+    task = torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy, {"accuracy": accuracy})
+
+    def run(examples: int) -> float:
+        trainer = torchdl.Trainer(max_steps=examples // 64, device="cpu")
+        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 64, shuffle=True), folder=folder / "ours"))
+
+    return run
+
+
 def timed(work: Callable[[], Any]) -> float:
     """Return the seconds that ``work`` takes."""
     start = time.perf_counter()
@@ -245,6 +300,7 @@ MEASUREMENTS = {
         "step": Measurement(usual_cpc_step, functools.partial(our_cpc, resident=True), 320),
         "data and step": Measurement(usual_cpc, our_cpc, 320),
     },
+    "lenet": {"lenet": Measurement(usual_lenet, our_lenet, 3200)},
 }
 
 
@@ -278,7 +334,7 @@ def measure(config: Config, measurement: Measurement, folder: Path) -> dict[str,
             except EOFError:
                 raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to learn how much fills the seconds
-                sizes[side] = max(measurement.least, int(rate * config.seconds) // 32 * 32)
+                sizes[side] = max(measurement.least, int(rate * config.seconds) // 64 * 64)
             else:
                 rates.setdefault(side, []).append(rate)
     for pipe in pipes.values():
@@ -291,7 +347,7 @@ def measure(config: Config, measurement: Measurement, folder: Path) -> dict[str,
 
 def main(config: Config) -> None:
     """Measure, print and save."""
-    if config.name == "gan":
+    if config.name in ("gan", "lenet"):
         import_torchvision()  # the usual side needs it: say at once where it does not work
     report: dict[str, Any] = {}
     for name, measurement in MEASUREMENTS[config.name].items():

@@ -167,7 +167,10 @@ def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path, ima
 
 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="unknown data set 'cifar': choose one of mnist, fashion_mnist, mnist_5k"):
+    with pytest.raises(
+        InputError,
+        match="unknown data set 'cifar': choose one of mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder",
+    ):
         load_labelled("cifar")
     for name in ("mnist", "mnist_5k"):
         with pytest.raises(InputError, match="unknown split 'valid': choose train or test"):

@@ -22,6 +22,8 @@ ALLOWED = {
     "artifacts": {"models"},
     "tasks": {"losses", "metrics"},
     "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts"},
+    "convolution": set(),
+    "recipes": {"training", "data", "models"},
 }
 EVERYTHING = set(ALLOWED)
 

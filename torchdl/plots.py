@@ -100,6 +100,14 @@ def save_png(picture: Tensor, path: Path, scale: int = 2) -> None:
         Image.fromarray(array).save(temporary, format="png")
 
 
+def load_png(path: Path) -> Tensor:
+    """Load a picture (3, H, W) uint8."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Make a figure that is drawn without a screen; ``width`` and ``height`` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -155,19 +163,44 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw counts (classes, classes), true labels as rows, as PNG; the colours are shares of a row."""
-    figure = new_figure(1.5 + 0.55 * len(classes), 1.2 + 0.5 * len(classes))
+def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, normalize: bool = False) -> None:
+    """Draw counts (classes, classes), true labels as rows, as PNG; the colours are shares of a row.
+
+    ``normalize`` writes those shares in per cent in place of the counts. Beyond 30 classes colours alone are drawn.
+    """
+    cell, small = (0.55, False) if len(classes) <= 30 else (0.12, True)
+    figure = new_figure(1.5 + cell * len(classes), 1.2 + 0.9 * cell * len(classes))
     axis = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
-        if matrix[row, column]:
+        if matrix[row, column] and not small:
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 45)
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set(xlabel="predicted", ylabel="true", title=f"{np.trace(matrix) / max(matrix.sum(), 1):.2%} right")
+            text = f"{100 * shares[row, column]:.1f}" if normalize else str(matrix[row, column])
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    rotation, size = (0, 10) if max(map(len, classes)) < 3 else (90 if small else 45, 5 if small else 10)
+    axis.set_xticks(range(len(classes)), classes, rotation=rotation, fontsize=size)
+    axis.set_yticks(range(len(classes)), classes, fontsize=size)
+    right = np.trace(matrix) / max(matrix.sum(), 1)
+    unit = ", in % of a row" if normalize else ""
+    axis.set(xlabel="predicted", ylabel="true", title=f"{right:.2%} right{unit}")
+    save_figure(figure, path)
+
+
+def plot_answers(
+    images: Tensor, labels: Sequence[str], answers: Sequence[str], path: Path, columns: int = 6, title: str = ""
+) -> None:
+    """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for, as PNG."""
+    rows = max(1, -(-len(images) // columns))
+    figure = new_figure(1.5 * columns, 1.9 * rows + 0.4)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in axes:
+        axis.set_axis_off()
+    pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
+    for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(f"{label}\nnot {answer}", fontsize=9)
+    figure.suptitle(title)
     save_figure(figure, path)
 
 
@@ -197,4 +230,50 @@ def plot_label_efficiency(
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="test error, %")
     axis.grid(alpha=0.3, which="both")
     axis.legend()
+    save_figure(figure, path)
+
+
+def plot_functions(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: Path, columns: int = 3
+) -> None:
+    """Draw functions with their derivatives, a panel each, as PNG: (x, values, derivatives) by name."""
+    rows = -(-len(curves) // columns)
+    figure = new_figure(3.2 * columns, 2.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=False):
+        axis.plot(x, values, label="f")
+        axis.plot(x, derivatives, "--", label="f'")
+        axis.set(title=name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    for axis in list(axes)[len(curves) :]:
+        axis.remove()
+    save_figure(figure, path)
+
+
+def plot_lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, x: str, y: str, log_x: bool = False
+) -> None:
+    """Draw curves (x, y) by name in one panel as PNG."""
+    figure = new_figure(6, 4)
+    axis = figure.add_subplot()
+    for name, points in curves.items():
+        axis.plot(*points, marker=".", label=name)
+    axis.set(xlabel=x, ylabel=y, xscale="log" if log_x else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)
+
+
+def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> None:
+    """Draw images (H, W), (1, H, W) or (3, H, W) under their names as PNG; grey ones from their least to greatest."""
+    rows = -(-len(pictures) // columns)
+    figure = new_figure(3.4 * columns, 2.6 * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
+        image = picture.squeeze(0).numpy() if len(picture) != 3 else picture.permute(1, 2, 0).clamp(0, 1).numpy()
+        axis.imshow(image, cmap="gray")  # (H, W), or (3, H, W) -> (H, W, 3)
+        axis.set_title(name, fontsize=9)
     save_figure(figure, path)

@@ -1,5 +1,6 @@
 """Data sets and where their batches come from."""
 
+from torchdl.data.augment import ShiftedImages
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.images import ImageDataset, load_images
 from torchdl.data.loader import BatchLoader, Span, whole_batch

@@ -6,13 +6,15 @@ import copy
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchdl.data.sources import load_labelled
+from torchdl.data.folder import DecodedLate, read_folder
+from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
 
 
@@ -22,7 +24,7 @@ class ImageDataset(Dataset):
     Shapes: N images, B in a batch, C channels, H x W pixels.
 
     Args:
-        images: (N, C, H, W) or (N, H, W) uint8.
+        images: (N, C, H, W) or (N, H, W) uint8; or files that are decoded late.
         labels: (N,) int64, or None for images alone.
         low: What the pixel value 0 becomes.
         high: What the pixel value 255 becomes.
@@ -36,7 +38,7 @@ class ImageDataset(Dataset):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | DecodedLate,
         labels: Tensor | None = None,
         low: float = 0.0,
         high: float = 1.0,
@@ -47,7 +49,11 @@ class ImageDataset(Dataset):
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
         require(labels is None or len(labels) == len(images), "there must be one label an image")
-        self.images = images if images.dim() == 4 else images.unsqueeze(1)  # (N, C, H, W)
+        known = labels is None or not classes or bool(((labels >= 0) & (labels < len(classes))).all())
+        require(known, f"the labels must be from 0 to {len(classes) - 1}, a number for each of the classes")
+        if isinstance(images, Tensor) and images.dim() == 3:
+            images = images.unsqueeze(1)  # (N, H, W) -> (N, C, H, W)
+        self.images = cast(Tensor, images)  # files decoded late have what is used of a tensor here
         self.labels, self.classes, self.origin, self.stand_in = labels, tuple(classes), origin, stand_in
         self.low, self.range = torch.tensor(255.0 * float(low), dtype=torch.float32), float(high - low)
 
@@ -77,10 +83,22 @@ class ImageDataset(Dataset):
     def fingerprint(self) -> str:
         """Return the SHA-256 of all images and labels, in hexadecimal: what a run's record names the data by."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        if isinstance(self.images, DecodedLate):
+            digest.update(self.images.digest.encode())  # to read them all would take too long
         for tensor in (self.images, self.labels):
-            if tensor is not None:
+            if isinstance(tensor, Tensor):
                 digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
+        """Return indices as a tensor (B,) where the images are."""
+        if isinstance(indices, Tensor):
+            return indices
+        return torch.tensor(list(indices), dtype=torch.int64, device=self.device)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Give the images (B, C, H, W) as they are held, uint8."""
+        return self.images.index_select(0, indices)  # several times as fast as indexing
 
     def scale(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels of any shape into float32 in [``low``, ``high``]."""
@@ -102,26 +120,49 @@ class ImageDataset(Dataset):
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Give the batch (B, C, H, W) float32, with its labels (B,) where there are any."""
-        if not isinstance(indices, Tensor):
-            indices = torch.tensor(list(indices), dtype=torch.int64, device=self.images.device)
-        images = self.scale(self.images.index_select(0, indices))  # several times as fast as indexing
+        indices = self.indices(indices)
+        images = self.scale(self.pixels(indices))
         return images if self.labels is None else (images, self.labels.index_select(0, indices))
 
 
 def load_images(
-    name: str,
+    name: str | os.PathLike[str],
     split: str = "train",
     root: str | os.PathLike[str] | None = None,
     low: float = 0.0,
     high: float = 1.0,
     fetch: bool = True,
+    image_size: int | None = None,
+    skip_corrupt: bool = False,
 ) -> ImageDataset:
-    """Load a data set of labelled images by name, as :func:`torchdl.data.sources.load_labelled` finds it.
+    """Load labelled images: a data set by name, or any folder that holds ``train/<class>/`` and ``test/<class>/``.
+
+    Args:
+        name: One of :func:`torchdl.data.sources.names`, or a folder, from here or within a data root.
+        split: ``train`` or ``test``.
+        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
+        low: What black becomes.
+        high: What white becomes.
+        fetch: Whether to download what is not on this machine.
+        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
+        skip_corrupt: Leave out a folder's files that cannot be read, and say which.
+
+    Raises:
+        InputError: Nothing of that name was found, or what was found cannot be used.
 
     Example:
         >>> digits = load_images("mnist_5k", low=-1, high=1)
         >>> len(digits), digits.image_shape
         (4500, (1, 28, 28))
     """
-    found = load_labelled(name, split, root, fetch)
-    return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.stand_in)
+    name = os.fspath(name)
+    folder = next((f for r in (Path(), *data_roots(root)) if (f := r / name).is_dir() and name), None)
+    if name in names() or folder is None:
+        require(image_size is None, "only a folder's images are resized: leave --image-size out")
+        found = load_labelled(name, split, root, fetch)
+        return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.stand_in)
+    files = read_folder(folder, split, image_size, skip_corrupt)
+    origin = f"{len(files.labels):,} images from {folder / split}"
+    if files.corrupt:
+        origin += f"; {len(files.corrupt):,} that cannot be read were left out: {', '.join(files.corrupt[:5])}"
+    return ImageDataset(files.images, files.labels, low, high, files.classes, origin)

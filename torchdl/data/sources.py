@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import tarfile
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data.idx import read_idx
+from torchdl.data.vision import import_torchvision
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
@@ -71,8 +73,34 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
+class CIFARSource:
+    """Where one of the CIFAR sets comes from: torchvision's class for it, its folder, its archive, whose SHA-256."""
+
+    reader: str
+    folder: str
+    url: str
+    sha256: str
+
+
+CIFAR = {
+    "cifar10": CIFARSource(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    ),
+    "cifar100": CIFARSource(
+        "CIFAR100",
+        "cifar-100-python",
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, H, W) uint8, labels (N,) int64, the classes' names, and what to tell the user of their origin.
+    """Images (N, H, W) or (N, C, H, W) uint8, labels (N,) int64, the classes' names, what to tell of their origin.
 
     ``stand_in`` says that these are not the images asked for but fewer ones in their place.
     """
@@ -101,7 +129,9 @@ def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def download(urls: Sequence[str], path: Path, sha256: str) -> None:
-    """Download the first of ``urls`` that gives the bytes with this SHA-256 (after unpacking ``*.gz``) to ``path``.
+    """Download the first of ``urls`` that gives the bytes with this SHA-256 to ``path``.
+
+    What comes as ``*.gz`` is unpacked first, unless ``path`` is to be so, too.
 
     The file appears under its name whole and verified, or not at all.
 
@@ -113,7 +143,7 @@ def download(urls: Sequence[str], path: Path, sha256: str) -> None:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 data = response.read()
-            if url.endswith(".gz"):
+            if url.endswith(".gz") and path.suffix != ".gz":
                 data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError) as error:
             failures.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
@@ -180,7 +210,38 @@ def embedded_digits(split: str = "train") -> LabelledImages:
 
 def names() -> Iterator[str]:
     """Yield the names of the data sets of labelled images."""
-    yield from (*SOURCES, "mnist_5k")
+    yield from (*SOURCES, *CIFAR, "mnist_5k")
+
+
+def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> LabelledImages:
+    """Load one of the CIFAR sets by torchvision, which checks every file's MD5 before it reads it."""
+    source, roots = CIFAR[name], data_roots(root)
+    archive = source.url.rpartition("/")[2]
+    place = next((r for r in roots if (r / source.folder).is_dir()), None)
+    if place is None:
+        place = next((r for r in roots if (r / archive).is_file()), None)
+        if place is None:
+            looked, failure = ", ".join(map(str, roots)), "downloading was turned off"
+            place = roots[0]
+            try:
+                if fetch:
+                    download([source.url], place / archive, source.sha256)
+            except InputError as error:
+                failure = str(error)
+            require(
+                (place / archive).is_file(),
+                f"{name} was not found in {looked}, and {failure}: put {archive}, or what it holds, into {place}",
+            )
+    import_torchvision()
+    from torchvision import datasets
+
+    try:
+        found = getattr(datasets, source.reader)(str(place), split == "train", download=(place / archive).is_file())
+    except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:
+        raise InputError(f"{name} in {place} is damaged ({error}): remove {source.folder} and {archive}") from error
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) -> (N, C, H, W)
+    origin = f"{len(images):,} images from {place / source.folder}"
+    return LabelledImages(images, torch.tensor(found.targets), tuple(found.classes), origin)
 
 
 def load_labelled(
@@ -189,7 +250,8 @@ def load_labelled(
     """Load a data set of labelled images by name.
 
     Args:
-        name: ``mnist``, ``fashion_mnist``, or ``mnist_5k`` for the digits that need no download.
+        name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or ``mnist_5k`` for the digits that need no
+            download.
         split: ``train`` or ``test``.
         root: The data folder; see the module's description for where else is looked.
         fetch: Whether to download what is not on this machine.
@@ -197,11 +259,17 @@ def load_labelled(
     Raises:
         InputError: The name or split is unknown, a file is damaged, or nothing was found and nothing downloaded.
     """
-    require(name in names(), f"unknown data set {name!r}: choose one of {', '.join(names())}")
+    require(
+        name in names(),
+        f"unknown data set {name!r}: choose one of {', '.join(names())}, or a folder with train/<class>/ and "
+        "test/<class>/",
+    )
     require(split in FILES, f"unknown split {split!r}: choose train or test")
     roots = data_roots(root)
     if name == "mnist_5k":
         return embedded_digits(split)
+    if name in CIFAR:
+        return load_cifar(name, split, root, fetch)
     source = SOURCES[name]
     failure = "downloading was turned off"
     paths = find(source, split, root)

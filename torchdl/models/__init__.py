@@ -1,6 +1,11 @@
 """Models: tensors in, tensors out. Each keeps its constructor's arguments as attributes of the same names."""
 
+from torchdl.models.activations import ACTIVATIONS, BionodalRootUnit
+from torchdl.models.autoencoder import Autoencoder
+from torchdl.models.cnn import StridedCNN, VGGLike
 from torchdl.models.cpc import CPC, ContextNetwork, ImageEncoder, Predictors, SignalEncoder, image_cpc, probe_head
 from torchdl.models.frozen import FrozenFeatures
 from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_gan
 from torchdl.models.init import keras_init_
+from torchdl.models.lenet import LenetLike
+from torchdl.models.mlp import MLP

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from torchdl.tasks.schedules import Schedule
 
 
 @dataclass
@@ -28,31 +29,6 @@ class Update:
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     backward: Callable[[float], None] | None = None
-
-
-@dataclass
-class Schedule:
-    """A learning-rate scheduler and when it steps.
-
-    Args:
-        scheduler: Any of ``torch.optim.lr_scheduler``.
-        every: ``step`` (of the optimizer) or ``epoch``.
-        monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows, an epoch at a time.
-    """
-
-    scheduler: LRScheduler | ReduceLROnPlateau
-    every: str = "epoch"
-    monitor: str | None = None
-
-
-def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
-    """Reduce the learning rate where a loss stays, in Keras' convention and with the CPC original's settings.
-
-    A third of it after two epochs in which the loss is not lower by 1e-4, and 1e-4 at least.
-    """
-    # PyTorch waits for more than `patience` bad epochs, Keras for as many
-    settings = {"factor": 1 / 3, "patience": 1, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
-    return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
 
 
 class Clock(NamedTuple):

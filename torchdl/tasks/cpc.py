@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 from torchdl.collective import gather
 from torchdl.errors import require
 from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
-from torchdl.tasks.base import Schedule, Task, Update, plateau
+from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_adam, make_adam
+from torchdl.tasks.schedules import Schedule, plateau
 
 HEADS = ("infonce", "paired")
 

@@ -135,3 +135,12 @@ def make_adam(
     parameters = [p for p in parameters if p.requires_grad]
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
     return Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=fused)
+
+
+def make_adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Build AdamW (Loshchilov and Hutter 2019), which decays kernels but neither biases nor what normalises."""
+    check_adam(lr, 0.9, 0.999, weight_decay)
+    parameters = [p for p in parameters if p.requires_grad]
+    kernels, others = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
+    groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)

@@ -8,8 +8,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchdl.tasks.base import Schedule, Task, Update
+from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_adam
+from torchdl.tasks.schedules import Schedule
 
 Loss = Callable[..., Tensor]
 
@@ -36,7 +37,7 @@ class Supervised(Task):
         loss: Loss,
         metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-        schedule: Callable[[Optimizer, int], Schedule] | None = None,
+        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
@@ -48,7 +49,8 @@ class Supervised(Task):
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Build the one schedule, if there is one."""
-        return {} if self.schedule is None else {"model": self.schedule(optimizers["model"], steps)}
+        schedule = None if self.schedule is None else self.schedule(optimizers["model"], steps)
+        return {} if schedule is None else {"model": schedule}
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with its metrics' means."""

@@ -135,7 +135,7 @@ class Run:
 
     Args:
         experiment: The experiment's name.
-        config: The script's whole configuration, a dataclass, to be written down.
+        config: The script's whole configuration, a dataclass or dictionary, to be written down.
         options: The common part of it.
         trainer: The trainer part of it.
         data: The training data, to be named in the record.
@@ -165,7 +165,7 @@ class Run:
                 not taken, f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}"
             )
         self.record: dict[str, Any] = {
-            "config": dataclasses.asdict(config),
+            "config": config if isinstance(config, dict) else dataclasses.asdict(config),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "data": {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": fingerprint},
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from torchdl.files import replacing
-from torchdl.plots import image_grid, panels, save_png, side_by_side
+from torchdl.plots import image_grid, load_png, panels, save_png, side_by_side
 
 
 class Logger:
@@ -77,6 +77,12 @@ class Logger:
         if self.writer is not None and self.folder is not None:
             self.writer.add_image(name, picture, 0)
             save_png(picture, self.folder / "plots" / f"{name}.png", scale=1)
+
+    def show(self, *paths: Path) -> None:
+        """Show pictures that are PNG files already, each by its name."""
+        if self.writer is not None:
+            for path in paths:
+                self.writer.add_image(path.stem, load_png(path), 0)
 
     def embedding(self, codes: Tensor, labels: Sequence[str], images: Tensor) -> None:
         """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, S, S) in [0, 1]."""

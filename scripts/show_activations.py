@@ -1,0 +1,101 @@
+"""Draw the activation functions with their derivatives, and measure how many ReLU units die (lectures 20 and 21)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import _clone  # noqa: F401
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from torchdl import MLP, BatchLoader, Supervised, Trainer, load_images
+from torchdl.errors import require
+from torchdl.files import replacing
+from torchdl.metrics import silent_units
+from torchdl.models import ACTIVATIONS
+from torchdl.plots import plot_functions, plot_lines
+from torchdl.tasks import accuracy, make_adam
+from torchdl.training import process
+from torchdl.training.command import run_script
+
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # Adam's learning rates
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw the activation functions with their derivatives, and train networks whose ReLU units die of large steps."""
+
+    out: Path = Path("runs/activations")
+    """The folder of the pictures and of the measured shares."""
+    steps: int = 300
+    """Training steps of each network of the demonstration; 0 for drawing alone."""
+    dataset: str = "mnist_5k"
+    """The images of the demonstration."""
+    data_root: Path | None = None
+    """The folder of the data sets."""
+    seed: int = 0
+    """What the initial weights and the order of the images derive from."""
+    threads: int = 1
+    """CPU threads; 0 for PyTorch's choice."""
+
+
+def curves() -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """Compute every activation and its derivative on [-4, 4]."""
+    found = {}
+    for name, build in ACTIVATIONS.items():
+        x = torch.linspace(-4, 4, 401, requires_grad=True)
+        y = build()(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        found[name] = (x.tolist(), y.tolist(), slope.tolist())
+    return found
+
+
+def demonstrate(config: Config) -> dict[str, dict[str, list[float]]]:
+    """Train networks of two hidden layers with ReLU and LeakyReLU at several learning rates.
+
+    Returns:
+        By activation, the ``silent`` share of units that no training image excites, and the test ``accuracy``.
+    """
+    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
+    found: dict[str, dict[str, list[float]]] = {}
+    for activation, kind in (("relu", nn.ReLU), ("leaky_relu", nn.LeakyReLU)):
+        found[activation] = {"silent": [], "accuracy": []}
+        for rate in RATES:
+            torch.manual_seed(config.seed)
+            width = train[0][0].numel()
+            model = MLP(width, len(train.classes), hidden=(128, 128), dropout=0.0, activation=activation)
+            task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, partial(make_adam, lr=rate))
+            loader = BatchLoader(train, 64, shuffle=True, seed=config.seed)
+            trainer = Trainer(max_steps=config.steps, evaluate_every=10**6, seed=config.seed, device="cpu")
+            history = trainer.fit(task, loader, BatchLoader(test, 500))
+            found[activation]["silent"].append(silent_units(model.eval(), train[: 10**6][0], (kind,)))
+            found[activation]["accuracy"].append(history[-1]["val/accuracy"])
+    return found
+
+
+def main(config: Config) -> None:
+    """Draw, train, measure."""
+    require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
+    process.setup(config.threads)
+    plot_functions(curves(), config.out / "activations.png")
+    print(f"functions and derivatives: {config.out / 'activations.png'}")
+    if not config.steps:
+        return
+    found = demonstrate(config)
+    print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
+    for name, measured in found.items():
+        for key, values in measured.items():
+            print(f"{name:14}" + "".join(f"{value:12.1%}" for value in values) + f"   {key}")
+    silent = {name: (RATES, [100 * share for share in measured["silent"]]) for name, measured in found.items()}
+    plot_lines(silent, config.out / "dying.png", "learning rate", "units silent for every image, %", log_x=True)
+    with replacing(config.out / "dying.json") as path:
+        path.write_text(json.dumps({"learning rates": RATES, **found}, indent=2) + "\n", encoding="utf-8")
+    print(f"the shares as a picture: {config.out / 'dying.png'}")
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

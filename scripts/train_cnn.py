@@ -1,0 +1,69 @@
+"""Train one of the course's networks on labelled images: get the data, build the model, train, see what goes wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import _clone  # noqa: F401
+from torch import nn
+
+from torchdl import MLP, StridedCNN, Trainer, VGGLike
+from torchdl.errors import require
+from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+from torchdl.training.command import Run, RunOptions, run_script
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a network of the course: mlp, cnn and cnn_wide as given there, vgg with what trains it best here."""
+
+    model: Literal["mlp", "cnn", "cnn_wide", "vgg"] = "cnn"
+    """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 36's with batch norm."""
+    width: int | None = None
+    """Filters of vgg's first block; 32 if not given, as in the course."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    learning: Learning = field(default_factory=Learning)
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=15))
+
+
+class Network(NamedTuple):
+    """How to build a network from (shape, classes), and how it learns where nothing else is asked for."""
+
+    build: Callable[..., nn.Module]
+    learning: Learning
+
+
+GIVEN = Learning(batch_size=32)  # what Keras does when it is told nothing
+NETWORKS = {
+    "mlp": Network(lambda shape, classes: MLP(math.prod(shape), classes), GIVEN),
+    "cnn": Network(StridedCNN, GIVEN),
+    "cnn_wide": Network(lambda shape, classes: StridedCNN(shape, classes, 1024, (0.5, 0.2)), GIVEN),
+    "vgg": Network(
+        VGGLike,
+        Learning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, flip=0.5),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    """Run the three steps."""
+    network = NETWORKS[config.model]
+    config = replace(config, learning=config.learning.over(network.learning))
+    require(config.width is None or config.model == "vgg", "--width is of --model vgg alone: leave it out")
+    # 1. Get the data.
+    train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
+    run = Run("cnn", config, config.run, config.trainer, train)
+    # 2. Build the model.
+    width = {} if config.width is None else {"width": config.width}
+    model = network.build(train.image_shape, len(train.classes), **width)
+    # 3. Train it, and see what it gets wrong.
+    fit_classifier(run, model, train, test, config.images, config.learning)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

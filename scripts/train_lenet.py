@@ -1,0 +1,43 @@
+"""Train a LeNet-like classifier on labelled images: get the data, build the model, train, see what it gets wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import _clone  # noqa: F401
+
+from torchdl import LenetLike, Trainer
+from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+from torchdl.training.command import Run, RunOptions, run_script
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a LeNet-like classifier: convolutions that halve the sides, a hidden layer, classes."""
+
+    width: int = 32
+    """Filters of the first convolution; each next one has twice as many."""
+    depth: int = 2
+    """Convolutions."""
+    hidden: int = 512
+    """Units of the hidden layer."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    learning: Learning = field(default_factory=Learning)
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
+
+
+def main(config: Config) -> None:
+    """Run the three steps."""
+    # 1. Get the data.
+    train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
+    run = Run("lenet", config, config.run, config.trainer, train)
+    # 2. Build the model.
+    model = LenetLike(train.image_shape, len(train.classes), config.width, config.depth, config.hidden)
+    # 3. Train it, and see what it gets wrong.
+    fit_classifier(run, model, train, test, config.images, config.learning)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

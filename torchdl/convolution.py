@@ -1,0 +1,126 @@
+"""Convolution spelt out (lectures 26 to 29): as loops, as sums over windows, as a matrix product, and in colour.
+
+What networks call convolution is cross-correlation: the kernel is laid on the image as it is. True convolution turns
+it by half a turn first. Both come in three modes, for N pixels a side and a kernel of K:
+
+    valid   N - K + 1   wherever the kernel lies within the image
+    same    N           the image padded with zeros, so that its size is kept
+    full    N + K - 1   wherever kernel and image overlap at all
+
+Everything here is to be read, and equal to what ``torch.nn.functional`` and ``scipy.signal`` compute quickly.
+
+Shapes: H x W pixels, h x w a kernel, C channels, O outputs, H' x W' pixels of the result.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdl.errors import require
+
+MODES = ("valid", "same", "full")
+
+
+def output_size(size: int, kernel: int, mode: str = "valid") -> int:
+    """Return how many pixels a side of ``size`` has after a kernel of so many: N - K + 1, N or N + K - 1."""
+    require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+    require(min(size, kernel) >= 1, f"an image and a kernel have sides of 1 pixel or more, not {size} and {kernel}")
+    require(mode != "valid" or kernel <= size, f"a kernel of {kernel} does not lie within {size} pixels: try mode same")
+    return {"valid": size - kernel + 1, "same": size, "full": size + kernel - 1}[mode]
+
+
+def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int, int]:
+    """Return how many zeros a mode puts before and behind a side.
+
+    K - 1 is odd for an even kernel. The one zero too many then stands behind the image, as PyTorch has it, for
+    cross-correlation, and before it, as SciPy has it, for true convolution, whose kernel is ``turned``.
+    """
+    if mode == "valid":
+        return 0, 0
+    if mode == "full":
+        return kernel - 1, kernel - 1
+    less, more = (kernel - 1) // 2, kernel // 2
+    return (more, less) if turned else (less, more)
+
+
+def padded(image: Tensor, kernel: Tensor, mode: str, turned: bool = False) -> Tensor:
+    """Put the zeros of a mode around an image (..., H, W)."""
+    (height, width), (h, w) = image.shape[-2:], kernel.shape[-2:]
+    output_size(height, h, mode), output_size(width, w, mode)  # says what is wrong with the sizes
+    return F.pad(image, (*padding(w, mode, turned), *padding(h, mode, turned)))
+
+
+def correlate_by_loops(image: Tensor, kernel: Tensor) -> Tensor:
+    """Cross-correlate an image (H, W) and a kernel (h, w) in mode valid, as lecture 26 writes it down."""
+    (height, width), (h, w) = image.shape, kernel.shape
+    result = image.new_zeros(output_size(height, h), output_size(width, w))  # (H', W')
+    for i in range(result.shape[0]):
+        for j in range(result.shape[1]):
+            for ii in range(h):
+                for jj in range(w):
+                    result[i, j] += image[i + ii, j + jj] * kernel[ii, jj]
+    return result
+
+
+def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
+    """Cross-correlate an image (H, W) and a kernel (h, w): a scalar product at every place of the kernel.
+
+    Such a product is large where the image looks like the kernel, so the result (H', W') says where the pattern is
+    (lecture 27).
+    """
+    windows = padded(image, kernel, mode).unfold(0, kernel.shape[0], 1).unfold(1, kernel.shape[1], 1)  # (H', W', h, w)
+    return torch.einsum("ijhw,hw->ij", windows, kernel)
+
+
+def convolve(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
+    """Convolve an image (H, W) with a kernel (h, w) truly, as ``scipy.signal.convolve2d``: (H', W')."""
+    return correlate(padded(image, kernel, mode, turned=True), kernel.flip(0, 1))
+
+
+def as_matrix(kernel: Tensor, height: int, width: int, mode: str = "valid") -> Tensor:
+    """Write a cross-correlation down as a matrix (H' * W', H * W), for an image laid out as a vector (lecture 28).
+
+    The same h * w weights stand in every row, each time in other columns; all else is zero. That is why a convolution
+    is a dense layer with few weights of its own, and why nobody stores the matrix.
+    """
+    h, w = kernel.shape
+    rows, columns = output_size(height, h, mode), output_size(width, w, mode)
+    (top, _), (left, _) = padding(h, mode), padding(w, mode)
+    matrix = kernel.new_zeros(rows, columns, height, width)
+    for i in range(rows):
+        for j in range(columns):
+            for ii in range(h):
+                for jj in range(w):
+                    y, x = i + ii - top, j + jj - left
+                    if 0 <= y < height and 0 <= x < width:
+                        matrix[i, j, y, x] = kernel[ii, jj]
+    return matrix.flatten(2).flatten(0, 1)  # (H', W', H, W) -> (H' * W', H * W)
+
+
+def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, mode: str = "valid") -> Tensor:
+    """Cross-correlate an image (C, H, W) with kernels (O, C, h, w), as a convolutional layer does (lecture 29).
+
+    A kernel is as deep as the image, and the products are summed over the channels, too, so each kernel makes one
+    map: (O, H', W'). The bias (O,) is one number a map.
+    """
+    require(
+        image.dim() == 3 and kernels.dim() == 4 and image.shape[0] == kernels.shape[1],
+        f"an image (C, H, W) and kernels (O, C, h, w) are wanted, not {tuple(image.shape)} and {tuple(kernels.shape)}",
+    )
+    h, w = kernels.shape[2:]
+    windows = padded(image, kernels, mode).unfold(1, h, 1).unfold(2, w, 1)  # (C, H', W', h, w)
+    result = torch.einsum("cijhw,ochw->oij", windows, kernels)
+    return result if bias is None else result + bias[:, None, None]
+
+
+def gaussian(size: int = 7, sigma: float = 2.0) -> Tensor:
+    """Give a kernel (size, size) that blurs: a bell curve of width ``sigma`` pixels, of sum 1."""
+    x = torch.arange(size) - (size - 1) / 2
+    bell = torch.exp(-0.5 * (x / sigma) ** 2)
+    return torch.outer(bell, bell) / bell.sum() ** 2
+
+
+SOBEL_X = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # finds upright edges
+SOBEL_Y = SOBEL_X.T  # and lying ones

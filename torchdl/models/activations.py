@@ -1,0 +1,47 @@
+"""Activation functions by name: the course's (lecture 20) and those that its readers will meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from torchdl.errors import require
+
+
+class BionodalRootUnit(nn.Module):
+    """The activation that is fitted to how fast neurons fire (Bhumbra 2018, arXiv 1804.11237).
+
+    ``(r^2 z + 1)^(1/r) - 1/r`` for z >= 0 and ``exp(r z) - 1/r`` below: continuous with its derivative, which is r at
+    0, and above -1/r. With r = 1 it is ELU; with r = 2 it grows like a square root.
+
+    Args:
+        r: At least 1.
+    """
+
+    def __init__(self, r: float = 2.0) -> None:
+        super().__init__()
+        require(r >= 1, f"BionodalRootUnit: r must be 1 or more, not {r}")
+        self.r = r
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give f(z), of the shape of ``z``."""
+        r, positive = self.r, z >= 0
+        # neither branch sees what is the other's: its gradient there, NaN or infinite, would spoil the sum
+        root = (r * r * torch.where(positive, z, 0) + 1).pow(1 / r)
+        return torch.where(positive, root, torch.exp(r * torch.where(positive, 0, z))) - 1 / r
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "bru": BionodalRootUnit,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}

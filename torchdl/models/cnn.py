@@ -1,0 +1,106 @@
+"""The course's convolutional networks for small images (lectures 32, 33 and 36).
+
+Shapes: B images, C channels, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.models.init import keras_init_
+from torchdl.models.lenet import check_classifier, classifier, prepared
+
+
+class StridedCNN(nn.Module):
+    """Classify images by three 3x3 convolutions of stride 2 (32, 64 and 128 filters), a hidden layer, a linear one.
+
+    The defaults are lecture 32's for Fashion-MNIST, 28x28 grey, with 360,458 parameters; ``hidden=1024,
+    dropout=(0.5, 0.2)`` is lecture 33's for CIFAR-10, with 1,284,170.
+
+    Args:
+        in_shape: (C, H, W), 15 pixels a side at least.
+        num_classes: K.
+        hidden: Units of the hidden layer.
+        dropout: The probabilities of dropping a unit before and after the hidden layer.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int] = (1, 28, 28),
+        num_classes: int = 10,
+        hidden: int = 512,
+        dropout: Sequence[float] = (0.2, 0.2),
+    ) -> None:
+        super().__init__()
+        channels, *sides = check_classifier(self, in_shape, num_classes)
+        require(hidden >= 1, "StridedCNN: hidden must be positive")
+        check_dropout(self, dropout)
+        self.in_shape, self.num_classes, self.hidden = tuple(in_shape), num_classes, hidden
+        self.dropout = tuple(dropout)
+        require(min(sides) >= 15, f"StridedCNN: 15 pixels a side are the least, not {sides[0]}x{sides[1]}")
+        layers: list[nn.Module] = []
+        for filters in (32, 64, 128):
+            layers += [nn.Conv2d(channels, filters, 3, stride=2), nn.ReLU(inplace=True)]
+            channels, sides = filters, [(side - 3) // 2 + 1 for side in sides]
+        self.features = keras_init_(nn.Sequential(*layers))
+        self.classifier = keras_init_(classifier(channels * sides[0] * sides[1], hidden, num_classes, *dropout))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (B, K) of images (B, C, H, W)."""
+        return self.classifier(self.features(prepared(images, self.in_shape)))
+
+
+class VGGLike(nn.Module):
+    """Classify images by three blocks in the manner of VGG (Simonyan and Zisserman 2015), as lecture 36 means it.
+
+    A block is twice a 3x3 convolution that keeps the sides, ReLU and batch norm (with Keras' epsilon, 1e-3, but
+    PyTorch's momentum: Keras' 0.99 follows a high learning rate too slowly to evaluate by), then max-pooling that
+    halves the sides. The lecture's listing feeds every convolution from the input, so that
+    all but the last would be lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
+
+    Args:
+        in_shape: (C, H, W), 8 pixels a side at least.
+        num_classes: K.
+        width: Filters of the first block; the second has twice, the third four times as many.
+        hidden: Units of the hidden layer.
+        dropout: The probability of dropping a unit before and after the hidden layer.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int] = (3, 32, 32),
+        num_classes: int = 10,
+        width: int = 32,
+        hidden: int = 1024,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        channels, height, width_in = check_classifier(self, in_shape, num_classes)
+        require(min(width, hidden) >= 1, "VGGLike: width and hidden must be positive")
+        check_dropout(self, [dropout])
+        require(min(height, width_in) >= 8, f"VGGLike: 8 pixels a side are the least, not {height}x{width_in}")
+        self.in_shape, self.num_classes = tuple(in_shape), num_classes
+        self.width, self.hidden, self.dropout = width, hidden, dropout
+        layers: list[nn.Module] = []
+        for filters in (width, 2 * width, 4 * width):
+            for _ in range(2):
+                layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU(inplace=True)]
+                layers += [nn.BatchNorm2d(filters, eps=1e-3)]
+                channels = filters
+            layers += [nn.MaxPool2d(2)]
+        self.features = keras_init_(nn.Sequential(*layers))
+        flat = channels * (height // 8) * (width_in // 8)
+        self.classifier = keras_init_(classifier(flat, hidden, num_classes, dropout, dropout))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (B, K) of images (B, C, H, W)."""
+        return self.classifier(self.features(prepared(images, self.in_shape)))
+
+
+def check_dropout(model: nn.Module, probabilities: Sequence[float]) -> None:
+    """Raise :class:`InputError` unless every probability is in [0, 1)."""
+    name = type(model).__name__
+    require(all(0 <= p < 1 for p in probabilities), f"{name}: dropout must be in [0, 1), not {list(probabilities)}")

@@ -1,0 +1,139 @@
+"""The Keras sources' functions that build a network for a data set, and fit it, in one call.
+
+The scripts ``train_lenet.py`` and ``train_autoencoder.py`` do the same with every option.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torchdl.data import load_images
+from torchdl.models import Autoencoder, LenetLike
+from torchdl.training.trainer import Trainer
+
+CIFAR10_SHAPE = (3, 32, 32)
+SHAPES = {
+    "mnist": ((1, 28, 28), 10),
+    "mnist_5k": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "cifar10": (CIFAR10_SHAPE, 10),
+    "cifar100": (CIFAR10_SHAPE, 100),
+}
+History = list[dict[str, float]]
+
+
+def make_lenet_model(dataset: str, **init: Any) -> LenetLike:
+    """Build a :class:`LenetLike` for a data set.
+
+    Args:
+        dataset: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is read.
+        init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
+
+    Example:
+        >>> make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    if dataset in SHAPES:
+        return LenetLike(*SHAPES[dataset], **init)
+    images = load_images(dataset, "test")
+    return LenetLike(images.image_shape, len(images.classes), **init)
+
+
+def fit_model_on(
+    dataset: str,
+    epochs: int = 10,
+    batch_size: int = 64,
+    folder: str | os.PathLike[str] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **init: Any,
+) -> tuple[LenetLike, History]:
+    """Build a :class:`LenetLike` for a data set, fit it, and leave in ``folder`` what it was and how it went.
+
+    That is ``architecture.json``, ``weights.safetensors``, ``metrics.csv`` (loss and accuracy in training and
+    validation, by epoch) and ``plots/history.png``, beside TensorBoard's events and pictures of what it gets wrong.
+
+    Args:
+        dataset: As :func:`make_lenet_model`.
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        folder: Where to leave it, a folder that is not there or empty; ``runs/lenet/<date and time>`` by default.
+        data_root: The folder of the data sets.
+        seed: What every random draw derives from.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
+
+    Returns:
+        The model, in evaluation mode, and a row of metrics an epoch.
+    """
+    from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+
+    images, learning = ImageOptions(dataset), Learning(batch_size)
+    root = None if data_root is None else Path(data_root)
+    train, test = (images.load(split, root) for split in ("train", "test"))
+    config = {"dataset": dataset, "epochs": epochs, "batch_size": batch_size, "seed": seed, **init}
+    run = open_run("lenet", config, folder, Trainer(epochs=epochs, seed=seed, device=device), train)
+    model = LenetLike(train.image_shape, len(train.classes), **init)
+    return model, fit_classifier(run, model, train, test, images, learning)
+
+
+def make_autoencoder_model() -> Autoencoder:
+    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 128 and back."""
+    return Autoencoder(CIFAR10_SHAPE)
+
+
+def fit_model_cifar10(
+    n_epochs: int = 10,
+    batch_size: int = 64,
+    visualization_size: int = 8,
+    verbose: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+    dataset: str = "cifar10",
+    data_root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[Autoencoder, History]:
+    """Build an :class:`Autoencoder`, fit it to CIFAR-10, and leave in ``folder`` what it was and how it went.
+
+    That is ``architecture.json``, ``weights.safetensors``, ``metrics.csv`` and ``plots/history.png`` (the loss and the
+    validation loss), and ``plots/reconstructions.png`` among other pictures.
+
+    Args:
+        n_epochs: Passes over the training images.
+        batch_size: Images a step.
+        visualization_size: Square root of the number of test images that are shown beside their reconstructions.
+        verbose: Print the tensors' shapes through the network.
+        folder: Where to leave it; ``runs/autoencoder/<date and time>`` by default.
+        dataset: Other images of 3x32x32, by name or folder.
+        data_root: The folder of the data sets.
+        seed: What every random draw derives from.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns:
+        The model, in evaluation mode, and a row of metrics an epoch.
+    """
+    from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
+    from torchdl.training.classification import ImageOptions
+
+    images, coding = ImageOptions(dataset), Coding(batch_size, visualization_size=visualization_size)
+    root = None if data_root is None else Path(data_root)
+    train, test = (images.load(split, root) for split in ("train", "test"))
+    config = {"dataset": dataset, "epochs": n_epochs, "batch_size": batch_size, "seed": seed}
+    run = open_run("autoencoder", config, folder, Trainer(epochs=n_epochs, seed=seed, device=device), train)
+    model = make_autoencoder_model()
+    if verbose:
+        print_shapes(model, batch_size)
+    return model, fit_autoencoder(run, model, train, test, images, coding)
+
+
+def open_run(experiment: str, config: dict[str, Any], folder: str | os.PathLike[str] | None, *rest: Any) -> Any:
+    """Open a run in ``folder``, whatever its name, or in the usual one."""
+    from torchdl.training.command import Run, RunOptions
+
+    if folder is None:
+        return Run(experiment, config, RunOptions(), *rest)
+    path = Path(folder)
+    return Run("", config, RunOptions(out=path.parent, name=path.name), *rest)

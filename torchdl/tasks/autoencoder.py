@@ -1,0 +1,85 @@
+"""Train an autoencoder to give back what it is given, or what was there before noise was added."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from torchdl import random
+from torchdl.errors import require
+from torchdl.tasks.base import Task, Update
+from torchdl.tasks.optimizers import make_adam
+from torchdl.tasks.schedules import Schedule
+
+TRAINING, HELD_OUT, PREVIEW = range(3)  # streams: draws that must not be the same
+
+
+class AutoencoderTask(Task):
+    """Minimise the mean squared error between images and their reconstructions, on batches of images (B, C, H, W).
+
+    Args:
+        model: Images to images of the same shape.
+        noise: Standard deviation of the normal noise added to what the model sees, but not to what it has to give
+            (a denoising autoencoder, Vincent et al. 2008); drawn from the seed, the epoch and the position.
+        lr: Adam's learning rate.
+        schedule: Builds the schedule from the optimizer and the number of steps; none by default.
+        examples: Images (N, C, H, W) in [0, 1] to look at over time.
+    """
+
+    examples: Tensor | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        noise: float = 0.0,
+        lr: float = 1e-3,
+        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
+        examples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        require(0 <= noise < math.inf, f"noise must be a standard deviation of 0 or more, not {noise}")
+        self.model, self.noise, self.lr, self.schedule = model, noise, lr, schedule
+        self.register_buffer("examples", examples, persistent=False)
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Build the one optimizer, named ``model``."""
+        return {"model": make_adam(self.model.parameters(), self.lr)}
+
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+        """Build the one schedule, if there is one."""
+        schedule = None if self.schedule is None else self.schedule(optimizers["model"], steps)
+        return {} if schedule is None else {"model": schedule}
+
+    def disturb(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
+        """Add noise to images (B, C, H, W), by their positions (B,); anew in every epoch of training."""
+        if self.noise == 0:
+            return images
+        epoch = self.clock.epoch if stream == TRAINING else 0
+        drawn = random.normal(self.clock.seed, epoch, positions, images[0].numel(), stream)  # (B, C * H * W)
+        return images + self.noise * drawn.view_as(images)
+
+    def losses(self, images: Tensor) -> Iterator[Update]:
+        """Yield the one update of a batch."""
+        seen = self.disturb(images, self.positions(len(images), images.device), TRAINING)
+        yield Update("model", (self.model(seen).float() - images).square().mean())
+
+    def evaluate(self, images: Tensor) -> dict[str, Tensor]:
+        """Give every image's mean squared error and its peak signal-to-noise ratio in dB, (B,) each.
+
+        With noise the errors are of reconstructions from noisy images; the noise is the same in every evaluation.
+        """
+        seen = self.disturb(images, self.positions(len(images), images.device), HELD_OUT)
+        loss = (self.model(seen).float() - images).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
+        return {"loss": loss, "psnr": -10 * loss.clamp(min=1e-10).log10()}
+
+    def preview(self) -> dict[str, Tensor]:
+        """Give the fixed examples, as the model sees them, beside their reconstructions."""
+        examples = self.examples
+        if examples is None:
+            return {}
+        seen = self.disturb(examples, torch.arange(len(examples), device=examples.device), PREVIEW)
+        return {"noisy images" if self.noise else "images": seen, "reconstructions": self.model(seen).float()}

@@ -1,0 +1,159 @@
+"""What every classifier of images shares: how it is trained, and the report of what it gets wrong."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchdl import plots
+from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, load_images
+from torchdl.data.folder import DecodedLate
+from torchdl.errors import require
+from torchdl.files import replacing
+from torchdl.plots import image_grid
+from torchdl.tasks import SCHEDULES, Supervised, accuracy, make_adamw
+from torchdl.training import process
+from torchdl.training.command import Run, say
+
+SHOWN = 36  # misclassified images
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Which labelled images, and how their pixels are given."""
+
+    dataset: str = "mnist"
+    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/."""
+    image_size: int | None = None
+    """Pixels a side that a folder's images are resized to; needed where they are of several sizes."""
+    skip_corrupt: bool = False
+    """Leave out a folder's files that cannot be read, and say which."""
+    centred: bool = False
+    """Pixels in [-1, 1] rather than in [0, 1]."""
+    workers: int = 2
+    """Processes that decode a folder's images where they do not fit in memory."""
+
+    @property
+    def low(self) -> float:
+        """What black becomes."""
+        return -1.0 if self.centred else 0.0
+
+    def load(self, split: str, root: Path | None = None) -> ImageDataset:
+        """Load the images of a split."""
+        return load_images(
+            self.dataset, split, root, self.low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
+        )
+
+    def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
+        """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""
+        late = isinstance(images.images, DecodedLate)
+        return BatchLoader(images if data is None else data, workers=self.workers if late else 0, **settings)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a classifier learns; what is None is as its network has it."""
+
+    batch_size: int | None = None
+    """Images a step, on each process."""
+    lr: float | None = None
+    """AdamW's learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
+    schedule: Literal["constant", "cosine", "one_cycle"] | None = None
+    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    weight_decay: float | None = None
+    """How much kernels shrink a step, times the learning rate; usually not at all."""
+    label_smoothing: float | None = None
+    """Share of the target given to all classes alike, in the loss on both parts; usually nothing."""
+    shift: float | None = None
+    """Shift each training image by up to this share of its sides; usually not, in the course by 0.1."""
+    flip: float | None = None
+    """Probability of mirroring a training image; usually 0, in the course 0.5."""
+
+    def over(self, own: Learning) -> Learning:
+        """Fill in what is None from a network's own settings."""
+        return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
+
+
+USUAL = Learning(64, 1e-3, "constant", weight_decay=0.0, label_smoothing=0.0, shift=0.0, flip=0.0)
+
+
+def fit_classifier(
+    run: Run, model: nn.Module, train: ImageDataset, test: ImageDataset, images: ImageOptions, learning: Learning
+) -> list[dict[str, float]]:
+    """Train a classifier in ``run``, and leave in its folder what :func:`report` writes; return the history.
+
+    The validation figures are of the test images, as in the course; nothing is chosen by them unless the trainer is
+    told to monitor one.
+    """
+    seed, chosen = run.trainer.seed, asdict(learning.over(USUAL))
+    smoothing = chosen["label_smoothing"]
+    require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
+    data = ShiftedImages(train, chosen["shift"], chosen["flip"], seed)
+    batches = images.loader(train, data, batch_size=chosen["batch_size"], shuffle=True, seed=seed)
+    held_out = images.loader(test, batch_size=500)
+    task = Supervised(
+        model,
+        partial(F.cross_entropy, label_smoothing=smoothing),
+        {"accuracy": accuracy},
+        lambda parameters: make_adamw(parameters, chosen["lr"], chosen["weight_decay"]),
+        SCHEDULES[chosen["schedule"]],
+    )
+    first = next(images.loader(train, data, batch_size=min(64, len(train)), shuffle=True, seed=seed).batches(0))[0][0]
+    examples = image_grid((first - images.low) / (1 - images.low))
+    history = run.fit(task, model, batches, held_out, pictures={"examples": examples})
+    if run.is_main:
+        report(run, model, test, images)
+    return history
+
+
+@torch.no_grad()
+def predict(model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model is left in evaluation mode."""
+    model.eval().to(device)
+    loader.to(device)
+    found = [(model(process.move(x, device)).cpu(), labels.cpu()) for (x, labels), _ in loader.batches(0)]
+    logits, labels = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def report(run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions) -> dict[str, Any]:
+    """Say what a classifier gets wrong, in ``results.json``, as PNG in ``plots/`` and in TensorBoard."""
+    from sklearn.metrics import confusion_matrix  # imported late: it takes a second
+
+    loader = images.loader(test, batch_size=500)
+    loader.shard(0, 1)  # process 0 alone reports
+    logits, labels = predict(model, loader, process.find_device(run.trainer.device))
+    answers, names = logits.argmax(1), test.classes
+    matrix = confusion_matrix(labels, answers, labels=range(len(names)))
+    results = {
+        "accuracy": float((answers == labels).double().mean()),
+        "loss": float(F.cross_entropy(logits.double(), labels)),
+        "images": len(labels),
+        "accuracy by class": dict(zip(names, (matrix.diagonal() / np.maximum(matrix.sum(1), 1)).tolist(), strict=True)),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    folder = run.folder / "plots"
+    paths = [folder / f"{name}.png" for name in ("confusion", "confusion_normalized", "misclassified")]
+    plots.plot_confusion(matrix, names, paths[0])
+    plots.plot_confusion(matrix, names, paths[1], normalize=True)
+    wrong = (answers != labels).nonzero()[:, 0]
+    surest = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
+    pixels = (test.__getitems__(surest.to(test.device))[0] - images.low) / (1 - images.low)
+    true, taken = ([names[i] for i in which[surest].tolist()] for which in (labels, answers))
+    title = f"{len(wrong):,} of {len(labels):,} images misclassified; the network was surest of these"
+    plots.plot_answers(pixels, true, taken, paths[2], title=title)
+    with closing(run.logger()) as logger:
+        logger.show(*paths)
+    with replacing(run.folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right; pictures of the others: {folder}")
+    return results
