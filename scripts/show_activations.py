@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +73,8 @@ def demonstrate(config: Config) -> dict[str, dict[str, list[float]]]:
             task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, partial(make_adam, lr=rate))
             loader = BatchLoader(train, 64, shuffle=True, seed=config.seed)
             trainer = Trainer(max_steps=config.steps, evaluate_every=10**6, seed=config.seed, device="cpu")
-            history = trainer.fit(task, loader, BatchLoader(test, 500))
+            with redirect_stdout(io.StringIO()):  # ten trainings' lines an epoch
+                history = trainer.fit(task, loader, BatchLoader(test, 500))
             found[activation]["silent"].append(silent_units(model.eval(), train[: 10**6][0], (kind,)))
             found[activation]["accuracy"].append(history[-1]["val/accuracy"])
     return found

@@ -16,12 +16,12 @@ from torchdl.training.command import Run, RunOptions, run_script
 class Config:
     """Train a convolutional autoencoder: images to small codes and back."""
 
-    width: int = 64
+    width: int = 32
     """Filters of the convolutions."""
-    depth: int = 3
+    depth: int = 2
     """Halvings of both sides, and doublings."""
-    code_channels: int = 8
-    """Numbers a code has at each of its positions."""
+    code_size: int = 32
+    """Numbers a code."""
     verbose: bool = False
     """Print the tensors' shapes through the network."""
     images: ImageOptions = field(default_factory=ImageOptions)
@@ -36,7 +36,7 @@ def main(config: Config) -> None:
     train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
     run = Run("autoencoder", config, config.run, config.trainer, train)
     # 2. Build the model.
-    model = Autoencoder(train.image_shape, config.width, config.depth, config.code_channels)
+    model = Autoencoder(train.image_shape, config.width, config.depth, config.code_size)
     if config.verbose:
         print_shapes(model, config.coding.batch_size)
     # 3. Train it, and see what its codes are good for.

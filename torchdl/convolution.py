@@ -37,6 +37,7 @@ def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int
     K - 1 is odd for an even kernel. The one zero too many then stands behind the image, as PyTorch has it, for
     cross-correlation, and before it, as SciPy has it, for true convolution, whose kernel is ``turned``.
     """
+    require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     if mode == "valid":
         return 0, 0
     if mode == "full":
@@ -52,8 +53,18 @@ def padded(image: Tensor, kernel: Tensor, mode: str, turned: bool = False) -> Te
     return F.pad(image, (*padding(w, mode, turned), *padding(h, mode, turned)))
 
 
+def check_grey(image: Tensor, kernel: Tensor) -> None:
+    """Raise :class:`InputError` unless both are matrices."""
+    require(
+        image.dim() == kernel.dim() == 2,
+        f"an image (H, W) and a kernel (h, w) are wanted, not {tuple(image.shape)} and {tuple(kernel.shape)}: for "
+        "colours use correlate_color",
+    )
+
+
 def correlate_by_loops(image: Tensor, kernel: Tensor) -> Tensor:
     """Cross-correlate an image (H, W) and a kernel (h, w) in mode valid, as lecture 26 writes it down."""
+    check_grey(image, kernel)
     (height, width), (h, w) = image.shape, kernel.shape
     result = image.new_zeros(output_size(height, h), output_size(width, w))  # (H', W')
     for i in range(result.shape[0]):
@@ -70,12 +81,14 @@ def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
     Such a product is large where the image looks like the kernel, so the result (H', W') says where the pattern is
     (lecture 27).
     """
+    check_grey(image, kernel)
     windows = padded(image, kernel, mode).unfold(0, kernel.shape[0], 1).unfold(1, kernel.shape[1], 1)  # (H', W', h, w)
     return torch.einsum("ijhw,hw->ij", windows, kernel)
 
 
 def convolve(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
     """Convolve an image (H, W) with a kernel (h, w) truly, as ``scipy.signal.convolve2d``: (H', W')."""
+    check_grey(image, kernel)
     return correlate(padded(image, kernel, mode, turned=True), kernel.flip(0, 1))
 
 
@@ -109,6 +122,10 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
         image.dim() == 3 and kernels.dim() == 4 and image.shape[0] == kernels.shape[1],
         f"an image (C, H, W) and kernels (O, C, h, w) are wanted, not {tuple(image.shape)} and {tuple(kernels.shape)}",
     )
+    require(
+        bias is None or bias.shape == kernels.shape[:1],
+        f"a bias is one number a map, {len(kernels)} here, not of shape {() if bias is None else tuple(bias.shape)}",
+    )
     h, w = kernels.shape[2:]
     windows = padded(image, kernels, mode).unfold(1, h, 1).unfold(2, w, 1)  # (C, H', W', h, w)
     result = torch.einsum("cijhw,ochw->oij", windows, kernels)
@@ -117,6 +134,7 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
 
 def gaussian(size: int = 7, sigma: float = 2.0) -> Tensor:
     """Give a kernel (size, size) that blurs: a bell curve of width ``sigma`` pixels, of sum 1."""
+    require(size >= 1 and sigma > 0, f"a kernel that blurs has a size and a sigma above 0, not {size} and {sigma}")
     x = torch.arange(size) - (size - 1) / 2
     bell = torch.exp(-0.5 * (x / sigma) ** 2)
     return torch.outer(bell, bell) / bell.sum() ** 2

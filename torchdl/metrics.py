@@ -35,10 +35,10 @@ def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Mo
         inputs: (N, ...), the more the better.
         activations: The classes of the activations to look at; their inputs are (N, units).
     """
-    ever: dict[nn.Module, Tensor] = {}
+    excited: list[Tensor] = []  # for each call of an activation
 
-    def note(module: nn.Module, before: tuple[Tensor, ...]) -> None:
-        ever[module] = (before[0] > 0).any(0)  # (N, units) -> (units,)
+    def note(_module: nn.Module, before: tuple[Tensor, ...]) -> None:
+        excited.append((before[0] > 0).any(0).flatten())  # (N, units) -> (units,)
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, activations)]
     require(len(hooks) > 0, "the network has none of these activations")
@@ -47,4 +47,4 @@ def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Mo
     finally:
         for hook in hooks:
             hook.remove()
-    return 1 - float(torch.cat([units.flatten() for units in ever.values()]).float().mean())
+    return 1 - float(torch.cat(excited).float().mean())

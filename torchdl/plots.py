@@ -193,7 +193,7 @@ def plot_answers(
     """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for, as PNG."""
     rows = max(1, -(-len(images) // columns))
     figure = new_figure(1.5 * columns, 1.9 * rows + 0.4)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
@@ -239,14 +239,14 @@ def plot_functions(
     """Draw functions with their derivatives, a panel each, as PNG: (x, values, derivatives) by name."""
     rows = -(-len(curves) // columns)
     figure = new_figure(3.2 * columns, 2.6 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=False):
         axis.plot(x, values, label="f")
         axis.plot(x, derivatives, "--", label="f'")
         axis.set(title=name)
         axis.grid(alpha=0.3)
         axis.legend()
-    for axis in list(axes)[len(curves) :]:
+    for axis in axes[len(curves) :]:
         axis.remove()
     save_figure(figure, path)
 

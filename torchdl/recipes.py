@@ -81,7 +81,7 @@ def fit_model_on(
 
 
 def make_autoencoder_model() -> Autoencoder:
-    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 128 and back."""
+    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back."""
     return Autoencoder(CIFAR10_SHAPE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,7 +24,7 @@ class BionodalRootUnit(nn.Module):
 
     def __init__(self, r: float = 2.0) -> None:
         super().__init__()
-        require(r >= 1, f"BionodalRootUnit: r must be 1 or more, not {r}")
+        require(1 <= r < math.inf, f"BionodalRootUnit: r must be 1 or more, not {r}")
         self.r = r
 
     def forward(self, z: Tensor) -> Tensor:

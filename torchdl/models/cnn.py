@@ -37,6 +37,7 @@ class StridedCNN(nn.Module):
         super().__init__()
         channels, *sides = check_classifier(self, in_shape, num_classes)
         require(hidden >= 1, "StridedCNN: hidden must be positive")
+        require(len(dropout) == 2, f"StridedCNN: dropout must be two probabilities, not {list(dropout)}")
         check_dropout(self, dropout)
         self.in_shape, self.num_classes, self.hidden = tuple(in_shape), num_classes, hidden
         self.dropout = tuple(dropout)

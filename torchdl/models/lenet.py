@@ -87,9 +87,9 @@ def classifier(features: int, hidden: int, num_classes: int, before: float = 0.0
     """Build flattening, a hidden layer with ReLU and a linear one; dropout before and after the hidden layer."""
     return nn.Sequential(
         nn.Flatten(),
-        *([nn.Dropout(before)] if before else []),
+        nn.Dropout(before),
         nn.Linear(features, hidden),
         nn.ReLU(),
-        *([nn.Dropout(after)] if after else []),
+        nn.Dropout(after),
         nn.Linear(hidden, num_classes),
     )

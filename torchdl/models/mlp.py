@@ -49,6 +49,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Give the outputs (B, K) of inputs (B, ...) that hold D numbers each."""
-        x = x.flatten(1)  # (B, ...) -> (B, D)
-        require(x.shape[1] == self.in_features, f"this MLP takes {self.in_features} numbers an input, not {x.shape[1]}")
-        return self.layers(x)
+        require(
+            x.dim() > 1 and x[0].numel() == self.in_features,
+            f"this MLP takes a batch of inputs of {self.in_features} numbers each, not {tuple(x.shape)}",
+        )
+        return self.layers(x.flatten(1))  # (B, ...) -> (B, D)

@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +57,7 @@ def fit_autoencoder(
 ) -> list[dict[str, float]]:
     """Train an autoencoder in ``run``, leave in its folder what :func:`report` writes, and return the history.
 
-    ``model`` has the methods and the ``code_shape`` of :class:`torchdl.models.Autoencoder`.
+    ``model`` has the methods and the ``code_size`` of :class:`torchdl.models.Autoencoder`.
     """
     seed = run.trainer.seed
     pixels, held_out = train.without_labels(), test.without_labels()
@@ -97,7 +96,7 @@ def encode(model: Any, images: ImageDataset, count: int, device: torch.device) -
         batch, labels = images.__getitems__(indices.to(images.device))
         codes = model.encode(batch.to(device))
         errors = (model.decode(codes) - batch.to(device)).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
-        parts.append(Coded(batch.cpu(), labels.cpu(), codes.flatten(1).cpu(), errors.cpu()))  # (B, K, h, w) -> (B, D)
+        parts.append(Coded(batch.cpu(), labels.cpu(), codes.cpu(), errors.cpu()))
     return Coded(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -142,7 +141,7 @@ def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageData
     """
     model: Any = task.model
     device = process.find_device(run.trainer.device)
-    pca = fit_pca(train, int(np.prod(model.code_shape)))
+    pca = fit_pca(train, model.code_size)
     reference, held_out = encode(model, train, REFERENCE, device), encode(model, test, len(test), device)
     flat = held_out.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
     projected = pca.transform(flat)

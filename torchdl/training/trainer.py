@@ -231,8 +231,8 @@ class Fit:
             self.saved()
 
     def order(self) -> dict[str, int]:
-        """Return what decides which examples a step sees, and must be the same after a resume."""
-        return {**self.train.order_settings(), "seed": self.options.seed, "accumulate": self.options.accumulate}
+        """Return what decides which examples a step sees, and at which rate: it must be the same after a resume."""
+        return {**self.train.order_settings(), **self.updates.order_settings(), "accumulate": self.options.accumulate}
 
     def restore(self, folder: Path) -> None:
         """Go to where the run's last good checkpoint stood."""

@@ -136,6 +136,16 @@ class Updates:
         for name, schedule in self.schedules.items():
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
+    def order_settings(self) -> dict[str, int]:
+        """Return the seed and, of schedules that end, the steps they were made for, for a checkpoint to compare."""
+        found = {"seed": self.seed}
+        for name, schedule in self.schedules.items():
+            scheduler = schedule.scheduler
+            length = getattr(scheduler, "total_steps", getattr(scheduler, "T_max", None))  # OneCycleLR's, cosine's
+            if length is not None:
+                found[f"length of the schedule of {name!r}"] = int(length)
+        return found
+
     def collect(self, progress: Progress) -> None:
         """Add the numbers measured since the last time to the progress: the one place that waits for the device.
 
