@@ -84,11 +84,11 @@ def main(config: Config) -> None:
     """Draw, train, measure."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
     process.setup(config.threads)
+    found = demonstrate(config) if config.steps else {}
     plot_functions(curves(), config.out / "activations.png")
     print(f"functions and derivatives: {config.out / 'activations.png'}")
-    if not config.steps:
+    if not found:
         return
-    found = demonstrate(config)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
     for name, measured in found.items():
         for key, values in measured.items():

@@ -273,7 +273,8 @@ def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> N
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
-        image = picture.squeeze(0).numpy() if len(picture) != 3 else picture.permute(1, 2, 0).clamp(0, 1).numpy()
-        axis.imshow(image, cmap="gray")  # (H, W), or (3, H, W) -> (H, W, 3)
+        if picture.dim() == 3:
+            picture = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0).clamp(0, 1)  # (H, W) or (H, W, 3)
+        axis.imshow(picture.numpy(), cmap="gray")
         axis.set_title(name, fontsize=9)
     save_figure(figure, path)

@@ -135,5 +135,5 @@ def open_run(experiment: str, config: dict[str, Any], folder: str | os.PathLike[
 
     if folder is None:
         return Run(experiment, config, RunOptions(), *rest)
-    path = Path(folder)
+    path = Path(folder).absolute()  # "." has no name
     return Run("", config, RunOptions(out=path.parent, name=path.name), *rest)

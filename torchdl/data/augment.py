@@ -49,11 +49,11 @@ class ShiftedImages(Dataset):
         """The device that the images are on."""
         return self.images.device
 
-    def order_settings(self) -> dict[str, int]:
+    def order_settings(self) -> dict[str, float]:
         """Return what the batches depend on, for a checkpoint to compare."""
         return {
-            "largest shift in %": round(100 * self.shift),
-            "flips in %": round(100 * self.flip),
+            "largest shift in %": 100 * self.shift,
+            "flips in %": 100 * self.flip,
             "shifts' seed": self.seed,
         }
 
@@ -85,6 +85,6 @@ class ShiftedImages(Dataset):
 
     def _moved(self, side: int, indices: Tensor, axis: int) -> Tensor:
         """Draw for each image which of its rows (or columns) stands at each place: (B, side)."""
-        most = int(self.shift * side)
+        most = int(self.shift * side + 1e-6)  # 0.29 * 100 is a little less than 29
         drawn = random.integers(2 * most + 1, self.seed, self.epoch, indices, 2, SHIFTS)[:, axis, None]  # (B, 1)
         return (torch.arange(side, device=indices.device) + (drawn - most)).clamp(0, side - 1)

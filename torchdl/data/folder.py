@@ -28,7 +28,7 @@ from torchdl.files import replacing
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SKIP = "or leave such files out with --skip-corrupt"
-GREY_MODES = {"1", "L", "I", "I;16", "F", "LA"}
+GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "F", "LA"}
 
 
 class Files(NamedTuple):
@@ -78,8 +78,10 @@ class DecodedLate:
 
     def index_select(self, _axis: int, indices: Tensor) -> Tensor:
         """Decode the images numbered ``indices`` (B,): (B, C, H, W)."""
-        batch = [decode(self.paths[i], self.image_size, self.shape[1] == 1) for i in indices.tolist()]
-        return torch.from_numpy(np.stack(batch))
+        batch = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
+        for row, number in zip(batch, indices.tolist(), strict=True):
+            row.copy_(torch.from_numpy(decode(self.paths[number], self.image_size, self.shape[1] == 1)))
+        return batch
 
 
 def list_files(root: Path, split: str) -> Files:
@@ -114,11 +116,14 @@ def list_files(root: Path, split: str) -> Files:
     return Files(paths, labels, tuple(classes))
 
 
-def fingerprint(files: Files, image_size: int | None, grey: bool) -> str:
+def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) -> str:
     """Return a SHA-256 of the files' names, sizes and times, and of how they are to be decoded, in hexadecimal."""
-    digest = hashlib.sha256(f"{image_size} {grey} {files.classes}".encode())
+    digest = hashlib.sha256(f"{split} {image_size} {grey} {files.classes}".encode())
     for path, label in zip(files.paths, files.labels, strict=True):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError:  # a link to nowhere: it is named when it is to be decoded
+            continue
         digest.update(f"{label} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -126,14 +131,16 @@ def fingerprint(files: Files, image_size: int | None, grey: bool) -> str:
 def decode(path: Path, image_size: int | None, grey: bool) -> np.ndarray:
     """Decode an image to (1, H, W) or (3, H, W) uint8; resized to a square if ``image_size`` is given.
 
-    Transparent and palette images become RGB, wide integers are cut to bytes; a picture that lies on its side by its
-    EXIF is turned.
+    Transparent and palette images become RGB, of 16-bit greys the upper byte is kept; a picture that lies on its side
+    by its EXIF is turned.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # else converting would clip all but the darkest to white
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             picture = upright.convert("L" if grey else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is no image that can be read: {error}") from error
@@ -185,8 +192,9 @@ def read_folder(
     require(image_size is None or image_size >= 1, f"the image size must be 1 or more pixels, not {image_size}")
     files, other = (list_files(root, part) for part in (split, "test" if split == "train" else "train"))
     grey = all(is_grey(path) for path in (*files.paths, *other.paths))  # a network must fit both parts
-    digest = fingerprint(files, image_size, grey)
-    cached = cache_folder() / "folders" / f"{digest}.safetensors"
+    digest = fingerprint(files, split, image_size, grey)
+    place = hashlib.sha256(f"{root.resolve()} {digest}".encode()).hexdigest()  # other folders may look alike
+    cached = cache_folder() / "folders" / f"{place}.safetensors"
     found: Decoded | None = read_cache(cached) if resident is not False else None
     if found is None:
         found = decode_all(files, image_size, grey, skip_corrupt, resident, digest)
@@ -213,9 +221,12 @@ def decode_all(
         except InputError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(desc="decoding", total=len(files.paths), leave=False, disable=None))
+        stack.callback(pool.shutdown, cancel_futures=True)  # an error does not wait for the rest
         decoded = pool.map(attempt, files.paths)
-        for number, array in enumerate(tqdm(decoded, "decoding", len(files.paths), leave=False, disable=None)):
+        for number, array in enumerate(decoded):
+            bar.update()
             if isinstance(array, InputError):
                 if not skip_corrupt:
                     raise InputError(f"{array}; mend or remove it, {SKIP}")

@@ -60,7 +60,7 @@ class ImageDataset(Dataset):
     def to(self, device: str | torch.device) -> ImageDataset:
         """Move the images to ``device``, in place, so that batches are made there; returns the data set itself."""
         self.images = self.images.to(device)
-        self.labels = None if self.labels is None else self.labels.to(device)
+        self.labels = None if self.labels is None else self.labels.to(self.device)  # files stay with the CPU
         return self
 
     def without_labels(self) -> ImageDataset:
@@ -158,7 +158,7 @@ def load_images(
     name = os.fspath(name)
     folder = next((f for r in (Path(), *data_roots(root)) if (f := r / name).is_dir() and name), None)
     if name in names() or folder is None:
-        require(image_size is None, "only a folder's images are resized: leave --image-size out")
+        require(image_size is None or name not in names(), "only a folder's images are resized: leave --image-size out")
         found = load_labelled(name, split, root, fetch)
         return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.stand_in)
     files = read_folder(folder, split, image_size, skip_corrupt)

@@ -11,12 +11,12 @@ import gzip
 import hashlib
 import http.client
 import os
-import tarfile
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -219,26 +219,36 @@ def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch
     archive = source.url.rpartition("/")[2]
     place = next((r for r in roots if (r / source.folder).is_dir()), None)
     if place is None:
-        place = next((r for r in roots if (r / archive).is_file()), None)
-        if place is None:
-            looked, failure = ", ".join(map(str, roots)), "downloading was turned off"
-            place = roots[0]
+        place = next((r for r in roots if (r / archive).is_file()), roots[0])
+        if not (place / archive).is_file():
+            missing = f"{name} was not found in {', '.join(map(str, roots))}, and"
+            put = f"put {archive}, or what it holds, into {place}"
+            require(fetch, f"{missing} downloading was turned off: {put}")
             try:
-                if fetch:
-                    download([source.url], place / archive, source.sha256)
+                download([source.url], place / archive, source.sha256)
             except InputError as error:
-                failure = str(error)
-            require(
-                (place / archive).is_file(),
-                f"{name} was not found in {looked}, and {failure}: put {archive}, or what it holds, into {place}",
-            )
+                raise InputError(f"{missing} {error}: {put}") from error
     import_torchvision()
     from torchvision import datasets
 
+    def read(unpack: bool) -> Any:
+        if unpack:
+            if hashlib.sha256((place / archive).read_bytes()).hexdigest() != source.sha256:
+                raise RuntimeError("the archive's checksum does not match")
+            datasets.utils.extract_archive(str(place / archive), str(place))
+        return getattr(datasets, source.reader)(str(place), split == "train")
+
     try:
-        found = getattr(datasets, source.reader)(str(place), split == "train", download=(place / archive).is_file())
-    except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:
+        try:
+            found = read(unpack=False)
+        except RuntimeError:  # no folder yet, or a damaged one
+            if not (place / archive).is_file():
+                raise
+            found = read(unpack=True)
+    except RuntimeError as error:
         raise InputError(f"{name} in {place} is damaged ({error}): remove {source.folder} and {archive}") from error
+    except OSError as error:
+        raise InputError(f"{name} cannot be unpacked or read in {place} ({error.strerror or error})") from error
     images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) -> (N, C, H, W)
     origin = f"{len(images):,} images from {place / source.folder}"
     return LabelledImages(images, torch.tensor(found.targets), tuple(found.classes), origin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
@@ -16,11 +17,13 @@ class Schedule:
         scheduler: Any of ``torch.optim.lr_scheduler``.
         every: ``step`` (of the optimizer) or ``epoch``.
         monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows, an epoch at a time.
+        steps: What the schedule was made for, if it has an end, beyond which it cannot go on; else 0.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
     every: str = "epoch"
     monitor: str | None = None
+    steps: int = 0
 
 
 def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
@@ -33,22 +36,25 @@ def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
     return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
 
 
-def constant(optimizer: Optimizer, steps: int) -> Schedule | None:
+def constant(optimizer: Optimizer, steps: int) -> None:
     """Leave the learning rate as it is."""
-    return None
 
 
 def cosine(optimizer: Optimizer, steps: int) -> Schedule:
     """Let the learning rate fall to 0 over ``steps`` along half a cosine (Loshchilov and Hutter 2017)."""
-    return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), every="step")
+    return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), "step", steps=steps)
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     """Let the learning rate rise over a quarter of ``steps`` to what it is set to, and fall to 0 (Smith 2018)."""
     highest = [group["lr"] for group in optimizer.param_groups]
-    # one more than there are, for the scheduler counts where it starts, too
-    cycle = OneCycleLR(optimizer, highest, steps + 1, pct_start=0.25, cycle_momentum=False)
-    return Schedule(cycle, every="step")
+    total = steps + 1  # the scheduler counts where it starts, too
+    rise = 0.25 if total != 4 else 0.5  # a quarter of 4 would be a rise in no step, which it divides by
+    return Schedule(OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False), "step", steps=steps)
 
 
-SCHEDULES = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
+SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}

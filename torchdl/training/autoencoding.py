@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchdl import plots
-from torchdl.data import ImageDataset
+from torchdl.data import BatchLoader, ImageDataset
 from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.plots import image_grid, save_png, side_by_side
-from torchdl.tasks import SCHEDULES, AutoencoderTask
+from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
 from torchdl.training.command import Run, say
+from torchdl.training.evaluation import evaluate
 from torchdl.training.probing import map_codes
 
 REFERENCE = 10_000  # training images whose codes are searched and clustered
@@ -37,8 +38,8 @@ class Coding:
     """Images a step, on each process."""
     lr: float = 1e-3
     """Adam's learning rate, the highest one with --schedule one_cycle."""
-    schedule: str = "one_cycle"
-    """The learning rate's course: constant, cosine or one_cycle."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
     visualization_size: int = 8
@@ -64,9 +65,10 @@ def fit_autoencoder(
     shown = held_out.spread(min(len(test), coding.visualization_size**2))
     task = AutoencoderTask(model, coding.noise, coding.lr, SCHEDULES[coding.schedule], shown)
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
-    history = run.fit(task, model, batches, images.loader(test, held_out, batch_size=500))
+    test_batches = images.loader(test, held_out, batch_size=500)
+    history = run.fit(task, model, batches, test_batches)
     if run.is_main:
-        report(run, task, train, test, history[-1]["val/loss"])
+        report(run, task, train, test, test_batches)
     return history
 
 
@@ -107,9 +109,9 @@ def fit_pca(images: ImageDataset, components: int) -> Any:
     chosen = torch.linspace(0, len(images) - 1, min(60_000, len(images))).long().split(1000)
     parts = [images.__getitems__(indices.to(images.device))[0].flatten(1).cpu() for indices in chosen]
     x = torch.cat(parts).numpy()  # (N, C * H * W)
-    exact = x.shape[1] <= 4096  # pixels squared must fit in memory
-    pca = PCA(min(components, *x.shape), svd_solver="covariance_eigh" if exact else "randomized", random_state=0)
-    return pca.fit(x)
+    n, d = x.shape
+    solver = "covariance_eigh" if d <= min(n, 4096) else "full" if n <= 4096 else "randomized"  # what is quick and fits
+    return PCA(min(components, n, d), svd_solver=solver, random_state=0).fit(x)
 
 
 def nearest(codes: Tensor, queries: Tensor, count: int) -> Tensor:
@@ -134,7 +136,9 @@ def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, c
     return {"knn": float(neighbours.score(y, true)), "nmi": float(normalized_mutual_info_score(true, clusters))}
 
 
-def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageDataset, loss: float) -> dict[str, Any]:
+def report(
+    run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageDataset, test_batches: BatchLoader
+) -> dict[str, Any]:
     """Compare codes with principal components and with pixels, in ``results.json``, pictures and TensorBoard.
 
     Pictures in ``plots/``: reconstructions, retrieval (queries and their nearest neighbours by code) and a map.
@@ -166,7 +170,9 @@ def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageData
         },
     }
     if task.noise:
-        results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": loss}
+        test_batches.shard(0, 1)  # process 0 alone reports
+        after = evaluate(task.to(device), test_batches, device, nullcontext, Clock(run.trainer.seed))["val/loss"]
+        results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": after}
     folder = run.folder / "plots"
     task.eval().to("cpu")
     with torch.no_grad():

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise InputError(f"the checkpoint {path} is not one of torchdl's")
     return state
+
+
+def differences(old: Mapping[str, float], new: Mapping[str, float]) -> str:
+    """Say which settings, 0 where they are not given, are new; an empty string where none is."""
+    pairs = {key: (old.get(key, 0), new.get(key, 0)) for key in {**old, **new}}
+    return ", ".join(f"{key} {now:g} instead of {before:g}" for key, (before, now) in pairs.items() if now != before)
 
 
 def read_last(folder: Path) -> tuple[dict[str, Any], str]:

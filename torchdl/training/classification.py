@@ -97,6 +97,7 @@ def fit_classifier(
     seed, chosen = run.trainer.seed, asdict(learning.over(USUAL))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
+    require(chosen["schedule"] in SCHEDULES, f"unknown schedule: choose one of {', '.join(SCHEDULES)}")
     data = ShiftedImages(train, chosen["shift"], chosen["flip"], seed)
     batches = images.loader(train, data, batch_size=chosen["batch_size"], shuffle=True, seed=seed)
     held_out = images.loader(test, batch_size=500)

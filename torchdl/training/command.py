@@ -14,7 +14,7 @@ import tempfile
 import threading
 import typing
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,6 +189,7 @@ class Run:
             artifacts.save(model, self.folder)
             self.write_record()  # on a resume only now, when it is known that its options go with the checkpoint
 
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         if self.is_main and self.options.resume is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.write_record()
@@ -212,6 +213,11 @@ class Run:
             begun = isinstance(error, TrainingDiverged) or (self.folder / checkpoint.LAST).exists()
             if self.is_main and self.options.resume is None and not begun:
                 shutil.rmtree(self.folder)  # it holds nothing but what this call has put there before the mistake
+                if not made:
+                    self.folder.mkdir()
+                with suppress(OSError):  # another run may have come into one of them
+                    for parent in made[1:]:
+                        parent.rmdir()
             raise
         except Stopped as stopped:
             again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])

@@ -190,4 +190,5 @@ def map_codes(codes: Tensor, seed: int = 0) -> np.ndarray:
     """Lay codes (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
-    return TSNE(2, init="pca", perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes.numpy())
+    init = "pca" if codes.shape[1] > 1 else "random"
+    return TSNE(2, init=init, perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes.numpy())

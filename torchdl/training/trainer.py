@@ -238,9 +238,8 @@ class Fit:
         """Go to where the run's last good checkpoint stood."""
         state, passed_over = checkpoint.read_last(folder)
         self.say(passed_over)
-        old = state.get("order", {})
-        changed = [f"{key} {new} instead of {old.get(key)}" for key, new in self.order().items() if new != old.get(key)]
-        require(not changed, f"{folder} cannot go on with {', '.join(changed)}: give it what it was started with")
+        changed = checkpoint.differences(state.get("order", {}), self.order())
+        require(not changed, f"{folder} cannot go on with {changed}: give it what it was started with")
         try:
             self.task.load_state_dict(state["task"])
             self.updates.load_state_dict(state["updates"])

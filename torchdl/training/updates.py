@@ -137,14 +137,10 @@ class Updates:
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
     def order_settings(self) -> dict[str, int]:
-        """Return the seed and, of schedules that end, the steps they were made for, for a checkpoint to compare."""
-        found = {"seed": self.seed}
-        for name, schedule in self.schedules.items():
-            scheduler = schedule.scheduler
-            length = getattr(scheduler, "total_steps", getattr(scheduler, "T_max", None))  # OneCycleLR's, cosine's
-            if length is not None:
-                found[f"length of the schedule of {name!r}"] = int(length)
-        return found
+        """Return the seed and the steps that schedules were made for (0 if they have no end), to be compared."""
+        kinds = {name: type(schedule.scheduler).__name__ for name, schedule in self.schedules.items()}
+        lengths = {f"steps of the schedule {kinds[n]} of {n!r}": s.steps for n, s in self.schedules.items()}
+        return {"seed": self.seed, **lengths}
 
     def collect(self, progress: Progress) -> None:
         """Add the numbers measured since the last time to the progress: the one place that waits for the device.
