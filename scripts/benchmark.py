@@ -262,14 +262,14 @@ def usual_lenet(config: Config, folder: Path) -> Callable[[int], float]:
     return run
 
 
-def our_lenet(config: Config, folder: Path) -> Callable[[int], float]:
+def our_lenet(config: Config, folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> Callable[[int], float]:
     """Train through the trainer, with its TensorBoard, metrics and checkpoints as shipped."""
     process.setup(config.threads or 0)
     data = torchdl.ImageDataset(*noise_images())
     task = torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy, {"accuracy": accuracy})
 
     def run(examples: int) -> float:
-        trainer = torchdl.Trainer(max_steps=examples // 64, device="cpu")
+        trainer = torchdl.Trainer(max_steps=examples // 64, device="cpu", precision=precision)
         return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 64, shuffle=True), folder=folder / "ours"))
 
     return run
@@ -300,7 +300,10 @@ MEASUREMENTS = {
         "step": Measurement(usual_cpc_step, functools.partial(our_cpc, resident=True), 320),
         "data and step": Measurement(usual_cpc, our_cpc, 320),
     },
-    "lenet": {"lenet": Measurement(usual_lenet, our_lenet, 3200)},
+    "lenet": {
+        "fp32": Measurement(usual_lenet, our_lenet, 3200),
+        "ours in bf16": Measurement(usual_lenet, functools.partial(our_lenet, precision="bf16"), 3200),
+    },
 }
 
 
