@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from torchdl import MLP, BatchLoader, Supervised, Trainer, load_images
+from torchdl import MLP, BatchLoader, ImageDataset, Supervised, Trainer, load_images
 from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.metrics import silent_units
@@ -56,13 +56,12 @@ def curves() -> dict[str, tuple[list[float], list[float], list[float]]]:
     return found
 
 
-def demonstrate(config: Config) -> dict[str, dict[str, list[float]]]:
+def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict[str, dict[str, list[float]]]:
     """Train networks of two hidden layers with ReLU and LeakyReLU at several learning rates.
 
     Returns:
         By activation, the ``silent`` share of units that no training image excites, and the test ``accuracy``.
     """
-    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
     found: dict[str, dict[str, list[float]]] = {}
     for activation, kind in (("relu", nn.ReLU), ("leaky_relu", nn.LeakyReLU)):
         found[activation] = {"silent": [], "accuracy": []}
@@ -84,11 +83,13 @@ def main(config: Config) -> None:
     """Draw, train, measure."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
     process.setup(config.threads)
-    found = demonstrate(config) if config.steps else {}
+    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
     plot_functions(curves(), config.out / "activations.png")
     print(f"functions and derivatives: {config.out / 'activations.png'}")
-    if not found:
+    if not config.steps:
         return
+    print(f"{'STAND-IN DATA: ' if train.stand_in else 'data: '}{train.origin}")
+    found = demonstrate(config, train, test)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
     for name, measured in found.items():
         for key, values in measured.items():

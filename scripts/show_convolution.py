@@ -52,7 +52,7 @@ def differences(image: torch.Tensor, kernel: torch.Tensor) -> dict[str, float]:
 
 def main(config: Config) -> None:
     """Compare, filter, draw."""
-    require(config.size >= 1, f"--size must be 1 or more, not {config.size}")
+    require(1 <= config.size <= 31, f"--size must be from 1 to 31, not {config.size}")
     generator = torch.Generator().manual_seed(0)
     image, kernel = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, 10), (3, 4)))
     for name, largest in differences(image, kernel).items():

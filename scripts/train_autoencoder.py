@@ -33,8 +33,8 @@ class Config:
 def main(config: Config) -> None:
     """Run the three steps."""
     # 1. Get the data.
-    train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
-    run = Run("autoencoder", config, config.run, config.trainer, train)
+    train, test = config.images.load(config.run.data_root)
+    run = Run("autoencoder", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = Autoencoder(train.image_shape, config.width, config.depth, config.code_size)
     if config.verbose:

@@ -12,7 +12,7 @@ from torch import nn
 
 from torchdl import MLP, StridedCNN, Trainer, VGGLike
 from torchdl.errors import require
-from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+from torchdl.training.classification import USUAL, ImageOptions, Learning, fit_classifier
 from torchdl.training.command import Run, RunOptions, run_script
 
 
@@ -44,7 +44,7 @@ NETWORKS = {
     "cnn_wide": Network(lambda shape, classes: StridedCNN(shape, classes, 1024, (0.5, 0.2)), GIVEN),
     "vgg": Network(
         VGGLike,
-        Learning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, flip=0.5),
+        Learning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, centred=True),
     ),
 }
 
@@ -52,11 +52,11 @@ NETWORKS = {
 def main(config: Config) -> None:
     """Run the three steps."""
     network = NETWORKS[config.model]
-    config = replace(config, learning=config.learning.over(network.learning))
+    config = replace(config, learning=config.learning.over(network.learning.over(USUAL)))
     require(config.width is None or config.model == "vgg", "--width is of --model vgg alone: leave it out")
     # 1. Get the data.
-    train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
-    run = Run("cnn", config, config.run, config.trainer, train)
+    train, test = config.images.load(config.run.data_root, config.learning.centred)
+    run = Run("cnn", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     width = {} if config.width is None else {"width": config.width}
     model = network.build(train.image_shape, len(train.classes), **width)

@@ -69,7 +69,7 @@ def main(config: Config) -> None:
     images = load_images(config.dataset, "train", config.run.data_root, low=-1, high=1).without_labels()
     held_out = load_images(config.dataset, "test", config.run.data_root, low=-1, high=1).without_labels()
     train = BatchLoader(images, config.batch_size, shuffle=True, seed=config.trainer.seed, drop_last=True)
-    run = Run("gan", config, config.run, config.trainer, images)
+    run = Run("gan", config, config.run, config.trainer, images, held_out)
     # 2. Build the model.
     gan = pair.build(images.image_shape, z_dim)
     task = GANTask(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import _clone  # noqa: F401
 
 from torchdl import LenetLike, Trainer
-from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+from torchdl.training.classification import USUAL, ImageOptions, Learning, fit_classifier
 from torchdl.training.command import Run, RunOptions, run_script
 
 
@@ -29,9 +29,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Run the three steps."""
+    config = replace(config, learning=config.learning.over(USUAL))
     # 1. Get the data.
-    train, test = (config.images.load(split, config.run.data_root) for split in ("train", "test"))
-    run = Run("lenet", config, config.run, config.trainer, train)
+    train, test = config.images.load(config.run.data_root, config.learning.centred)
+    run = Run("lenet", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = LenetLike(train.image_shape, len(train.classes), config.width, config.depth, config.hidden)
     # 3. Train it, and see what it gets wrong.

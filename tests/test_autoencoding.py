@@ -27,7 +27,6 @@ from torchdl.training.autoencoding import (
     fit_pca,
     nearest,
     print_shapes,
-    sample,
     usefulness,
 )
 from torchdl.training.classification import ImageOptions
@@ -193,11 +192,6 @@ def test_encoding_many_images_leaves_none_out():
     data = ImageDataset(torch.arange(1201)[:, None, None, None].expand(-1, 1, 4, 4).remainder(256).to(torch.uint8))
     data.labels = torch.arange(1201)
     assert torch.equal(encode(network((1, 4, 4), 1), data, 5000, CPU).labels, data.labels)
-
-
-@pytest.mark.parametrize(("items", "count", "expected"), [(5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (1, 1, [0])])
-def test_a_sample_is_at_equal_distances(items, count, expected):
-    assert sample(list(range(items)), count).tolist() == expected
 
 
 # a run
@@ -368,7 +362,7 @@ def test_one_test_image_a_class_is_enough(tmp_path):
 def test_a_folder_of_images_is_encoded(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = ImageOptions(str(write_folder(tmp_path / "pictures", size=(3, 12, 12))))
-    data, test = (options.load(split) for split in ("train", "test"))
+    data, test = options.load()
     run, *_ = train(tmp_path / "runs", data, test, Coding(10), epochs=1)
     assert results_of(run)["numbers an image"] == 3 * 144
 

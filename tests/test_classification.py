@@ -211,7 +211,7 @@ def test_the_mistakes_shown_are_the_surest_ones(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(classification, "SHOWN", 5)
     test = labelled(17, seed=1, spread=120, low=-1.0)
-    _, network, _, _ = train(tmp_path, labelled(30, spread=120, low=-1.0), test, ImageOptions(centred=True), epochs=1)
+    _, network, _, _ = train(tmp_path, labelled(30, spread=120, low=-1.0), test, epochs=1)
     matrix, logits, labels = counts(network, test)
     shares, answers = logits.softmax(1), logits.argmax(1)
     wrong = [i for i in range(51) if answers[i] != labels[i]]
@@ -343,7 +343,7 @@ def late(tmp_path, monkeypatch):
 
 def test_images_decoded_late_are_taken_by_workers_and_others_are_not(late):
     options = ImageOptions(str(late), workers=3)
-    images = options.load("train")
+    images = options.load()[0]
     assert isinstance(images.images, DecodedLate)
     assert options.loader(images, batch_size=4).workers == 3
     assert options.loader(labelled(4), batch_size=4).workers == 0
@@ -361,7 +361,7 @@ def test_training_on_images_decoded_late_equals_training_on_those_held_in_memory
             found = [read_folder(late, split, resident=True) for split in ("train", "test")]
             data, test = (ImageDataset(f.images, f.labels, classes=f.classes) for f in found)
         else:
-            data, test = (options.load(split) for split in ("train", "test"))
+            data, test = options.load()
         assert isinstance(data.images, DecodedLate) is not resident
         learning = Learning(12, 1e-3, shift=0.2, flip=0.5)
         run, network, history, _ = train(tmp_path / str(number), data, test, options, epochs=1, learning=learning)
@@ -374,7 +374,7 @@ def test_training_on_images_decoded_late_equals_training_on_those_held_in_memory
 def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is_late):
     write_folder(tmp_path / "easy", train=20, spread=1)
     options = ImageOptions(str(tmp_path / "easy"), workers=0)
-    data, test = (options.load(split) for split in ("train", "test"))
+    data, test = options.load()
     if not is_late:
         data, test = labelled(20, spread=1), labelled(5, spread=1, seed=1)
     run, *_ = train(tmp_path / "runs", data, test, options, epochs=8, learning=Learning(10, 1e-2))
@@ -387,10 +387,9 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
 
 @pytest.mark.parametrize(("centred", "low"), [(True, -1.0), (False, 0.0)])
 def test_images_are_given_from_low_to_one(centred, low):
-    options = ImageOptions("mnist_5k", centred=centred)
-    assert options.low == low
-    images, _ = options.load("test")[:]
-    assert (images.min(), images.max()) == (low, 1)
+    for images in ImageOptions("mnist_5k").load(centred=centred):
+        pixels, _ = images[:]
+        assert (pixels.min(), pixels.max()) == (low, 1)
 
 
 def test_predictions_are_of_every_image_in_order_without_dropout():

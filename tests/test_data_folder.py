@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from helpers import gaussian
 from PIL import Image
@@ -456,6 +458,7 @@ def test_how_many_files_were_left_out_is_told_and_the_first_five_of_them(images)
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert found.origin == (
         f"9 images from {images / 'train'}; 6 that cannot be read were left out: {', '.join(map(str, bad[:5]))}"
+        " and 1 more"
     )
     assert "left out" not in load_images(images, "test", skip_corrupt=True).origin
 
@@ -669,12 +672,11 @@ def test_where_nothing_can_be_kept_the_files_are_decoded_every_time(images, tmp_
 
 
 def test_a_full_disk_leaves_nothing_behind(images, tmp_path, monkeypatch):
-    def write_bytes(path, data):
-        with open(path, "wb") as file:
-            file.write(data[:10])
-        raise OSError(28, "No space left on device")
+    def save_file(_tensors, path, _metadata):
+        path.write_bytes(b"a beginning")
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
     assert torch.equal(load_images(images).images, decoded(files_of(images)))
     assert not cached(tmp_path)
 

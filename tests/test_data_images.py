@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 import torchdl
 from torchdl import ImageDataset, InputError
+from torchdl.data.images import at_equal_distances
 
 EVERY_BYTE = torch.arange(256, dtype=torch.uint8).view(16, 1, 4, 4)
 LABELS = torch.arange(16) % 3
@@ -168,3 +169,14 @@ def test_spread_images_come_from_the_whole_of_the_set():
     images, labels = data.spread(4)
     assert torch.equal(images, data.__getitems__([0, 5, 10, 15])[0])
     assert torch.equal(labels, LABELS[[0, 5, 10, 15]])
+
+
+@pytest.mark.parametrize(("total", "count", "expected"), [(5, 5, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (1, 1, [0])])
+def test_numbers_are_chosen_at_equal_distances(total, count, expected):
+    assert at_equal_distances(total, count).tolist() == expected
+
+
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_scaling_is_undone_for_a_picture(low, high):
+    data = ImageDataset(EVERY_BYTE, low=low, high=high)
+    torch.testing.assert_close(data.unscale(data[:]), EVERY_BYTE / 255, atol=1e-5, rtol=0)

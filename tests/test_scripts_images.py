@@ -105,10 +105,10 @@ def test_training_a_classifier_leaves_a_run_that_can_be_read_and_looked_at(train
 @pytest.mark.parametrize(
     ("model", "name", "learning"),
     [
-        ("mlp", "MLP", {"batch_size": 32, "schedule": None, "flip": None}),
-        ("cnn", "StridedCNN", {"batch_size": 32, "schedule": None, "flip": None}),
-        ("cnn_wide", "StridedCNN", {"batch_size": 32, "schedule": None, "flip": None}),
-        ("vgg --width 2 --flip 0", "VGGLike", {"batch_size": 128, "schedule": "one_cycle", "flip": 0, "shift": 0.1}),
+        ("mlp", "MLP", {"batch_size": 32, "schedule": "constant", "flip": 0}),
+        ("cnn", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
+        ("cnn_wide", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
+        ("vgg --width 2 --flip 0.5", "VGGLike", {"schedule": "one_cycle", "flip": 0.5, "shift": 0.1, "centred": True}),
     ],
 )
 def test_every_network_of_the_course_is_trained_as_it_is_wont(run, pictures, tmp_path, model, name, learning):
@@ -134,7 +134,7 @@ def test_the_course_networks_learn_the_patterns(run, pictures, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        f"{LENET} --schedule one_cycle --shift 0.1 --flip 0.5 --weight-decay 0.1 --label-smoothing 0.1 --centred",
+        f"{LENET} --schedule one_cycle --shift 0.1 --flip 0.5 --weight-decay 0.1 --label-smoothing 0.1 --centred True",
         f"{LENET} --depth 0 --schedule cosine --precision bf16",
         "train_cnn.py --model vgg --width 2 --batch-size 12",
         CODER,
@@ -213,7 +213,7 @@ LEARNING = {
 }
 MISTAKES = {
     **{f"train_lenet.py {options}": sentence for options, sentence in LEARNING.items()},
-    "train_lenet.py --depth 9": "depth 9 halves the sides of 16x16 pixels away: 4 is the most for them",
+    "train_lenet.py --depth 9": "depth 9 halves 16x16 pixels away: 4 is the most for them",
     "train_lenet.py --width 0": "width and hidden must be positive",
     "train_lenet.py --name x": "runs/lenet/x exists already: choose another --name, or go on with --resume",
     "train_lenet.py --resume runs/lenet/none": "runs/lenet/none is no run of a script",
@@ -242,10 +242,10 @@ MISTAKES = {
     "show_activations.py --steps -1": "--steps must be 0 or more, not -1",
     "show_activations.py --steps 3 --dataset nothing": "unknown data set 'nothing'",
     "show_activations.py --threads -1": "threads must be 0",
-    "show_convolution.py --size 0": "--size must be 1 or more, not 0",
+    "show_convolution.py --size 0": "--size must be from 1 to 31, not 0",
     "show_convolution.py --picture none.png": "none.png is no picture that can be read: name a PNG or JPEG",
     "show_convolution.py --picture file": "file is no picture that can be read: name a PNG or JPEG",
-    "show_convolution.py --size 999": "640 x 427 pixels: name one of at least 999 x 999",
+    "show_convolution.py --size 999": "--size must be from 1 to 31, not 999",
 }
 
 

@@ -199,7 +199,7 @@ def plot_answers(
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
     for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(f"{label}\nnot {answer}", fontsize=9)
+        axis.set_title(f"{label}\nnot {answer}", fontsize=9, parse_math=False)  # names may hold a $
     figure.suptitle(title)
     save_figure(figure, path)
 
@@ -211,7 +211,7 @@ def plot_map(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], tit
     for label, name in enumerate(classes):
         x, y = points[labels == label].T
         axis.scatter(x, y, s=6, color=f"C{label}", label=name, linewidths=0)
-        if len(x):
+        if len(x) and len(classes) <= 20:  # of more the names would hide the points
             box = {"boxstyle": "round", "facecolor": "white", "alpha": 0.8, "edgecolor": f"C{label}"}
             axis.text(np.median(x), np.median(y), name, ha="center", va="center", bbox=box)
     axis.set(title=title, xticks=[], yticks=[])

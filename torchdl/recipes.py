@@ -6,10 +6,12 @@ The scripts ``train_lenet.py`` and ``train_autoencoder.py`` do the same with eve
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torchdl.data import load_images
+from torchdl.errors import require
 from torchdl.models import Autoencoder, LenetLike
 from torchdl.training.trainer import Trainer
 
@@ -24,11 +26,20 @@ SHAPES = {
 History = list[dict[str, float]]
 
 
-def make_lenet_model(dataset: str, **init: Any) -> LenetLike:
+def make_lenet_model(
+    dataset: str,
+    data_root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    skip_corrupt: bool = False,
+    **init: Any,
+) -> LenetLike:
     """Build a :class:`LenetLike` for a data set.
 
     Args:
         dataset: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is read.
+        data_root: The folder of the data sets.
+        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
+        skip_corrupt: Leave out a folder's files that cannot be read.
         init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
 
     Example:
@@ -37,7 +48,7 @@ def make_lenet_model(dataset: str, **init: Any) -> LenetLike:
     """
     if dataset in SHAPES:
         return LenetLike(*SHAPES[dataset], **init)
-    images = load_images(dataset, "test")
+    images = load_images(dataset, "test", data_root, image_size=image_size, skip_corrupt=skip_corrupt)
     return LenetLike(images.image_shape, len(images.classes), **init)
 
 
@@ -47,6 +58,8 @@ def fit_model_on(
     batch_size: int = 64,
     folder: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    skip_corrupt: bool = False,
     seed: int = 0,
     device: str = "auto",
     **init: Any,
@@ -62,20 +75,22 @@ def fit_model_on(
         batch_size: Images a step.
         folder: Where to leave it, a folder that is not there or empty; ``runs/lenet/<date and time>`` by default.
         data_root: The folder of the data sets.
+        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
+        skip_corrupt: Leave out a folder's files that cannot be read, and say which.
         seed: What every random draw derives from.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
 
     Returns:
-        The model, in evaluation mode, and a row of metrics an epoch.
+        The model, in evaluation mode on the device, and a row of metrics an epoch.
     """
-    from torchdl.training.classification import ImageOptions, Learning, fit_classifier
+    from torchdl.training.classification import USUAL, ImageOptions, fit_classifier
 
-    images, learning = ImageOptions(dataset), Learning(batch_size)
-    root = None if data_root is None else Path(data_root)
-    train, test = (images.load(split, root) for split in ("train", "test"))
-    config = {"dataset": dataset, "epochs": epochs, "batch_size": batch_size, "seed": seed, **init}
-    run = open_run("lenet", config, folder, Trainer(epochs=epochs, seed=seed, device=device), train)
+    images, learning = ImageOptions(dataset, image_size, skip_corrupt), replace(USUAL, batch_size=batch_size)
+    train, test = images.load(data_root)
+    trainer = Trainer(epochs=epochs, seed=seed, device=device)
+    config = {"images": asdict(images), "learning": asdict(learning), "trainer": asdict(trainer), **init}
+    run = open_run("lenet", config, folder, trainer, train, test)
     model = LenetLike(train.image_shape, len(train.classes), **init)
     return model, fit_classifier(run, model, train, test, images, learning)
 
@@ -113,16 +128,20 @@ def fit_model_cifar10(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Returns:
-        The model, in evaluation mode, and a row of metrics an epoch.
+        The model, in evaluation mode on the device, and a row of metrics an epoch.
     """
     from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
     from torchdl.training.classification import ImageOptions
 
     images, coding = ImageOptions(dataset), Coding(batch_size, visualization_size=visualization_size)
-    root = None if data_root is None else Path(data_root)
-    train, test = (images.load(split, root) for split in ("train", "test"))
-    config = {"dataset": dataset, "epochs": n_epochs, "batch_size": batch_size, "seed": seed}
-    run = open_run("autoencoder", config, folder, Trainer(epochs=n_epochs, seed=seed, device=device), train)
+    train, test = images.load(data_root)
+    require(
+        train.image_shape == CIFAR10_SHAPE,
+        f"images of {CIFAR10_SHAPE} are wanted, not {train.image_shape}: for others there is train_autoencoder.py",
+    )
+    trainer = Trainer(epochs=n_epochs, seed=seed, device=device)
+    config = {"images": asdict(images), "coding": asdict(coding), "trainer": asdict(trainer)}
+    run = open_run("autoencoder", config, folder, trainer, train, test)
     model = make_autoencoder_model()
     if verbose:
         print_shapes(model, batch_size)

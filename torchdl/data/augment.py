@@ -20,7 +20,7 @@ class ShiftedImages(Dataset):
     """The images of a data set, each shifted and perhaps mirrored anew in every epoch.
 
     An image is moved by a whole number of pixels up to ``shift`` of its sides in both directions, its edge repeated
-    where there is nothing (Keras' ``width_shift_range``, ``height_shift_range`` and ``fill_mode="nearest"``), and
+    where there is nothing (as Keras' ``fill_mode="nearest"`` does, whose shifts may be parts of a pixel), and
     mirrored with probability ``flip``. What is drawn depends on the seed, the epoch and the image's number alone.
 
     Args:

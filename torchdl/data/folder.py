@@ -28,7 +28,7 @@ from torchdl.files import replacing
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SKIP = "or leave such files out with --skip-corrupt"
-GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "F", "LA"}
+GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "LA"}
 
 
 class Files(NamedTuple):
@@ -131,16 +131,18 @@ def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) ->
 def decode(path: Path, image_size: int | None, grey: bool) -> np.ndarray:
     """Decode an image to (1, H, W) or (3, H, W) uint8; resized to a square if ``image_size`` is given.
 
-    Transparent and palette images become RGB, of 16-bit greys the upper byte is kept; a picture that lies on its side
-    by its EXIF is turned.
+    Transparent and palette images become RGB, of wider greys the upper eight of 16 bits are kept; a picture that lies
+    on its side by its EXIF is turned.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # else converting would clip all but the darkest to white
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            if upright.mode.startswith("I"):  # else converting would clip all but the darkest to white
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            if upright.mode == "F":
+                raise ValueError("its pixels are real numbers, of which nothing says how bright they are")
             picture = upright.convert("L" if grey else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is no image that can be read: {error}") from error
@@ -257,11 +259,10 @@ def decode_all(
 
 def write_cache(path: Path, images: Tensor, kept: Tensor, corrupt: list[str]) -> None:
     """Keep decoded images; where nothing can be written there, they are decoded again the next time."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, safetensors.SafetensorError):  # the latter is its word for a full disk
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = safetensors.torch.save({"images": images, "kept": kept}, {"corrupt": json.dumps(corrupt)})
         with replacing(path) as temporary:
-            temporary.write_bytes(data)
+            safetensors.torch.save_file({"images": images, "kept": kept}, temporary, {"corrupt": json.dumps(corrupt)})
 
 
 def read_cache(path: Path) -> tuple[Tensor, Tensor, list[str]] | None:

@@ -18,6 +18,11 @@ from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
 
 
+def at_equal_distances(total: int, count: int) -> Tensor:
+    """Choose ``count`` of the numbers below ``total``, at equal distances: (count,) int64."""
+    return torch.linspace(0, total - 1, count).long()
+
+
 class ImageDataset(Dataset):
     """Labelled images, held as uint8 and given as float32 in [``low``, ``high``], up to float32's rounding.
 
@@ -105,9 +110,13 @@ class ImageDataset(Dataset):
         # the add converts, too; dividing last keeps white at high
         return torch.add(self.low, pixels, alpha=self.range).div_(255)
 
+    def unscale(self, images: Tensor) -> Tensor:
+        """Turn what :meth:`scale` has made into values in [0, 1], for a picture."""
+        return (images - self.low.item() / 255) / self.range
+
     def spread(self, n: int) -> Any:
         """Return the batch of ``n`` images at equal distances, so of all classes where the set is sorted by class."""
-        return self.__getitems__(torch.linspace(0, len(self) - 1, n).long().tolist())
+        return self.__getitems__(at_equal_distances(len(self), n).to(self.device))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -164,5 +173,7 @@ def load_images(
     files = read_folder(folder, split, image_size, skip_corrupt)
     origin = f"{len(files.labels):,} images from {folder / split}"
     if files.corrupt:
-        origin += f"; {len(files.corrupt):,} that cannot be read were left out: {', '.join(files.corrupt[:5])}"
+        more = f" and {len(files.corrupt) - 5:,} more" if len(files.corrupt) > 5 else ""
+        named = ", ".join(files.corrupt[:5])
+        origin += f"; {len(files.corrupt):,} that cannot be read were left out: {named}{more}"
     return ImageDataset(files.images, files.labels, low, high, files.classes, origin)

@@ -81,7 +81,7 @@ class BatchLoader:
         if self.workers == 0 and hasattr(self.dataset, "to"):
             self.dataset.to(device)
 
-    def order_settings(self) -> dict[str, int]:
+    def order_settings(self) -> dict[str, float]:
         """Return all that the order depends on, and a data set's own settings, for a checkpoint to compare."""
         return {
             "examples": self.examples,

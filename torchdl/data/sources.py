@@ -7,10 +7,13 @@ What is found is checked for its structure; what is downloaded is checked agains
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import os
+import shutil
+import tempfile
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
@@ -235,7 +238,11 @@ def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch
         if unpack:
             if hashlib.sha256((place / archive).read_bytes()).hexdigest() != source.sha256:
                 raise RuntimeError("the archive's checksum does not match")
-            datasets.utils.extract_archive(str(place / archive), str(place))
+            with tempfile.TemporaryDirectory(dir=place) as folder:  # whole or not at all
+                datasets.utils.extract_archive(str(place / archive), folder)
+                shutil.rmtree(place / source.folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # another process has just done the same
+                    os.replace(Path(folder, source.folder), place / source.folder)
         return getattr(datasets, source.reader)(str(place), split == "train")
 
     try:

@@ -34,10 +34,10 @@ class LenetLike(nn.Module):
         super().__init__()
         channels, height, width_in = check_classifier(self, in_shape, num_classes)
         require(min(width, hidden) >= 1 and depth >= 0, "LenetLike: width and hidden must be positive, depth 0 or more")
+        most = min(height, width_in).bit_length() - 1
         require(
-            min(height, width_in) >= 2**depth,
-            f"LenetLike: depth {depth} halves the sides of {height}x{width_in} pixels away: "
-            f"{min(height, width_in).bit_length() - 1} is the most for them",
+            depth <= most,
+            f"LenetLike: depth {depth} halves {height}x{width_in} pixels away: {most} is the most for them",
         )
         self.in_shape, self.num_classes = tuple(in_shape), num_classes
         self.width, self.depth, self.hidden = width, depth, hidden

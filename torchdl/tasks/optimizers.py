@@ -127,14 +127,18 @@ def check_adam(lr: float, beta1: float, beta2: float, weight_decay: float = 0.0)
     require(math.isfinite(weight_decay) and weight_decay >= 0, f"weight_decay must be 0 or more, not {weight_decay}")
 
 
+def has_fused_kernel(parameters: Iterable[nn.Parameter]) -> bool:
+    """Say whether PyTorch has one kernel for the whole update of these."""
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
+
+
 def make_adam(
     parameters: Iterable[nn.Parameter], lr: float, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
     """Build Adam (Kingma and Ba 2015), fused where the device has such a kernel."""
     check_adam(lr, beta1, beta2, weight_decay)
     parameters = [p for p in parameters if p.requires_grad]
-    fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
-    return Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=fused)
+    return Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=has_fused_kernel(parameters))
 
 
 def make_adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -143,4 +147,4 @@ def make_adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: floa
     parameters = [p for p in parameters if p.requires_grad]
     kernels, others = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
     groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=has_fused_kernel(parameters))

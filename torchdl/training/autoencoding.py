@@ -6,7 +6,7 @@ Shapes: N images, C channels, H x W pixels, D numbers a code.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from torchdl import plots
-from torchdl.data import BatchLoader, ImageDataset
+from torchdl.data import ImageDataset
+from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.plots import image_grid, save_png, side_by_side
@@ -67,8 +68,10 @@ def fit_autoencoder(
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
     test_batches = images.loader(test, held_out, batch_size=500)
     history = run.fit(task, model, batches, test_batches)
+    device = process.find_device(run.trainer.device)
+    error = evaluate(task, test_batches, device, nullcontext, Clock(seed))["val/loss"]  # by all processes together
     if run.is_main:
-        report(run, task, train, test, test_batches)
+        report(run, task, train, test, error)
     return history
 
 
@@ -92,7 +95,7 @@ class Coded(NamedTuple):
 def encode(model: Any, images: ImageDataset, count: int, device: torch.device) -> Coded:
     """Encode and decode ``count`` images at equal distances; everything is on the CPU."""
     model.eval().to(device)
-    chosen = torch.linspace(0, len(images) - 1, min(count, len(images))).long()
+    chosen = at_equal_distances(len(images), affordable(images, count))
     parts = []
     for indices in chosen.split(500):
         batch, labels = images.__getitems__(indices.to(images.device))
@@ -103,15 +106,20 @@ def encode(model: Any, images: ImageDataset, count: int, device: torch.device) -
 
 
 def fit_pca(images: ImageDataset, components: int) -> Any:
-    """Fit principal components (Pearson 1901) to images, at most 60,000 of them; fewer components where few are had."""
+    """Fit principal components (Pearson 1901) to at most 60,000 images, or as many as there are or are affordable."""
     from sklearn.decomposition import PCA  # imported late: it takes a second
 
-    chosen = torch.linspace(0, len(images) - 1, min(60_000, len(images))).long().split(1000)
+    chosen = at_equal_distances(len(images), affordable(images, 60_000)).split(1000)
     parts = [images.__getitems__(indices.to(images.device))[0].flatten(1).cpu() for indices in chosen]
     x = torch.cat(parts).numpy()  # (N, C * H * W)
     n, d = x.shape
     solver = "covariance_eigh" if d <= min(n, 4096) else "full" if n <= 4096 else "randomized"  # what is quick and fits
     return PCA(min(components, n, d), svd_solver=solver, random_state=0).fit(x)
+
+
+def affordable(images: ImageDataset, count: int) -> int:
+    """Return ``count``, or fewer where there are fewer images or they would take more than 1 GiB in float32."""
+    return max(1, min(count, len(images), 2**30 // (4 * math.prod(images.image_shape))))
 
 
 def nearest(codes: Tensor, queries: Tensor, count: int) -> Tensor:
@@ -136,9 +144,7 @@ def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, c
     return {"knn": float(neighbours.score(y, true)), "nmi": float(normalized_mutual_info_score(true, clusters))}
 
 
-def report(
-    run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageDataset, test_batches: BatchLoader
-) -> dict[str, Any]:
+def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageDataset, error: float) -> dict[str, Any]:
     """Compare codes with principal components and with pixels, in ``results.json``, pictures and TensorBoard.
 
     Pictures in ``plots/``: reconstructions, retrieval (queries and their nearest neighbours by code) and a map.
@@ -149,7 +155,7 @@ def report(
     reference, held_out = encode(model, train, REFERENCE, device), encode(model, test, len(test), device)
     flat = held_out.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
     projected = pca.transform(flat)
-    pca_errors = ((pca.inverse_transform(projected) - flat) ** 2).mean(1)
+    pca_errors = ((pca.inverse_transform(projected).clip(0, 1) - flat) ** 2).mean(1)
     of_pixels = reference.images.flatten(1)
     spaces = {
         "autoencoder": (reference.codes, held_out.codes),
@@ -170,36 +176,30 @@ def report(
         },
     }
     if task.noise:
-        test_batches.shard(0, 1)  # process 0 alone reports
-        after = evaluate(task.to(device), test_batches, device, nullcontext, Clock(run.trainer.seed))["val/loss"]
-        results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": after}
+        results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
+    with replacing(run.folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     folder = run.folder / "plots"
     task.eval().to("cpu")
     with torch.no_grad():
         rows = [image_grid(picture) for picture in task.preview().values()]
     save_png(side_by_side(rows), folder / "reconstructions.png")
-    queries = torch.linspace(0, len(held_out.images) - 1, QUERIES).long()
+    queries = at_equal_distances(len(held_out.images), QUERIES)
     found = nearest(reference.codes, held_out.codes[queries], NEIGHBOURS)  # (Q, n)
     columns = [held_out.images[queries, None], reference.images[found]]  # (Q, 1, C, H, W), (Q, n, C, H, W)
     save_png(side_by_side([image_grid(column) for column in columns]), folder / "retrieval.png")
     title = "codes of test images, t-SNE"
-    points, labels = map_codes(held_out.codes[sample(held_out.labels, 2000)]), held_out.labels
-    plots.plot_map(points, labels[sample(labels, 2000)].numpy(), test.classes, title, folder / "codes.png")
+    mapped, shown = (at_equal_distances(len(flat), min(count, len(flat))) for count in (2000, 1000))
+    points, labels = map_codes(held_out.codes[mapped]), held_out.labels
+    plots.plot_map(points, labels[mapped].numpy(), test.classes, title, folder / "codes.png")
     with closing(run.logger()) as logger:
         logger.show(*(folder / f"{name}.png" for name in ("reconstructions", "retrieval", "codes")))
-        chosen = sample(labels, 1000)
-        names = [test.classes[label] for label in labels[chosen].tolist()]
-        logger.embedding(held_out.codes[chosen], names, held_out.images[chosen])
-    with replacing(run.folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        names = [test.classes[label] for label in labels[shown].tolist()]
+        logger.embedding(held_out.codes[shown], names, held_out.images[shown])
+    task.to(device)
     say(describe(results))
     say(f"pictures: {folder}")
     return results
-
-
-def sample(items: Sequence[Any] | Tensor, count: int) -> Tensor:
-    """Give the numbers of ``count`` items at equal distances."""
-    return torch.linspace(0, len(items) - 1, min(count, len(items))).long()
 
 
 def describe(results: dict[str, Any]) -> str:

@@ -57,7 +57,9 @@ def read(path: Path) -> dict[str, Any]:
 def differences(old: Mapping[str, float], new: Mapping[str, float]) -> str:
     """Say which settings, 0 where they are not given, are new; an empty string where none is."""
     pairs = {key: (old.get(key, 0), new.get(key, 0)) for key in {**old, **new}}
-    return ", ".join(f"{key} {now:g} instead of {before:g}" for key, (before, now) in pairs.items() if now != before)
+    return ", ".join(
+        f"{key} {now:.12g} instead of {before:.12g}" for key, (before, now) in pairs.items() if now != before
+    )
 
 
 def read_last(folder: Path) -> tuple[dict[str, Any], str]:

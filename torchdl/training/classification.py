@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ SHOWN = 36  # misclassified images
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which labelled images, and how their pixels are given."""
+    """Which labelled images."""
 
     dataset: str = "mnist"
     """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/."""
@@ -37,21 +37,21 @@ class ImageOptions:
     """Pixels a side that a folder's images are resized to; needed where they are of several sizes."""
     skip_corrupt: bool = False
     """Leave out a folder's files that cannot be read, and say which."""
-    centred: bool = False
-    """Pixels in [-1, 1] rather than in [0, 1]."""
     workers: int = 2
     """Processes that decode a folder's images where they do not fit in memory."""
 
-    @property
-    def low(self) -> float:
-        """What black becomes."""
-        return -1.0 if self.centred else 0.0
+    def load(
+        self, root: str | os.PathLike[str] | None = None, centred: bool | None = False
+    ) -> tuple[ImageDataset, ImageDataset]:
+        """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if they are ``centred``."""
+        low = -1.0 if centred else 0.0
 
-    def load(self, split: str, root: Path | None = None) -> ImageDataset:
-        """Load the images of a split."""
-        return load_images(
-            self.dataset, split, root, self.low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
-        )
+        def part(split: str) -> ImageDataset:
+            return load_images(
+                self.dataset, split, root, low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
+            )
+
+        return part("train"), part("test")
 
     def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
         """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""
@@ -76,14 +76,16 @@ class Learning:
     shift: float | None = None
     """Shift each training image by up to this share of its sides; usually not, in the course by 0.1."""
     flip: float | None = None
-    """Probability of mirroring a training image; usually 0, in the course 0.5."""
+    """Probability of mirroring a training image; usually 0, in the course 0.5 (for what has no left and right)."""
+    centred: bool | None = None
+    """Pixels in [-1, 1] rather than in [0, 1]; usually not."""
 
     def over(self, own: Learning) -> Learning:
         """Fill in what is None from a network's own settings."""
         return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
-USUAL = Learning(64, 1e-3, "constant", weight_decay=0.0, label_smoothing=0.0, shift=0.0, flip=0.0)
+USUAL = Learning(64, 1e-3, "constant", weight_decay=0.0, label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
 
 
 def fit_classifier(
@@ -108,9 +110,11 @@ def fit_classifier(
         lambda parameters: make_adamw(parameters, chosen["lr"], chosen["weight_decay"]),
         SCHEDULES[chosen["schedule"]],
     )
-    first = next(images.loader(train, data, batch_size=min(64, len(train)), shuffle=True, seed=seed).batches(0))[0][0]
-    examples = image_grid((first - images.low) / (1 - images.low))
-    history = run.fit(task, model, batches, held_out, pictures={"examples": examples})
+    pictures = {}
+    if run.is_main and run.options.resume is None:
+        first = images.loader(train, data, batch_size=min(64, len(train)), shuffle=True, seed=seed)
+        pictures["examples"] = image_grid(train.unscale(next(first.batches(0))[0][0]))
+    history = run.fit(task, model, batches, held_out, pictures=pictures)
     if run.is_main:
         report(run, model, test, images)
     return history
@@ -141,20 +145,21 @@ def report(run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions)
         "images": len(labels),
         "accuracy by class": dict(zip(names, (matrix.diagonal() / np.maximum(matrix.sum(1), 1)).tolist(), strict=True)),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "epoch chosen by": run.trainer.monitor or "nothing: it is the last",
     }
+    with replacing(run.folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     folder = run.folder / "plots"
     paths = [folder / f"{name}.png" for name in ("confusion", "confusion_normalized", "misclassified")]
     plots.plot_confusion(matrix, names, paths[0])
     plots.plot_confusion(matrix, names, paths[1], normalize=True)
     wrong = (answers != labels).nonzero()[:, 0]
     surest = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
-    pixels = (test.__getitems__(surest.to(test.device))[0] - images.low) / (1 - images.low)
+    pixels = test.unscale(test.__getitems__(surest.to(test.device))[0])
     true, taken = ([names[i] for i in which[surest].tolist()] for which in (labels, answers))
     title = f"{len(wrong):,} of {len(labels):,} images misclassified; the network was surest of these"
     plots.plot_answers(pixels, true, taken, paths[2], title=title)
     with closing(run.logger()) as logger:
         logger.show(*paths)
-    with replacing(run.folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     say(f"{results['accuracy']:.2%} of {len(labels):,} test images right; pictures of the others: {folder}")
     return results

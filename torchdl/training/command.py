@@ -139,20 +139,38 @@ class Run:
         options: The common part of it.
         trainer: The trainer part of it.
         data: The training data, to be named in the record.
+        held_out: The data that the result is measured on, to be named, too.
     """
 
-    def __init__(self, experiment: str, config: Any, options: RunOptions, trainer: Trainer, data: ImageDataset) -> None:
+    def __init__(
+        self,
+        experiment: str,
+        config: Any,
+        options: RunOptions,
+        trainer: Trainer,
+        data: ImageDataset,
+        held_out: ImageDataset | None = None,
+    ) -> None:
         self.trainer, self.options = trainer, options
         self.is_main = is_main_process()
         process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
         say(process.setup(options.threads, options.keep_memory))
         say(f"{'!' * 20} STAND-IN DATA {'!' * 20}\n{data.origin}" if data.stand_in else f"data: {data.origin}")
+        described = {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": data.fingerprint()}
+        if held_out is not None:
+            say(f"held out: {held_out.origin}")
+            # what stands in for the test images is a part of the real training images
+            require(
+                data.stand_in == held_out.stand_in,
+                f"training and held-out images do not belong together ({data.origin}; {held_out.origin}): fetch both",
+            )
+            described |= {"held_out_origin": held_out.origin, "held_out_fingerprint": held_out.fingerprint()}
         self.temporary = None
-        fingerprint = data.fingerprint()
         if options.resume is not None:
             self.folder = options.resume
-            known = read_record(self.folder).get("data", {}).get("fingerprint")
-            require(known == fingerprint, f"{self.folder} was trained on other images: resume it with the same data")
+            known = read_record(self.folder).get("data", {})
+            same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
+            require(same, f"{self.folder} was trained on other images: resume it with the same data")
         elif trainer.dry_run and not options.name:
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)
@@ -167,7 +185,7 @@ class Run:
         self.record: dict[str, Any] = {
             "config": config if isinstance(config, dict) else dataclasses.asdict(config),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "data": {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": fingerprint},
+            "data": described,
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
         }
 

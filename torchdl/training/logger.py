@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from torchdl.files import replacing
@@ -85,11 +86,13 @@ class Logger:
                 self.writer.add_image(path.stem, load_png(path), 0)
 
     def embedding(self, codes: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, S, S) in [0, 1]."""
+        """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, H, W) in [0, 1]."""
         if self.writer is not None and self.folder is not None:
             shutil.rmtree(self.folder / "00000", ignore_errors=True)  # from before a resume
             (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            self.writer.add_embedding(codes, list(labels), images, tag="codes")
+            height, width = images.shape[2:]  # of which the projector wants squares
+            square = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
+            self.writer.add_embedding(codes, list(labels), square, tag="codes")
 
     def close(self) -> None:
         """Write out what TensorBoard has not yet written."""

@@ -230,7 +230,7 @@ class Fit:
                 checkpoint.write(state, self.folder / checkpoint.BEST)
             self.saved()
 
-    def order(self) -> dict[str, int]:
+    def order(self) -> dict[str, float]:
         """Return what decides which examples a step sees, and at which rate: it must be the same after a resume."""
         return {**self.train.order_settings(), **self.updates.order_settings(), "accumulate": self.options.accumulate}
 

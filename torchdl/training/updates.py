@@ -53,6 +53,8 @@ class Updates:
             name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             for name, optimizer in self.optimizers.items()
         }
+        # what a checkpoint's optimizers would silently bring back
+        self.rates = {f"initial {key.removeprefix('charts/')}": rate for key, rate in self.learning_rates().items()}
         self.schedules: dict[str, Schedule] = {}
         self.pending: list[Measured] = []
 
@@ -136,11 +138,11 @@ class Updates:
         for name, schedule in self.schedules.items():
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
-    def order_settings(self) -> dict[str, int]:
-        """Return the seed and the steps that schedules were made for (0 if they have no end), to be compared."""
+    def order_settings(self) -> dict[str, float]:
+        """Return the seed, the initial learning rates and the steps of schedules (0 without an end), to be compared."""
         kinds = {name: type(schedule.scheduler).__name__ for name, schedule in self.schedules.items()}
         lengths = {f"steps of the schedule {kinds[n]} of {n!r}": s.steps for n, s in self.schedules.items()}
-        return {"seed": self.seed, **lengths}
+        return {"seed": self.seed, **self.rates, **lengths}
 
     def collect(self, progress: Progress) -> None:
         """Add the numbers measured since the last time to the progress: the one place that waits for the device.
