@@ -382,6 +382,27 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
     assert (run.folder / "plots" / "misclassified.png").is_file()
 
 
+def test_stand_ins_for_the_test_images_alone_are_refused(tmp_path):
+    data, test = labelled(6), labelled(3, seed=1)
+    test.stand_in = True  # a part of the real training images, then
+    with pytest.raises(InputError, match=r"do not belong together .*: fetch both"):
+        Run("tests", {}, RunOptions(out=tmp_path), Trainer(), data, test)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_names_the_images_that_it_is_measured_on_and_goes_on_with_no_others(tmp_path):
+    data, test = labelled(6), labelled(3, seed=1)
+    run = Run("tests", {}, RunOptions(out=tmp_path, name="x"), Trainer(), data, test)
+    run.folder.mkdir(parents=True)
+    run.write_record()
+    record = json.loads((run.folder / "config.json").read_text())["data"]
+    assert (record["fingerprint"], record["held_out_fingerprint"]) == (data.fingerprint(), test.fingerprint())
+    again = RunOptions(resume=run.folder)
+    Run("tests", {}, again, Trainer(), data, test)
+    with pytest.raises(InputError, match="trained on other images"):
+        Run("tests", {}, again, Trainer(), data, labelled(3, seed=2))
+
+
 # the parts
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -163,6 +164,18 @@ def made(tmp_path_factory):
         one = worker.run_all(16, folder / "one")
     torch.set_num_threads(threads)
     return one, two, folder, done.stdout
+
+
+def test_two_processes_train_an_autoencoder_and_one_reports(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += [str(ROOT / "scripts" / "train_autoencoder.py"), "--dataset", "mnist_5k", "--max-steps", "2"]
+    command += ["--width", "2", "--code-size", "2", "--noise", "0.3", "--name", "x", "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "runs" / "autoencoder" / "x" / "results.json").read_text())
+    assert results["images"] == 500
+    assert done.stdout.count("noise of 0.3: mse 0.09000 before, ") == 1
 
 
 CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]

@@ -221,6 +221,19 @@ def test_codes_are_given_to_the_projector_with_labels_and_images(tmp_path):
     assert (first.permute(2, 0, 1) - 255 * images[1]).abs().max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 5), (3, 5, 8)])
+def test_images_that_are_no_squares_are_padded_for_the_projector(tmp_path, shape):
+    logger = Logger(tmp_path)
+    logger.embedding(gaussian(4, 2), list("abcd"), torch.ones(4, *shape))
+    logger.close()
+    sprite = Image.open(next(tmp_path.rglob("sprite.png"))).convert("L")
+    assert sprite.size == (16, 16)
+    first = torch.tensor(list(sprite.tobytes())).view(16, 16)[:8, :8]
+    _, height, width = shape
+    assert first[:height, :width].min() == 255
+    assert {*first[height:].flatten().tolist(), *first[:, width:].flatten().tolist()} <= {127, 128}
+
+
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logger = Logger(None)
