@@ -382,6 +382,20 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
     assert (run.folder / "plots" / "misclassified.png").is_file()
 
 
+def test_mirror_images_are_asked_too_where_training_has_mirrored(tmp_path):
+    test = labelled(17, seed=1, spread=120)
+    run, network, _, said = train(
+        tmp_path, labelled(30, spread=120), test, epochs=1, learning=Learning(10, 1e-2, flip=0.5)
+    )
+    pixels, labels = test[:]
+    with torch.no_grad():
+        answers = (network(pixels) + network(pixels.flip(3))).argmax(1)
+    share = (answers == labels).double().mean().item()
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["accuracy with mirror images"] == pytest.approx(share)
+    assert f"({share:.2%} with their mirror images beside them)" in said
+
+
 def test_stand_ins_for_the_test_images_alone_are_refused(tmp_path):
     data, test = labelled(6), labelled(3, seed=1)
     test.stand_in = True  # a part of the real training images, then

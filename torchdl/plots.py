@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -118,6 +118,16 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """Make a figure of ``count`` panels in rows of ``columns``, of so many inches each; return it and its panels."""
+    rows = max(1, -(-count // columns))
+    figure = new_figure(width * columns, height * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a figure as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,11 +153,8 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     names = panels(dict.fromkeys(key for row in history for key in row))
     if not names:
         return
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure = new_figure(4.5 * columns, 3.2 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for (name, keys), axis in zip(names.items(), axes, strict=False):
+    figure, axes = sheet(len(names), min(3, len(names)), 4.5, 3.2)
+    for (name, keys), axis in zip(names.items(), axes, strict=True):
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
             ending = re.search(r"_(chance|ceiling|step_\d+)$", key)
@@ -158,8 +165,6 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axis.set(title=name, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend()
-    for axis in list(axes):
-        axis.remove()
     save_figure(figure, path)
 
 
@@ -191,14 +196,11 @@ def plot_answers(
     images: Tensor, labels: Sequence[str], answers: Sequence[str], path: Path, columns: int = 6, title: str = ""
 ) -> None:
     """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for, as PNG."""
-    rows = max(1, -(-len(images) // columns))
-    figure = new_figure(1.5 * columns, 1.9 * rows + 0.4)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.set_axis_off()
+    figure, axes = sheet(len(images), columns, 1.5, 2.0)
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
-    for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=False):
+    for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.set_axis_off()
         axis.set_title(f"{label}\nnot {answer}", fontsize=9, parse_math=False)  # names may hold a $
     figure.suptitle(title)
     save_figure(figure, path)
@@ -237,17 +239,13 @@ def plot_functions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: Path, columns: int = 3
 ) -> None:
     """Draw functions with their derivatives, a panel each, as PNG: (x, values, derivatives) by name."""
-    rows = -(-len(curves) // columns)
-    figure = new_figure(3.2 * columns, 2.6 * rows)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=False):
+    figure, axes = sheet(len(curves), columns, 3.2, 2.6)
+    for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
         axis.plot(x, derivatives, "--", label="f'")
         axis.set(title=name)
         axis.grid(alpha=0.3)
         axis.legend()
-    for axis in axes[len(curves) :]:
-        axis.remove()
     save_figure(figure, path)
 
 
@@ -267,14 +265,11 @@ def plot_lines(
 
 def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> None:
     """Draw images (H, W), (1, H, W) or (3, H, W) under their names as PNG; grey ones from their least to greatest."""
-    rows = -(-len(pictures) // columns)
-    figure = new_figure(3.4 * columns, 2.6 * rows)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
+    figure, axes = sheet(len(pictures), columns, 3.4, 2.6)
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         if picture.dim() == 3:
             picture = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0).clamp(0, 1)  # (H, W) or (H, W, 3)
         axis.imshow(picture.numpy(), cmap="gray")
+        axis.set_axis_off()
         axis.set_title(name, fontsize=9)
     save_figure(figure, path)

@@ -13,7 +13,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_adam
-from torchdl.tasks.schedules import Schedule
+from torchdl.tasks.schedules import Schedule, build_schedule
 
 TRAINING, HELD_OUT, PREVIEW = range(3)  # streams: draws that must not be the same
 
@@ -51,8 +51,7 @@ class AutoencoderTask(Task):
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Build the one schedule, if there is one."""
-        schedule = None if self.schedule is None else self.schedule(optimizers["model"], steps)
-        return {} if schedule is None else {"model": schedule}
+        return build_schedule(self.schedule, optimizers, steps)
 
     def disturb(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
         """Add noise to images (B, C, H, W), by their positions (B,); anew in every epoch of training."""

@@ -53,6 +53,14 @@ def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     return Schedule(OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False), "step", steps=steps)
 
 
+def build_schedule(
+    schedule: Callable[[Optimizer, int], Schedule | None] | None, optimizers: dict[str, Optimizer], steps: int
+) -> dict[str, Schedule]:
+    """Build the schedule of the optimizer ``model``, a task's only one, if it has one."""
+    built = None if schedule is None else schedule(optimizers["model"], steps)
+    return {} if built is None else {"model": built}
+
+
 SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
     "constant": constant,
     "cosine": cosine,

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_adam
-from torchdl.tasks.schedules import Schedule
+from torchdl.tasks.schedules import Schedule, build_schedule
 
 Loss = Callable[..., Tensor]
 
@@ -49,8 +49,7 @@ class Supervised(Task):
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Build the one schedule, if there is one."""
-        schedule = None if self.schedule is None else self.schedule(optimizers["model"], steps)
-        return {} if schedule is None else {"model": schedule}
+        return build_schedule(self.schedule, optimizers, steps)
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with its metrics' means."""

@@ -116,27 +116,40 @@ def fit_classifier(
         pictures["examples"] = image_grid(train.unscale(next(first.batches(0))[0][0]))
     history = run.fit(task, model, batches, held_out, pictures=pictures)
     if run.is_main:
-        report(run, model, test, images)
+        report(run, model, test, images, mirror=chosen["flip"] > 0)
     return history
 
 
 @torch.no_grad()
-def predict(model: nn.Module, loader: BatchLoader, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model is left in evaluation mode."""
+def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror: bool = False) -> tuple[Tensor, Tensor]:
+    """Give the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model is left in evaluation mode.
+
+    With ``mirror`` the logits are the mean of an image's and its mirror image's.
+    """
     model.eval().to(device)
     loader.to(device)
-    found = [(model(process.move(x, device)).cpu(), labels.cpu()) for (x, labels), _ in loader.batches(0)]
-    logits, labels = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(labels)
+    found, known = [], []
+    for (x, labels), _ in loader.batches(0):
+        x = process.move(x, device)
+        logits = (model(x) + model(x.flip(3))) / 2 if mirror else model(x)
+        found.append(logits.cpu())
+        known.append(labels.cpu())
+    return torch.cat(found), torch.cat(known)
 
 
-def report(run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions) -> dict[str, Any]:
-    """Say what a classifier gets wrong, in ``results.json``, as PNG in ``plots/`` and in TensorBoard."""
+def report(
+    run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions, mirror: bool = False
+) -> dict[str, Any]:
+    """Say what a classifier gets wrong, in ``results.json``, as PNG in ``plots/`` and in TensorBoard.
+
+    With ``mirror`` it says, too, how often it is right when it sees each image's mirror image beside it.
+    """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
     loader = images.loader(test, batch_size=500)
     loader.shard(0, 1)  # process 0 alone reports
-    logits, labels = predict(model, loader, process.find_device(run.trainer.device))
+    device = process.find_device(run.trainer.device)
+    logits, labels = predict(model, loader, device)
     answers, names = logits.argmax(1), test.classes
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
     results = {
@@ -147,6 +160,9 @@ def report(run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions)
         "parameters": sum(p.numel() for p in model.parameters()),
         "epoch chosen by": run.trainer.monitor or "nothing: it is the last",
     }
+    if mirror:
+        both, _ = predict(model, loader, device, mirror=True)
+        results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
     with replacing(run.folder / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     folder = run.folder / "plots"
@@ -161,5 +177,6 @@ def report(run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions)
     plots.plot_answers(pixels, true, taken, paths[2], title=title)
     with closing(run.logger()) as logger:
         logger.show(*paths)
-    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right; pictures of the others: {folder}")
+    more = f" ({results['accuracy with mirror images']:.2%} with their mirror images beside them)" if mirror else ""
+    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right{more}; pictures of the others: {folder}")
     return results
