@@ -24,6 +24,8 @@ class Config:
     """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 36's with batch norm."""
     width: int | None = None
     """Filters of vgg's first block; 32 if not given, as in the course."""
+    dropout: float | None = None
+    """Probability of dropping a unit before and after vgg's hidden layer; 0.2 if not given, as in the course."""
     images: ImageOptions = field(default_factory=ImageOptions)
     learning: Learning = field(default_factory=Learning)
     run: RunOptions = field(default_factory=RunOptions)
@@ -53,13 +55,14 @@ def main(config: Config) -> None:
     """Run the three steps."""
     network = NETWORKS[config.model]
     config = replace(config, learning=config.learning.over(network.learning.over(USUAL)))
-    require(config.width is None or config.model == "vgg", "--width is of --model vgg alone: leave it out")
+    own = {"width": config.width, "dropout": config.dropout}
+    own = {key: value for key, value in own.items() if value is not None}
+    require(not own or config.model == "vgg", "--width and --dropout are of --model vgg alone: leave them out")
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root, config.learning.centred)
     run = Run("cnn", config, config.run, config.trainer, train, test)
     # 2. Build the model.
-    width = {} if config.width is None else {"width": config.width}
-    model = network.build(train.image_shape, len(train.classes), **width)
+    model = network.build(train.image_shape, len(train.classes), **own)
     # 3. Train it, and see what it gets wrong.
     fit_classifier(run, model, train, test, config.images, config.learning)
     run.close()
