@@ -18,7 +18,7 @@ class Config:
     width: int = 32
     """Filters of the first convolution; each next one has twice as many."""
     depth: int = 2
-    """Convolutions."""
+    """How many convolutions there are, each with a halving of both sides."""
     hidden: int = 512
     """Units of the hidden layer."""
     images: ImageOptions = field(default_factory=ImageOptions)

@@ -14,6 +14,7 @@ import torchdl
 from torchdl import MLP, Autoencoder, InputError, LenetLike, StridedCNN, VGGLike
 from torchdl.models import ACTIVATIONS
 
+pytestmark = pytest.mark.usefixtures("quick")
 SMALL = {
     "lenet": lambda: LenetLike((2, 13, 29), 5, width=4, depth=3, hidden=24),
     "mlp": lambda: MLP(24, 5, hidden=(32, 16), dropout=0.3, activation="leaky_relu"),
