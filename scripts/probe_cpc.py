@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 import torchdl
 from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits, plots
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import write_json
 from torchdl.models import FrozenFeatures, probe_head
 from torchdl.tasks import accuracy, plateau
 from torchdl.training import process
@@ -108,8 +107,7 @@ def main(config: Config) -> None:
         "data": train.origin,
         "accuracy": {name: report.accuracy for name, report in reports.items()},
     }
-    with replacing(folder / "probe.json") as path:
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "probe.json", record)
     print(f"results: {folder / 'probe.json'}, pictures beside it")
 
 

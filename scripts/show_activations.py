@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from torch import nn
 
 from torchdl import MLP, BatchLoader, ImageDataset, Supervised, Trainer, load_images
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import write_json
 from torchdl.metrics import silent_units
 from torchdl.models import ACTIVATIONS
 from torchdl.plots import plot_functions, plot_lines
@@ -96,8 +95,7 @@ def main(config: Config) -> None:
             print(f"{name:14}" + "".join(f"{value:12.1%}" for value in values) + f"   {key}")
     silent = {name: (RATES, [100 * share for share in measured["silent"]]) for name, measured in found.items()}
     plot_lines(silent, config.out / "dying.png", "learning rate", "units silent for every image, %", log_x=True)
-    with replacing(config.out / "dying.json") as path:
-        path.write_text(json.dumps({"learning rates": RATES, **found}, indent=2) + "\n", encoding="utf-8")
+    write_json(config.out / "dying.json", {"learning rates": RATES, **found})
     print(f"the shares as a picture: {config.out / 'dying.png'}")
 
 

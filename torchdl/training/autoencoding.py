@@ -5,7 +5,6 @@ Shapes: N images, C channels, H x W pixels, D numbers a code.
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torchdl import plots
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import write_json
 from torchdl.plots import image_grid, save_png, side_by_side
 from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock
 from torchdl.training import process
@@ -177,8 +176,7 @@ def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageData
     }
     if task.noise:
         results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
-    with replacing(run.folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(run.folder / "results.json", results)
     folder = run.folder / "plots"
     task.eval().to("cpu")
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from torchdl import plots
 from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, load_images
 from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import write_json
 from torchdl.plots import image_grid
 from torchdl.tasks import SCHEDULES, Supervised, accuracy, make_adamw
 from torchdl.training import process
@@ -163,8 +162,7 @@ def report(
     if mirror:
         both, _ = predict(model, loader, device, mirror=True)
         results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
-    with replacing(run.folder / "results.json") as path:
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(run.folder / "results.json", results)
     folder = run.folder / "plots"
     paths = [folder / f"{name}.png" for name in ("confusion", "confusion_normalized", "misclassified")]
     plots.plot_confusion(matrix, names, paths[0])

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torchdl import artifacts, plots
 from torchdl.data import BatchLoader, ImageDataset
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
+from torchdl.files import write_json
 from torchdl.tasks import Task
 from torchdl.training import checkpoint, distributed, process
 from torchdl.training.logger import Logger
@@ -256,8 +256,7 @@ class Run:
 
     def write_record(self) -> None:
         """Write ``config.json``: every option, the command, the data's origin and fingerprint, the versions."""
-        with replacing(self.folder / CONFIG) as path:
-            path.write_text(json.dumps(self.record, indent=2, default=str) + "\n", encoding="utf-8")
+        write_json(self.folder / CONFIG, self.record, default=str)
 
     def close(self) -> None:
         """Remove the folder of a dry run."""
