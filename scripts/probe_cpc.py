@@ -15,6 +15,7 @@ from torch import nn
 
 import torchdl
 from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits, plots
+from torchdl.data.described import introduce
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.models import FrozenFeatures, probe_head
@@ -70,7 +71,7 @@ def main(config: Config) -> None:
         load_digits(subset, **shape, seed=config.seed, name=settings["dataset"], root=root)
         for subset in ("train", "valid", "test")
     )
-    print(f"{'STAND-IN DATA: ' if train.stand_in else 'data: '}{train.origin}")
+    print(introduce(train))
     length = {key: settings["trainer"][key] for key in ("epochs", "max_steps")}
     trainer = Trainer(**length, seed=config.seed, device=config.device)
     description = artifacts.describe(model.encoder)

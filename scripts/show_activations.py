@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdl import MLP, BatchLoader, ImageDataset, Supervised, Trainer, load_images
+from torchdl.data.described import introduce
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.metrics import silent_units
 from torchdl.models import ACTIVATIONS
 from torchdl.plots import plot_functions, plot_lines
-from torchdl.tasks import accuracy, make_adam
+from torchdl.tasks import accuracy, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import run_script
 
@@ -68,7 +69,7 @@ def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict
             torch.manual_seed(config.seed)
             width = train[0][0].numel()
             model = MLP(width, len(train.classes), hidden=(128, 128), dropout=0.0, activation=activation)
-            task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, partial(make_adam, lr=rate))
+            task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, partial(make_optimizer, "adam", lr=rate))
             loader = BatchLoader(train, 64, shuffle=True, seed=config.seed)
             trainer = Trainer(max_steps=config.steps, evaluate_every=10**6, seed=config.seed, device="cpu")
             with redirect_stdout(io.StringIO()):  # ten trainings' lines an epoch
@@ -87,7 +88,7 @@ def main(config: Config) -> None:
     print(f"functions and derivatives: {config.out / 'activations.png'}")
     if not config.steps:
         return
-    print(f"{'STAND-IN DATA: ' if train.stand_in else 'data: '}{train.origin}")
+    print(introduce(train))
     found = demonstrate(config, train, test)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
     for name, measured in found.items():

@@ -299,7 +299,7 @@ def test_a_run_cannot_go_on_with_other_shifts_or_images(tmp_path):
     train(tmp_path, data, test, max_steps=4)
     with pytest.raises(InputError, match="cannot go on with largest shift in % 10 instead of 0"):
         train(tmp_path, data, test, max_steps=8, resume=True, learning=Learning(10, 1e-2, shift=0.1))
-    with pytest.raises(InputError, match="was trained on other images"):
+    with pytest.raises(InputError, match="was trained on other data"):
         train(tmp_path, labelled(30, seed=7), test, max_steps=8, resume=True)
     assert checkpoint.read(tmp_path / "tests" / "x" / checkpoint.LAST)["progress"]["step"] == 4
 
@@ -413,7 +413,7 @@ def test_a_run_names_the_images_that_it_is_measured_on_and_goes_on_with_no_other
     assert (record["fingerprint"], record["held_out_fingerprint"]) == (data.fingerprint(), test.fingerprint())
     again = RunOptions(resume=run.folder)
     Run("tests", {}, again, Trainer(), data, test)
-    with pytest.raises(InputError, match="trained on other images"):
+    with pytest.raises(InputError, match="trained on other data"):
         Run("tests", {}, again, Trainer(), data, labelled(3, seed=2))
 
 

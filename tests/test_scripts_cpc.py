@@ -160,7 +160,7 @@ MISTAKES = {
     "--resume runs/cpc/x --data same": "cannot go on with stride 0 instead of 1: give it what it was started with",
     "--resume runs/cpc/x --positive-samples 8": "cannot go on with positive_samples 8 instead of 16",
     "--resume runs/cpc/x --no-rescale": "cannot go on with rescale 0 instead of 1",
-    "--resume runs/cpc/x --image-size 32": "was trained on other images",
+    "--resume runs/cpc/x --image-size 32": "was trained on other data",
     "--resume runs/cpc/x --code-size 16": "holds the checkpoint of another model",
 }
 

@@ -222,7 +222,7 @@ MISTAKES = {
     "train_lenet.py --resume runs/lenet/x --flip 0.5": "cannot go on with flips in % 50 instead of 0",
     "train_lenet.py --resume runs/lenet/x --width 3": "holds the checkpoint of another model",
     "train_lenet.py --resume runs/lenet/x --schedule cosine --max-steps 9": "cannot go on with .*schedule",
-    "train_lenet.py --resume runs/lenet/x --dataset mnist_5k": "was trained on other images",
+    "train_lenet.py --resume runs/lenet/x --dataset mnist_5k": "was trained on other data",
     "train_cnn.py --model cnn --width 8": "--width and --dropout are of --model vgg alone: leave them out",
     "train_cnn.py --model vgg --width 0": "width and hidden must be positive",
     "train_cnn.py --model cnn --image-size 14": "StridedCNN: 15 pixels a side are the least, not 14x14",

@@ -2,6 +2,7 @@
 
 from torchdl.artifacts import load, save
 from torchdl.data import (
+    ArrayDataset,
     BatchLoader,
     Digits,
     ImageDataset,
@@ -17,6 +18,7 @@ from torchdl.models import (
     CPC,
     GAN,
     MLP,
+    AirbenchLike,
     Autoencoder,
     BionodalRootUnit,
     ContextNetwork,
@@ -25,6 +27,7 @@ from torchdl.models import (
     ImageEncoder,
     LenetLike,
     Predictors,
+    SequenceModel,
     SignalEncoder,
     StridedCNN,
     VGGLike,
@@ -42,6 +45,8 @@ __all__ = [
     "CPC",
     "GAN",
     "MLP",
+    "AirbenchLike",
+    "ArrayDataset",
     "Autoencoder",
     "AutoencoderTask",
     "BatchLoader",
@@ -58,6 +63,7 @@ __all__ = [
     "LenetLike",
     "Predictors",
     "SameNumbers",
+    "SequenceModel",
     "ShiftedImages",
     "SignalEncoder",
     "SortedNumbers",

@@ -1,6 +1,8 @@
 """Data sets and where their batches come from."""
 
+from torchdl.data.arrays import ArrayDataset
 from torchdl.data.augment import ShiftedImages
+from torchdl.data.described import Described
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.images import ImageDataset, load_images
 from torchdl.data.loader import BatchLoader, Span, whole_batch

@@ -1,6 +1,7 @@
 """Models: tensors in, tensors out. Each keeps its constructor's arguments as attributes of the same names."""
 
 from torchdl.models.activations import ACTIVATIONS, BionodalRootUnit
+from torchdl.models.airbench import AirbenchLike
 from torchdl.models.autoencoder import Autoencoder
 from torchdl.models.cnn import StridedCNN, VGGLike
 from torchdl.models.cpc import CPC, ContextNetwork, ImageEncoder, Predictors, SignalEncoder, image_cpc, probe_head
@@ -9,3 +10,4 @@ from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_g
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import LenetLike
 from torchdl.models.mlp import MLP
+from torchdl.models.rnn import SequenceModel

@@ -25,7 +25,8 @@ import tyro
 from torch import Tensor, nn
 
 from torchdl import artifacts, plots
-from torchdl.data import BatchLoader, ImageDataset
+from torchdl.data import BatchLoader, Described
+from torchdl.data.described import introduce
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 from torchdl.tasks import Task
@@ -148,21 +149,21 @@ class Run:
         config: Any,
         options: RunOptions,
         trainer: Trainer,
-        data: ImageDataset,
-        held_out: ImageDataset | None = None,
+        data: Described,
+        held_out: Described | None = None,
     ) -> None:
         self.trainer, self.options = trainer, options
         self.is_main = is_main_process()
         process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
         say(process.setup(options.threads, options.keep_memory))
-        say(f"{'!' * 20} STAND-IN DATA {'!' * 20}\n{data.origin}" if data.stand_in else f"data: {data.origin}")
+        say(introduce(data))
         described = {"origin": data.origin, "stand_in": data.stand_in, "fingerprint": data.fingerprint()}
         if held_out is not None:
             say(f"held out: {held_out.origin}")
-            # what stands in for the test images is a part of the real training images
+            # what stands in for the test images may be a part of the real training images
             require(
                 data.stand_in == held_out.stand_in,
-                f"training and held-out images do not belong together ({data.origin}; {held_out.origin}): fetch both",
+                f"training and held-out data do not belong together ({data.origin}; {held_out.origin}): fetch both",
             )
             described |= {"held_out_origin": held_out.origin, "held_out_fingerprint": held_out.fingerprint()}
         self.temporary = None
@@ -170,7 +171,7 @@ class Run:
             self.folder = options.resume
             known = read_record(self.folder).get("data", {})
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
-            require(same, f"{self.folder} was trained on other images: resume it with the same data")
+            require(same, f"{self.folder} was trained on other data: resume it with the same data")
         elif trainer.dry_run and not options.name:
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)

@@ -1,0 +1,54 @@
+"""Inputs and targets as a resident data set: tensors in memory or on the device, indexed a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torchdl.data.described import fingerprint
+from torchdl.errors import require
+
+
+class ArrayDataset(Dataset):
+    """Pairs of an input and a target, N of each.
+
+    Args:
+        inputs: (N, ...).
+        targets: (N, ...).
+        origin: Where they come from, for the user to read.
+        stand_in: Whether they stand in for data that could not be had.
+
+    ``dataset[i]`` is ``(input, target)``; ``dataset[a:b]`` and ``dataset.__getitems__(indices)`` are batches of them.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", stand_in: bool = False) -> None:
+        require(len(inputs) == len(targets), f"there must be one target an input, not {len(targets)} for {len(inputs)}")
+        self.inputs, self.targets, self.origin, self.stand_in = inputs, targets, origin, stand_in
+
+    def to(self, device: str | torch.device) -> ArrayDataset:
+        """Move all of it to ``device``, in place, so that batches are made there; returns the data set itself."""
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the data is on."""
+        return self.inputs.device
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all inputs and targets, in hexadecimal."""
+        return fingerprint([self.inputs, self.targets], repr((self.inputs.shape, self.targets.shape)))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give the inputs (B, ...) and targets (B, ...) of indices (B,)."""
+        indices = torch.as_tensor(indices, device=self.device)
+        return self.inputs.index_select(0, indices), self.targets.index_select(0, indices)
