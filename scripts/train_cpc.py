@@ -13,6 +13,7 @@ import torch
 from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
 from torchdl.errors import require
 from torchdl.plots import plot_sequences
+from torchdl.tasks import OptimizerName
 from torchdl.training.command import Run, RunOptions, processes, run_script, say
 
 SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
@@ -56,8 +57,10 @@ class Config:
     """What InfoNCE's scores are divided by."""
     other_steps: bool = False
     """Take the codes of other steps as candidates, too."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates."""
     lr: float = 1e-3
-    """Adam's learning rate; a third of it after two epochs without a lower validation loss, 1e-4 at least."""
+    """The learning rate; a third of it after two epochs without a lower validation loss, 1e-4 at least."""
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 
@@ -104,6 +107,7 @@ def main(config: Config) -> None:
         config.other_steps,
         classes=len(train.images.classes),
         examples=valid[: config.batch_size],
+        optimizer=config.optimizer,
     )
     # 3. Train.
     low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]

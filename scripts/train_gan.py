@@ -10,6 +10,7 @@ import _clone  # noqa: F401
 
 from torchdl import GAN, BatchLoader, GANTask, Trainer, deep_gan, load_images, simple_gan
 from torchdl.plots import image_grid, save_png
+from torchdl.tasks import OptimizerName
 from torchdl.training.command import Run, RunOptions, run_script, say
 
 
@@ -25,8 +26,10 @@ class Config:
     """What the two networks play for."""
     z_dim: int | None = None
     """Numbers of noise an image is made from; 64 (simple) or 100 (deep) if not given."""
+    optimizer: OptimizerName = "adam"
+    """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
-    """Adam's learning rate; 3e-4 (simple) or 2e-4 (deep) if not given."""
+    """The learning rate; 3e-4 (simple) or 2e-4 (deep) if not given."""
     beta1: float | None = None
     """Adam's first beta; 0.9 (simple) or 0.5 (deep) if not given."""
     beta2: float = 0.999
@@ -80,6 +83,7 @@ def main(config: Config) -> None:
         beta1=beta1,
         beta2=config.beta2,
         penalty=config.penalty,
+        optimizer=config.optimizer,
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
     )

@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from torchdl import InputError
-from torchdl.tasks import Adam, make_adam
+from torchdl.tasks import Adam, make_optimizer
 
 SHAPES = [(4, 3), (4,), (2, 4), (2,)]
 
@@ -218,10 +218,10 @@ def test_schedulers_change_the_rate_without_a_warning(kind):
     check_equal(*runs)
 
 
-def test_make_adam_is_fused_adam_over_the_parameters_that_train():
+def test_adam_by_name_is_fused_adam_over_the_parameters_that_train():
     linear = nn.Linear(3, 2)
     linear.bias.requires_grad_(False)
-    optimizer = make_adam(linear.parameters(), 1e-3, 0.5, 0.9, 0.01)
+    optimizer = make_optimizer("adam", linear.parameters(), 1e-3, 0.01, betas=(0.5, 0.9))
     (group,) = optimizer.param_groups
     assert [id(p) for p in group["params"]] == [id(linear.weight)]
     assert (group["lr"], group["betas"], group["weight_decay"], group["fused"]) == (1e-3, (0.5, 0.9), 0.01, True)
@@ -234,14 +234,14 @@ def test_make_adam_is_fused_adam_over_the_parameters_that_train():
         (dict(lr=math.inf), "learning rate"),
         (dict(lr=0.0), "learning rate must be a positive number, not 0.0"),
         (dict(lr=-1e-3), "learning rate"),
-        (dict(lr=1e-3, beta1=1.0), "betas must be in"),
-        (dict(lr=1e-3, beta1=-0.1), "betas"),
-        (dict(lr=1e-3, beta2=1.0), "betas"),
-        (dict(lr=1e-3, beta2=math.nan), "betas"),
+        (dict(lr=1e-3, betas=(1.0, 0.9)), "betas must be in"),
+        (dict(lr=1e-3, betas=(-0.1, 0.9)), "betas"),
+        (dict(lr=1e-3, betas=(0.9, 1.0)), "betas"),
+        (dict(lr=1e-3, betas=(0.9, math.nan)), "betas"),
         (dict(lr=1e-3, weight_decay=-0.1), "weight_decay"),
         (dict(lr=1e-3, weight_decay=math.inf), "weight_decay"),
     ],
 )
-def test_make_adam_refuses_numbers_that_cannot_be(kwargs, sentence):
+def test_adam_refuses_numbers_that_cannot_be(kwargs, sentence):
     with pytest.raises(InputError, match=sentence):
-        make_adam(nn.Linear(1, 1).parameters(), **kwargs)
+        make_optimizer("adam", nn.Linear(1, 1).parameters(), **kwargs)

@@ -10,7 +10,7 @@ from helpers import fill_, gaussian
 from torch import nn
 
 from torchdl import BatchLoader, ImageDataset, InputError, Supervised, Trainer
-from torchdl.tasks import SCHEDULES, Schedule, make_adamw
+from torchdl.tasks import SCHEDULES, Schedule, make_optimizer
 from torchdl.tasks.schedules import constant, cosine, one_cycle
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -33,7 +33,7 @@ def rates(schedule, steps: int, lr: float = 0.5) -> list[float]:
 
 def classifier(optimizer=None, **options) -> Supervised:
     layers = nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 3)
-    optimizer = optimizer or partial(make_adamw, lr=1e-2, weight_decay=0.1)
+    optimizer = optimizer or partial(make_optimizer, "adamw", lr=1e-2, weight_decay=0.1)
     return Supervised(fill_(nn.Sequential(*layers)), F.cross_entropy, optimizer=optimizer, **options)
 
 
@@ -120,7 +120,7 @@ def test_the_schedule_sets_the_rate_that_every_step_is_taken_with():
     used = []
 
     def spied(parameters):
-        optimizer = make_adamw(parameters, 1e-2, 0.0)
+        optimizer = make_optimizer("adamw", parameters, 1e-2, 0.1)
         optimizer.register_step_pre_hook(lambda o, *_: used.append([group["lr"] for group in o.param_groups]))
         return optimizer
 
@@ -215,7 +215,7 @@ def fill_conv(module: nn.Module) -> nn.Module:
 def test_with_no_gradient_kernels_shrink_and_nothing_else_moves():
     model = network()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_adamw(model.parameters(), lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer("adamw", model.parameters(), lr=0.1, weight_decay=0.5)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for _ in range(3):
@@ -229,7 +229,7 @@ def test_with_no_gradient_kernels_shrink_and_nothing_else_moves():
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_the_update_is_adamw_written_out(weight_decay):
     model, lr = network(), 0.05
-    optimizer = make_adamw(model.parameters(), lr, weight_decay)
+    optimizer = make_optimizer("adamw", model.parameters(), lr, weight_decay)
     wanted = [p.detach().double().clone() for p in model.parameters()]
     averages, squares = ([torch.zeros_like(p) for p in wanted] for _ in range(2))
     for step in range(1, 6):
@@ -250,11 +250,11 @@ def test_the_update_is_adamw_written_out(weight_decay):
 def test_parameters_that_are_held_fixed_are_left_out_and_empty_groups_too():
     model = network()
     model[0].requires_grad_(False)
-    groups = make_adamw(model.parameters(), 1e-3, 0.1).param_groups
+    groups = make_optimizer("adamw", model.parameters(), 1e-3, 0.1).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(1, 0.1), (5, 0.0)]
-    (only,) = make_adamw(nn.Linear(3, 2, bias=False).parameters(), 1e-3, 0.1).param_groups
+    (only,) = make_optimizer("adamw", nn.Linear(3, 2, bias=False).parameters(), 1e-3, 0.1).param_groups
     assert only["weight_decay"] == 0.1
-    (only,) = make_adamw(nn.LayerNorm(3).parameters(), 1e-3, 0.1).param_groups
+    (only,) = make_optimizer("adamw", nn.LayerNorm(3).parameters(), 1e-3, 0.1).param_groups
     assert only["weight_decay"] == 0
 
 
@@ -270,4 +270,4 @@ def test_parameters_that_are_held_fixed_are_left_out_and_empty_groups_too():
 )
 def test_bad_settings_of_adamw_are_refused(lr, weight_decay, sentence):
     with pytest.raises(InputError, match=sentence):
-        make_adamw(network().parameters(), lr, weight_decay)
+        make_optimizer("adamw", network().parameters(), lr, weight_decay)

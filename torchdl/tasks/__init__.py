@@ -1,9 +1,10 @@
 """Tasks: a model with its losses and optimizers, for the trainer to run."""
 
+from torchdl.tasks.adam import Adam
 from torchdl.tasks.autoencoder import AutoencoderTask
 from torchdl.tasks.base import Clock, Task, Update
 from torchdl.tasks.cpc import CPCTask
 from torchdl.tasks.gan import GANTask
-from torchdl.tasks.optimizers import Adam, make_adam, make_adamw
+from torchdl.tasks.optimizers import OPTIMIZERS, OptimizerName, make_optimizer
 from torchdl.tasks.schedules import SCHEDULES, Schedule, plateau
 from torchdl.tasks.supervised import Supervised, accuracy

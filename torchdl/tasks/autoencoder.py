@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torchdl import random
 from torchdl.errors import require
 from torchdl.tasks.base import Task, Update
-from torchdl.tasks.optimizers import make_adam
+from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import Schedule, build_schedule
 
 TRAINING, HELD_OUT, PREVIEW = range(3)  # streams: draws that must not be the same
@@ -25,9 +25,10 @@ class AutoencoderTask(Task):
         model: Images to images of the same shape.
         noise: Standard deviation of the normal noise added to what the model sees, but not to what it has to give
             (a denoising autoencoder, Vincent et al. 2008); drawn from the seed, the epoch and the position.
-        lr: Adam's learning rate.
+        lr: The learning rate.
         schedule: Builds the schedule from the optimizer and the number of steps; none by default.
         examples: Images (N, C, H, W) in [0, 1] to look at over time.
+        optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
     """
 
     examples: Tensor | None
@@ -39,15 +40,16 @@ class AutoencoderTask(Task):
         lr: float = 1e-3,
         schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
         examples: Tensor | None = None,
+        optimizer: str = "adam",
     ) -> None:
         super().__init__()
         require(0 <= noise < math.inf, f"noise must be a standard deviation of 0 or more, not {noise}")
-        self.model, self.noise, self.lr, self.schedule = model, noise, lr, schedule
+        self.model, self.noise, self.optimizer, self.lr, self.schedule = model, noise, optimizer, lr, schedule
         self.register_buffer("examples", examples, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build the one optimizer, named ``model``."""
-        return {"model": make_adam(self.model.parameters(), self.lr)}
+        return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Build the one schedule, if there is one."""

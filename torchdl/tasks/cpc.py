@@ -18,7 +18,7 @@ from torchdl.collective import gather
 from torchdl.errors import require
 from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
 from torchdl.tasks.base import Task, Update
-from torchdl.tasks.optimizers import check_adam, make_adam
+from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, plateau
 
 HEADS = ("infonce", "paired")
@@ -70,13 +70,14 @@ class CPCTask(Task):
     Args:
         model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
         head: ``infonce`` or ``paired``.
-        lr: Adam's learning rate; :func:`torchdl.tasks.plateau` reduces it.
+        lr: The learning rate; :func:`torchdl.tasks.plateau` reduces it.
         temperature: What InfoNCE's scores are divided by.
         other_steps: Whether the codes of other steps are candidates, too. The bound on the information does not hold
             then, and where a sequence repeats itself (``SameNumbers``) they are no negatives.
         classes: How many different things a term can show; its logarithm bounds the information. 0 for unknown.
         examples: A batch to show over time: contexts, futures, and which candidates fit the predictions best.
         monitor: The metric that the learning rate follows; ``train/loss`` where there is nothing to validate on.
+        optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
     """
 
     example_context: Tensor | None
@@ -92,21 +93,23 @@ class CPCTask(Task):
         classes: int = 0,
         examples: Sequence[Tensor] | None = None,
         monitor: str = "val/loss",
+        optimizer: str = "adam",
     ) -> None:
         super().__init__()
         require(head in HEADS, f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
         require(0 < temperature < math.inf, f"temperature must be positive, not {temperature}")
         require(classes >= 0, f"classes must be 0 (unknown) or more, not {classes}")
-        check_adam(lr, 0.9, 0.999)
+        check_optimizer(optimizer, lr)
         self.model, self.head, self.lr, self.temperature = model, head, lr, temperature
+        self.optimizer = optimizer
         self.other_steps, self.classes, self.monitor = other_steps, classes, monitor
         context, future = (None, None) if examples is None else examples[:2]
         self.register_buffer("example_context", context, persistent=False)
         self.register_buffer("example_future", future, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build one Adam, named ``model``, of all parameters."""
-        return {"model": make_adam(self.parameters(), self.lr)}
+        """Build one optimizer, named ``model``, of all parameters."""
+        return {"model": make_optimizer(self.optimizer, self.parameters(), self.lr)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Reduce the learning rate where the monitored loss stays, as the original does."""

@@ -19,7 +19,7 @@ from torchdl.errors import require
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.backprop import GANBackprop
 from torchdl.tasks.base import Task, Update
-from torchdl.tasks.optimizers import check_adam, make_adam
+from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 
 TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
 AHEAD = 1024  # rows of noise drawn at a time
@@ -35,12 +35,13 @@ class GANTask(Task):
         generator: Noise (B, Z) to images, of any shape with as many numbers; it says its Z as ``z_dim``.
         discriminator: Has a method ``logits`` from images to (B, 1).
         loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
-        lr: Adam's learning rate, for both.
+        lr: The learning rate, for both.
         beta1: Adam's first beta, for both.
         beta2: Adam's second beta, for both.
         penalty: The gradient penalty's weight, for ``wgan_gp``.
         generator_every: Update the generator at every so many steps of the discriminator.
         real_examples: (N, C, H, W) in [-1, 1], shown beside as many generated ones; None for no preview.
+        optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`, for both; the betas are for ``adam`` and ``adamw``.
     """
 
     fixed_noise: Tensor
@@ -57,14 +58,16 @@ class GANTask(Task):
         penalty: float = 10.0,
         generator_every: int = 1,
         real_examples: Tensor | None = None,
+        optimizer: str = "adam",
     ) -> None:
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
         require(generator_every >= 1, f"generator_every must be at least 1, not {generator_every}")
-        check_adam(lr, beta1, beta2)
+        check_optimizer(optimizer, lr, (beta1, beta2))
         require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
         self.generator, self.discriminator = generator, discriminator
-        self.loss, self.lr, self.betas, self.penalty = loss, lr, (beta1, beta2), penalty
+        self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
+        self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
         self.written_out: GANBackprop | None = None
         self.compiled = False
@@ -81,10 +84,11 @@ class GANTask(Task):
         self.register_buffer("real_examples", real_examples, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build two Adams, ``discriminator`` and ``generator``."""
+        """Build two optimizers, ``discriminator`` and ``generator``."""
         self.written_out = self._write_out()
+        settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
-            name: make_adam(module.parameters(), self.lr, *self.betas)
+            name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
             for name, module in (("discriminator", self.discriminator), ("generator", self.generator))
         }
 

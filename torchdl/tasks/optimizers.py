@@ -1,129 +1,46 @@
-"""Optimizers with the fastest of PyTorch's implementations that the parameters allow."""
+"""Optimizers by name, in the fastest of PyTorch's implementations that the parameters allow."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch import nn
 
 from torchdl.errors import require
+from torchdl.tasks.adam import Adam
 
 
-class Plan(NamedTuple):
-    """A parameter group's tensors, lined up for the kernel; ``counts`` are the different ones of ``steps``."""
+class Rule(NamedTuple):
+    """How an optimizer is built, from parameter groups and its settings by name, and whether it has a fused kernel."""
 
-    parameters: list[Tensor]
-    averages: list[Tensor]
-    squares: list[Tensor]
-    steps: list[Tensor]
-    counts: list[Tensor]
+    build: Callable[..., torch.optim.Optimizer]
+    fused: bool
 
 
-class Adam(torch.optim.Adam):
-    """``torch.optim.Adam(fused=True)`` with less Python around its kernel, and equal to it to the bit.
-
-    The lists that the kernel wants are kept between steps, and parameters that are equally old share their count of
-    steps. Whatever is not the plain case (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) goes
-    through PyTorch's own step.
-    """
-
-    _plans: list[Plan] | None = None
-
-    def _plan(self) -> None:
-        """Line up the state that a first step has made."""
-        self._plans = []
-        for group in self.param_groups:
-            states = [self.state[p] for p in group["params"]]
-            counts: dict[float, Tensor] = {}
-            for state in states:
-                state["step"] = counts.setdefault(float(state["step"]), state["step"])
-            averages, squares, steps = ([state[k] for state in states] for k in ("exp_avg", "exp_avg_sq", "step"))
-            self._plans.append(Plan(group["params"], averages, squares, steps, list(counts.values())))
-
-    def _forget_plan(self) -> None:
-        """Give every parameter its own count again, as PyTorch's own step expects."""
-        if self._plans is not None:
-            for state in self.state.values():
-                state["step"] = state["step"].clone()
-        self._plans = None
-
-    def _is_plain(self) -> bool:
-        """Say whether the kernel alone will do, for the groups as they are now."""
-        hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        scaled = getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None
-        return not (hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or scaled) and all(
-            group["fused"]
-            and not (group["amsgrad"] or group["maximize"] or group["differentiable"] or group["capturable"])
-            and not isinstance(group["lr"], Tensor)
-            and all(p.grad is not None and not p.grad.is_sparse for p in group["params"])
-            for group in self.param_groups
-        )
-
-    # what every optimizer's step is wrapped in: hooks and a profiler's record
-    _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Do one step, as ``torch.optim.Adam`` does."""
-        plain = closure is None and self._is_plain()
-        if not plain:
-            self._forget_plan()
-        if self._plans is None:
-            loss = self._torch_step(closure)
-            if plain:
-                self._plan()
-            return loss
-        for group, plan in zip(self.param_groups, self._plans, strict=True):
-            for count in plan.counts:
-                count += 1
-            torch._fused_adam_(
-                plan.parameters,
-                [p.grad for p in plan.parameters],  # type: ignore[misc]
-                plan.averages,
-                plan.squares,
-                [],
-                plan.steps,
-                amsgrad=False,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
-        return None
-
-    step.hooked = True  # type: ignore[attr-defined]  # so that PyTorch does not wrap it: the long way is wrapped itself
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, as every optimizer does."""
-        self._forget_plan()
-        return super().state_dict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._forget_plan()
-        return super().__getstate__()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a copy of a state: PyTorch would go on counting and averaging in the given tensors themselves."""
-        self._plans = None
-        super().load_state_dict(copy.deepcopy(state_dict))
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, as every optimizer does."""
-        self._forget_plan()
-        super().add_param_group(param_group)
+#: The rules by name. Gradient descent, stochastic and mini-batch gradient descent are ``sgd`` with batches of all
+#: examples, of one and of some; ``momentum`` is Polyak's, ``nesterov`` Nesterov's, both with 0.9.
+OPTIMIZERS = {
+    "sgd": Rule(torch.optim.SGD, True),
+    "momentum": Rule(partial(torch.optim.SGD, momentum=0.9), True),
+    "nesterov": Rule(partial(torch.optim.SGD, momentum=0.9, nesterov=True), True),
+    "adagrad": Rule(torch.optim.Adagrad, False),
+    "adadelta": Rule(torch.optim.Adadelta, False),
+    "rmsprop": Rule(torch.optim.RMSprop, False),
+    "adam": Rule(Adam, True),
+    "adamw": Rule(torch.optim.AdamW, True),
+}
+OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 
 
-def check_adam(lr: float, beta1: float, beta2: float, weight_decay: float = 0.0) -> None:
-    """Raise :class:`InputError` unless Adam can work with these."""
+def check_optimizer(name: str, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
+    """Raise :class:`InputError` unless there is such an optimizer and it can work with these."""
+    require(name in OPTIMIZERS, f"unknown optimizer {name!r}: choose one of {', '.join(OPTIMIZERS)}")
     require(math.isfinite(lr) and lr > 0, f"the learning rate must be a positive number, not {lr}")
-    require(0 <= beta1 < 1 and 0 <= beta2 < 1, f"Adam's betas must be in [0, 1), not {beta1} and {beta2}")
+    require(all(0 <= beta < 1 for beta in betas), f"Adam's betas must be in [0, 1), not {betas[0]} and {betas[1]}")
     require(math.isfinite(weight_decay) and weight_decay >= 0, f"weight_decay must be 0 or more, not {weight_decay}")
 
 
@@ -132,19 +49,25 @@ def has_fused_kernel(parameters: Iterable[nn.Parameter]) -> bool:
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
 
 
-def make_adam(
-    parameters: Iterable[nn.Parameter], lr: float, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.0
+def make_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **settings: Any
 ) -> torch.optim.Optimizer:
-    """Build Adam (Kingma and Ba 2015), fused where the device has such a kernel."""
-    check_adam(lr, beta1, beta2, weight_decay)
-    parameters = [p for p in parameters if p.requires_grad]
-    return Adam(parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=has_fused_kernel(parameters))
+    """Build one of :data:`OPTIMIZERS`, fused where there is such a kernel.
 
-
-def make_adamw(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Build AdamW (Loshchilov and Hutter 2019), which decays kernels but neither biases nor what normalises."""
-    check_adam(lr, 0.9, 0.999, weight_decay)
+    Args:
+        name: Its name.
+        parameters: What it updates; what needs no gradient is left out.
+        lr: The learning rate.
+        weight_decay: How much kernels (neither biases nor what normalises) shrink: times the learning rate with
+            ``adamw`` (Loshchilov and Hutter 2019), by an addition to the gradient with the others.
+        settings: What else PyTorch's class takes, such as ``betas``.
+    """
+    check_optimizer(name, lr, settings.get("betas", (0.9, 0.999)), weight_decay)
     parameters = [p for p in parameters if p.requires_grad]
+    rule = OPTIMIZERS[name]
+    fused = {"fused": has_fused_kernel(parameters)} if rule.fused else {}
+    if weight_decay == 0:
+        return rule.build(parameters, lr=lr, weight_decay=0.0, **fused, **settings)
     kernels, others = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
     groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=has_fused_kernel(parameters))
+    return rule.build([g for g in groups if g["params"]], lr=lr, **fused, **settings)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchdl.tasks.base import Task, Update
-from torchdl.tasks.optimizers import make_adam
+from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import Schedule, build_schedule
 
 Loss = Callable[..., Tensor]
@@ -41,7 +41,7 @@ class Supervised(Task):
     ) -> None:
         super().__init__()
         self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
-        self.optimizer, self.schedule = optimizer or partial(make_adam, lr=1e-3), schedule
+        self.optimizer, self.schedule = optimizer or partial(make_optimizer, "adam", lr=1e-3), schedule
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build the one optimizer, named ``model``."""

@@ -19,7 +19,7 @@ from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid, save_png, side_by_side
-from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock
+from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock, OptimizerName
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
 from torchdl.training.command import Run, say
@@ -37,9 +37,11 @@ class Coding:
     batch_size: int = 64
     """Images a step, on each process."""
     lr: float = 1e-3
-    """Adam's learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with --schedule one_cycle."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
     visualization_size: int = 8
@@ -63,7 +65,7 @@ def fit_autoencoder(
     seed = run.trainer.seed
     pixels, held_out = train.without_labels(), test.without_labels()
     shown = held_out.spread(min(len(test), coding.visualization_size**2))
-    task = AutoencoderTask(model, coding.noise, coding.lr, SCHEDULES[coding.schedule], shown)
+    task = AutoencoderTask(model, coding.noise, coding.lr, SCHEDULES[coding.schedule], shown, coding.optimizer)
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
     test_batches = images.loader(test, held_out, batch_size=500)
     history = run.fit(task, model, batches, test_batches)

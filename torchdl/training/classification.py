@@ -19,7 +19,7 @@ from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid
-from torchdl.tasks import SCHEDULES, Supervised, accuracy, make_adamw
+from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 
@@ -65,11 +65,13 @@ class Learning:
     batch_size: int | None = None
     """Images a step, on each process."""
     lr: float | None = None
-    """AdamW's learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
+    """The learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
     schedule: Literal["constant", "cosine", "one_cycle"] | None = None
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float | None = None
-    """How much kernels shrink a step, times the learning rate; usually not at all."""
+    """How much kernels shrink: with adamw times the learning rate, else in the gradient; usually not at all."""
+    optimizer: OptimizerName | None = None
+    """The rule of updates; usually adamw."""
     label_smoothing: float | None = None
     """Share of the target given to all classes alike, in the loss on both parts; usually nothing."""
     shift: float | None = None
@@ -84,7 +86,7 @@ class Learning:
         return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
-USUAL = Learning(64, 1e-3, "constant", weight_decay=0.0, label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
+USUAL = Learning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
 
 
 def fit_classifier(
@@ -106,7 +108,7 @@ def fit_classifier(
         model,
         partial(F.cross_entropy, label_smoothing=smoothing),
         {"accuracy": accuracy},
-        lambda parameters: make_adamw(parameters, chosen["lr"], chosen["weight_decay"]),
+        partial(make_optimizer, chosen["optimizer"], lr=chosen["lr"], weight_decay=chosen["weight_decay"]),
         SCHEDULES[chosen["schedule"]],
     )
     pictures = {}
