@@ -273,3 +273,27 @@ def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> N
         axis.set_axis_off()
         axis.set_title(name, fontsize=9)
     save_figure(figure, path)
+
+
+def plot_forecast(values: Tensor, boundary: int, one_step: Tensor, own: Tensor, name: str, path: Path) -> None:
+    """Draw a series (L,) with forecasts of its terms from ``boundary`` on, (L - boundary,) each, as PNG.
+
+    ``one_step`` are forecasts from true terms, which flatter; ``own`` is one forecast that saw nothing after the
+    boundary but its own predictions.
+    """
+    figure = new_figure(10, 6)
+    whole, part = figure.subplots(2, 1)
+    time = np.arange(len(values))
+    whole.plot(time, values, color="0.4", linewidth=1)
+    whole.axvspan(boundary - 0.5, len(values) - 0.5, color="C1", alpha=0.1)
+    whole.set(title=f"{name}: what is forecast is shaded")
+    later = time[boundary:]
+    part.plot(later, values[boundary:], color="0.4", label="what came")
+    part.plot(later, one_step, color="C0", linewidth=1, label="one step ahead, from true terms")
+    part.plot(later, own, "--", color="C3", label="all steps ahead, from its own predictions")
+    span = float(values.max() - values.min())
+    part.set(ylim=(float(values.min()) - span / 2, float(values.max()) + span / 2), xlabel="term")  # own may run away
+    part.legend()
+    for axis in (whole, part):
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 class Described(Protocol):
-    """Data that knows where it comes from.
+    """Data that knows where it comes from."""
 
-    Attributes:
-        origin: Where it comes from, for the user to read.
-        stand_in: Whether it stands in for data that could not be had.
-    """
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for the user to read."""
 
-    origin: str
-    stand_in: bool
+    @property
+    def stand_in(self) -> bool:
+        """Whether it stands in for data that could not be had."""
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all of it, in hexadecimal: what a run's record names the data by."""

@@ -51,7 +51,7 @@ class Trainer:
     log_every: int = 50
     """Steps between two points in TensorBoard."""
     evaluate_every: int = 1
-    """Epochs between two evaluations on held-out data and two sets of preview images."""
+    """Epochs between two evaluations on held-out data, with preview images and a line on the console."""
     checkpoint_every: int = 0
     """Steps between two checkpoints, besides the one after each epoch; 0 for none."""
     monitor: str = ""
@@ -193,7 +193,7 @@ class Fit:
         row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step}
         row |= {**progress.epoch_sums.means(), **self.updates.learning_rates()}
         previews = {}
-        if progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
+        if due := progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
             with torch.no_grad(), self.updates.autocast():
                 previews = self.task.eval().preview()
@@ -203,7 +203,7 @@ class Fit:
             self.updates.end_epoch(row)
             self.save(best=progress.is_best(row, options.monitor, options.mode))
         self.logger.epoch(progress.history, previews)  # once saved, or a resume would log it twice
-        self.say(describe(row))
+        self.say(describe(row) if due else "")
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""

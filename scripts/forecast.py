@@ -1,0 +1,125 @@
+"""Forecast a time series: get the series, split it by time, train a model, see what its forecasts are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import _clone  # noqa: F401
+import tyro
+
+from torchdl import SequenceModel, Trainer
+from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
+from torchdl.errors import require
+from torchdl.models.rnn import Kind
+from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.training.forecasting import Fitting, fit_direction, fit_forecaster
+
+
+@dataclass(frozen=True)
+class Config:
+    """Forecast a time series, one step and many steps ahead, beside forecasts that need no training."""
+
+    experiment: tyro.conf.Positional[
+        Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"]
+    ] = "sine"
+    """Lectures 39 and 43, 47, 51, 52, and 53, which asks whether the price will rise."""
+    csv: Path | None = None
+    """A CSV file for the last three, with a header and a term a row; Starbucks' prices if none is given."""
+    google: bool = False
+    """Google's prices of 2004 to 2008, which need no download, for the last three."""
+    column: str = "close"
+    """The column to forecast."""
+    model: Kind | None = None
+    """linear (autoregressive), mlp, rnn, gru or lstm; the lecture's if not given."""
+    hidden: int | None = None
+    """Hidden units; the lecture's number if not given."""
+    layers: int = 1
+    """Recurrent or hidden layers."""
+    bidirectional: bool = False
+    """Read the window from its end, too."""
+    pooling: Literal["last", "max"] = "last"
+    """What the output is made from: the last state, or the greatest value of each unit."""
+    activation: Literal["tanh", "relu", "none"] | None = None
+    """Of rnn and mlp; none leaves a linear recurrence, as lecture 43 tries."""
+    length: int = 10
+    """Terms that the model sees."""
+    horizon: int = 20
+    """How far ahead the long forecasts go."""
+    direct: bool = False
+    """Give all of the horizon in one go, and not by own predictions."""
+    period: int = 0
+    """Terms of a season, for the baseline that repeats it; 0 for none."""
+    held_out: float | None = None
+    """Share of the series, at its end, that is forecast; a half, for direction a third, if not given."""
+    fitting: Fitting = field(default_factory=Fitting)
+    run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=200, evaluate_every=50))
+
+
+class Experiment(NamedTuple):
+    """A lecture's series, and its model, hidden units and learning rate."""
+
+    load: Callable[[Config], Series]
+    model: Kind
+    hidden: int
+    lr: float
+
+
+def prices(config: Config) -> Series:
+    """Get the prices, all their columns."""
+    if config.csv is not None:
+        return read_series(config.csv)
+    return google_prices() if config.google else load_prices(config.run.data_root)
+
+
+EXPERIMENTS = {
+    "sine": Experiment(lambda _: sine(), "linear", 5, 0.1),
+    "noisy_sine": Experiment(lambda config: sine(noise=0.1, seed=config.trainer.seed), "linear", 5, 0.1),
+    "sine_of_square": Experiment(lambda _: sine_of_square(), "rnn", 10, 0.05),
+    "prices": Experiment(lambda config: prices(config).select([config.column]), "lstm", 5, 0.1),
+    "returns": Experiment(lambda config: prices(config).select([config.column]).returns(), "lstm", 5, 0.1),
+    "direction": Experiment(prices, "lstm", 50, 1e-3),
+}
+
+
+def main(config: Config) -> None:
+    """Run the three steps."""
+    experiment, direction = EXPERIMENTS[config.experiment], config.experiment == "direction"
+    chosen: dict[str, Any] = {
+        "model": config.model or experiment.model,
+        "hidden": config.hidden or experiment.hidden,
+        "held_out": (1 / 3 if direction else 0.5) if config.held_out is None else config.held_out,
+        "fitting": replace(config.fitting, lr=experiment.lr if config.fitting.lr is None else config.fitting.lr),
+    }
+    config = replace(config, **chosen)
+    require(0 < chosen["held_out"] < 1, f"held_out is a share of the series in (0, 1), not {chosen['held_out']}")
+    # 1. Get the series, and split it by time.
+    series = experiment.load(config)
+    split = Split(series, config.length, max(1, round(len(series) * chosen["held_out"])))
+    run = Run("forecast", config, config.run, config.trainer, series)
+    # 2. Build the model.
+    model = SequenceModel(
+        chosen["model"],
+        len(series.columns),
+        1 if direction else len(series.columns),
+        config.length,
+        chosen["hidden"],
+        config.layers,
+        config.bidirectional,
+        config.pooling,
+        config.activation,
+        None if direction else config.horizon if config.direct else 1,
+    )
+    # 3. Train it, and see what its forecasts are worth.
+    if direction:
+        fit_direction(run, model, split, config.column, chosen["fitting"])
+    else:
+        fit_forecaster(run, model, split, config.horizon, config.period, chosen["fitting"])
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

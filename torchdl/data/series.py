@@ -1,0 +1,268 @@
+"""Time series, and the windows that a forecaster learns from (lectures 37 to 39 and 51 to 53).
+
+Shapes: L terms of a series, D numbers a term, T terms seen, H terms to come, N = L - T - H + 1 windows, B in a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torchdl import random
+from torchdl.data.described import fingerprint
+from torchdl.data.files import find_file
+from torchdl.errors import InputError, require
+
+
+@dataclass(frozen=True)
+class Series:
+    """A time series: values (L, D) float64, what the D columns are called, and where they come from."""
+
+    values: Tensor
+    columns: tuple[str, ...]
+    origin: str = "memory"
+    stand_in: bool = False
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the values and of the columns' names, in hexadecimal."""
+        return fingerprint([self.values], repr((self.values.shape, self.columns)))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def select(self, columns: Sequence[str]) -> Series:
+        """Return the series of these columns alone, in this order."""
+        for name in columns:
+            require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
+        values = self.values[:, [self.columns.index(name) for name in columns]]
+        return Series(values, tuple(columns), self.origin, self.stand_in)
+
+    def returns(self) -> Series:
+        """Return the relative changes from term to term, (L - 1, D): lecture 52's (x[t] - x[t-1]) / x[t-1]."""
+        require(len(self) > 1, "returns are changes: two terms are the least")
+        zero = (self.values[:-1] == 0).nonzero()
+        if len(zero):
+            row, column = zero[0].tolist()
+            raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}, so that there is no return after it")
+        return Series(self.values[1:] / self.values[:-1] - 1, self.columns, f"returns of {self.origin}", self.stand_in)
+
+
+def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
+    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise of that standard deviation (lecture 39)."""
+    require(length >= 1 and noise >= 0, "sine: length must be positive, and noise a standard deviation of 0 or more")
+    time = torch.arange(length)
+    values = torch.sin(step * time.double())[:, None]  # (L, 1)
+    noisy = f" with noise of {noise:g}" if noise else ""
+    return Series(
+        values + noise * random.normal(seed, 0, time, 1).double(), ("sine",), f"sin({step:g} t), {length} terms{noisy}"
+    )
+
+
+def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
+    """Make sin((``step`` t)^2), whose frequency rises all the time (lecture 47)."""
+    require(length >= 1, "sine_of_square: length must be positive")
+    values = torch.sin((step * torch.arange(length).double()) ** 2)[:, None]  # (L, 1)
+    return Series(values, ("sin(t^2)",), f"sin(({step:g} t)^2), {length} terms")
+
+
+def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Series:
+    """Read a time series from a CSV file with a header, a term a row, in the order of time.
+
+    Args:
+        path: The file.
+        columns: Which columns to take; all that hold numbers if none is named. A column ``date``, where there is one,
+            must not go back in time.
+
+    Raises:
+        InputError: The file, a column or a value is not there, a value is no finite number (the row is named as a
+            spreadsheet counts it, the header being row 1), or the dates are out of order.
+    """
+    import pandas  # imported late: it takes a second
+
+    path = Path(path)
+    require(path.is_file(), f"there is no file {path}: name a CSV file with a header and a term a row")
+    try:
+        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors, too
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no CSV file that can be read ({reason})") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    require(table.columns.is_unique, f"{path} has several columns of one name: rename them")
+    chosen = list(columns)
+    for name in chosen:
+        require(name in table.columns, f"{path} has no column {name!r}: choose among {', '.join(table.columns)}")
+    if not chosen:
+        chosen = [name for name in table.columns if pandas.api.types.is_numeric_dtype(table[name])]
+        require(bool(chosen), f"{path} has no column of numbers: is there a header, and is the separator a comma?")
+    require(len(table) > 0, f"{path} holds no terms below its header")
+    numbers = table[chosen].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64", na_value=float("nan"))
+    values = torch.from_numpy(numbers.copy())
+    wrong = (~values.isfinite()).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        found, more = table[chosen[column]].iloc[row], f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        what = "nothing" if pandas.isna(found) else repr(str(found))
+        raise InputError(
+            f"{path} has {what} in column {chosen[column]!r}, row {row + 2}, where a number is expected{more}: "
+            "fill it or remove the row, for a forecaster takes the rows as equally far apart"
+        )
+    for name in table.columns:
+        if name.lower() == "date":
+            dates = pandas.to_datetime(table[name], errors="coerce")
+            bad = (dates.isna() | (dates.diff().dt.total_seconds() <= 0)).to_numpy().nonzero()[0]
+            if len(bad):
+                raise InputError(
+                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, which is no date "
+                    "or not after the one before: sort the rows by time, one for each"
+                )
+    return Series(values, tuple(chosen), f"{len(values):,} terms from {path}")
+
+
+PRICES = ("open", "high", "low", "close", "volume")
+
+
+def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
+    """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
+
+    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them.
+    """
+    try:
+        return read_series(find_file("sbux", root, fetch), PRICES)
+    except InputError as error:
+        if "was not found" not in str(error):
+            raise
+        missing = str(error)
+    google = google_prices()
+    return Series(google.values, google.columns, f"{missing}. IN ITS PLACE: {google.origin}", stand_in=True)
+
+
+def google_prices() -> Series:
+    """Give Google's daily open, high, low, close and volume, August 2004 to October 2008, from matplotlib's samples."""
+    import numpy as np
+    from matplotlib import cbook  # imported late: it takes a second
+
+    with np.load(str(cbook.get_sample_data("goog.npz", asfileobj=False))) as file:
+        table = file["price_data"]
+    values = torch.stack([torch.from_numpy(table[name].astype("float64")) for name in PRICES], 1)  # (L, 5)
+    return Series(values, PRICES, f"{len(values):,} days of Google's prices, which matplotlib carries")
+
+
+class Windows(Dataset):
+    """All windows of a series: T terms and the H that follow them, as ``(input, target)``.
+
+    ``windows[i]`` is ``((T, D), (H, D))``; ``windows.__getitems__(indices)`` a batch ``((B, T, D), (B, H, D))``. There
+    are N = L - T - H + 1 of them.
+
+    Args:
+        values: (L, D).
+        length: T.
+        horizon: H.
+    """
+
+    def __init__(self, values: Tensor, length: int, horizon: int = 1) -> None:
+        require(values.dim() == 2, f"a series must be (terms, numbers a term), not {tuple(values.shape)}")
+        require(length >= 1 and horizon >= 1, f"length and horizon must be 1 or more, not {length} and {horizon}")
+        require(
+            len(values) >= length + horizon,
+            f"a series of {len(values)} terms has no window of {length} terms and {horizon} to come: shorten them, "
+            "or get a longer series",
+        )
+        self.values, self.length, self.horizon = values, length, horizon
+
+    def to(self, device: str | torch.device) -> Windows:
+        """Move the series to ``device``, in place, so that batches are made there; returns the data set itself."""
+        self.values = self.values.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the series is on."""
+        return self.values.device
+
+    def order_settings(self) -> dict[str, float]:
+        """Return what the items depend on beside the series, for a checkpoint to compare."""
+        return {"length of a window": self.length, "horizon": self.horizon}
+
+    def __len__(self) -> int:
+        return len(self.values) - self.length - self.horizon + 1
+
+    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
+        if isinstance(index, slice):
+            return self.__getitems__(range(len(self))[index])
+        inputs, targets = self.__getitems__([range(len(self))[index]])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give the inputs (B, T, D) and targets (B, H, D) that begin at terms ``indices`` (B,)."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        both = self.values.unfold(0, self.length + self.horizon, 1)  # (N, D, T + H), a view
+        both = both.index_select(0, indices).transpose(1, 2)  # (B, T + H, D)
+        return both[:, : self.length], both[:, self.length :]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A series split by time and scaled by its training part: all targets of ``held_out`` come after ``train``.
+
+    Args:
+        series: The series, (L, D).
+        length: T, terms seen.
+        held_out: Terms at the end that are to be forecast, and of which training sees nothing.
+    """
+
+    series: Series
+    length: int
+    held_out: int
+
+    def __post_init__(self) -> None:
+        total = len(self.series)
+        require(self.length >= 1 and self.held_out >= 1, "length and held_out must be 1 or more")
+        require(
+            self.boundary > self.length,
+            f"a series of {total} terms cannot give {self.held_out} to forecast and more than {self.length} before "
+            "them to learn from: shorten the window or the held-out part, or get a longer series",
+        )
+        flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero()  # a mean's rounding is no deviation
+        require(
+            len(flat) == 0,
+            f"{'' if not len(flat) else self.series.columns[int(flat[0])]!r} is constant in the training part, so that "
+            "there is nothing to learn: leave the column out",
+        )
+
+    @property
+    def boundary(self) -> int:
+        """The number of terms before the held-out ones."""
+        return len(self.series) - self.held_out
+
+    @property
+    def mean(self) -> Tensor:
+        """The training part's mean (D,)."""
+        return self.series.values[: self.boundary].mean(0)
+
+    @property
+    def deviation(self) -> Tensor:
+        """The training part's standard deviation (D,), as scikit-learn's scaler takes it."""
+        return self.series.values[: self.boundary].std(0, correction=0)
+
+    @property
+    def scaled(self) -> Tensor:
+        """The whole series (L, D) float32, of mean 0 and deviation 1 in its training part."""
+        return ((self.series.values - self.mean) / self.deviation).float()
+
+    def unscale(self, values: Tensor) -> Tensor:
+        """Turn scaled values (..., D) into those of the series, float64."""
+        return values.cpu().double() * self.deviation + self.mean
+
+    def train(self, horizon: int = 1) -> Windows:
+        """Return the windows whose targets all come before the boundary."""
+        return Windows(self.scaled[: self.boundary], self.length, horizon)
+
+    def test(self, horizon: int = 1) -> Windows:
+        """Return the windows whose targets all come after it; what is known before them may be of the training part."""
+        return Windows(self.scaled[self.boundary - self.length :], self.length, horizon)

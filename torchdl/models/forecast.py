@@ -1,0 +1,81 @@
+"""Forecasts of several terms: by a model that is fed its own predictions, and by what needs no training.
+
+Shapes: N windows, T terms seen, D numbers a term, H terms to come.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.models.rnn import SequenceModel
+
+
+def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
+    """Forecast by a model's own predictions: what it gives becomes what it sees (lecture 38), for all windows at once.
+
+    Args:
+        model: Maps (N, T, D) to the next terms, (N, D) or (N, any number, D).
+        x: (N, T, D), the windows that the forecasts follow.
+        horizon: H.
+
+    Returns:
+        (N, H, D). A model that gives as many terms in one go, or more, is asked once.
+    """
+    require(horizon >= 1, f"horizon must be 1 or more, not {horizon}")
+    length, known, parts = x.shape[1], 0, []
+    while known < horizon:
+        new = model(x)
+        new = new[:, None] if new.dim() == 2 else new  # (N, D) -> (N, 1, D)
+        require(
+            new.dim() == 3 and new.shape[::2] == x.shape[::2],
+            f"a model that is fed its own predictions must give what it sees, {x.shape[2]} numbers a term: it gives "
+            f"{tuple(new.shape)}",
+        )
+        parts.append(new)
+        known += new.shape[1]
+        x = torch.cat([x, new], 1)[:, -length:]  # (N, T, D)
+    return torch.cat(parts, 1)[:, :horizon]
+
+
+def last_value(x: Tensor, horizon: int) -> Tensor:
+    """Forecast that nothing changes, the naive forecast: (N, T, D) to (N, H, D)."""
+    return x[:, -1:].expand(-1, horizon, -1)
+
+
+def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
+    """Forecast what was ``period`` terms before: (N, T, D) to (N, H, D)."""
+    require(1 <= period <= x.shape[1], f"a period must be from 1 to the {x.shape[1]} terms seen, not {period}")
+    return x[:, x.shape[1] - period + torch.arange(horizon, device=x.device) % period]
+
+
+def drift(x: Tensor, horizon: int) -> Tensor:
+    """Forecast by the line through the first and the last term: (N, T, D) to (N, H, D)."""
+    require(x.shape[1] >= 2, "a line goes through two terms: let the windows have two")
+    slope = (x[:, -1:] - x[:, :1]) / (x.shape[1] - 1)  # (N, 1, D)
+    return x[:, -1:] + slope * torch.arange(1, horizon + 1, device=x.device).view(1, -1, 1)  # (H,) -> (1, H, 1)
+
+
+@torch.no_grad()
+def fit_linear_(model: SequenceModel, x: Tensor, y: Tensor) -> SequenceModel:
+    """Give a linear model the weights of least squares: with the next term as target it is the autoregressive AR(T).
+
+    Of several solutions (a sine obeys many recurrences) the one with the smallest weights.
+
+    Args:
+        model: A :class:`SequenceModel` of the kind ``linear``.
+        x: (N, T, D).
+        y: (N, ...), of as many numbers as the model gives.
+    """
+    require(model.kind == "linear", f"least squares fit a linear model, not one of kind {model.kind!r}")
+    rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)
+    rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
+    targets = y.flatten(1).double().cpu()  # (N, K)
+    # the singular values that rounding leaves of 0 are 0
+    solution = torch.linalg.lstsq(rows, targets, rcond=1e-7, driver="gelsd").solution  # (T * D + 1, K)
+    weight, bias = model.head.parameters()
+    require(solution.shape[1] == len(bias), f"the model gives {len(bias)} numbers, the targets have {targets.shape[1]}")
+    weight.copy_(solution[:-1].T)
+    bias.copy_(solution[-1])
+    return model
