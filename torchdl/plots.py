@@ -297,3 +297,104 @@ def plot_forecast(values: Tensor, boundary: int, one_step: Tensor, own: Tensor, 
     for axis in (whole, part):
         axis.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def plot_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: Path) -> None:
+    """Draw ROC curves (false positive rates, true positive rates) by name as PNG."""
+    figure = new_figure(5.5, 5)
+    axis = figure.add_subplot()
+    for name, (false_rate, true_rate) in curves.items():
+        axis.plot(false_rate, true_rate, label=name)
+    axis.plot([0, 1], [0, 1], "--", color="0.6", label="chance")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate", title=f"positive: {positive}")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def plot_bars(values: Mapping[str, float], path: Path, xlabel: str) -> None:
+    """Draw numbers by name as horizontal bars, the first on top, as PNG."""
+    figure = new_figure(7, 1 + 0.25 * len(values))
+    axis = figure.add_subplot()
+    axis.barh(list(values)[::-1], list(values.values())[::-1])
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set(xlabel=xlabel)
+    axis.grid(alpha=0.3, axis="x")
+    save_figure(figure, path)
+
+
+def plot_predictions(true: np.ndarray, predicted: np.ndarray, name: str, path: Path) -> None:
+    """Draw predicted over true numbers (N,) as PNG, with the line on which they agree."""
+    figure = new_figure(5.5, 5)
+    axis = figure.add_subplot()
+    axis.scatter(true, predicted, s=12, alpha=0.6, linewidths=0)
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axis.plot(ends, ends, "--", color="0.5")
+    axis.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def plot_line_fit(x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: Path) -> None:
+    """Draw logarithms (N,) as points and lines through them, the axis in what they are logarithms of, as PNG."""
+    figure = new_figure(7, 4.5)
+    axis = figure.add_subplot()
+    axis.scatter(x, y.exp(), s=14, color="0.4")
+    order = x.argsort()
+    for (name, values), style in zip(lines.items(), ("-", "--", ":"), strict=False):
+        axis.plot(x[order], values[order].exp(), style, label=name)
+    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)
+
+
+def plot_surfaces(
+    surfaces: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path, points: np.ndarray | None = None
+) -> None:
+    """Draw surfaces (x, y, z), (S, S) each, by name side by side in 3-d as PNG, with points (N, 3) on the first."""
+    figure = new_figure(4.6 * len(surfaces), 4.4)
+    low, high = (float(f([f(z) for *_, z in surfaces.values()])) for f in (np.min, np.max))
+    for number, (name, (x, y, z)) in enumerate(surfaces.items(), 1):
+        axis: Any = figure.add_subplot(1, len(surfaces), number, projection="3d")
+        axis.plot_surface(x, y, z, cmap="viridis", alpha=0.8, linewidth=0, vmin=low, vmax=high)
+        if points is not None and number == 1:
+            axis.scatter(*points.T, s=3, color="C3", depthshade=False)
+        axis.set(title=name, xlabel="x1", ylabel="x2", zlim=(low, high))
+    save_figure(figure, path)
+
+
+def plot_histograms(columns: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw a histogram of each column (N,), of numbers or of texts, as PNG."""
+    figure, axes = sheet(len(columns), min(4, len(columns)), 3.2, 2.5)
+    for axis, (name, values) in zip(axes, columns.items(), strict=True):
+        if np.issubdtype(values.dtype, np.number):
+            axis.hist(values[np.isfinite(values)], bins=30)
+        else:
+            kinds, counts = np.unique(values.astype(str), return_counts=True)
+            order = counts.argsort()[::-1][:12]
+            axis.bar([kind if len(kind) < 13 else f"{kind[:11]}…" for kind in kinds[order]], counts[order])
+            axis.tick_params(axis="x", rotation=60)
+        axis.set_title(name, fontsize=9, parse_math=False)  # names may hold a $
+    save_figure(figure, path)
+
+
+def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw each column of numbers (N,) over each other one, and histograms on the diagonal, as PNG."""
+    number = len(columns)
+    figure = new_figure(1.7 * number + 0.6, 1.7 * number + 0.6)
+    axes = figure.subplots(number, number, squeeze=False)
+    for (row, column), axis in np.ndenumerate(axes):
+        (name, y), (other, x) = (list(columns.items())[i] for i in (row, column))
+        if row == column:
+            axis.hist(x[np.isfinite(x)], bins=25, color="0.6")
+        else:
+            axis.scatter(x, y, s=3, alpha=0.4, linewidths=0)
+        axis.tick_params(labelsize=6)
+        axis.set_xticks(axis.get_xticks() if row == number - 1 else [])
+        axis.set_yticks(axis.get_yticks() if column == 0 else [])
+        if row == number - 1:
+            axis.set_xlabel(other, fontsize=8, parse_math=False)
+        if column == 0:
+            axis.set_ylabel(name, fontsize=8, parse_math=False)
+    save_figure(figure, path)

@@ -35,6 +35,14 @@ class BionodalRootUnit(nn.Module):
         return torch.where(positive, root, torch.exp(r * torch.where(positive, 0, z))) - 1 / r
 
 
+class Sine(nn.Module):
+    """sin z, which repeats itself, so that a network of it can go on beyond its data (Sitzmann et al. 2020)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give sin z, of the shape of ``z``."""
+        return z.sin()
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
@@ -45,4 +53,5 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "bru": BionodalRootUnit,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+    "sine": Sine,
 }

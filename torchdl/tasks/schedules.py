@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 
 @dataclass
@@ -51,6 +51,11 @@ def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     total = steps + 1  # the scheduler counts where it starts, too
     rise = 0.25 if total != 4 else 0.5  # a quarter of 4 would be a rise in no step, which it divides by
     return Schedule(OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False), "step", steps=steps)
+
+
+def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: float) -> Schedule:
+    """Multiply the learning rate by ``factor`` after each of these numbers of steps."""
+    return Schedule(MultiStepLR(optimizer, list(at), factor), "step")
 
 
 def build_schedule(

@@ -20,6 +20,11 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
     return (output.argmax(dim=-1) == target).float()
 
 
+def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
+    """Say of each example (B,) whether its logit (B, 1) is on the side of its label (B, 1): 1.0 or 0.0."""
+    return ((logit > 0) == (label > 0.5)).float()[:, 0]
+
+
 class Supervised(Task):
     """Train ``model(input)`` towards a target, on batches ``(input, target)``.
 

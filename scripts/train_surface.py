@@ -1,0 +1,118 @@
+"""Learn a surface by a network, see that it cannot extrapolate, and mend it by a periodic activation (lecture 25)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import _clone  # noqa: F401
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
+from torchdl.files import write_json
+from torchdl.plots import plot_surfaces
+from torchdl.tasks import SCHEDULES, make_optimizer
+from torchdl.training.command import Run, RunOptions, run_script, say
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn y = cos 2 x1 + cos 3 x2 from points of [-3, 3]^2, and look at [-5, 5]^2."""
+
+    points: int = 1000
+    """Points to learn from."""
+    activation: Literal["relu", "sine"] = "relu"
+    """The lecture's, or a periodic one, with which the surface goes on beyond the points."""
+    hidden: int = 128
+    """Hidden units."""
+    lr: float = 0.01
+    """Adam's learning rate, the highest one with --schedule one_cycle."""
+    schedule: Literal["constant", "cosine", "one_cycle"] | None = None
+    """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
+    batch_size: int = 32
+    """Points a step."""
+    frequency: float = 4.0
+    """With sine, hidden units start as waves of up to this frequency in each direction."""
+    weight_decay: float = 3.0
+    """With sine, AdamW's weight decay of the output layer, which leaves no wave that is not needed."""
+    run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=100, evaluate_every=20))
+
+
+def surface(x: Tensor) -> Tensor:
+    """Give cos 2 x1 + cos 3 x2, (N, 1), of points (N, 2)."""
+    return (2 * x[:, :1]).cos() + (3 * x[:, 1:]).cos()
+
+
+def grid(side: float, steps: int = 50) -> Tensor:
+    """Lay points (steps^2, 2) over [-side, side]^2."""
+    line = torch.linspace(-side, side, steps)
+    return torch.cartesian_prod(line, line)
+
+
+def main(config: Config) -> None:
+    """Run the four steps."""
+    # 1. Make the points.
+    x = 6 * random.uniform(config.trainer.seed, 0, torch.arange(config.points), 2) - 3
+    data = ArrayDataset(x, surface(x), f"{config.points:,} points of cos 2 x1 + cos 3 x2")
+    run = Run("surface", config, config.run, config.trainer, data)
+    # 2. Build the model.
+    model = MLP(2, 1, (config.hidden,), dropout=0.0, activation=config.activation)
+    # 3. Train it.
+    schedule = config.schedule or ("cosine" if config.activation == "sine" else "constant")
+    optimizer: Callable[..., Optimizer] = partial(make_optimizer, "adam", lr=config.lr)
+    if config.activation == "sine":
+        waves, phases, *outputs = model.parameters()
+        nn.init.uniform_(waves, -config.frequency, config.frequency)
+        nn.init.uniform_(phases, -math.pi, math.pi)
+        groups: list[dict[str, Any]] = [{"params": [waves, phases], "weight_decay": 0.0}, {"params": outputs}]
+        optimizer = lambda _: AdamW(groups, config.lr, weight_decay=config.weight_decay)  # noqa: E731
+    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[schedule])
+    held_out = grid(3)
+    loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
+    run.fit(task, model, loader, BatchLoader(ArrayDataset(held_out, surface(held_out)), 2500))
+    # 4. See how far it goes.
+    if run.is_main:
+        wide = grid(5)
+        with torch.no_grad():
+            found = model.cpu().eval()(wide)
+        error = (found - surface(wide)).square()[:, 0]
+        outside = wide.abs().amax(1) > 3
+        results = {
+            "RMSE inside": float(error[~outside].mean().sqrt()),
+            "RMSE outside": float(error[outside].mean().sqrt()),
+        }
+        results["RMSE outside of always 0"] = float(surface(wide)[outside].square().mean().sqrt())
+        write_json(run.folder / "results.json", results)
+
+        def shaped(points: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            parts = [
+                part.view(50, 50).numpy() for part in (points[:, 0], points[:, 1], values[:, 0])
+            ]  # (S^2,) -> (S, S)
+            return parts[0], parts[1], parts[2]
+
+        with torch.no_grad():
+            inside = model(held_out)
+        paths = [run.folder / "plots" / f"{name}.png" for name in ("surface", "extrapolation")]
+        plot_surfaces(
+            {"learnt, with the points": shaped(held_out, inside), "true": shaped(held_out, surface(held_out))},
+            paths[0],
+            torch.cat([x, surface(x)], 1).numpy(),
+        )
+        plot_surfaces({"learnt from [-3, 3]²": shaped(wide, found), "true": shaped(wide, surface(wide))}, paths[1])
+        with closing(run.logger()) as logger:
+            logger.show(*paths)
+        say("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

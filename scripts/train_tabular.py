@@ -1,0 +1,59 @@
+"""Train on a table: get it, turn it into numbers, train a model, see what it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import _clone  # noqa: F401
+
+from torchdl import MLP, Trainer
+from torchdl.data.tabular import breast_cancer, read_table, split_table
+from torchdl.errors import require
+from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.training.tabular import TableLearning, fit_table, outputs
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a linear model, or a network, to predict one column of a table from the others (lectures 8 to 16)."""
+
+    csv: Path | None = None
+    """A CSV file with a header; scikit-learn's 569 breast tumours if none is given."""
+    target: str = ""
+    """The column to predict."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """What the target is; texts, and up to ten whole numbers, are classes if not said."""
+    ignore: tuple[str, ...] = ()
+    """Columns to leave out."""
+    missing: Literal["refuse", "drop", "fill"] = "refuse"
+    """Missing values: an error, their rows left out, or numbers replaced by the training mean."""
+    test_share: float = 0.33
+    """Share of the rows that is held out, drawn by the seed."""
+    learning: TableLearning = field(default_factory=TableLearning)
+    run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=100, evaluate_every=20))
+
+
+def main(config: Config) -> None:
+    """Run the three steps."""
+    # 1. Get the table, split it, and turn it into numbers.
+    require(config.csv is None or bool(config.target), "say which column is to be predicted: --target COLUMN")
+    rows, target = (breast_cancer(), "diagnosis") if config.csv is None else (read_table(config.csv), config.target)
+    origin = f"{len(rows):,} rows of {config.csv or 'scikit-learn: breast tumours'}"
+    table = split_table(
+        rows, target, config.task, config.test_share, config.missing, config.ignore, config.trainer.seed, origin
+    )
+    run = Run("tabular", config, config.run, config.trainer, table.train, table.test)
+    # 2. Build the model.
+    learning = config.learning
+    width = len(table.columns.names)
+    model = MLP(width, outputs(table.columns), learning.hidden, learning.dropout, learning.activation)
+    # 3. Train it, and see what it is worth.
+    fit_table(run, model, table, learning)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,168 @@
+"""Train on a table in a run, and say what the model is worth beside scikit-learn's linear ones and a trivial answer.
+
+Shapes: N rows, D numbers a row, K classes.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdl import plots
+from torchdl.data import BatchLoader
+from torchdl.data.tabular import Columns, Table
+from torchdl.files import write_json
+from torchdl.models import MLP
+from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
+from torchdl.training.command import Run, say
+
+COLUMNS = "columns.json"
+
+
+@dataclass(frozen=True)
+class TableLearning:
+    """How a network learns a table."""
+
+    hidden: tuple[int, ...] = ()
+    """Widths of hidden layers; none for a linear model."""
+    activation: str = "relu"
+    """What follows a hidden layer; one of torchdl.models.ACTIVATIONS."""
+    dropout: float = 0.0
+    """Probability of dropping a hidden unit."""
+    batch_size: int = 32
+    """Rows a step, on each process."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates."""
+    lr: float = 1e-2
+    """The learning rate, the highest one with a schedule."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    weight_decay: float = 3e-3
+    """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
+
+
+def outputs(columns: Columns) -> int:
+    """Count a model's outputs: one for a number or for two classes, else one for each class."""
+    return len(columns.classes) if len(columns.classes) > 2 else 1
+
+
+def fit_table(run: Run, model: MLP, table: Table, learning: TableLearning) -> dict[str, Any]:
+    """Train a model of a table in ``run``, and leave in its folder what :func:`report` writes."""
+    number = len(table.columns.classes)
+    loss = F.mse_loss if number == 0 else F.binary_cross_entropy_with_logits if number == 2 else F.cross_entropy
+    metrics = {} if number == 0 else {"accuracy": binary_accuracy if number == 2 else accuracy}
+    optimizer = partial(make_optimizer, learning.optimizer, lr=learning.lr, weight_decay=learning.weight_decay)
+    task = Supervised(model, loss, metrics, optimizer, SCHEDULES[learning.schedule])
+    train = BatchLoader(table.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
+    for note in table.notes:
+        say(note)
+    run.fit(task, model, train, BatchLoader(table.test, 500))
+    if not run.is_main:
+        return {}
+    table.columns.save(run.folder / COLUMNS)
+    model.cpu().eval()
+    return report(run, model, table)
+
+
+@torch.no_grad()
+def answers(model: MLP, columns: Columns, inputs: Tensor) -> np.ndarray:
+    """Give the probabilities of the classes (N, K), or the predicted numbers (N,) in their own unit, float64."""
+    output = model(inputs).double()
+    if not columns.classes:
+        mean, deviation = columns.scale
+        return (output[:, 0] * deviation + mean).numpy()
+    if len(columns.classes) == 2:
+        return torch.cat([(-output).sigmoid(), output.sigmoid()], 1).numpy()
+    return output.softmax(1).numpy()
+
+
+def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
+    """Measure on held-out rows, beside scikit-learn's linear model and the trivial answer; write, draw and print it."""
+    measure = measure_classes if table.columns.classes else measure_numbers
+    folder = run.folder / "plots"
+    results, pictures = measure(model, table, folder)
+    results = {
+        "target": table.columns.target,
+        "rows": {"train": len(table.train), "held out": len(table.test)},
+    } | results
+    results |= {"notes": table.notes, "parameters": sum(p.numel() for p in model.parameters())}
+    if not model.hidden and outputs(table.columns) == 1:
+        weights = next(model.layers.parameters())[0].tolist()
+        results["weights"] = dict(zip(table.columns.names, weights, strict=True))
+        pictures.append(folder / "weights.png")
+        largest = sorted(results["weights"].items(), key=lambda item: -abs(item[1]))[:30]
+        plots.plot_bars(dict(largest), pictures[-1], "weight, of a number scaled to deviation 1")
+    write_json(run.folder / "results.json", results)
+    with closing(run.logger()) as logger:
+        logger.show(*pictures)
+    say(f"pictures and figures: {run.folder}")
+    return results
+
+
+def measure_classes(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Measure a classifier; returns the results and the pictures' paths."""
+    from sklearn import metrics  # imported late: it takes a second
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    classes = table.columns.classes
+    known, true = (part.targets.flatten().long().numpy() for part in (table.train, table.test))  # (N, 1) -> (N,)
+    theirs = LogisticRegression(max_iter=10_000).fit(table.train.inputs.numpy(), known)
+    probabilities = {
+        "this model": answers(model, table.columns, table.test.inputs),
+        "logistic regression": theirs.predict_proba(table.test.inputs.numpy()),
+    }
+    trivial = DummyClassifier().fit(table.train.inputs.numpy(), known)
+    scores = {name: float((p.argmax(1) == true).mean()) for name, p in probabilities.items()}
+    scores["the most frequent class"] = float(trivial.score(table.test.inputs.numpy(), true))
+    results: dict[str, Any] = {"accuracy": scores}
+    say("\n".join(f"{name:24} {score:7.2%} of {len(true):,} held-out rows right" for name, score in scores.items()))
+    matrix = metrics.confusion_matrix(true, probabilities["this model"].argmax(1), labels=range(len(classes)))
+    paths = [folder / "confusion.png"]
+    plots.plot_confusion(matrix, classes, paths[0])
+    if len(classes) == 2 and 0 < true.mean() < 1:
+        results["area under the ROC curve"] = {
+            name: float(metrics.roc_auc_score(true, p[:, 1])) for name, p in probabilities.items()
+        }
+        curves = {
+            f"{name}, area {results['area under the ROC curve'][name]:.4f}": metrics.roc_curve(true, p[:, 1])[:2]
+            for name, p in probabilities.items()
+        }
+        paths.append(folder / "roc.png")
+        plots.plot_roc(curves, classes[1], paths[-1])
+    return results, paths
+
+
+def measure_numbers(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+    """Measure a regression, in the target's own unit; returns the results and the pictures' paths."""
+    from sklearn import metrics  # imported late: it takes a second
+    from sklearn.linear_model import LinearRegression
+
+    mean, deviation = table.columns.scale
+    known, true = (part.targets[:, 0].double().numpy() * deviation + mean for part in (table.train, table.test))
+    theirs = LinearRegression().fit(table.train.inputs.numpy(), known)
+    found = {
+        "this model": answers(model, table.columns, table.test.inputs),
+        "least squares": theirs.predict(table.test.inputs.numpy()),
+        "the mean": np.full(len(true), known.mean()),
+    }
+    results = {
+        name: {
+            "R2": float(metrics.r2_score(true, values)),
+            "RMSE": float(metrics.root_mean_squared_error(true, values)),
+            "MAE": float(metrics.mean_absolute_error(true, values)),
+        }
+        for name, values in found.items()
+    }
+    for name, row in results.items():
+        say(f"{name:16} " + "  ".join(f"{key} {value:10.4g}" for key, value in row.items()))
+    path = folder / "predictions.png"
+    plots.plot_predictions(true, found["this model"], table.columns.target, path)
+    return {"errors": results}, [path]
