@@ -8,7 +8,7 @@ from pathlib import Path
 import _clone  # noqa: F401
 import tyro
 
-from torchdl.data.tabular import breast_cancer, read_table
+from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, read_table
 from torchdl.errors import require
 from torchdl.plots import plot_histograms, plot_scatter_matrix
 from torchdl.training.command import run_script
@@ -36,7 +36,8 @@ def main(config: Config) -> None:
     numbers = list(table.select_dtypes("number").columns)
     for name in config.columns:
         require(name in numbers, f"there is no column of numbers {name!r}: choose among {', '.join(numbers)}")
-    plot_histograms({name: table[name].dropna().to_numpy() for name in table.columns}, config.out / "histograms.png")
+    few = [name for name in table.columns if name in numbers or table[name].nunique() <= MOST_CATEGORIES]
+    plot_histograms({name: table[name].dropna().to_numpy() for name in few}, config.out / "histograms.png")
     print(f"histograms: {config.out / 'histograms.png'}")
     chosen = list(config.columns or numbers[:6])
     if len(chosen) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -381,20 +382,42 @@ def plot_histograms(columns: Mapping[str, np.ndarray], path: Path) -> None:
 
 def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw each column of numbers (N,) over each other one, and histograms on the diagonal, as PNG."""
-    number = len(columns)
-    figure = new_figure(1.7 * number + 0.6, 1.7 * number + 0.6)
-    axes = figure.subplots(number, number, squeeze=False)
-    for (row, column), axis in np.ndenumerate(axes):
-        (name, y), (other, x) = (list(columns.items())[i] for i in (row, column))
-        if row == column:
-            axis.hist(x[np.isfinite(x)], bins=25, color="0.6")
-        else:
-            axis.scatter(x, y, s=3, alpha=0.4, linewidths=0)
-        axis.tick_params(labelsize=6)
-        axis.set_xticks(axis.get_xticks() if row == number - 1 else [])
-        axis.set_yticks(axis.get_yticks() if column == 0 else [])
-        if row == number - 1:
-            axis.set_xlabel(other, fontsize=8, parse_math=False)
-        if column == 0:
-            axis.set_ylabel(name, fontsize=8, parse_math=False)
+    from pandas import DataFrame
+    from pandas.plotting import scatter_matrix
+
+    figure = new_figure(1.8 * len(columns) + 0.8, 1.8 * len(columns) + 0.8)
+    figure.set_layout_engine(None)  # pandas lays the panels out itself
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="To output multiple subplots", category=UserWarning)
+        axes = scatter_matrix(DataFrame(dict(columns)), ax=figure.add_subplot(), s=8, alpha=0.4, hist_kwds={"bins": 25})
+    for axis in axes.flat:
+        axis.xaxis.label.set(parse_math=False, size=8)  # names may hold a $
+        axis.yaxis.label.set(parse_math=False, size=8)
+    save_figure(figure, path)
+
+
+def plot_paths(
+    surface: tuple[np.ndarray, np.ndarray, np.ndarray],
+    paths: Mapping[str, np.ndarray],
+    losses: Mapping[str, np.ndarray],
+    path: Path,
+) -> None:
+    """Draw paths (S + 1, 2) by name over a surface's contours (x, y, z), a panel each, and losses (S + 1,), as PNG."""
+    columns = 3
+    rows = -(-len(paths) // columns)
+    figure = new_figure(3 * columns + 6, 2.6 * rows)
+    grid = figure.add_gridspec(rows, 2 * columns)
+    for number, (name, points) in enumerate(paths.items()):
+        axis = figure.add_subplot(grid[number // columns, number % columns])
+        axis.contour(*surface, levels=np.geomspace(surface[2].min() + 1e-3, surface[2].max(), 15), colors="0.75")
+        axis.plot(*points.T, "-", color=f"C{number}", linewidth=1)
+        axis.plot(*points[0], "ko", markersize=4)
+        axis.plot(*points[-1], "*", color="k", markersize=9)
+        axis.set(title=name, xlim=(surface[0].min(), surface[0].max()), ylim=(surface[1].min(), surface[1].max()))
+    axis = figure.add_subplot(grid[:, columns:])
+    for number, (name, values) in enumerate(losses.items()):
+        axis.plot(values, color=f"C{number}", label=name, linewidth=1.2, linestyle="--" if number > 8 else "-")
+    axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, above the least there is")
+    axis.grid(alpha=0.3)
+    axis.legend()
     save_figure(figure, path)
