@@ -34,6 +34,13 @@ class Measured(NamedTuple):
     metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
+def rule_of(optimizer: torch.optim.Optimizer) -> str:
+    """Name what an optimizer does: its class, and with momentum which kind."""
+    momentum = optimizer.defaults.get("momentum", 0)
+    kind = " (Nesterov)" if optimizer.defaults.get("nesterov") else ""
+    return type(optimizer).__name__ + (f" with momentum {momentum}{kind}" if momentum else "")
+
+
 class Updates:
     """Apply a task's updates and keep what they measure.
 
@@ -139,10 +146,11 @@ class Updates:
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
     def order_settings(self) -> dict[str, float]:
-        """Return the seed, the initial learning rates and the steps of schedules (0 without an end), to be compared."""
+        """Return the seed, the rules, their initial rates and schedules' steps (0 without an end), to be compared."""
         kinds = {name: type(schedule.scheduler).__name__ for name, schedule in self.schedules.items()}
         lengths = {f"steps of the schedule {kinds[n]} of {n!r}": s.steps for n, s in self.schedules.items()}
-        return {"seed": self.seed, **self.rates, **lengths}
+        rules = {f"rule {rule_of(optimizer)} of {name!r}": 1 for name, optimizer in self.optimizers.items()}
+        return {"seed": self.seed, **self.rates, **rules, **lengths}
 
     def collect(self, progress: Progress) -> None:
         """Add the numbers measured since the last time to the progress: the one place that waits for the device.
