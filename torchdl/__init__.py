@@ -2,6 +2,7 @@
 
 from torchdl.artifacts import load, save
 from torchdl.data import (
+    AddingProblem,
     ArrayDataset,
     BatchLoader,
     Digits,
@@ -11,6 +12,7 @@ from torchdl.data import (
     SortedNumbers,
     load_digits,
     load_images,
+    long_distance,
     whole_batch,
 )
 from torchdl.errors import InputError
@@ -46,6 +48,7 @@ __all__ = [
     "CPC",
     "GAN",
     "MLP",
+    "AddingProblem",
     "AirbenchLike",
     "ArrayDataset",
     "Autoencoder",
@@ -84,6 +87,7 @@ __all__ = [
     "load",
     "load_digits",
     "load_images",
+    "long_distance",
     "make_autoencoder_model",
     "make_lenet_model",
     "save",

@@ -263,6 +263,36 @@ def plot_lines(
     save_figure(figure, path)
 
 
+def plot_measured(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
+    path: Path,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float],
+    log_y: bool = False,
+) -> None:
+    """Draw what was measured at each x, once or several times, as PNG: a panel each, a line each, by their names.
+
+    A line goes through the means, and bars show the least and the greatest; ``references`` are values to compare with.
+    """
+    figure, axes = sheet(len(panels), min(3, len(panels)), 4.8, 3.8)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for number, (name, measured) in enumerate(lines.items()):
+            means, least, greatest = ([float(f(values)) for values in measured.values()] for f in (np.mean, min, max))
+            spread = np.abs(np.array([least, greatest]) - means)  # (2, points), downwards and upwards
+            marker = "osv^D<>P*"[number % 9] if len(means) < 30 else ""  # lines may lie upon one another
+            axis.errorbar(list(measured), means, spread, marker=marker, markersize=5, capsize=3, label=name, alpha=0.8)
+        for name, value in references.items():
+            axis.axhline(value, linestyle="--", color="grey", label=name)
+        points = sorted({x for measured in lines.values() for x in measured})
+        if len(points) < 10:
+            axis.set_xticks(points)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the panel: lines are anywhere
+    save_figure(figure, path)
+
+
 def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> None:
     """Draw images (H, W), (1, H, W) or (3, H, W) under their names as PNG; grey ones from their least to greatest."""
     figure, axes = sheet(len(pictures), columns, 3.4, 2.6)
