@@ -289,7 +289,9 @@ def plot_measured(
             axis.set_xticks(points)
         axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))  # beside the panel: lines are anywhere
+    named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    # beside the panels: the lines are anywhere in them
+    axes[-1].legend(named.values(), named.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save_figure(figure, path)
 
 
