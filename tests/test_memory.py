@@ -136,9 +136,11 @@ def test_measurements_are_drawn_through_their_means_with_bars_over_their_range(t
     assert (first.get_xlabel(), first.get_ylabel()) == ("time", "error")
     assert first.get_yscale() == ("log" if log_y else "linear")
     x, y = first.containers
-    np.testing.assert_allclose(x.lines[0].get_xydata(), [[1, 2.5], [5, 2]])
-    np.testing.assert_allclose(x.lines[2][0].get_segments(), [[[1, 1], [1, 4]], [[5, 2], [5, 2]]])
-    np.testing.assert_allclose(y.lines[0].get_xydata(), [[1, 3], [5, 3]])
+    left, right = -4 / 70 / 2, 4 / 70 / 2  # two lines stand a seventieth of the axis from one another
+    np.testing.assert_allclose(x.lines[0].get_xydata(), [[1 + left, 2.5], [5 + left, 2]])
+    bars = [[[1 + left, 1], [1 + left, 4]], [[5 + left, 2], [5 + left, 2]]]
+    np.testing.assert_allclose(x.lines[2][0].get_segments(), bars)
+    np.testing.assert_allclose(y.lines[0].get_xydata(), [[1 + right, 3], [5 + right, 3]])
     assert list(first.get_xticks()) == [1, 5]
     assert {text.get_text() for text in second.get_legend().get_texts()} == {"x", "y", "chance"}
     for axis in (first, second):
