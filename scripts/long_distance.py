@@ -41,7 +41,7 @@ class Config:
     """Units of each network that has any."""
     sequences: int = 5000
     """Sequences, of which half are held out."""
-    epochs: int = 60
+    epochs: int = 100
     """Passes over the other half."""
     clip_norm: float = 1.0
     """Scale gradients down to this norm; 0 for never."""

@@ -69,14 +69,20 @@ def test_a_network_that_sees_other_terms_has_but_chance(quick):
     assert all(abs(share - 50) < 4 * 100 * 0.5 / 2000**0.5 for share in wrong)
 
 
-def test_the_same_seed_gives_the_same_and_another_one_does_not(quick):
-    found = [
-        tell_apart(
-            partial(SequenceModel, "rnn", hidden=4), 5, "short", 200, Learning(20), Trainer(2, seed=s, device="cpu")
-        )
-        for s in (1, 1, 2)
-    ]
+def test_the_same_seed_gives_the_same_from_the_same_weights_and_another_one_does_not(quick):
+    found, weights = [], []
+
+    def build() -> SequenceModel:
+        model = SequenceModel("rnn", hidden=4)
+        weights.append(model.core.weight_ih_l0.detach().clone())
+        return model
+
+    for seed in (1, 1, 2):
+        torch.rand(3)  # what was drawn before is of no account
+        found.append(tell_apart(build, 5, "short", 200, Learning(20), Trainer(2, seed=seed, device="cpu")))
     assert found[0] == found[1] != found[2]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class Result(NamedTuple):
 class Learning:
     """How each network learns."""
 
-    batch_size: int = 64
+    batch_size: int = 128
     """Sequences a step."""
     lr: float = 0.05
     """The learning rate, the highest one with --schedule one_cycle."""
