@@ -27,9 +27,9 @@ class Config:
     kind: Literal["rnn", "gru", "lstm"] = "lstm"
     """What reads the sequences."""
     hidden: int = 16
-    """Its units."""
+    """Units of each of its layers."""
     layers: int = 1
-    """Its layers."""
+    """Recurrent layers, each reading the states of the one before it."""
     pooling: Literal["last", "max"] = "last"
     """Whether the last state is taken, or the greatest value of each."""
     learning: Learning = field(default_factory=lambda: Learning(batch_size=50, lr=0.02))
