@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import _clone  # noqa: F401
 from torch import nn
 
-from torchdl import MLP, AirbenchLike, StridedCNN, Trainer, VGGLike
+from torchdl import MLP, AirbenchLike, RowReader, StridedCNN, Trainer, VGGLike
 from torchdl.errors import require
 from torchdl.training.classification import USUAL, ImageOptions, Learning, fit_classifier
 from torchdl.training.command import Run, RunOptions, run_script
@@ -18,10 +18,10 @@ from torchdl.training.command import Run, RunOptions, run_script
 
 @dataclass(frozen=True)
 class Config:
-    """Train a network: mlp, cnn and cnn_wide as the course has them, vgg and airbench as they learn best here."""
+    """Train a network: mlp, cnn, cnn_wide and lstm as the course has them, vgg and airbench as they learn best here."""
 
-    model: Literal["mlp", "cnn", "cnn_wide", "vgg", "airbench"] = "cnn"
-    """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 36's with batch norm; one that learns fast."""
+    model: Literal["mlp", "cnn", "cnn_wide", "lstm", "vgg", "airbench"] = "cnn"
+    """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 50's for rows, 36's; one that learns fast."""
     width: int | None = None
     """Filters of vgg's first block; 32 if not given, as in the course."""
     dropout: float | None = None
@@ -44,6 +44,7 @@ NETWORKS = {
     "mlp": Network(lambda shape, classes: MLP(math.prod(shape), classes), GIVEN),
     "cnn": Network(StridedCNN, GIVEN),
     "cnn_wide": Network(lambda shape, classes: StridedCNN(shape, classes, 1024, (0.5, 0.2)), GIVEN),
+    "lstm": Network(RowReader, GIVEN),
     "vgg": Network(
         VGGLike,
         Learning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, centred=True),

@@ -108,6 +108,7 @@ def test_training_a_classifier_leaves_a_run_that_can_be_read_and_looked_at(train
         ("mlp", "MLP", {"batch_size": 32, "schedule": "constant", "flip": 0}),
         ("cnn", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
         ("cnn_wide", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
+        ("lstm", "RowReader", {"batch_size": 32, "schedule": "constant", "flip": 0}),
         ("vgg --width 2 --flip 0.5", "VGGLike", {"schedule": "one_cycle", "flip": 0.5, "shift": 0.1, "centred": True}),
     ],
 )

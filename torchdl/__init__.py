@@ -2,6 +2,7 @@
 
 from torchdl.artifacts import load, save
 from torchdl.data import (
+    AddingProblem,
     ArrayDataset,
     BatchLoader,
     Digits,
@@ -11,6 +12,7 @@ from torchdl.data import (
     SortedNumbers,
     load_digits,
     load_images,
+    long_distance,
     whole_batch,
 )
 from torchdl.errors import InputError
@@ -27,6 +29,7 @@ from torchdl.models import (
     ImageEncoder,
     LenetLike,
     Predictors,
+    RowReader,
     SequenceModel,
     SignalEncoder,
     StridedCNN,
@@ -45,6 +48,7 @@ __all__ = [
     "CPC",
     "GAN",
     "MLP",
+    "AddingProblem",
     "AirbenchLike",
     "ArrayDataset",
     "Autoencoder",
@@ -62,6 +66,7 @@ __all__ = [
     "InputError",
     "LenetLike",
     "Predictors",
+    "RowReader",
     "SameNumbers",
     "SequenceModel",
     "ShiftedImages",
@@ -82,6 +87,7 @@ __all__ = [
     "load",
     "load_digits",
     "load_images",
+    "long_distance",
     "make_autoencoder_model",
     "make_lenet_model",
     "save",

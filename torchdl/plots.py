@@ -264,6 +264,41 @@ def plot_lines(
     save_figure(figure, path)
 
 
+def plot_measured(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
+    path: Path,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float],
+    log_y: bool = False,
+) -> None:
+    """Draw what was measured at each x, once or several times, as PNG: a panel each, a line each, by their names.
+
+    A line goes through the means, and bars show the least and the greatest; ``references`` are values to compare with.
+    Where there are few points, those of several lines stand a little beside one another, so that none hides another.
+    """
+    figure, axes = sheet(len(panels), min(3, len(panels)), 5.2, 3.8)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        points = sorted({x for measured in lines.values() for x in measured})
+        apart = (points[-1] - points[0]) / 70 if len(points) < 10 else 0.0
+        for number, (name, measured) in enumerate(lines.items()):
+            means, least, greatest = ([float(f(values)) for values in measured.values()] for f in (np.mean, min, max))
+            spread = np.abs(np.array([least, greatest]) - means)  # (2, points), downwards and upwards
+            x = [x + apart * (number - (len(lines) - 1) / 2) for x in measured]
+            marker = "osv^D<>P*"[number % 9] if len(means) < 30 else ""
+            axis.errorbar(x, means, spread, marker=marker, markersize=5, capsize=3, label=name, alpha=0.8)
+        for name, value in references.items():
+            axis.axhline(value, linestyle="--", color="grey", label=name)
+        if len(points) < 10:
+            axis.set_xticks(points)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
+        axis.grid(alpha=0.3)
+    named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    # beside the panels: the lines are anywhere in them
+    axes[-1].legend(named.values(), named.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    save_figure(figure, path)
+
+
 def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> None:
     """Draw images (H, W), (1, H, W) or (3, H, W) under their names as PNG; grey ones from their least to greatest."""
     figure, axes = sheet(len(pictures), columns, 3.4, 2.6)

@@ -7,3 +7,4 @@ from torchdl.data.digits import Digits, load_digits
 from torchdl.data.images import ImageDataset, load_images
 from torchdl.data.loader import BatchLoader, Span, whole_batch
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
+from torchdl.data.synthetic import AddingProblem, long_distance

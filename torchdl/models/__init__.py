@@ -11,4 +11,4 @@ from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_g
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import LenetLike
 from torchdl.models.mlp import MLP
-from torchdl.models.rnn import SequenceModel
+from torchdl.models.rnn import RowReader, SequenceModel

@@ -1,11 +1,12 @@
 """Networks that read a sequence: linear, MLP, simple RNN, GRU and LSTM, interchangeable (lectures 38 to 50).
 
-Shapes, with the course's letters: N sequences, T terms, D numbers a term, M hidden units, K outputs, H terms to come.
+Shapes, with the course's letters: N sequences, T terms, D numbers a term, M hidden units, K outputs, H terms to come;
+of images, B in a batch, C channels, H x W pixels, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.init import keras_init_
+from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
 
 RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Kind = Literal["linear", "mlp", "rnn", "gru", "lstm"]
 KINDS = ("linear", "mlp", *RECURRENT)
 POOLINGS = ("last", "max")
+CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 
 
 class SequenceModel(nn.Module):
@@ -28,15 +31,28 @@ class SequenceModel(nn.Module):
     predicts the next term is an autoregressive model, AR(T). The others read term by term, and their last state, or
     the greatest value of each unit over all terms, goes through a linear layer. Weights start as Keras' do.
 
+    From h_0 = 0 and c_0 = 0, with s the sigmoid and * the product by elements (lectures 41, 45 and 46):
+
+    - ``rnn``: h_t = tanh(W_x x_t + W_h h_t-1 + b).
+    - ``gru``: gates r_t and z_t, each s(W_x x_t + W_h h_t-1 + b) of its own;
+      h_t = (1 - z_t) * tanh(W_x x_t + b + r_t * (W_h h_t-1 + b')) + z_t * h_t-1.
+    - ``lstm``: gates i_t, f_t and o_t, each s(W_x x_t + W_h h_t-1 + b) of its own;
+      c_t = f_t * c_t-1 + i_t * tanh(W_x x_t + W_h h_t-1 + b), h_t = o_t * tanh(c_t).
+
+    The course writes a GRU otherwise: its z is 1 - z here, and its r multiplies h_t-1 before W_h does, here after it
+    (Keras' ``reset_after=True``), so that one product serves all three gates. PyTorch keeps every b as the sum of two
+    vectors, which makes M numbers more than Keras has for an ``rnn`` and 4 M more for an ``lstm``; for a ``gru`` Keras
+    keeps two as well.
+
     Args:
-        kind: ``linear``, ``mlp`` (one hidden layer), ``rnn``, ``gru`` or ``lstm``.
+        kind: ``linear``, ``mlp``, ``rnn``, ``gru`` or ``lstm``.
         in_features: D.
         out_features: K.
-        length: T, for ``linear`` and ``mlp``; None for any number of terms with the others.
-        hidden: M.
-        layers: Recurrent layers, each reading the states of the one before it.
-        bidirectional: Whether another one reads from the end; 2 M states then.
-        pooling: ``last`` or ``max``, what is made of the states.
+        length: T, which ``linear`` and ``mlp`` need; the others take any number of terms, whatever it is.
+        hidden: M, units of each layer but the linear ones.
+        layers: Recurrent layers, each reading the states of the one before it; hidden layers of ``mlp``.
+        bidirectional: Whether each recurrent layer has another one beside it that reads from the end; 2 M states then.
+        pooling: ``last`` or ``max``, what is made of the states of all terms.
         activation: Of ``rnn`` (``tanh``, ``relu``, or ``none``, which leaves a linear recurrence) and of ``mlp``
             (``relu`` in the course, or ``tanh``); ``tanh`` and ``relu`` respectively if None.
         horizon: H, to give that many terms in one go; None for one output.
@@ -64,7 +80,12 @@ class SequenceModel(nn.Module):
         usual = {"rnn": "tanh", "mlp": "relu"}.get(kind)
         chosen = usual if activation is None else activation
         fitting = {"rnn": ("tanh", "relu", "none"), "mlp": ("relu", "tanh")}.get(kind, (None,))
-        require(chosen in fitting, f"SequenceModel: {kind} with activation {activation!r} is not there")
+        offered = f"choose one of {', '.join(map(str, fitting))}" if usual else "leave it out"
+        require(chosen in fitting, f"SequenceModel: {kind} does not take the activation {activation!r}: {offered}")
+        require(
+            kind in RECURRENT or (pooling == "last" and not bidirectional),
+            f"SequenceModel: {kind} has no states to pool and no direction: leave pooling and bidirectional out",
+        )
         require(
             chosen != "none" or (layers == 1 and not bidirectional),
             "SequenceModel: activation 'none' is for a single layer in one direction",
@@ -90,7 +111,7 @@ class SequenceModel(nn.Module):
         """Give the outputs (N, K), or (N, H, K) with a horizon, of sequences (N, T, D)."""
         length = self.length if self.kind not in RECURRENT else None
         require(
-            x.dim() == 3 and x.shape[2] == self.in_features and x.shape[1] == (length or x.shape[1]) > 0,
+            x.dim() == 3 and x.shape[2] == self.in_features and 0 < x.shape[1] == (length or x.shape[1]),
             f"this {self.kind} model takes sequences of ({'N, T' if length is None else f'N, {length}'}, "
             f"{self.in_features}), not {tuple(x.shape)}",
         )
@@ -112,9 +133,53 @@ class SequenceModel(nn.Module):
 
     def _linear_states(self, x: Tensor) -> Tensor:
         """Give the states (N, T, M) of the recurrence without its activation, which PyTorch's RNN does not offer."""
-        inward, recurrent, first_bias, second_bias = self.core.parameters()
-        driven = x @ inward.T + (first_bias + second_bias)  # (N, T, M)
-        states = [driven[:, 0]]
+        inward, recurrent, *biases = (getattr(self.core, f"{name}_l0") for name in CELL)
+        driven = x @ inward.T + sum(biases)  # (N, T, M)
+        states = [driven[:, 0]]  # of the first term, before which the state is 0
         for term in driven.unbind(1)[1:]:
             states.append(torch.addmm(term, states[-1], recurrent.T))
         return torch.stack(states, 1)
+
+
+class RowReader(nn.Module):
+    """Classify images by reading them row by row, from the top, as a sequence (lectures 49 and 50).
+
+    An image of H rows is a sequence of T = H terms, D = C * W numbers each. The defaults are the course's for MNIST,
+    an LSTM of 128 units and a linear layer.
+
+    Args:
+        in_shape: (C, H, W).
+        num_classes: K.
+        kind: ``rnn``, ``gru`` or ``lstm``.
+        hidden: M.
+        layers: Recurrent layers.
+        bidirectional: Whether the rows are read from the bottom, too.
+        pooling: ``last`` or ``max``, what is made of the states.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        num_classes: int,
+        kind: Literal["rnn", "gru", "lstm"] = "lstm",
+        hidden: int = 128,
+        layers: int = 1,
+        bidirectional: bool = False,
+        pooling: Literal["last", "max"] = "last",
+    ) -> None:
+        super().__init__()
+        channels, _, width = check_classifier(self, in_shape, num_classes)
+        require(kind in RECURRENT, f"RowReader: unknown kind {kind!r}: choose one of {', '.join(RECURRENT)}")
+        self.in_shape, self.num_classes, self.kind = tuple(in_shape), num_classes, kind
+        self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
+        self.reader = SequenceModel(
+            kind, channels * width, num_classes, None, hidden, layers, bidirectional, pooling=pooling
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (B, K) of images (B, C, H, W)."""
+        require(
+            tuple(images.shape[1:]) == self.in_shape,
+            f"this network takes images of (channels, height, width) {self.in_shape}, not {tuple(images.shape[1:])}",
+        )
+        return self.reader(images.transpose(1, 2).flatten(2))  # (B, C, H, W) -> (B, H, C, W) -> (B, H, C * W)

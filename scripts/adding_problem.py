@@ -1,0 +1,55 @@
+"""Train a network to add two marked numbers of a long sequence (Hochreiter and Schmidhuber 1997)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import _clone  # noqa: F401
+
+from torchdl import AddingProblem, SequenceModel, Trainer, random
+from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.training.memory import Learning, fit_adding
+
+HELD_OUT = 1  # what tells the held-out sequences' seed from the training's
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a recurrent network on the adding problem, with new sequences in every epoch."""
+
+    terms: int = 100
+    """Length of the sequences; one number in each half is marked."""
+    low: float = 0.0
+    """The least number; the greatest is 1. -1 is the original's, whose errors are four times as large."""
+    sequences: int = 10_000
+    """Training sequences an epoch; a fifth as many are held out."""
+    kind: Literal["rnn", "gru", "lstm"] = "lstm"
+    """What reads the sequences."""
+    hidden: int = 16
+    """Units of each of its layers."""
+    layers: int = 1
+    """Recurrent layers, each reading the states of the one before it."""
+    pooling: Literal["last", "max"] = "last"
+    """Whether the last state is taken, or the greatest value of each."""
+    learning: Learning = field(default_factory=lambda: Learning(batch_size=50, lr=0.02))
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=15, clip_norm=1.0))
+
+
+def main(config: Config) -> None:
+    """Run the three steps."""
+    seed = config.trainer.seed
+    # 1. Make the data.
+    train = AddingProblem(config.sequences, config.terms, config.low, seed)
+    held_out = AddingProblem(-(-config.sequences // 5), config.terms, config.low, random.key(seed, HELD_OUT))
+    run = Run("adding", config, config.run, config.trainer, train, held_out)
+    # 2. Build the model.
+    model = SequenceModel(config.kind, 2, 1, None, config.hidden, config.layers, pooling=config.pooling)
+    # 3. Train it, and see how far it errs.
+    fit_adding(run, model, train, held_out, config.learning)
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,132 @@
+"""Made-up sequences that measure how far back a network remembers (lecture 48; Hochreiter and Schmidhuber 1997).
+
+Every sequence is a pure function of the seed, the epoch where there is one, and its number.
+
+Shapes: N sequences, B in a batch, T terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from torchdl import random
+from torchdl.data.arrays import ArrayDataset
+from torchdl.data.described import fingerprint
+from torchdl.errors import require
+
+#: The three terms that decide: the last ones, the first ones, or (an exercise of the lecture's) far from one another.
+DISTANCES = {"short": (-1, -2, -3), "long": (0, 1, 2), "spread": (0, 0.5, -1)}
+NUMBERS, PLACES = 0, 1  # streams: draws that must not be the same
+
+
+def deciding_terms(distance: str, terms: int) -> list[int]:
+    """Return the places of the three terms that decide, at a distance of :data:`DISTANCES` in ``terms`` of them."""
+    require(distance in DISTANCES, f"unknown distance {distance!r}: choose one of {', '.join(DISTANCES)}")
+    require(terms >= 3, f"terms must be at least 3, for three of them to decide, not {terms}")
+    return [int(place * terms) if isinstance(place, float) else place % terms for place in DISTANCES[distance]]
+
+
+def odd_negatives(x: Tensor, places: Sequence[int]) -> Tensor:
+    """Say of sequences (N, T) whether an odd number of the terms at ``places`` is negative and none is 0: (N,) bool."""
+    return x[:, list(places)].sign().prod(1) < 0
+
+
+def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", seed: int = 0) -> ArrayDataset:
+    """Make the course's problem of memory (lecture 48): random numbers, three of which decide on the label.
+
+    The label is 1 where an odd number of the three is negative. No one or two of them tell anything about it, so that
+    all three must be remembered, and chance is 50 %.
+
+    Args:
+        count: N.
+        terms: T.
+        distance: One of :data:`DISTANCES`: ``short`` for the last three terms, ``long`` for the first three, so that
+            all the others come after them, ``spread`` for the first, the middle and the last one.
+        seed: What the numbers are drawn from.
+
+    Returns:
+        Standard normal numbers (N, T, 1) and labels (N, 1), 0.0 or 1.0.
+    """
+    require(count >= 1, f"count must be at least 1, not {count}")
+    places = deciding_terms(distance, terms)
+    x = random.normal(seed, 0, torch.arange(count), terms, NUMBERS)  # (N, T)
+    labels = odd_negatives(x, places).float()
+    origin = f"made-up, {count:,} sequences of {terms} terms, three of which decide at {distance} distance"
+    return ArrayDataset(x[:, :, None], labels[:, None], origin)  # (N, T, 1), (N, 1)
+
+
+class AddingProblem(Dataset):
+    """Sequences of random numbers, two of which are marked and are to be added; new ones in every epoch.
+
+    A term is a pair: a number, uniform in [``low``, 1], and a marker, 1 at one place in each half of the sequence and
+    0 elsewhere. The target is the sum of the two marked numbers. Who always says the mean errs by a variance of
+    (1 - ``low``)^2 / 6: 0.167 for [0, 1], the usual range today (Le et al. 2015, arXiv 1504.00941), and 0.667 for
+    [-1, 1], that of the original (Hochreiter and Schmidhuber 1997), whose errors so are four times as large.
+
+    Args:
+        count: N, sequences an epoch.
+        terms: T, 2 at least.
+        low: The least number, 0 or -1 usually.
+        seed: What the numbers and places are drawn from.
+    """
+
+    def __init__(self, count: int = 10_000, terms: int = 100, low: float = 0.0, seed: int = 0) -> None:
+        require(count >= 1, f"count must be at least 1, not {count}")
+        require(terms >= 2, f"terms must be at least 2, one in each half, not {terms}")
+        require(-math.inf < low < 1, f"low must be a finite number below 1, not {low}")
+        self.count, self.terms, self.low, self.seed, self.epoch = count, terms, low, seed, 0
+        self.device = torch.device("cpu")
+        self.origin = f"made-up, {count:,} sequences of {terms} numbers in [{low:g}, 1], two of which are to be added"
+        self.stand_in = False
+
+    @property
+    def baseline(self) -> float:
+        """The mean squared error of who always says the mean, 1 + ``low``."""
+        return (1 - self.low) ** 2 / 6
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw what is the epoch's."""
+        self.epoch = epoch
+
+    def to(self, device: str | torch.device) -> AddingProblem:
+        """Make the batches on ``device`` from now on; returns the data set itself."""
+        self.device = torch.device(device)
+        return self
+
+    def order_settings(self) -> dict[str, float]:
+        """Return what the batches depend on, for a checkpoint to compare."""
+        return {"terms": self.terms, "least number": self.low, "numbers' seed": self.seed}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the first epoch's first sequences, in hexadecimal."""
+        epoch, self.epoch = self.epoch, 0
+        drawn = self.__getitems__(range(min(self.count, 100)))
+        self.epoch = epoch
+        return fingerprint(drawn, repr((self.count, self.terms)))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
+        if isinstance(index, slice):
+            return self.__getitems__(range(self.count)[index])
+        inputs, targets = self.__getitems__([range(self.count)[index]])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give the sequences (B, T, 2) and sums (B, 1) of indices (B,)."""
+        index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        numbers = (
+            random.uniform(self.seed, self.epoch, index, self.terms, NUMBERS) * (1 - self.low) + self.low
+        )  # (B, T)
+        half = self.terms // 2
+        sizes = torch.tensor([half, self.terms - half], device=self.device)
+        places = random.integers(sizes, self.seed, self.epoch, index, 2, PLACES)  # (B, 2), within each half
+        places[:, 1] += half
+        markers = torch.zeros_like(numbers).scatter_(1, places, 1.0)  # (B, T)
+        return torch.stack([numbers, markers], 2), numbers.gather(1, places).sum(1, keepdim=True)  # (B, T, 2), (B, 1)
