@@ -26,7 +26,9 @@ import tyro
 from torch import Tensor, nn
 
 import torchdl
+from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
+from torchdl.models import forecast
 from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.command import run_script
@@ -36,14 +38,14 @@ from torchdl.training.command import run_script
 class Config:
     """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
 
-    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet"]]
+    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast"]]
     """What to measure."""
     repeats: int = 5
     """Measurements of each side, alternating."""
     seconds: float = 10.0
     """About how long one measurement takes."""
     threads: int | None = None
-    """PyTorch's CPU threads on either side; if not given 1 for gan (more do not help it), else PyTorch's choice."""
+    """PyTorch's CPU threads on either side; 1 for gan and forecast if not given (more do not help), else its choice."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -222,6 +224,39 @@ def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[i
     return run
 
 
+def forecaster(config: Config) -> tuple[nn.Module, Tensor]:
+    """Build an LSTM of 10 units, and 1,000 windows of 10 terms of a sine for it to go on from."""
+    process.setup(config.threads or 1)
+    return torchdl.SequenceModel("lstm", horizon=1).eval(), Windows(sine(1010).values.float(), 10)[:1000][0]
+
+
+def usual_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
+    """Forecast 20 terms as the lecture does: one start and one step at a time."""
+    model, windows = forecaster(config)
+
+    @torch.no_grad()
+    def run(examples: int) -> float:
+        start = time.perf_counter()
+        for number in range(examples):
+            x = windows[number % len(windows)][None]  # (1, T, 1)
+            for _ in range(20):
+                x = torch.cat([x[:, 1:], model(x)], 1)
+        return time.perf_counter() - start
+
+    return run
+
+
+def our_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
+    """Forecast 20 terms from all 1,000 starts at once."""
+    model, windows = forecaster(config)
+
+    @torch.no_grad()
+    def run(examples: int) -> float:
+        return timed(lambda: [forecast(model, windows, 20) for _ in range(-(-examples // 1000))])
+
+    return run
+
+
 def noise_images() -> tuple[Tensor, Tensor]:
     """Draw images of CIFAR-10's shape (10000, 3, 32, 32) and labels: what they show costs no time."""
     generator = torch.Generator().manual_seed(0)
@@ -229,16 +264,25 @@ def noise_images() -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, 10, (10_000,), generator=generator)
 
 
-def usual_lenet(config: Config, folder: Path) -> Callable[[int], float]:
-    """Train as tutorials do: torchvision's CIFAR10, ToTensor, an image at a time, Adam."""
+def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Callable[[int], float]:
+    """Train as tutorials do: torchvision's CIFAR10, or ImageFolder, ToTensor, an image at a time, Adam."""
+    from PIL import Image
     from torch.utils.data import DataLoader, Subset
     from torch.utils.tensorboard import SummaryWriter
     from torchvision import datasets, transforms
 
     images, labels = noise_images()
-    dataset = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its constructor insists on the files
-    dataset.data, dataset.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()  # (N, H, W, C)
-    dataset.transform, dataset.target_transform = transforms.ToTensor(), None
+    pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    dataset: Any
+    if from_files:
+        for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+            (folder / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "images" / str(label) / f"{number}.jpg")
+        dataset = datasets.ImageFolder(str(folder / "images"), transforms.ToTensor())
+    else:
+        dataset = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its constructor insists on the files
+        dataset.data, dataset.targets = pixels, labels.tolist()
+        dataset.transform, dataset.target_transform = transforms.ToTensor(), None
     stages = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     stages += [nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     model = nn.Sequential(*stages, nn.Flatten(), nn.Linear(64 * 8 * 8, 512), nn.ReLU(), nn.Linear(512, 10))
@@ -300,8 +344,10 @@ MEASUREMENTS = {
         "step": Measurement(usual_cpc_step, functools.partial(our_cpc, resident=True), 320),
         "data and step": Measurement(usual_cpc, our_cpc, 320),
     },
+    "forecast": {"forecasts of 20 steps": Measurement(usual_forecasts, our_forecasts, 64)},
     "lenet": {
         "fp32": Measurement(usual_lenet, our_lenet, 3200),
+        "against ImageFolder": Measurement(functools.partial(usual_lenet, from_files=True), our_lenet, 3200),
         "ours in bf16": Measurement(usual_lenet, functools.partial(our_lenet, precision="bf16"), 3200),
     },
 }

@@ -69,18 +69,20 @@ class Experiment(NamedTuple):
 
 
 def prices(config: Config) -> Series:
-    """Get the prices, all their columns."""
+    """Get the prices, all their columns, or the one that is to be forecast."""
+    every = config.experiment == "direction"
     if config.csv is not None:
-        return read_series(config.csv)
-    return google_prices() if config.google else load_prices(config.run.data_root)
+        return read_series(config.csv, () if every else [config.column])
+    found = google_prices() if config.google else load_prices(config.run.data_root)
+    return found if every else found.select([config.column])
 
 
 EXPERIMENTS = {
     "sine": Experiment(lambda _: sine(), "linear", 5, 0.1),
     "noisy_sine": Experiment(lambda config: sine(noise=0.1, seed=config.trainer.seed), "linear", 5, 0.1),
     "sine_of_square": Experiment(lambda _: sine_of_square(), "rnn", 10, 0.05),
-    "prices": Experiment(lambda config: prices(config).select([config.column]), "lstm", 5, 0.1),
-    "returns": Experiment(lambda config: prices(config).select([config.column]).returns(), "lstm", 5, 0.1),
+    "prices": Experiment(prices, "lstm", 5, 0.1),
+    "returns": Experiment(lambda config: prices(config).returns(), "lstm", 5, 0.1),
     "direction": Experiment(prices, "lstm", 50, 1e-3),
 }
 

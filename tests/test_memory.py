@@ -19,7 +19,8 @@ import torchdl
 from torchdl import InputError, SequenceModel, Trainer
 from torchdl.data.synthetic import odd_negatives
 from torchdl.plots import plot_measured
-from torchdl.training.memory import Learning, Result, absolute_error, report_distances, right_side, table, tell_apart
+from torchdl.tasks import binary_accuracy
+from torchdl.training.memory import Learning, Result, absolute_error, report_distances, table, tell_apart
 
 run, figures = test_scripts.run, figures
 FAR = "long_distance.py --sequences 60 --epochs 1 --hidden 3"
@@ -31,7 +32,7 @@ ADD = "adding_problem.py --sequences 120 --terms 6 --hidden 4 --device cpu --thr
 
 def test_a_logit_is_right_on_its_labels_side():
     logits, labels = torch.tensor([[2.0], [-0.1], [0.3], [-5.0]]), torch.tensor([[1.0], [1.0], [0.0], [0.0]])
-    assert right_side(logits, labels).tolist() == [1, 0, 0, 1]
+    assert binary_accuracy(logits, labels).tolist() == [1, 0, 0, 1]
 
 
 def test_an_absolute_error_is_one_an_example():

@@ -327,8 +327,10 @@ def plot_forecast(values: Tensor, boundary: int, one_step: Tensor, own: Tensor, 
     part.plot(later, values[boundary:], color="0.4", label="what came")
     part.plot(later, one_step, color="C0", linewidth=1, label="one step ahead, from true terms")
     part.plot(later, own, "--", color="C3", label="all steps ahead, from its own predictions")
-    span = float(values.max() - values.min())
-    part.set(ylim=(float(values.min()) - span / 2, float(values.max()) + span / 2), xlabel="term")  # own may run away
+    came = values[boundary:]
+    low, high = float(came.min()), float(came.max())
+    margin = (high - low) / 2 or 1.0  # its own predictions may run far away
+    part.set(ylim=(low - margin, high + margin), xlabel="term")
     part.legend()
     for axis in (whole, part):
         axis.grid(alpha=0.3)

@@ -1,13 +1,17 @@
-"""Data sets that are one file each: looked for where all data is, then downloaded and checked."""
+"""Data sets that are one file each: looked for, downloaded and checked; and how CSV files are read."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchdl.data.sources import data_roots, download
 from torchdl.errors import InputError, require
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,22 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
     except InputError as error:
         raise InputError(f"{name} was not found ({looked}), and {error}: put it into {path}") from error
     return path
+
+
+def read_csv(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """Read a CSV file with a header, its columns' names without spaces around them; InputError where there is none."""
+    import pandas  # imported late: it takes a second
+
+    path = Path(path)
+    require(path.is_file(), f"there is no file {path}: name a CSV file with a header")
+    try:
+        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True)
+        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors, too
+        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
+    names = [str(name).strip() for name in header.iloc[0]]
+    double = sorted({name for name in names if names.count(name) > 1})  # pandas would rename them
+    require(not double, f"{path} has several columns named {', '.join(double)}: rename them")
+    table.columns = [str(name).strip() for name in table.columns]
+    require(len(table) > 0, f"{path} holds no rows below its header")
+    return table

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.utils.data import Dataset
 
 from torchdl import random
 from torchdl.data.described import fingerprint
-from torchdl.data.files import find_file
+from torchdl.data.files import find_file, read_csv
 from torchdl.errors import InputError, require
 
 
@@ -85,22 +84,13 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
     """
     import pandas  # imported late: it takes a second
 
-    path = Path(path)
-    require(path.is_file(), f"there is no file {path}: name a CSV file with a header and a term a row")
-    try:
-        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors, too
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is no CSV file that can be read ({reason})") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    require(table.columns.is_unique, f"{path} has several columns of one name: rename them")
+    table = read_csv(path)
     chosen = list(columns)
     for name in chosen:
         require(name in table.columns, f"{path} has no column {name!r}: choose among {', '.join(table.columns)}")
     if not chosen:
         chosen = [name for name in table.columns if pandas.api.types.is_numeric_dtype(table[name])]
         require(bool(chosen), f"{path} has no column of numbers: is there a header, and is the separator a comma?")
-    require(len(table) > 0, f"{path} holds no terms below its header")
     numbers = table[chosen].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64", na_value=float("nan"))
     values = torch.from_numpy(numbers.copy())
     wrong = (~values.isfinite()).nonzero()

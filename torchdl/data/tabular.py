@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.files import find_file
+from torchdl.data.files import find_file, read_csv
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 
@@ -35,18 +35,7 @@ def read_table(path: str | os.PathLike[str]) -> pandas.DataFrame:
     """
     import pandas  # imported late: it takes a second
 
-    path = Path(path)
-    require(path.is_file(), f"there is no file {path}: name a CSV file with a header and a row for each example")
-    try:
-        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True)
-        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors, too
-        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    names = [str(name).strip() for name in header.iloc[0]]
-    double = sorted({name for name in names if names.count(name) > 1})
-    require(not double, f"{path} has several columns named {', '.join(double)}: rename them")
-    require(len(table) > 0, f"{path} holds no rows below its header")
+    table = read_csv(path)
     require(table.shape[1] > 1, f"{path} has one column alone, {table.columns[0]!r}: is its separator a comma?")
     for name in table.columns:
         column = table[name]

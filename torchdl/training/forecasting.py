@@ -24,7 +24,7 @@ from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.metrics import error_ratio, forecast_errors
 from torchdl.models import SequenceModel, drift, fit_linear_, forecast, last_value, seasonal_last_value
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import Loss
 from torchdl.training.command import Run, say
 
@@ -77,6 +77,7 @@ def fit_forecaster(
         fitting: How it learns.
     """
     direct = model.horizon or 1
+    split.test(horizon)  # what cannot be forecast is said before anything is trained
     fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, fitting)
     return report(run, model, split, horizon, period) if run.is_main else {}
 
@@ -193,23 +194,19 @@ def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, Arra
     return labelled(split.train(), values[: split.boundary]), labelled(split.test(), values[start:])
 
 
-def right_side(logit: Tensor, label: Tensor) -> Tensor:
-    """Say of each example (B,) whether its logit (B, 1) is on its label's side: 1.0 or 0.0."""
-    return ((logit > 0) == (label > 0.5)).float()[:, 0]
-
-
 def fit_direction(run: Run, model: SequenceModel, split: Split, target: str, fitting: Fitting) -> dict[str, Any]:
     """Train a model to say whether a column will rise, and compare it with saying always the more frequent answer."""
+    split.series.select([target])  # which says what there is to choose from
     train, test = rises(split.series, split, target)
     ups = float(train.targets.mean())
     require(0 < ups < 1, f"{target!r} always {'rises' if ups else 'falls or stays'} in the training part: no question")
-    fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": right_side}, fitting)
+    fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, fitting)
     if not run.is_main:
         return {}
     with torch.no_grad():
-        right = right_side(model(test.inputs), test.targets)
-        known = float(right_side(model(train.inputs), train.targets).mean())
-    always = right_side(torch.full_like(test.targets, ups - 0.5), test.targets)
+        right = binary_accuracy(model(test.inputs), test.targets)
+        known = float(binary_accuracy(model(train.inputs), train.targets).mean())
+    always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
     block = round(len(right) ** (1 / 3))
     _, low, high = error_ratio(1 - right, 1 - always, block)
     low, high = low**2, high**2  # of wrong answers, not of their root mean square

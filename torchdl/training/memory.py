@@ -20,7 +20,7 @@ from torchdl import plots
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, binary_accuracy, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 from torchdl.training.trainer import Trainer
@@ -59,11 +59,6 @@ class Learning:
         return Supervised(model, loss, metrics, optimizer, SCHEDULES[self.schedule])
 
 
-def right_side(logit: Tensor, label: Tensor) -> Tensor:
-    """Say of each example whether its logit (N, 1) is on the side of its label (N, 1), 0 or 1: 1.0 or 0.0, (N,)."""
-    return ((logit > 0) == (label > 0.5)).float().flatten()  # (N, 1) -> (N,)
-
-
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
     """Give each example's absolute error (N,), of outputs (N, 1)."""
     return (output - target).abs().flatten()  # (N, 1) -> (N,)
@@ -87,7 +82,7 @@ def tell_apart(
     half = count // 2
     parts = [ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None))]
     process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
-    task = learning.task(build(), F.binary_cross_entropy_with_logits, accuracy=right_side)
+    task = learning.task(build(), F.binary_cross_entropy_with_logits, accuracy=binary_accuracy)
     train = BatchLoader(parts[0], learning.batch_size, shuffle=True, seed=trainer.seed)
     with redirect_stdout(io.StringIO()):  # a line an epoch of each of many trainings
         history = trainer.fit(task, train, BatchLoader(parts[1], 500))
