@@ -8,3 +8,4 @@ from torchdl.data.images import ImageDataset, load_images
 from torchdl.data.loader import BatchLoader, Span, whole_batch
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.synthetic import AddingProblem, long_distance
+from torchdl.data.tabular import Columns, Table, read_table, split_table

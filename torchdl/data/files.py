@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,20 +55,34 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
     return path
 
 
-def read_csv(path: str | os.PathLike[str]) -> pandas.DataFrame:
-    """Read a CSV file with a header, its columns' names without spaces around them; InputError where there is none."""
+def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pandas.DataFrame:
+    """Read a CSV file with a header, its columns' names without spaces around them; InputError where there is none.
+
+    The columns ``texts`` are read as they stand, even where every entry looks like a number. Blank lines at the end
+    are none of the rows.
+    """
     import pandas  # imported late: it takes a second
 
     path = Path(path)
     require(path.is_file(), f"there is no file {path}: name a CSV file with a header")
     try:
         header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True)
-        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own errors are ValueErrors, too
+        kinds = {name: str for name in header.iloc[0].dropna() if str(name).strip() in texts}
+        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=kinds)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no CSV file that can be read ({error}): save it as UTF-8") from error
+    except ValueError as error:  # pandas' own errors are ValueErrors, too
         raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
-    names = [str(name).strip() for name in header.iloc[0]]
+    # of a cell too many in each row pandas would make the rows' names, and move all others one column on
+    require(
+        isinstance(table.index, pandas.RangeIndex),
+        f"{path} has rows of more cells than its header of {len(table.columns)} has names: name every column",
+    )
+    names = [str(name).strip() for name in header.iloc[0].dropna()]
     double = sorted({name for name in names if names.count(name) > 1})  # pandas would rename them
     require(not double, f"{path} has several columns named {', '.join(double)}: rename them")
     table.columns = [str(name).strip() for name in table.columns]
+    filled = table.notna().any(axis=1).to_numpy().nonzero()[0]
+    table = table.iloc[: int(filled[-1]) + 1 if len(filled) else 0]
     require(len(table) > 0, f"{path} holds no rows below its header")
     return table

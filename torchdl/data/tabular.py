@@ -6,12 +6,14 @@ Shapes: N rows, D numbers a row, K classes.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,30 +30,55 @@ TableTask = Literal["auto", "classification", "regression"]
 MOST_CATEGORIES = 50
 
 
-def read_table(path: str | os.PathLike[str]) -> pandas.DataFrame:
-    """Read a CSV file with a header; the row of a sentence is a spreadsheet's, whose header is row 1.
+def read_table(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pandas.DataFrame:
+    """Read a CSV file with a header and two columns at least; the columns ``texts`` as texts, whatever they hold."""
+    table = read_csv(path, texts)
+    require(table.shape[1] > 1, f"{path} has one column alone, {table.columns[0]!r}: is its separator a comma?")
+    return table
 
-    A column in which most entries are numbers is one of numbers: InputError names the first that is not, or not finite.
+
+def holds_numbers(column: pandas.Series) -> bool:
+    """Say whether a column is one of numbers; truths are kinds."""
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+
+
+def row_number(table: pandas.DataFrame, position: int) -> int:
+    """Count a row as a spreadsheet does, whose header is row 1; rows that were chosen keep the number they had."""
+    label = table.index[position]
+    return int(label) + 2 if isinstance(label, (int, np.integer)) else position + 2
+
+
+def numbers(table: pandas.DataFrame, name: str) -> pandas.Series:
+    """Give a column of numbers as float64, NaN where a value is missing; InputError names what is no finite number."""
+    import pandas  # imported late: it takes a second
+
+    found = pandas.to_numeric(table[name], errors="coerce").astype("float64")
+    wrong = ((found.isna() & table[name].notna()) | found.isin([float("inf"), float("-inf")])).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"column {name!r} holds {str(table[name].iloc[row])!r} in row {row_number(table, row)}, which is no finite "
+            f"number ({int(wrong.sum()):,} such in all): mend or empty them, or leave the column out"
+        )
+    return found
+
+
+def check_numbers(table: pandas.DataFrame) -> None:
+    """Raise InputError for the first entry that is no finite number in a column of which most are.
+
+    The row that it names is a spreadsheet's, whose header is row 1.
     """
     import pandas  # imported late: it takes a second
 
-    table = read_csv(path)
-    require(table.shape[1] > 1, f"{path} has one column alone, {table.columns[0]!r}: is its separator a comma?")
     for name in table.columns:
-        column = table[name]
-        if not pandas.api.types.is_numeric_dtype(column):
-            number = pandas.to_numeric(column, errors="coerce")
-            wrong = number.isna() & column.notna()
-            if 0 < wrong.sum() < 0.2 * column.notna().sum():
-                row = int(wrong.to_numpy().argmax())
-                raise InputError(
-                    f"{path} has {str(column.iloc[row])!r} in column {name!r}, row {row + 2}, which otherwise holds "
-                    f"numbers ({int(wrong.sum()):,} such entries): mend or empty them"
-                )
-        elif not (finite := ~column.isin([float("inf"), float("-inf")])).all():
-            row = int((~finite).to_numpy().argmax())
-            raise InputError(f"{path} has an infinite number in column {name!r}, row {row + 2}: mend or empty it")
-    return table
+        if holds_numbers(table[name]):
+            numbers(table, name)
+        elif not pandas.api.types.is_bool_dtype(table[name]):
+            known = table[name].dropna().astype(str)
+            if 0 < int(pandas.to_numeric(known, errors="coerce").isna().sum()) < len(known) / 2:
+                numbers(table, name)
 
 
 def breast_cancer() -> pandas.DataFrame:
@@ -68,8 +95,8 @@ class Columns:
 
     Attributes:
         numeric: Columns of numbers, with the mean and the standard deviation that scale them.
-        categorical: Columns of texts, with the categories that become a number each, 1 for the row's own: all are 0
-            where it is one that training has not seen.
+        categorical: Columns of texts or truths, with the categories that become a number each, 1 for the row's own:
+            all are 0 where it is one that training has not seen.
         target: The column to predict.
         classes: The target's classes; none where it is a number.
         scale: The target's mean and standard deviation, where it is a number.
@@ -86,18 +113,16 @@ class Columns:
     @classmethod
     def fit(cls, table: pandas.DataFrame, target: str, task: TableTask = "auto") -> Columns:
         """Fit to training rows without missing values, or with those to be filled."""
-        from pandas.api.types import is_numeric_dtype
-
-        numeric, categorical, constant = {}, {}, []
+        numeric: dict[str, tuple[float, float]] = {}
+        categorical, constant = {}, []
         for name in table.columns.drop(target):
             column = table[name].dropna()
             if column.nunique() <= 1:
                 constant.append(name)
-            elif is_numeric_dtype(column):
-                numbers = column.astype("float64")
-                numeric[name] = (float(numbers.mean()), float(numbers.std(ddof=0)))
+            elif holds_numbers(column):
+                numeric[name] = scale_of(table, name)
             else:
-                kinds = sorted(column.astype(str).unique())
+                kinds = sorted(set(column.map(text)))
                 require(
                     len(kinds) <= MOST_CATEGORIES,
                     f"column {name!r} holds {len(kinds):,} different texts, more than the {MOST_CATEGORIES} that can "
@@ -112,10 +137,9 @@ class Columns:
                 len(classes) > 1, f"all rows have the {target!r} {classes[0]!r}: there are no classes to tell apart"
             )
             return cls(numeric, categorical, target, classes, constant=tuple(constant))
-        require(is_numeric_dtype(goal), f"{target!r} holds texts, which regression cannot predict")
+        require(holds_numbers(goal), f"{target!r} holds texts or truths, which regression cannot predict")
         require(goal.nunique() > 1, f"{target!r} is always {goal.iloc[0]}: there is nothing to predict")
-        scale = (float(goal.mean()), float(goal.std(ddof=0)))
-        return cls(numeric, categorical, target, (), scale, tuple(constant))
+        return cls(numeric, categorical, target, (), scale_of(table, target), tuple(constant))
 
     @property
     def names(self) -> list[str]:
@@ -125,35 +149,40 @@ class Columns:
 
     def inputs(self, table: pandas.DataFrame) -> Tensor:
         """Turn rows into (N, D) float32; a missing number becomes the training mean, a missing text no category."""
-        import pandas
-
-        missing = [name for name in (*self.numeric, *self.categorical) if name not in table.columns]
-        require(not missing, f"the table has no column {', '.join(map(repr, missing))}, which the model was trained on")
+        self.require_present(table)
         parts = []
         for name, (mean, deviation) in self.numeric.items():
-            number = pandas.to_numeric(table[name], errors="coerce")
-            wrong = (number.isna() & table[name].notna()).to_numpy()
-            if wrong.any():
-                found = str(table[name].iloc[int(wrong.argmax())])
-                raise InputError(f"{found!r} in column {name!r}, row {int(wrong.argmax()) + 2}, is no number: mend it")
-            values = torch.from_numpy(number.to_numpy(dtype="float64", na_value=mean).copy())
-            parts.append(((values - mean) / deviation)[:, None])  # (N, 1)
+            values = torch.from_numpy(numbers(table, name).fillna(mean).to_numpy().copy())
+            scaled = ((values - mean) / deviation).float()
+            if not bool(scaled.isfinite().all()):
+                row = int((~scaled.isfinite()).int().argmax())
+                raise InputError(
+                    f"column {name!r} holds {values[row]:g} in row {row_number(table, row)}, too far from training's "
+                    f"{mean:g} ± {deviation:g}: mend it"
+                )
+            parts.append(scaled[:, None])  # (N, 1)
         for name, kinds in self.categorical.items():
-            row = table[name].map(text).to_numpy()
-            parts += [torch.from_numpy((row == kind).astype("float64"))[:, None] for kind in kinds]
-        return torch.cat(parts, 1).float()
+            row_kinds = table[name].map(text, na_action="ignore").to_numpy(dtype=object, na_value=None)
+            parts += [torch.from_numpy((row_kinds == kind).astype("float32"))[:, None] for kind in kinds]
+        return torch.cat(parts, 1)
+
+    def require_present(self, table: pandas.DataFrame) -> None:
+        """Raise InputError that names the columns that a table lacks; the target need not be there."""
+        missing = [name for name in (*self.numeric, *self.categorical) if name not in table.columns]
+        require(not missing, f"the table has no column {', '.join(map(repr, missing))}, which the model was trained on")
 
     def targets(self, table: pandas.DataFrame) -> Tensor:
         """Turn the target into (N, 1) float32, 0 or 1 of two classes or a scaled number; (N,) int64 of more classes."""
         if not self.classes:
             mean, deviation = self.scale
-            return torch.from_numpy(((table[self.target] - mean) / deviation).to_numpy("float32").copy())[:, None]
+            scaled = ((numbers(table, self.target) - mean) / deviation).to_numpy("float32")
+            return torch.from_numpy(scaled.copy())[:, None]  # (N,) -> (N, 1)
         values = table[self.target].map(text)
         unknown = sorted(set(values) - set(self.classes))
         known = ", ".join(self.classes)
         require(not unknown, f"{self.target!r} {', '.join(map(repr, unknown))} is none of the classes learnt: {known}")
-        numbers = torch.tensor([self.classes.index(value) for value in values])
-        return numbers.float()[:, None] if len(self.classes) == 2 else numbers
+        labels = torch.tensor([self.classes.index(value) for value in values])
+        return labels.float()[:, None] if len(self.classes) == 2 else labels  # (N, 1) or (N,)
 
     def unseen(self, table: pandas.DataFrame) -> dict[str, int]:
         """Count the rows whose text training has not seen, by column."""
@@ -162,6 +191,18 @@ class Columns:
             for name, kinds in self.categorical.items()
         }
         return {name: count for name, count in counts.items() if count}
+
+    def gaps(self, table: pandas.DataFrame) -> dict[str, int]:
+        """Count the missing values in the columns that :meth:`inputs` reads, by column."""
+        self.require_present(table)
+        counts = {name: int(table[name].isna().sum()) for name in (*self.numeric, *self.categorical)}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def texts(self) -> list[str]:
+        """The columns to be read as they stand: texts among which a file might hold such alone as look like numbers."""
+        kinds = {**self.categorical, self.target: tuple(c for c in self.classes if not looks_like_a_number(c))}
+        return [name for name, found in kinds.items() if set(found) - {"True", "False"}]
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -178,10 +219,34 @@ class Columns:
             categorical = {str(name): tuple(map(str, kinds)) for name, kinds in found["categorical"].items()}
             mean, deviation = map(float, found["scale"])
             classes, constant = (tuple(map(str, found[key])) for key in ("classes", "constant"))
+            pairs = [*numeric.values(), (mean, deviation)]
+            if not all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in pairs):
+                raise ValueError
             return cls(numeric, categorical, str(found["target"]), classes, (mean, deviation), constant)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = getattr(error, "strerror", None) or "it is damaged, or something else"
             raise InputError(f"{path} does not describe a table ({reason}): name a run of train_tabular.py") from error
+
+
+def looks_like_a_number(value: str) -> bool:
+    """Say whether a text is a number's."""
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def scale_of(table: pandas.DataFrame, name: str) -> tuple[float, float]:
+    """Give the mean and the standard deviation of a column of numbers; InputError where they are out of range."""
+    known = numbers(table, name).dropna().to_numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(known.mean()), float(known.std())
+    require(
+        math.isfinite(mean) and 0 < deviation < math.inf,
+        f"the numbers in column {name!r} are too large, or too near to one another, to be scaled: give another unit",
+    )
+    return mean, deviation
 
 
 def text(value: Any) -> str:
@@ -191,14 +256,12 @@ def text(value: Any) -> str:
 
 def kind_of(goal: pandas.Series, task: TableTask = "auto") -> str:
     """Say whether a target is to be classified or regressed: up to ten whole numbers, texts and truths are classes."""
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
     if task != "auto":
         return task
-    whole = is_numeric_dtype(goal) and not is_bool_dtype(goal) and bool((goal.dropna() % 1 == 0).all())
+    if not holds_numbers(goal):
+        return "classification"
     few = goal.nunique() <= 10 and len(goal) > 2 * goal.nunique()
-    is_class = not is_numeric_dtype(goal) or is_bool_dtype(goal) or (whole and few)
-    return "classification" if is_class else "regression"
+    return "classification" if few and bool((goal.dropna() % 1 == 0).all()) else "regression"
 
 
 @dataclass(frozen=True)
@@ -219,7 +282,7 @@ def split_table(
     missing: Missing = "refuse",
     ignore: Sequence[str] = (),
     seed: int = 0,
-    origin: str = "memory",
+    origin: str = "a table in memory",
 ) -> Table:
     """Split rows at random, each class alike, and turn them into numbers by what the training rows say alone.
 
@@ -239,11 +302,17 @@ def split_table(
     """
     from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
+    names = [str(name) for name in table.columns]
+    require(
+        len(set(names)) == len(names) and all(isinstance(name, str) for name in table.columns),
+        "a table's columns must have names, texts of which no two are the same",
+    )
     for name in (target, *ignore):
         require(name in table.columns, f"there is no column {name!r}: choose among {', '.join(table.columns)}")
     require(target not in ignore, f"{target!r} cannot be both the target and ignored")
     require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
-    table, notes = table.drop(columns=list(ignore)), []
+    table, notes = table.drop(columns=list(ignore)).reset_index(drop=True), []
+    check_numbers(table)
     gaps = table.isna()
     if gaps.any().any():
         counts = {name: int(count) for name, count in gaps.sum().items() if count}
@@ -271,12 +340,19 @@ def split_table(
         )
     except ValueError as error:  # too few rows for the classes
         raise InputError(f"the rows cannot be split with a share of {share} held out: {error}") from error
+    least = min(len(train), len(test))
+    require(
+        is_class or least > 1, f"a share of {share} leaves {least} of {len(table)} rows on one side: choose another"
+    )
     columns = Columns.fit(train, target, "classification" if is_class else "regression")
     if columns.constant:
         notes.append(f"left out, for training has one value of them alone: {', '.join(columns.constant)}")
     if unseen := columns.unseen(test):
         notes.append(f"held-out rows with a text that training has not seen: {unseen}")
-    parts = [ArrayDataset(columns.inputs(rows), columns.targets(rows), origin) for rows in (train, test)]
+    parts = [
+        ArrayDataset(columns.inputs(rows), columns.targets(rows), f"{len(rows):,} rows of {origin}")
+        for rows in (train, test)
+    ]
     return Table(parts[0], parts[1], columns, tuple(notes))
 
 

@@ -1,6 +1,6 @@
 """Models: tensors in, tensors out. Each keeps its constructor's arguments as attributes of the same names."""
 
-from torchdl.models.activations import ACTIVATIONS, BionodalRootUnit
+from torchdl.models.activations import ACTIVATIONS, BionodalRootUnit, Sine
 from torchdl.models.airbench import AirbenchLike
 from torchdl.models.autoencoder import Autoencoder
 from torchdl.models.cnn import StridedCNN, VGGLike
