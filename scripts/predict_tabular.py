@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal
 
 import _clone  # noqa: F401
 import tyro
 
 import torchdl
-from torchdl.data.tabular import Columns, read_table, text
-from torchdl.models import MLP
+from torchdl.data.tabular import Columns, read_table
+from torchdl.errors import require
+from torchdl.files import replacing
 from torchdl.training.command import run_script
-from torchdl.training.tabular import COLUMNS, answers
+from torchdl.training.tabular import COLUMNS, answers, check_fit, score
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,26 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder."""
     csv: Path
-    """The CSV file, with the columns that the model was trained on, in any order."""
+    """The CSV file, with the columns that the model was trained on, in any order; others are not looked at."""
     out: Path | None = None
     """A CSV file for the predictions, a row each; the console if not given."""
+    missing: Literal["refuse", "fill"] = "refuse"
+    """Missing values: an error, or numbers replaced by the training mean and texts by no kind."""
 
 
 def main(config: Config) -> None:
     """Load, predict, write."""
-    columns, model = Columns.load(config.run / COLUMNS), cast(MLP, torchdl.load(config.run))
-    table = read_table(config.csv)
+    columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
+    check_fit(model, columns)
+    table = read_table(config.csv, columns.texts)
+    gaps = ", ".join(f"{name!r} {count:,}" for name, count in columns.gaps(table).items())
+    require(not gaps or config.missing == "fill", f"{config.csv} lacks values in {gaps}: fill in, or --missing fill")
+    if gaps:
+        print(f"missing values, filled: {gaps}")
     if unseen := columns.unseen(table):
         print(f"rows with a text that training has not seen, which counts as none of its kinds: {unseen}")
     found = answers(model, columns, columns.inputs(table))
+    said = score(columns, found, table)
     predictions = table[[]].copy()
     predictions[columns.target] = [columns.classes[i] for i in found.argmax(1)] if columns.classes else found
     for number, name in enumerate(columns.classes):
@@ -42,15 +51,10 @@ def main(config: Config) -> None:
     if config.out is None:
         print(predictions.to_string(index=False))
     else:
-        predictions.to_csv(config.out, index=False)
+        with replacing(config.out) as temporary:
+            predictions.to_csv(temporary, index=False)
         print(f"{len(predictions):,} predictions: {config.out}")
-    if columns.target in table.columns and table[columns.target].notna().all():
-        if columns.classes:
-            right = (predictions[columns.target] == table[columns.target].map(text)).mean()
-            print(f"{right:.2%} of {len(table):,} rows right")
-        else:
-            error = (found - table[columns.target]).pow(2).mean() ** 0.5
-            print(f"root mean squared error {error:.4g} on {len(table):,} rows")
+    print(said)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(config: Config) -> None:
     # 1. Get the table, split it, and turn it into numbers.
     require(config.csv is None or bool(config.target), "say which column is to be predicted: --target COLUMN")
     rows, target = (breast_cancer(), "diagnosis") if config.csv is None else (read_table(config.csv), config.target)
-    origin = f"{len(rows):,} rows of {config.csv or 'scikit-learn: breast tumours'}"
+    origin = str(config.csv or "scikit-learn's breast tumours")
     table = split_table(
         rows, target, config.task, config.test_share, config.missing, config.ignore, config.trainer.seed, origin
     )

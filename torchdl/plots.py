@@ -185,8 +185,8 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, norma
             text = f"{100 * shares[row, column]:.1f}" if normalize else str(matrix[row, column])
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     rotation, size = (0, 10) if max(map(len, classes)) < 3 else (90 if small else 45, 5 if small else 10)
-    axis.set_xticks(range(len(classes)), classes, rotation=rotation, fontsize=size)
-    axis.set_yticks(range(len(classes)), classes, fontsize=size)
+    axis.set_xticks(range(len(classes)), classes, rotation=rotation, fontsize=size, parse_math=False)
+    axis.set_yticks(range(len(classes)), classes, fontsize=size, parse_math=False)  # names may hold a $
     right = np.trace(matrix) / max(matrix.sum(), 1)
     unit = ", in % of a row" if normalize else ""
     axis.set(xlabel="predicted", ylabel="true", title=f"{right:.2%} right{unit}")
@@ -344,20 +344,31 @@ def plot_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str,
     for name, (false_rate, true_rate) in curves.items():
         axis.plot(false_rate, true_rate, label=name)
     axis.plot([0, 1], [0, 1], "--", color="0.6", label="chance")
-    axis.set(xlabel="false positive rate", ylabel="true positive rate", title=f"positive: {positive}")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate")
+    axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
     save_figure(figure, path)
 
 
-def plot_bars(values: Mapping[str, float], path: Path, xlabel: str) -> None:
-    """Draw numbers by name as horizontal bars, the first on top, as PNG."""
-    figure = new_figure(7, 1 + 0.25 * len(values))
-    axis = figure.add_subplot()
-    axis.barh(list(values)[::-1], list(values.values())[::-1])
-    axis.axvline(0, color="0.3", linewidth=0.8)
-    axis.set(xlabel=xlabel)
-    axis.grid(alpha=0.3, axis="x")
+def plot_bars(panels: Mapping[str, Mapping[str, float]], path: Path, xlabel: str) -> None:
+    """Draw numbers by name as horizontal bars, the first on top, as PNG: a panel each, all of the same names."""
+    names = list(next(iter(panels.values())))
+    least, greatest = (f([0.0, *(f(values.values()) for values in panels.values())]) for f in (min, max))
+    margin = 0.05 * (greatest - least) or 1.0
+    columns = min(4, len(panels))
+    longest = max(map(len, names))
+    figure, axes = sheet(len(panels), columns, max(3.0, 7 / columns) + 0.08 * longest / columns, 1 + 0.25 * len(names))
+    for number, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
+        axis.barh(range(len(names)), [values[name] for name in names])
+        axis.invert_yaxis()
+        # the names stand once a row of panels, and may hold a $
+        axis.set_yticks(range(len(names)), [] if number % columns else names, parse_math=False)
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.set_title(title, parse_math=False)
+        axis.set_xlim(least - margin, greatest + margin)
+        axis.grid(alpha=0.3, axis="x")
+    figure.supxlabel(xlabel, fontsize=10)
     save_figure(figure, path)
 
 
@@ -368,7 +379,8 @@ def plot_predictions(true: np.ndarray, predicted: np.ndarray, name: str, path: P
     axis.scatter(true, predicted, s=12, alpha=0.6, linewidths=0)
     ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
     axis.plot(ends, ends, "--", color="0.5")
-    axis.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+    axis.set_xlabel(f"true {name}", parse_math=False)  # names may hold a $
+    axis.set_ylabel(f"predicted {name}", parse_math=False)
     axis.grid(alpha=0.3)
     save_figure(figure, path)
 
@@ -411,14 +423,16 @@ def plot_histograms(columns: Mapping[str, np.ndarray], path: Path) -> None:
         else:
             kinds, counts = np.unique(values.astype(str), return_counts=True)
             order = counts.argsort()[::-1][:12]
-            axis.bar([kind if len(kind) < 13 else f"{kind[:11]}…" for kind in kinds[order]], counts[order])
-            axis.tick_params(axis="x", rotation=60)
+            axis.bar(range(len(order)), counts[order])
+            short = [kind if len(kind) < 13 else f"{kind[:11]}…" for kind in kinds[order]]
+            axis.set_xticks(range(len(order)), short, rotation=60, parse_math=False)
         axis.set_title(name, fontsize=9, parse_math=False)  # names may hold a $
     save_figure(figure, path)
 
 
 def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw each column of numbers (N,) over each other one, and histograms on the diagonal, as PNG."""
+    from matplotlib.ticker import MaxNLocator
     from pandas import DataFrame
     from pandas.plotting import scatter_matrix
 
@@ -430,6 +444,9 @@ def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: Path) -> None:
     for axis in axes.flat:
         axis.xaxis.label.set(parse_math=False, size=8)  # names may hold a $
         axis.yaxis.label.set(parse_math=False, size=8)
+    for axis in axes[-1]:
+        axis.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # else neighbours' numbers touch
+    figure.subplots_adjust(0.1, 0.1, 0.98, 0.98)
     save_figure(figure, path)
 
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdl import plots
 from torchdl.data import BatchLoader
-from torchdl.data.tabular import Columns, Table
+from torchdl.data.tabular import Columns, Table, numbers, text
+from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.models import MLP
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
 from torchdl.training.command import Run, say
 
+if TYPE_CHECKING:
+    import pandas
+
 COLUMNS = "columns.json"
+SHOWN = 30  # columns whose weights are drawn
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,11 @@ def outputs(columns: Columns) -> int:
     return len(columns.classes) if len(columns.classes) > 2 else 1
 
 
-def fit_table(run: Run, model: MLP, table: Table, learning: TableLearning) -> dict[str, Any]:
-    """Train a model of a table in ``run``, and leave in its folder what :func:`report` writes."""
+def fit_table(run: Run, model: nn.Module, table: Table, learning: TableLearning) -> dict[str, Any]:
+    """Train a model of a table in ``run``, and leave in its folder what :func:`report` writes.
+
+    ``model`` maps (N, D) to (N, :func:`outputs`).
+    """
     number = len(table.columns.classes)
     loss = F.mse_loss if number == 0 else F.binary_cross_entropy_with_logits if number == 2 else F.cross_entropy
     metrics = {} if number == 0 else {"accuracy": binary_accuracy if number == 2 else accuracy}
@@ -68,11 +76,13 @@ def fit_table(run: Run, model: MLP, table: Table, learning: TableLearning) -> di
         return {}
     table.columns.save(run.folder / COLUMNS)
     model.cpu().eval()
+    for part in (table.train, table.test):
+        part.to("cpu")
     return report(run, model, table)
 
 
 @torch.no_grad()
-def answers(model: MLP, columns: Columns, inputs: Tensor) -> np.ndarray:
+def answers(model: nn.Module, columns: Columns, inputs: Tensor) -> np.ndarray:
     """Give the probabilities of the classes (N, K), or the predicted numbers (N,) in their own unit, float64."""
     output = model(inputs).double()
     if not columns.classes:
@@ -83,7 +93,14 @@ def answers(model: MLP, columns: Columns, inputs: Tensor) -> np.ndarray:
     return output.softmax(1).numpy()
 
 
-def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
+def linear_weights(model: nn.Module) -> Tensor | None:
+    """Give the weights (K, D) of a model that is one linear layer, and None of any other."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    alone = len(layers) == 1 and len(list(model.parameters())) == len(list(layers[0].parameters()))
+    return layers[0].weight.detach() if alone else None
+
+
+def report(run: Run, model: nn.Module, table: Table) -> dict[str, Any]:
     """Measure on held-out rows, beside scikit-learn's linear model and the trivial answer; write, draw and print it."""
     measure = measure_classes if table.columns.classes else measure_numbers
     folder = run.folder / "plots"
@@ -93,12 +110,15 @@ def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
         "rows": {"train": len(table.train), "held out": len(table.test)},
     } | results
     results |= {"notes": table.notes, "parameters": sum(p.numel() for p in model.parameters())}
-    if not model.hidden and outputs(table.columns) == 1:
-        weights = next(model.layers.parameters())[0].tolist()
-        results["weights"] = dict(zip(table.columns.names, weights, strict=True))
+    if (weights := linear_weights(model)) is not None:
+        classes = table.columns.classes if len(weights) > 1 else table.columns.classes[1:]  # one logit: the second's
+        rows = dict(zip(classes or (table.columns.target,), weights.tolist(), strict=True))
+        results["weights"] = {name: dict(zip(table.columns.names, row, strict=True)) for name, row in rows.items()}
+        # each column's greatest weight says how much it counts
+        largest = weights.abs().amax(0).argsort(descending=True, stable=True)[:SHOWN].tolist()
+        shown = {name: {table.columns.names[i]: row[i] for i in largest} for name, row in rows.items()}
         pictures.append(folder / "weights.png")
-        largest = sorted(results["weights"].items(), key=lambda item: -abs(item[1]))[:30]
-        plots.plot_bars(dict(largest), pictures[-1], "weight, of a number scaled to deviation 1")
+        plots.plot_bars(shown, pictures[-1], "weight, of a number scaled to deviation 1")
     write_json(run.folder / "results.json", results)
     with closing(run.logger()) as logger:
         logger.show(*pictures)
@@ -106,7 +126,7 @@ def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
     return results
 
 
-def measure_classes(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+def measure_classes(model: nn.Module, table: Table, folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """Measure a classifier; returns the results and the pictures' paths."""
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
@@ -140,7 +160,7 @@ def measure_classes(model: MLP, table: Table, folder: Any) -> tuple[dict[str, An
     return results, paths
 
 
-def measure_numbers(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+def measure_numbers(model: nn.Module, table: Table, folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """Measure a regression, in the target's own unit; returns the results and the pictures' paths."""
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.linear_model import LinearRegression
@@ -166,3 +186,29 @@ def measure_numbers(model: MLP, table: Table, folder: Any) -> tuple[dict[str, An
     path = folder / "predictions.png"
     plots.plot_predictions(true, found["this model"], table.columns.target, path)
     return {"errors": results}, [path]
+
+
+def check_fit(model: nn.Module, columns: Columns) -> None:
+    """Raise InputError unless a model has the inputs and outputs that the columns want."""
+    wanted = {"in_features": len(columns.names), "out_features": outputs(columns)}
+    found = {name: getattr(model, name, None) for name in wanted}
+    require(
+        found == wanted,
+        f"the model and its {COLUMNS} do not belong together ({found} where {wanted} is wanted): name a run of "
+        "train_tabular.py as it was left",
+    )
+
+
+def score(columns: Columns, found: np.ndarray, table: pandas.DataFrame) -> str:
+    """Say how right the answers of :func:`answers` are, on those rows of a table that have the target."""
+    goal = table[columns.target] if columns.target in table.columns else None
+    if goal is None or not goal.notna().any():
+        return "the file has no target to compare with"
+    known = goal.notna().to_numpy()
+    if columns.classes:
+        right = np.array([columns.classes[i] for i in found.argmax(1)])[known] == goal[known].map(text).to_numpy()
+        return f"{right.mean():.2%} of {known.sum():,} rows with a target right"
+    error = found[known] - numbers(table, columns.target).to_numpy()[known]
+    return (
+        f"RMSE {np.sqrt((error**2).mean()):.4g}, MAE {np.abs(error).mean():.4g} on {known.sum():,} rows with a target"
+    )
