@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import _clone  # noqa: F401
 import tyro
 
-from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, read_table
-from torchdl.errors import require
+from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, check_numbers, holds_numbers, read_table
+from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix
 from torchdl.training.command import run_script
 
@@ -21,28 +22,44 @@ class Config:
     csv: tyro.conf.Positional[Path | None] = None
     """A CSV file with a header; scikit-learn's breast tumours if none is given."""
     columns: tuple[str, ...] = ()
-    """Columns of the scatter matrix; the first six of numbers if none is given."""
+    """Columns of the scatter matrix; the first six of numbers that differ if none is given."""
+    limit: int = 60
+    """Columns that are drawn as histograms, the first so many."""
     out: Path = Path("runs/explore")
     """The folder of the pictures."""
 
 
 def main(config: Config) -> None:
     """Read, describe, draw."""
+    require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
     table = breast_cancer() if config.csv is None else read_table(config.csv)
     print(f"{len(table):,} rows, {table.shape[1]} columns")
     print(table.describe(include="all").T.to_string(float_format="{:.4g}".format, na_rep=""))
     gaps = table.isna().sum()
     print(f"missing: {', '.join(f'{name} {count:,}' for name, count in gaps.items() if count) or 'nothing'}")
-    numbers = list(table.select_dtypes("number").columns)
+    try:
+        check_numbers(table)
+    except InputError as error:
+        print(f"not to be learnt from as it is: {error}")
+    numbers = [name for name in table.columns if holds_numbers(table[name])]
+    # an infinite number has no place in a picture
+    values = {name: table[name].astype("float64").replace([math.inf, -math.inf], math.nan) for name in numbers}
+    varied = [name for name in numbers if values[name].nunique() > 1]
     for name in config.columns:
-        require(name in numbers, f"there is no column of numbers {name!r}: choose among {', '.join(numbers)}")
-    few = [name for name in table.columns if name in numbers or table[name].nunique() <= MOST_CATEGORIES]
-    plot_histograms({name: table[name].dropna().to_numpy() for name in few}, config.out / "histograms.png")
-    print(f"histograms: {config.out / 'histograms.png'}")
-    chosen = list(config.columns or numbers[:6])
+        require(name in varied, f"there is no column of numbers that differ {name!r}: choose among {', '.join(varied)}")
+    drawable = [name for name in table.columns if name in numbers or 0 < table[name].nunique() <= MOST_CATEGORIES]
+    drawn = drawable[: config.limit]
+    if drawn:
+        columns = {name: values.get(name, table[name]).dropna().to_numpy() for name in drawn}
+        plot_histograms(columns, config.out / "histograms.png")
+        print(f"histograms: {config.out / 'histograms.png'}")
+    if left := [name for name in table.columns if name not in drawn]:
+        reason = f"nothing, or more than {MOST_CATEGORIES} different texts, or beyond --limit {config.limit}"
+        print(f"not drawn ({reason}): {', '.join(left)}")
+    chosen = list(config.columns or varied[:6])
     if len(chosen) > 1:
         path = config.out / "scatter_matrix.png"
-        plot_scatter_matrix({name: table[name].to_numpy("float64") for name in chosen}, path)
+        plot_scatter_matrix({name: values[name].to_numpy() for name in chosen}, path)
         print(f"scatter matrix of {', '.join(chosen)}: {path}")
 
 

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 
 from torchdl import MLP, BatchLoader, Supervised, Trainer
 from torchdl.data.tabular import load_transistors
+from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_line_fit
 from torchdl.tasks import make_optimizer, milestones
+from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
 
@@ -39,6 +41,10 @@ class Config:
 
 def main(config: Config) -> None:
     """Run the four steps."""
+    require(config.batch_size >= 0, f"--batch-size must be 0, for all, or more, not {config.batch_size}")
+    require(config.later_epoch >= 0, f"--later-epoch must be 0 or more, not {config.later_epoch}")
+    check_optimizer("momentum", config.lr)
+    check_optimizer("momentum", config.later_lr)
     # 1. Get the counts: the years, centred, and the counts' logarithms.
     years, logarithms, data = load_transistors(config.run.data_root)
     run = Run("moore", config, config.run, config.trainer, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
+from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
 from torchdl.tasks import SCHEDULES, make_optimizer
+from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
 
@@ -58,8 +60,18 @@ def grid(side: float, steps: int = 50) -> Tensor:
     return torch.cartesian_prod(line, line)
 
 
+def few_waves(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
+    """Build AdamW for waves, their phases, and the outputs, which alone shrink: waves that are not needed fade."""
+    waves, phases, *outputs = parameters
+    groups: list[dict[str, Any]] = [{"params": [waves, phases], "weight_decay": 0.0}, {"params": outputs}]
+    return AdamW(groups, lr, weight_decay=weight_decay)
+
+
 def main(config: Config) -> None:
     """Run the four steps."""
+    require(config.points >= 1, f"--points must be 1 or more, not {config.points}")
+    require(0 < config.frequency < math.inf, f"--frequency must be a positive number, not {config.frequency}")
+    check_optimizer("adamw", config.lr, weight_decay=config.weight_decay)
     # 1. Make the points.
     x = 6 * random.uniform(config.trainer.seed, 0, torch.arange(config.points), 2) - 3
     data = ArrayDataset(x, surface(x), f"{config.points:,} points of cos 2 x1 + cos 3 x2")
@@ -70,11 +82,10 @@ def main(config: Config) -> None:
     schedule = config.schedule or ("cosine" if config.activation == "sine" else "constant")
     optimizer: Callable[..., Optimizer] = partial(make_optimizer, "adam", lr=config.lr)
     if config.activation == "sine":
-        waves, phases, *outputs = model.parameters()
+        waves, phases, *_ = model.parameters()
         nn.init.uniform_(waves, -config.frequency, config.frequency)
         nn.init.uniform_(phases, -math.pi, math.pi)
-        groups: list[dict[str, Any]] = [{"params": [waves, phases], "weight_decay": 0.0}, {"params": outputs}]
-        optimizer = lambda _: AdamW(groups, config.lr, weight_decay=config.weight_decay)  # noqa: E731
+        optimizer = partial(few_waves, lr=config.lr, weight_decay=config.weight_decay)
     task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[schedule])
     held_out = grid(3)
     loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
@@ -94,10 +105,8 @@ def main(config: Config) -> None:
         write_json(run.folder / "results.json", results)
 
         def shaped(points: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            parts = [
-                part.view(50, 50).numpy() for part in (points[:, 0], points[:, 1], values[:, 0])
-            ]  # (S^2,) -> (S, S)
-            return parts[0], parts[1], parts[2]
+            x1, x2, y = (part.view(50, 50).numpy() for part in (*points.T, values[:, 0]))  # (S^2,) -> (S, S)
+            return x1, x2, y
 
         with torch.no_grad():
             inside = model(held_out)
