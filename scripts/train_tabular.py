@@ -27,6 +27,8 @@ class Config:
     """What the target is; texts, and up to ten whole numbers, are classes if not said."""
     ignore: tuple[str, ...] = ()
     """Columns to leave out."""
+    kinds: tuple[str, ...] = ()
+    """Columns that are kinds, each its own number, even where they look like numbers."""
     missing: Literal["refuse", "drop", "fill"] = "refuse"
     """Missing values: an error, their rows left out, or numbers replaced by the training mean."""
     test_share: float = 0.33
@@ -40,7 +42,13 @@ def main(config: Config) -> None:
     """Run the three steps."""
     # 1. Get the table, split it, and turn it into numbers.
     require(config.csv is None or bool(config.target), "say which column is to be predicted: --target COLUMN")
-    rows, target = (breast_cancer(), "diagnosis") if config.csv is None else (read_table(config.csv), config.target)
+    require(config.csv is not None or not (config.target or config.kinds), "--target and --kinds are of a --csv FILE")
+    if config.csv is None:
+        rows, target = breast_cancer(), "diagnosis"
+    else:
+        rows, target = read_table(config.csv, config.kinds), config.target
+    for name in config.kinds:
+        require(name in rows.columns, f"there is no column {name!r} of kinds: choose among {', '.join(rows.columns)}")
     origin = str(config.csv or "scikit-learn's breast tumours")
     table = split_table(
         rows, target, config.task, config.test_share, config.missing, config.ignore, config.trainer.seed, origin

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import torchdl
-from torchdl import BionodalRootUnit, InputError
+from torchdl import BionodalRootUnit, InputError, Sine
 from torchdl.metrics import silent_units
 from torchdl.models import ACTIVATIONS
 
@@ -41,6 +41,7 @@ REFERENCES = {
     "bru": lambda z: bru(z, 2),
     "gelu": lambda z: z * (1 + math.erf(z / 2**0.5)) / 2,
     "silu": lambda z: z / (1 + math.exp(-z)),
+    "sine": math.sin,
 }
 
 
@@ -167,6 +168,25 @@ def test_an_mlp_of_bionodal_root_units_learns(tmp_path):
         optimizer.step()
     assert loss < 0.1 * target.var()
     torchdl.save(model, tmp_path)
+    assert torch.equal(torchdl.load(tmp_path)(x), model(x))
+
+
+# sines
+
+
+def test_the_derivative_of_a_sine_is_the_cosine_and_its_period_a_turn():
+    z = 5 * gaussian(50, dtype=torch.float64)
+    value, gradient = with_gradient(Sine(), z)
+    torch.testing.assert_close(gradient, z.cos())
+    torch.testing.assert_close(Sine()(z + 2 * math.pi), value)
+    assert torch.autograd.gradcheck(Sine(), z.requires_grad_())
+    assert torch.autograd.gradgradcheck(Sine(), z)
+
+
+def test_a_network_of_sines_is_saved_and_loaded(tmp_path):
+    model = torchdl.MLP(2, 1, hidden=(5,), dropout=0, activation="sine")
+    torchdl.save(model, tmp_path)
+    x = gaussian(7, 2)
     assert torch.equal(torchdl.load(tmp_path)(x), model(x))
 
 

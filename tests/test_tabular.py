@@ -1,30 +1,21 @@
 from __future__ import annotations
 
-import json
+import csv
+import io
 import math
-import subprocess
-import sys
-from pathlib import Path
+import string
 
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchdl import InputError
-from torchdl.data.tabular import (
-    Columns,
-    breast_cancer,
-    kind_of,
-    load_transistors,
-    read_table,
-    split_table,
-)
-
-ROOT = Path(__file__).resolve().parent.parent
+import torchdl
+from torchdl import Columns, InputError, read_table, split_table
+from torchdl.data.tabular import check_numbers, kind_of, load_transistors
+from torchdl.training.tabular import answers, check_fit, linear_weights, outputs, score
 
 
 def table(rows: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -49,15 +40,89 @@ def test_what_pandas_writes_is_read_back(tmp_path_factory, rows):
     assert found["text"].tolist() == written["text"].tolist()
 
 
-@given(st.integers(0, 19), st.sampled_from(["x", "1.2.3", "12 kg"]))
-@settings(max_examples=20, deadline=None)
-def test_a_text_among_numbers_is_named(tmp_path_factory, row, cell):
+LETTERS = string.ascii_letters + "éß_. "
+CELLS = st.one_of(
+    st.integers(-(10**6), 10**6).map(str),
+    st.floats(-1e6, 1e6).map(repr),
+    st.text(LETTERS + ',;"', min_size=1).map(str.strip).filter(lambda cell: cell and cell[0] != '"'),
+    st.just(""),
+)
+
+
+@st.composite
+def files(draw):
+    """Draw the names and cells of a CSV file whose last row is not empty."""
+    names = st.text(LETTERS, min_size=1).map(str.strip).filter(bool)
+    header = draw(st.lists(names, min_size=2, max_size=4, unique=True))
+    rows = draw(st.lists(st.lists(CELLS, min_size=len(header), max_size=len(header)), min_size=1, max_size=6))
+    return header, [*rows, ["last", *rows[0][1:]]]
+
+
+def written(rows: list[list[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+@given(files(), st.integers(0, 3), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_file_is_read_cell_by_cell_whatever_it_holds(tmp_path_factory, file, blank, data):
+    header, rows = file
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    path.write_text(written([header, *rows]) + "\n" * blank, encoding="utf-8")
+    found = read_table(path, texts=header)
+    missing = {"", "NA", "nan", "null", "None", "NaN", "N/A", "n/a", "NULL"}
+    assert list(found.columns) == header
+    assert len(found) == len(rows)
+    for position, row in enumerate(rows):
+        for name, cell in zip(header, row, strict=True):
+            entry = found[name].iloc[position]
+            assert pd.isna(entry) if cell in missing else entry == cell
+    # a cell more in each row is no reason to take the first for the row's name
+    path.write_text(written([header, *([*row, "9"] for row in rows)]), encoding="utf-8")
+    with pytest.raises(InputError, match=f"more cells than its header of {len(header)} has names"):
+        read_table(path)
+
+
+@given(st.text(max_size=60) | st.text('ab,"\n;1.', max_size=60))
+@settings(max_examples=80, deadline=None)
+def test_any_text_is_a_table_or_one_sentence(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    path.write_text(content, encoding="utf-8", errors="replace")
+    sentence, found = "", None
+    try:
+        found = read_table(path)
+    except InputError as error:
+        sentence = str(error)
+    if found is None:
+        assert str(path) in sentence
+        assert "\n" not in sentence
+    else:
+        assert len(found) > 0
+        assert len(set(found.columns)) == found.shape[1] > 1
+
+
+@given(st.integers(0, 19), st.sampled_from(["x", "1.2.3", "12 kg", "inf", "-Infinity", "1e999"]))
+@settings(max_examples=30, deadline=None)
+def test_what_is_no_number_among_numbers_is_named(tmp_path_factory, row, cell):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     column = [str(i) for i in range(20)]
     column[row] = cell
-    pd.DataFrame({"a": column, "b": "k"}).to_csv(path, index=False)
-    with pytest.raises(InputError, match=f"has '{cell}' in column 'a', row {row + 2}, which otherwise holds numbers"):
-        read_table(path)
+    pd.DataFrame({"a": column, "b": "k", "c": np.arange(20) / 7}).to_csv(path, index=False)
+    found = read_table(path)
+    shown = {"-Infinity": "-inf", "1e999": "inf"}.get(cell, cell)
+    sentence = f"column 'a' holds '{shown}' in row {row + 2}, which is no finite number .1 such in all"
+    with pytest.raises(InputError, match=sentence):
+        check_numbers(found)
+    with pytest.raises(InputError, match=sentence):
+        split_table(found, "c")
+    assert split_table(found.assign(d=range(20)), "c", ignore=["a"]).columns.names == ["d"]
+
+
+def test_a_column_of_texts_may_hold_numbers_too():
+    found = pd.DataFrame({"grade": ["1", "a", "2", "b"] * 10, "y": np.arange(40) / 7})
+    check_numbers(found)
+    assert split_table(found, "y").columns.categorical == {"grade": ("1", "2", "a", "b")}
 
 
 @pytest.mark.parametrize(
@@ -66,16 +131,28 @@ def test_a_text_among_numbers_is_named(tmp_path_factory, row, cell):
         ("", "is no CSV file that can be read"),
         ("a,b\n", "holds no rows below its header"),
         ("a,b,a\n1,2,3\n", "has several columns named a: rename them"),
+        ("a,b\n,\n\n", "holds no rows below its header"),
+        ("a , a\n1,2\n", "has several columns named a: rename them"),
         ("a;b\n1;2\n", "has one column alone, 'a;b': is its separator a comma"),
-        ("a,b\n1,2\n3,inf\n", "has an infinite number in column 'b', row 3"),
+        ("a,b\n1,2\n1,2,3\n", "is no CSV file that can be read .*Expected 2 fields in line 3, saw 3"),
+        ("a,b\n1,2,3\n1,2\n", "has rows of more cells than its header of 2 has names"),
+        ('a,b\n"1,2\n', "is no CSV file that can be read .*EOF inside string"),
+        ("a,b\né,2\n", "is no CSV file that can be read .*utf-8.*: save it as UTF-8"),
     ],
 )
 def test_what_is_no_table_is_one_sentence(tmp_path, content, sentence):
-    (tmp_path / "x.csv").write_text(content)
+    (tmp_path / "x.csv").write_text(content, encoding="latin-1")
     with pytest.raises(InputError, match=sentence):
         read_table(tmp_path / "x.csv")
     with pytest.raises(InputError, match="there is no file"):
         read_table(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="there is no file"):
+        read_table(tmp_path)
+
+
+def test_columns_without_a_name_and_columns_named_like_copies_are_kept(tmp_path):
+    (tmp_path / "x.csv").write_text("\ufeffa,a.1,,\n1,2,3,4\n", encoding="utf-8")
+    assert list(read_table(tmp_path / "x.csv").columns) == ["a", "a.1", "Unnamed: 2", "Unnamed: 3"]
 
 
 # columns
@@ -101,7 +178,10 @@ def test_columns_come_back_from_json_and_nothing_else_does(tmp_path):
     columns = split_table(table(), "price").columns
     columns.save(tmp_path / "columns.json")
     assert Columns.load(tmp_path / "columns.json") == columns
-    for content in ("", "[]", "{}", '{"numeric": {"a": [1]}, "categorical": {}}'):
+    good = (tmp_path / "columns.json").read_text()
+    zero = good.replace(str(columns.scale[1]), "0.0")
+    assert zero != good
+    for content in ("", "[]", "{}", '{"numeric": {"a": [1]}, "categorical": {}}', zero, good[:-20]):
         (tmp_path / "columns.json").write_text(content)
         with pytest.raises(InputError, match="does not describe a table"):
             Columns.load(tmp_path / "columns.json")
@@ -114,7 +194,7 @@ def test_a_kind_that_training_has_not_seen_is_none_and_counted():
     assert columns.unseen(new) == {"kind": 1}
     with pytest.raises(InputError, match="the table has no column 'kind', which the model was trained on"):
         columns.inputs(new[["size"]])
-    with pytest.raises(InputError, match="'x' in column 'size', row 3, is no number"):
+    with pytest.raises(InputError, match="column 'size' holds 'x' in row 3, which is no finite number"):
         columns.inputs(new.astype({"size": object}).assign(size=[1, "x"]))
 
 
@@ -176,7 +256,18 @@ def test_missing_values_are_refused_dropped_or_filled_and_said():
         ({"price": ["yes"] * 59 + ["no"]}, {"target": "price"}, "the 'price' 'no' has one row alone"),
         ({"kind": [f"n{i}" for i in range(60)], "size": 1}, {"target": "price", "share": 0.1}, "54 different texts"),
         ({"kind": "red", "size": 1}, {"target": "price"}, "no column beside the target tells rows apart"),
-        ({}, {"target": "kind", "task": "regression"}, "'kind' holds texts, which regression cannot predict"),
+        ({}, {"target": "kind", "task": "regression"}, "'kind' holds texts or truths, which regression cannot predict"),
+        ({"size": [1e300, -1e300] * 30}, {"target": "price"}, "the numbers in column 'size' are too large"),
+        ({"price": [1e300, -1e300] * 30}, {"target": "price", "task": "regression"}, "column 'price' are too large"),
+        ({"size": [0, 5e-324] * 30}, {"target": "price"}, "too near to one another"),
+        (
+            {"size": [math.inf, *range(59)]},
+            {"target": "price"},
+            "column 'size' holds 'inf' in row 2, which is no finite",
+        ),
+        ({}, {"target": "price", "share": 0.01}, "a share of 0.01 leaves 1 of 60 rows on one side"),
+        ({}, {"target": "price", "share": 0.999}, "cannot be split with a share of 0.999 held out"),
+        ({"price": np.nan}, {"target": "price", "missing": "drop"}, "0 rows are too few"),
     ],
 )
 def test_a_table_with_nothing_to_learn_is_one_sentence(change, arguments, sentence):
@@ -206,111 +297,117 @@ def test_the_transistors_torchdl_carries_stand_in_loudly_and_obey_moores_law(mon
         load_transistors(tmp_path / "root")
 
 
-# scripts
+def test_a_table_with_two_columns_of_a_name_is_refused():
+    with pytest.raises(InputError, match="must have names, texts of which no two are the same"):
+        split_table(pd.concat([table(), table()], axis=1), "price")
+    with pytest.raises(InputError, match="must have names, texts"):
+        split_table(table().rename(columns={"size": 7}), "price")
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def test_a_held_out_number_that_is_out_of_all_proportion_is_named_by_its_row():
+    rows = table().assign(size=np.r_[np.arange(59) % 2, 1e300])
+    said = set()
+    for seed in range(10):
+        with pytest.raises(
+            InputError, match=r"column 'size' (holds 1e.300 in row 61, too far|are too large)"
+        ) as caught:
+            split_table(rows, "price", seed=seed)
+        said.add("row 61" in str(caught.value))
+    assert said == {True, False}  # held out, and among the training rows
 
 
-@pytest.fixture(scope="module")
-def cancer(tmp_path_factory) -> Path:
-    """Train on breast cancer as the lecture does."""
-    out = tmp_path_factory.mktemp("cancer")
-    done = run("train_tabular.py", "--out", out, "--name", "x", "--epochs", "60", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    return out / "tabular" / "x"
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=4, max_size=30, unique=True), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_on_one_side_and_comes_back_from_its_numbers(values, seed):
+    rows = pd.DataFrame({"a": values, "y": np.arange(len(values)) + 0.5})
+    found = split_table(rows, "y", seed=seed)
+    mean, deviation = found.columns.numeric["a"]
+    own_mean, own_deviation = found.columns.scale
+    restored = []
+    for part in (found.train, found.test):
+        for x, y in zip(part.inputs[:, 0].double(), part.targets[:, 0].double(), strict=True):
+            restored.append((float(y * own_deviation + own_mean), float(x * deviation + mean)))
+    restored.sort()
+    np.testing.assert_allclose([y for y, _ in restored], rows["y"], atol=1e-3)
+    np.testing.assert_allclose([x for _, x in restored], values, rtol=1e-4, atol=1e-5 * max(map(abs, [1, *values])))
+    # by an independent way
+    known = [values[round(y - 0.5)] for y in (found.train.targets[:, 0].double() * own_deviation + own_mean).tolist()]
+    np.testing.assert_allclose([mean, deviation], [np.mean(known), np.std(known)], rtol=1e-6, atol=1e-6)
 
 
-def test_the_held_out_score_is_a_computation_by_hand(cancer):
-    results = json.loads((cancer / "results.json").read_text())
-    state = safetensors.torch.load_file(cancer / "weights.safetensors")
-    weight, bias = (state[key].double().numpy() for key in sorted(state, reverse=True))
-    found = split_table(breast_cancer(), "diagnosis")
-    logits = found.test.inputs.double().numpy() @ weight[0] + bias[0]
-    right = ((1 / (1 + np.exp(-logits)) > 0.5) == found.test.targets[:, 0].numpy()).mean()
-    assert results["accuracy"]["this model"] == pytest.approx(right)
-    assert abs(right - results["accuracy"]["logistic regression"]) <= 0.02
-    assert results["accuracy"]["the most frequent class"] == pytest.approx(0.628, abs=0.005)
-    assert results["area under the ROC curve"]["this model"] > 0.98
-    assert results["weights"]["worst radius"] == pytest.approx(weight[0][20], rel=1e-6)
-    for name in ("confusion", "roc", "weights", "history"):
-        assert (cancer / "plots" / f"{name}.png").stat().st_size > 5_000
+def test_truths_are_kinds_whether_or_not_some_are_missing():
+    rows = table().assign(sold=[True, False] * 30)
+    whole = split_table(rows, "price").columns
+    assert whole.categorical["sold"] == ("False", "True")
+    rows["sold"] = rows["sold"].astype(object)
+    rows.loc[4, "sold"] = None
+    gappy = split_table(rows, "price", missing="fill").columns
+    assert gappy.categorical == whole.categorical
+    assert whole.inputs(rows[:6])[:, -2:].tolist() == [[0, 1], [1, 0], [0, 1], [1, 0], [0, 0], [1, 0]]
 
 
-def test_a_new_file_is_predicted_in_any_order_of_its_columns(cancer, tmp_path):
-    rows = breast_cancer()
-    rows[rows.columns[::-1]].to_csv(tmp_path / "new.csv", index=False)
-    done = run("predict_tabular.py", cancer, "--csv", tmp_path / "new.csv", "--out", tmp_path / "p.csv")
-    assert done.returncode == 0, done.stderr
-    found = pd.read_csv(tmp_path / "p.csv")
-    right = (found["diagnosis"] == rows["diagnosis"]).mean()
-    assert right > 0.96
-    assert f"{right:.2%} of 569 rows right" in done.stdout
-    assert np.allclose(found["probability of benign"] + found["probability of malignant"], 1)
-    rows.drop(columns=["mean area", "diagnosis"]).to_csv(tmp_path / "new.csv", index=False)
-    done = run("predict_tabular.py", cancer, "--csv", tmp_path / "new.csv")
-    assert (done.returncode, "no column 'mean area'" in done.stderr) == (2, True)
+def test_texts_that_look_like_numbers_in_a_new_file_stay_texts(tmp_path):
+    rows = table().assign(zip=["007", "1.50", "a7", "b7"] * 15, sold=[True, False] * 30)
+    columns = split_table(rows, "price").columns
+    assert columns.texts == ["kind", "zip"]
+    rows[~rows["zip"].isin(["a7", "b7"])].to_csv(tmp_path / "x.csv", index=False)
+    found = read_table(tmp_path / "x.csv", columns.texts)
+    assert columns.unseen(found) == {}
+    assert columns.unseen(read_table(tmp_path / "x.csv")) == {"zip": 30}  # as numbers: 7 and 1.5
+    assert columns.gaps(found) == {}
+    assert columns.gaps(found.assign(zip=None, size=[1.0, np.nan] * 15)) == {"size": 15, "zip": 30}
+    classes = split_table(rows, "zip").columns
+    assert "zip" in classes.texts
+    assert "grade" not in split_table(rows.assign(grade=[1, 2] * 30), "grade").columns.texts
 
 
-def test_a_table_of_ones_own_is_regressed(tmp_path):
-    table(200).to_csv(tmp_path / "own.csv", index=False)
-    options = ["--csv", tmp_path / "own.csv", "--target", "price", "--epochs", "60", "--lr", "0.03"]
-    done = run("train_tabular.py", *options, "--out", tmp_path, "--name", "x", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    errors = json.loads((tmp_path / "tabular" / "x" / "results.json").read_text())["errors"]
-    assert errors["this model"]["RMSE"] < 2 < 20 < errors["the mean"]["RMSE"]
-    assert errors["least squares"]["R2"] > 0.99
-    table(5, seed=3).drop(columns="price").to_csv(tmp_path / "new.csv", index=False)
-    done = run(
-        "predict_tabular.py", tmp_path / "tabular" / "x", "--csv", tmp_path / "new.csv", "--out", tmp_path / "p.csv"
-    )
-    assert done.returncode == 0, done.stderr
-    assert np.abs(pd.read_csv(tmp_path / "p.csv")["price"] - table(5, seed=3)["price"]).max() < 6
+# answers and scores
 
 
-def test_moores_slope_is_the_closed_form(tmp_path):
-    (tmp_path / "csv").mkdir()
-    years = np.arange(1971, 2019).repeat(2)
-    counts = np.exp(7 + 0.34 * (years - 1971) + np.random.default_rng(0).normal(0, 0.8, len(years))).round()
-    pd.DataFrame({"y": years, "c": counts}).to_csv(tmp_path / "csv" / "moore.csv", index=False, header=False)
-    options = ["--epochs", "200", "--later-epoch", "150", "--out", tmp_path, "--name", "x", "--device", "cpu"]
-    done = run("train_moore.py", "--data-root", tmp_path, *options)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "moore" / "x" / "results.json").read_text())
-    slope = np.polyfit(years, np.log(counts), 1)[0]
-    assert results["slope by least squares"] == pytest.approx(slope, rel=1e-6)
-    assert abs(results["slope by training"] - slope) < 1e-3
-    assert results["years to double, by least squares"] == pytest.approx(math.log(2) / slope, rel=1e-6)
-    scipy_stats = pytest.importorskip("scipy.stats")
-    assert results["standard error of the slope"] == pytest.approx(
-        scipy_stats.linregress(years, np.log(counts)).stderr, rel=1e-6
-    )
-    assert (tmp_path / "moore" / "x" / "plots" / "moore.png").stat().st_size > 10_000
+def columns_of(classes: tuple[str, ...] = ()) -> Columns:
+    return Columns({"a": (1.0, 2.0), "b": (0.0, 1.0)}, {}, "y", classes, (10.0, 5.0))
 
 
-def test_a_surface_is_learnt_and_goes_on_with_sines_alone(tmp_path):
-    outside = {}
-    for activation in ("relu", "sine"):
-        options = ["--activation", activation, "--epochs", "40", "--points", "600"]
-        done = run("train_surface.py", *options, "--out", tmp_path, "--name", activation, "--device", "cpu")
-        assert done.returncode == 0, done.stderr
-        results = json.loads((tmp_path / "surface" / activation / "results.json").read_text())
-        assert results["RMSE inside"] < {"relu": 0.8, "sine": 0.1}[activation]  # always 0: 1
-        outside[activation] = results["RMSE outside"] / results["RMSE outside of always 0"]
-        for name in ("surface", "extrapolation"):
-            assert (tmp_path / "surface" / activation / "plots" / f"{name}.png").stat().st_size > 30_000
-    assert outside["sine"] < 0.5 < 1 < outside["relu"]
+@pytest.mark.parametrize("classes", [(), ("no", "yes"), ("r", "s", "t")])
+def test_answers_are_the_formulas_and_scores_are_counted_by_hand(classes):
+    columns = columns_of(classes)
+    model = torchdl.MLP(2, outputs(columns), hidden=(), dropout=0)
+    check_fit(model, columns)
+    weight, bias = (p.detach().double().numpy() for p in model.parameters())
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.25], [-3.0, 1.0], [0.0, 0.0]])
+    z = x.double().numpy() @ weight.T + bias
+    if not classes:
+        expected = 5 * z[:, 0] + 10
+    elif len(classes) == 2:
+        p = 1 / (1 + np.exp(-z[:, 0]))
+        expected = np.stack([1 - p, p], 1)
+    else:
+        expected = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    found = answers(model, columns, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    goal = [classes[row.argmax()] for row in expected] if classes else list(expected + np.array([1, -1, 3, 0]))
+    goal[3] = None  # of the rows with a target two of three, or none exactly, are right
+    if classes:
+        goal[0] = "another"
+        assert score(columns, found, pd.DataFrame({"y": goal})) == "66.67% of 3 rows with a target right"
+    else:
+        rmse, mae = math.sqrt(11 / 3), 5 / 3
+        said = score(columns, found, pd.DataFrame({"y": goal}))
+        assert said == f"RMSE {rmse:.4g}, MAE {mae:.4g} on 3 rows with a target"
+        with pytest.raises(InputError, match="column 'y' holds 'x' in row 3"):
+            score(columns, found, pd.DataFrame({"y": ["1", "x", "2", "3"]}))
+    for empty in (pd.DataFrame({"a": [1, 2, 3, 4]}), pd.DataFrame({"y": [None] * 4})):
+        assert score(columns, found, empty) == "the file has no target to compare with"
 
 
-def test_a_table_is_described_and_drawn(tmp_path):
-    table(40).assign(note=[f"n{i}" for i in range(40)]).to_csv(tmp_path / "own.csv", index=False)
-    done = run("explore.py", tmp_path / "own.csv", "--out", tmp_path / "pictures")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "40 rows, 4 columns" in done.stdout
-    assert "missing: nothing" in done.stdout
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"histograms.png", "scatter_matrix.png"}
-    done = run("explore.py", tmp_path / "own.csv", "--columns", "kind")
-    assert (done.returncode, "no column of numbers 'kind': choose among size, price" in done.stderr) == (2, True)
+def test_a_model_of_another_table_is_refused():
+    for wrong in (torchdl.MLP(3, 1, (), 0.0), torchdl.MLP(2, 3, (), 0.0), torchdl.simple_gan()):
+        with pytest.raises(InputError, match="do not belong together"):
+            check_fit(wrong, columns_of(("no", "yes")))
+
+
+def test_only_a_linear_model_has_weights_of_columns():
+    line = torchdl.MLP(4, 3, hidden=(), dropout=0.0)
+    assert torch.equal(linear_weights(line), line.layers[0].weight)
+    assert linear_weights(torchdl.MLP(4, 3, hidden=(2,))) is None
+    assert linear_weights(torchdl.SequenceModel("lstm", 4, 3)) is None

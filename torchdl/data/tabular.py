@@ -60,7 +60,7 @@ def numbers(table: pandas.DataFrame, name: str) -> pandas.Series:
         row = int(wrong.argmax())
         raise InputError(
             f"column {name!r} holds {str(table[name].iloc[row])!r} in row {row_number(table, row)}, which is no finite "
-            f"number ({int(wrong.sum()):,} such in all): mend or empty them, or leave the column out"
+            f"number ({int(wrong.sum()):,} such in all): mend or empty them, or read the column as --kinds"
         )
     return found
 
