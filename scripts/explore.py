@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _clone  # noqa: F401
+import numpy as np
 import tyro
 
 from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, check_numbers, holds_numbers, read_table
@@ -34,7 +35,9 @@ def main(config: Config) -> None:
     require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
     table = breast_cancer() if config.csv is None else read_table(config.csv)
     print(f"{len(table):,} rows, {table.shape[1]} columns")
-    print(table.describe(include="all").T.to_string(float_format="{:.4g}".format, na_rep=""))
+    with np.errstate(invalid="ignore"):  # infinite numbers have no deviation
+        described = table.describe(include="all").T
+    print(described.to_string(float_format="{:.4g}".format, na_rep=""))
     gaps = table.isna().sum()
     print(f"missing: {', '.join(f'{name} {count:,}' for name, count in gaps.items() if count) or 'nothing'}")
     try:
@@ -47,8 +50,8 @@ def main(config: Config) -> None:
     varied = [name for name in numbers if values[name].nunique() > 1]
     for name in config.columns:
         require(name in varied, f"there is no column of numbers that differ {name!r}: choose among {', '.join(varied)}")
-    drawable = [name for name in table.columns if name in numbers or 0 < table[name].nunique() <= MOST_CATEGORIES]
-    drawn = drawable[: config.limit]
+    most = {name: math.inf if name in numbers else MOST_CATEGORIES for name in table.columns}
+    drawn = [name for name in table.columns if 0 < table[name].nunique() <= most[name]][: config.limit]
     if drawn:
         columns = {name: values.get(name, table[name]).dropna().to_numpy() for name in drawn}
         plot_histograms(columns, config.out / "histograms.png")

@@ -127,6 +127,8 @@ def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
             value = rebuild(typing.cast("type[Any]", hint), value)
         elif value is not None and Path in (hint, *typing.get_args(hint)):
             value = Path(value)
+        elif isinstance(value, list):
+            value = tuple(value)  # which JSON does not know
         built[key] = value
     return config_class(**built)
 
