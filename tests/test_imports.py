@@ -21,7 +21,7 @@ ALLOWED = {
     "plots": set(),
     "artifacts": {"models"},
     "tasks": {"losses", "metrics"},
-    "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts"},
+    "training": {"tasks", "losses", "metrics", "data", "models", "plots", "artifacts"},
     "convolution": set(),
     "recipes": {"training", "data", "models"},
 }
