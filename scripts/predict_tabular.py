@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import _clone  # noqa: F401
 import tyro
 
 import torchdl
 from torchdl.data.tabular import Columns, read_table, text
-from torchdl.models import MLP
 from torchdl.training.command import run_script
 from torchdl.training.tabular import COLUMNS, answers
 
@@ -30,7 +28,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Load, predict, write."""
-    columns, model = Columns.load(config.run / COLUMNS), cast(MLP, torchdl.load(config.run))
+    columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
     table = read_table(config.csv)
     if unseen := columns.unseen(table):
         print(f"rows with a text that training has not seen, which counts as none of its kinds: {unseen}")

@@ -24,6 +24,7 @@ from torchdl.data import (
     whole_batch,
 )
 from torchdl.errors import InputError
+from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.models import (
     CPC,
     GAN,
@@ -43,7 +44,6 @@ from torchdl.models import (
     StridedCNN,
     VGGLike,
     deep_gan,
-    forecast,
     image_cpc,
     simple_gan,
 )
@@ -93,11 +93,14 @@ __all__ = [
     "VGGLike",
     "Windows",
     "deep_gan",
+    "drift",
+    "fit_linear_",
     "fit_model_cifar10",
     "fit_model_on",
     "forecast",
     "google_prices",
     "image_cpc",
+    "last_value",
     "load",
     "load_digits",
     "load_images",
@@ -107,6 +110,7 @@ __all__ = [
     "make_lenet_model",
     "read_series",
     "save",
+    "seasonal_last_value",
     "simple_gan",
     "sine",
     "sine_of_square",

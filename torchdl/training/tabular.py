@@ -19,7 +19,6 @@ from torchdl import plots
 from torchdl.data import BatchLoader
 from torchdl.data.tabular import Columns, Table
 from torchdl.files import write_json
-from torchdl.models import MLP
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
 from torchdl.training.command import Run, say
 
@@ -53,7 +52,7 @@ def outputs(columns: Columns) -> int:
     return len(columns.classes) if len(columns.classes) > 2 else 1
 
 
-def fit_table(run: Run, model: MLP, table: Table, learning: TableLearning) -> dict[str, Any]:
+def fit_table(run: Run, model: Any, table: Table, learning: TableLearning) -> dict[str, Any]:
     """Train a model of a table in ``run``, and leave in its folder what :func:`report` writes."""
     number = len(table.columns.classes)
     loss = F.mse_loss if number == 0 else F.binary_cross_entropy_with_logits if number == 2 else F.cross_entropy
@@ -72,7 +71,7 @@ def fit_table(run: Run, model: MLP, table: Table, learning: TableLearning) -> di
 
 
 @torch.no_grad()
-def answers(model: MLP, columns: Columns, inputs: Tensor) -> np.ndarray:
+def answers(model: Any, columns: Columns, inputs: Tensor) -> np.ndarray:
     """Give the probabilities of the classes (N, K), or the predicted numbers (N,) in their own unit, float64."""
     output = model(inputs).double()
     if not columns.classes:
@@ -83,7 +82,7 @@ def answers(model: MLP, columns: Columns, inputs: Tensor) -> np.ndarray:
     return output.softmax(1).numpy()
 
 
-def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
+def report(run: Run, model: Any, table: Table) -> dict[str, Any]:
     """Measure on held-out rows, beside scikit-learn's linear model and the trivial answer; write, draw and print it."""
     measure = measure_classes if table.columns.classes else measure_numbers
     folder = run.folder / "plots"
@@ -106,7 +105,7 @@ def report(run: Run, model: MLP, table: Table) -> dict[str, Any]:
     return results
 
 
-def measure_classes(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+def measure_classes(model: Any, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
     """Measure a classifier; returns the results and the pictures' paths."""
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
@@ -140,7 +139,7 @@ def measure_classes(model: MLP, table: Table, folder: Any) -> tuple[dict[str, An
     return results, paths
 
 
-def measure_numbers(model: MLP, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
+def measure_numbers(model: Any, table: Table, folder: Any) -> tuple[dict[str, Any], list[Any]]:
     """Measure a regression, in the target's own unit; returns the results and the pictures' paths."""
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.linear_model import LinearRegression
