@@ -14,7 +14,7 @@ from torchdl import MLP, BatchLoader, Supervised, Trainer
 from torchdl.data.tabular import load_transistors
 from torchdl.files import write_json
 from torchdl.plots import plot_line_fit
-from torchdl.tasks import make_optimizer, milestones
+from torchdl.tasks import OptimizerName, make_optimizer, milestones
 from torchdl.training.command import Run, RunOptions, run_script, say
 
 
@@ -25,8 +25,10 @@ class Config:
     The lecture's own batches and epochs (--batch-size 32 --epochs 200 --later-epoch 50) leave the slope some 2 % off.
     """
 
+    optimizer: OptimizerName = "momentum"
+    """The rule of updates; the lecture's is gradient descent with a momentum of 0.9."""
     lr: float = 1e-3
-    """The learning rate of stochastic gradient descent with a momentum of 0.9."""
+    """The learning rate."""
     later_lr: float = 1e-4
     """The learning rate from --later-epoch on."""
     later_epoch: int = 500
@@ -49,7 +51,7 @@ def main(config: Config) -> None:
     task = Supervised(
         model,
         F.mse_loss,
-        optimizer=partial(make_optimizer, "momentum", lr=config.lr),
+        optimizer=partial(make_optimizer, config.optimizer, lr=config.lr),
         schedule=partial(milestones, at=[config.later_epoch * len(loader)], factor=config.later_lr / config.lr),
     )
     run.fit(task, model, loader)

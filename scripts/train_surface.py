@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
+from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
-from torchdl.tasks import SCHEDULES, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, make_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
 
@@ -33,8 +34,10 @@ class Config:
     """The lecture's, or a periodic one, with which the surface goes on beyond the points."""
     hidden: int = 128
     """Hidden units."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01
-    """Adam's learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with --schedule one_cycle."""
     schedule: Literal["constant", "cosine", "one_cycle"] | None = None
     """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
     batch_size: int = 32
@@ -68,8 +71,9 @@ def main(config: Config) -> None:
     model = MLP(2, 1, (config.hidden,), dropout=0.0, activation=config.activation)
     # 3. Train it.
     schedule = config.schedule or ("cosine" if config.activation == "sine" else "constant")
-    optimizer: Callable[..., Optimizer] = partial(make_optimizer, "adam", lr=config.lr)
+    optimizer: Callable[..., Optimizer] = partial(make_optimizer, config.optimizer, lr=config.lr)
     if config.activation == "sine":
+        require(config.optimizer in ("adam", "adamw"), "with sine the rule is adamw: leave --optimizer out")
         waves, phases, *outputs = model.parameters()
         nn.init.uniform_(waves, -config.frequency, config.frequency)
         nn.init.uniform_(phases, -math.pi, math.pi)
