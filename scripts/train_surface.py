@@ -33,7 +33,7 @@ class Config:
     activation: Literal["relu", "sine"] = "relu"
     """The lecture's, or a periodic one, with which the surface goes on beyond the points."""
     hidden: int = 128
-    """Hidden units."""
+    """Units of the hidden layer."""
     optimizer: OptimizerName = "adam"
     """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01

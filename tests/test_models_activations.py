@@ -41,6 +41,7 @@ REFERENCES = {
     "bru": lambda z: bru(z, 2),
     "gelu": lambda z: z * (1 + math.erf(z / 2**0.5)) / 2,
     "silu": lambda z: z / (1 + math.exp(-z)),
+    "sine": math.sin,
 }
 
 
