@@ -28,7 +28,6 @@ from torch import Tensor, nn
 import torchdl
 from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
-from torchdl.models import forecast
 from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.command import run_script
@@ -252,7 +251,7 @@ def our_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
 
     @torch.no_grad()
     def run(examples: int) -> float:
-        return timed(lambda: [forecast(model, windows, 20) for _ in range(-(-examples // 1000))])
+        return timed(lambda: [torchdl.forecast(model, windows, 20) for _ in range(-(-examples // 1000))])
 
     return run
 

@@ -119,7 +119,9 @@ def main(config: Config) -> None:
     if direction:
         fit_direction(run, model, split, config.column, chosen["fitting"])
     else:
-        fit_forecaster(run, model, split, config.horizon, config.period, chosen["fitting"])
+        columns = len(series.columns)
+        linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
+        fit_forecaster(run, model, linear, split, config.horizon, config.period, chosen["fitting"])
     run.close()
 
 

@@ -15,7 +15,7 @@ from torchdl.data.tabular import load_transistors
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_line_fit
-from torchdl.tasks import make_optimizer, milestones
+from torchdl.tasks import OptimizerName, make_optimizer, milestones
 from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
@@ -27,8 +27,10 @@ class Config:
     The lecture's own batches and epochs (--batch-size 32 --epochs 200 --later-epoch 50) leave the slope some 2 % off.
     """
 
+    optimizer: OptimizerName = "momentum"
+    """The rule of updates; the lecture's is gradient descent with a momentum of 0.9."""
     lr: float = 1e-3
-    """The learning rate of stochastic gradient descent with a momentum of 0.9."""
+    """The learning rate."""
     later_lr: float = 1e-4
     """The learning rate from --later-epoch on."""
     later_epoch: int = 500
@@ -43,8 +45,8 @@ def main(config: Config) -> None:
     """Run the four steps."""
     require(config.batch_size >= 0, f"--batch-size must be 0, for all, or more, not {config.batch_size}")
     require(config.later_epoch >= 0, f"--later-epoch must be 0 or more, not {config.later_epoch}")
-    check_optimizer("momentum", config.lr)
-    check_optimizer("momentum", config.later_lr)
+    check_optimizer(config.optimizer, config.lr)
+    check_optimizer(config.optimizer, config.later_lr)
     # 1. Get the counts: the years, centred, and the counts' logarithms.
     years, logarithms, data = load_transistors(config.run.data_root)
     run = Run("moore", config, config.run, config.trainer, data)
@@ -55,7 +57,7 @@ def main(config: Config) -> None:
     task = Supervised(
         model,
         F.mse_loss,
-        optimizer=partial(make_optimizer, "momentum", lr=config.lr),
+        optimizer=partial(make_optimizer, config.optimizer, lr=config.lr),
         schedule=partial(milestones, at=[config.later_epoch * len(loader)], factor=config.later_lr / config.lr),
     )
     run.fit(task, model, loader)

@@ -20,7 +20,7 @@ from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
-from torchdl.tasks import SCHEDULES, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, make_optimizer
 from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
@@ -34,9 +34,11 @@ class Config:
     activation: Literal["relu", "sine"] = "relu"
     """The lecture's, or a periodic one, with which the surface goes on beyond the points."""
     hidden: int = 128
-    """Hidden units."""
+    """Units of the hidden layer."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01
-    """Adam's learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with --schedule one_cycle."""
     schedule: Literal["constant", "cosine", "one_cycle"] | None = None
     """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
     batch_size: int = 32
@@ -80,8 +82,9 @@ def main(config: Config) -> None:
     model = MLP(2, 1, (config.hidden,), dropout=0.0, activation=config.activation)
     # 3. Train it.
     schedule = config.schedule or ("cosine" if config.activation == "sine" else "constant")
-    optimizer: Callable[..., Optimizer] = partial(make_optimizer, "adam", lr=config.lr)
+    optimizer: Callable[..., Optimizer] = partial(make_optimizer, config.optimizer, lr=config.lr)
     if config.activation == "sine":
+        require(config.optimizer in ("adam", "adamw"), "with sine the rule is adamw: leave --optimizer out")
         waves, phases, *_ = model.parameters()
         nn.init.uniform_(waves, -config.frequency, config.frequency)
         nn.init.uniform_(phases, -math.pi, math.pi)

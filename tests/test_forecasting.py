@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from torchdl import InputError, SequenceModel
 from torchdl.data.series import Series, Split, google_prices, sine
+from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.models import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.training.forecasting import forecasts, rises, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ def test_lecture_40s_proof_ar_2_recovers_a_sine_and_forecasts_it_without_error()
     weight, bias = model.head.parameters()
     np.testing.assert_allclose(weight.detach()[0], [-1, 2 * math.cos(0.1)], atol=1e-4)  # older term first
     assert float(bias.detach()) == pytest.approx(0, abs=1e-5)
-    found, came, _ = forecasts(SequenceModel("linear", length=2, horizon=1), split, 100, 0)
+    found, came, _ = forecasts(model, model, split, 100, 0)
     error = split.unscale(found["AR(2), least squares"]) - split.unscale(came)
     assert error.shape == (1, 100, 1)
     assert float(error.square().mean().sqrt()) < 1e-3

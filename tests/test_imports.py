@@ -21,8 +21,9 @@ ALLOWED = {
     "plots": set(),
     "artifacts": {"models"},
     "tasks": {"losses", "metrics"},
-    "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts"},
+    "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts", "forecasts"},
     "convolution": set(),
+    "forecasts": set(),
     "recipes": {"training", "data", "models"},
 }
 EVERYTHING = set(ALLOWED)

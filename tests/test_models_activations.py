@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import torchdl
-from torchdl import BionodalRootUnit, InputError, Sine
+from torchdl import BionodalRootUnit, InputError
 from torchdl.metrics import silent_units
-from torchdl.models import ACTIVATIONS
+from torchdl.models import ACTIVATIONS, Sine
 
 RS = [1, 1.5, 2, 3.0, 10, 100, 1000.0]
 

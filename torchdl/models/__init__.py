@@ -5,7 +5,6 @@ from torchdl.models.airbench import AirbenchLike
 from torchdl.models.autoencoder import Autoencoder
 from torchdl.models.cnn import StridedCNN, VGGLike
 from torchdl.models.cpc import CPC, ContextNetwork, ImageEncoder, Predictors, SignalEncoder, image_cpc, probe_head
-from torchdl.models.forecast import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.models.frozen import FrozenFeatures
 from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_gan
 from torchdl.models.init import keras_init_

@@ -40,12 +40,12 @@ class Coding:
     """The learning rate, the highest one with --schedule one_cycle."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
-    optimizer: OptimizerName = "adam"
-    """The rule of updates."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
     visualization_size: int = 8
     """Square root of the number of test images that are shown beside their reconstructions."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")

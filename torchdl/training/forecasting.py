@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from torchdl import plots
@@ -22,8 +22,8 @@ from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.data.series import Series, Split, Windows
 from torchdl.errors import require
 from torchdl.files import write_json
+from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.models import SequenceModel, drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import Loss
 from torchdl.training.command import Run, say
@@ -47,7 +47,7 @@ class Fitting:
 
 def fit(
     run: Run,
-    model: SequenceModel,
+    model: nn.Module,
     train: Dataset,
     test: Dataset,
     loss: Loss,
@@ -64,13 +64,14 @@ def fit(
 
 
 def fit_forecaster(
-    run: Run, model: SequenceModel, split: Split, horizon: int, period: int, fitting: Fitting
+    run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int, fitting: Fitting
 ) -> dict[str, Any]:
     """Train a model to give the next terms, and leave in the run's folder what :func:`report` writes.
 
     Args:
         run: The run.
-        model: Gives the next term, or ``horizon`` of them in one go.
+        model: A :class:`torchdl.SequenceModel` that gives the next term, or ``horizon`` of them in one go.
+        linear: A linear one that gives the next term, to be fitted by least squares.
         split: The series.
         horizon: H, how far ahead the long forecasts go.
         period: Terms of a season, for the baseline that repeats it; 0 for none.
@@ -79,12 +80,12 @@ def fit_forecaster(
     direct = model.horizon or 1
     split.test(horizon)  # what cannot be forecast is said before anything is trained
     fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, fitting)
-    return report(run, model, split, horizon, period) if run.is_main else {}
+    return report(run, model, linear, split, horizon, period) if run.is_main else {}
 
 
 @torch.no_grad()
 def forecasts(
-    model: SequenceModel, split: Split, horizon: int, period: int
+    model: Any, linear: Any, split: Split, horizon: int, period: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Forecast H terms from every start in the held-out part, by the model and by what stands beside it.
 
@@ -92,7 +93,6 @@ def forecasts(
         The forecasts by name, what came, and what was seen before: scaled, (N, H, D), and (N, T, D).
     """
     x, y = split.test(horizon)[:]
-    linear = SequenceModel("linear", x.shape[2], x.shape[2], split.length, horizon=1)
     found = {
         f"{model.kind}, trained": forecast(model, x, horizon),
         f"AR({split.length}), least squares": forecast(fit_linear_(linear, *split.train()[:]), x, horizon),
@@ -107,7 +107,7 @@ def forecasts(
     return found, y, x
 
 
-def report(run: Run, model: SequenceModel, split: Split, horizon: int, period: int) -> dict[str, Any]:
+def report(run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int) -> dict[str, Any]:
     """Measure one step and H steps ahead, in the unit of the series' first column; write, draw and print it.
 
     It leaves ``results.json``, ``plots/forecast.png`` and ``plots/errors.png``.
@@ -119,7 +119,7 @@ def report(run: Run, model: SequenceModel, split: Split, horizon: int, period: i
     known = series.values[: split.boundary, 0]
     scale = float(known.diff().abs().mean())
     for ahead in dict.fromkeys((1, horizon)):
-        found, y, x = forecasts(model, split, ahead, period)
+        found, y, x = forecasts(model, linear, split, ahead, period)
         actual, last = split.unscale(y)[..., 0], split.unscale(x)[:, -1, 0]  # (N, H), (N,)
         values = {name: split.unscale(predicted)[..., 0] for name, predicted in found.items()}
         title = "one step ahead" if ahead == 1 else f"{ahead} steps ahead"
@@ -155,7 +155,7 @@ def report(run: Run, model: SequenceModel, split: Split, horizon: int, period: i
 
 
 @torch.no_grad()
-def draw(model: SequenceModel, split: Split, path: Any) -> None:
+def draw(model: nn.Module, split: Split, path: Any) -> None:
     """Draw the held-out terms with both kinds of forecast: each from true terms, and one by its own predictions."""
     x, _ = split.test()[:]
     one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (held out,)
@@ -194,7 +194,7 @@ def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, Arra
     return labelled(split.train(), values[: split.boundary]), labelled(split.test(), values[start:])
 
 
-def fit_direction(run: Run, model: SequenceModel, split: Split, target: str, fitting: Fitting) -> dict[str, Any]:
+def fit_direction(run: Run, model: nn.Module, split: Split, target: str, fitting: Fitting) -> dict[str, Any]:
     """Train a model to say whether a column will rise, and compare it with saying always the more frequent answer."""
     split.series.select([target])  # which says what there is to choose from
     train, test = rises(split.series, split, target)

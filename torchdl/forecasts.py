@@ -5,11 +5,12 @@ Shapes: N windows, T terms seen, D numbers a term, H terms to come.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.rnn import SequenceModel
 
 
 def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
@@ -58,13 +59,13 @@ def drift(x: Tensor, horizon: int) -> Tensor:
 
 
 @torch.no_grad()
-def fit_linear_(model: SequenceModel, x: Tensor, y: Tensor) -> SequenceModel:
+def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
     """Give a linear model the weights of least squares: with the next term as target it is the autoregressive AR(T).
 
     Of several solutions (a sine obeys many recurrences) the one with the smallest weights.
 
     Args:
-        model: A :class:`SequenceModel` of the kind ``linear``.
+        model: A :class:`torchdl.SequenceModel` of the kind ``linear``.
         x: (N, T, D).
         y: (N, ...), of as many numbers as the model gives.
     """
