@@ -66,8 +66,8 @@ def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> panda
     path = Path(path)
     require(path.is_file(), f"there is no file {path}: name a CSV file with a header")
     try:
-        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True)
-        kinds = {name: str for name in header.iloc[0].dropna() if str(name).strip() in texts}
+        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, na_filter=False)
+        kinds = {name: str for name in header.iloc[0] if str(name).strip() in texts}
         table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=kinds)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no CSV file that can be read ({error}): save it as UTF-8") from error
@@ -78,7 +78,7 @@ def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> panda
         isinstance(table.index, pandas.RangeIndex),
         f"{path} has rows of more cells than its header of {len(table.columns)} has names: name every column",
     )
-    names = [str(name).strip() for name in header.iloc[0].dropna()]
+    names = [name for cell in header.iloc[0] if (name := str(cell).strip())]
     double = sorted({name for name in names if names.count(name) > 1})  # pandas would rename them
     require(not double, f"{path} has several columns named {', '.join(double)}: rename them")
     table.columns = [str(name).strip() for name in table.columns]
