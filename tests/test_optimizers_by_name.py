@@ -127,6 +127,16 @@ def test_a_resume_with_another_rule_is_refused(before, after, tmp_path, quick):
         Trainer(max_steps=6, device="cpu").fit(regression(after), batches(), folder=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("changed", [{"weight_decay": 0.1}, {"betas": (0.5, 0.999)}])
+def test_a_resume_with_another_setting_of_the_rule_is_refused(changed, tmp_path, quick):
+    Trainer(max_steps=3, device="cpu").fit(regression("adamw"), batches(), folder=tmp_path)
+    task = regression("adamw")
+    task.optimizer = partial(make_optimizer, "adamw", lr=0.02, **changed)
+    (key,) = changed
+    with pytest.raises(InputError, match=rf"cannot go on with rule AdamW.*{key}.* of 'model'"):
+        Trainer(max_steps=6, device="cpu").fit(task, batches(), folder=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "momentum"])
 def test_a_gans_betas_go_to_adam_and_its_kin_alone(name):
     gan = simple_gan()

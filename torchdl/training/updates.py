@@ -35,10 +35,12 @@ class Measured(NamedTuple):
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> str:
-    """Name what an optimizer does: its class, and with momentum which kind."""
-    momentum = optimizer.defaults.get("momentum", 0)
-    kind = " (Nesterov)" if optimizer.defaults.get("nesterov") else ""
-    return type(optimizer).__name__ + (f" with momentum {momentum}{kind}" if momentum else "")
+    """Name what an optimizer does: its class, with the settings that a checkpoint would silently bring back."""
+    group = optimizer.param_groups[0]
+    settings = {key: group[key] for key in ("momentum", "nesterov", "betas") if group.get(key)}
+    if decay := max(group.get("weight_decay", 0) for group in optimizer.param_groups):
+        settings["weight_decay"] = decay
+    return f"{type(optimizer).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
 
 class Updates:
