@@ -29,6 +29,11 @@ FILES = {
     "moore": FileSource(
         "csv/moore.csv", (f"{_COURSE}moore.csv",), "8a3374886b7b34f87e7f271bff92a0704714f93955e635700fbbd0cd15d77b8a"
     ),
+    "spam": FileSource(
+        "csv/spam.csv",
+        ("https://lazyprogrammer.me/course_files/spam.csv",),
+        "440e6ea9fa825578abfdd7b7932ef8393d72ef86c0c33f64676705ce40b1dfc2",
+    ),
     "sbux": FileSource(
         "csv/sbux.csv", (f"{_COURSE}sbux.csv",), "5c7987ebb395c466b1965b486275179b2774c9b3b9e2272e11b58d111e946d1f"
     ),

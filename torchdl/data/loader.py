@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchdl import random
 from torchdl.errors import require
 
+CHUNK = 50  # batches within which examples are sorted by length
+
 
 class Span(NamedTuple):
     """What a batch holds of an epoch's order: ``size`` examples from ``start`` on, of ``total`` over all ranks.
@@ -46,6 +48,8 @@ class BatchLoader:
         drop_last: Whether to leave out a last batch that is smaller.
         workers: Processes that prepare batches, through PyTorch's ``DataLoader``, for data that does not fit in
             memory; the batches are the same ones.
+        by_length: Put examples of about the same length into a batch, by the data set's ``lengths`` (N,): as many as
+            50 batches are sorted at a time, and batches shuffled again if ``shuffle``.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class BatchLoader:
         seed: int = 0,
         drop_last: bool = False,
         workers: int = 0,
+        by_length: bool = False,
     ) -> None:
         require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
         require(workers >= 0, f"workers must be 0 or more, not {workers}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
-        self.drop_last, self.workers = drop_last, workers
+        self.drop_last, self.workers, self.by_length = drop_last, workers, by_length
+        require(not by_length or hasattr(dataset, "lengths"), "by_length needs a data set that knows its lengths")
         self.rank, self.world_size, self.epoch = 0, 1, 0
         require(self.examples > 0, "the data set is empty: there is nothing to take batches from")
         require(
@@ -89,6 +95,7 @@ class BatchLoader:
             "order's seed": self.seed,
             "shuffle": int(self.shuffle),
             "drop_last": int(self.drop_last),
+            "by_length": int(self.by_length),
             **(self.dataset.order_settings() if hasattr(self.dataset, "order_settings") else {}),
         }
 
@@ -108,11 +115,16 @@ class BatchLoader:
 
     def order(self, epoch: int) -> Tensor:
         """Return the order of an epoch as indices (N,), on the data set's device if it says one."""
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
-            order = torch.randperm(self.examples, generator=generator)
-        else:
-            order = torch.arange(self.examples)
+        generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
+        order = torch.randperm(self.examples, generator=generator) if self.shuffle else torch.arange(self.examples)
+        if self.by_length:
+            lengths, size = self.dataset.lengths.cpu(), self.global_batch_size  # type: ignore[attr-defined]
+            chunk = torch.arange(self.examples) // (CHUNK * size)
+            order = order[(chunk * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
+            if self.shuffle and (whole := self.examples // size):  # batches, of which the last may be a smaller one
+                batches = order[: whole * size].view(whole, size)  # (batches, B)
+                batches = batches[torch.randperm(whole, generator=generator)]
+                order = torch.cat([batches.flatten(), order[whole * size :]])
         return order.to(getattr(self.dataset, "device", "cpu"))
 
     def span(self, batch: int) -> Span:

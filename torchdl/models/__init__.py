@@ -10,4 +10,6 @@ from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_g
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import LenetLike
 from torchdl.models.mlp import MLP
+from torchdl.models.recommender import MatrixFactorization, RatingModel
 from torchdl.models.rnn import RowReader, SequenceModel
+from torchdl.models.text import TextCNN, TextLSTM, WordEmbedding

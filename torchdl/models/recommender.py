@@ -1,0 +1,99 @@
+"""Predict ratings from who rates and what is rated (lectures 60 and 61), and the baselines to beat.
+
+Users and items are numbered from 1; 0 is whoever training has not seen, for whom there is the mean.
+
+Shapes: B ratings, D numbers a user and an item.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.models.init import keras_init_
+
+
+class Recommender(nn.Module):
+    """What all have in common: the training ratings' mean, and pairs (B, 2) int64 of a user and an item.
+
+    Args:
+        users: Users that training has seen.
+        items: Items that training has seen.
+        mean: The mean of the training ratings.
+    """
+
+    def __init__(self, users: int, items: int, mean: float) -> None:
+        super().__init__()
+        require(users >= 1 and items >= 1, f"{type(self).__name__}: users and items must be positive")
+        self.users, self.items, self.mean = users, items, float(mean)
+
+    def split(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the users (B,) and the items (B,) of pairs (B, 2)."""
+        name = type(self).__name__
+        require(pairs.dim() == 2 and pairs.shape[1] == 2, f"{name} takes pairs (B, 2) of a user and an item")
+        return pairs[:, 0], pairs[:, 1]
+
+
+def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
+    """Build ``number`` vectors of ``dim`` numbers, in [-spread, spread], for 1 on; 0 has the zero vector."""
+    made = nn.Embedding(number + 1, dim, padding_idx=0)
+    with torch.no_grad():
+        made.weight.uniform_(-spread, spread)
+        made.weight[0] = 0
+    return made
+
+
+class RatingModel(Recommender):
+    """The course's network: a user's and an item's vector side by side, a hidden layer, one output beside the mean.
+
+    Args:
+        users: Users that training has seen.
+        items: Items that training has seen.
+        mean: The mean of the training ratings.
+        dim: D.
+        hidden: Units of the hidden layer.
+        dropout: The probability of dropping a hidden unit while training; 0 as given.
+    """
+
+    def __init__(
+        self, users: int, items: int, mean: float = 0.0, dim: int = 10, hidden: int = 1024, dropout: float = 0.0
+    ) -> None:
+        super().__init__(users, items, mean)
+        require(dim >= 1 and hidden >= 1, "RatingModel: dim and hidden must be positive")
+        require(0 <= dropout < 1, f"RatingModel: dropout must be in [0, 1), not {dropout}")
+        self.dim, self.hidden, self.dropout = dim, hidden, dropout
+        self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
+        self.layers = keras_init_(
+            nn.Sequential(nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+        )
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Predict the ratings (B,) of pairs (B, 2); the mean where one of the two is unknown."""
+        user, item = self.split(pairs)
+        both = torch.cat([self.user_vectors(user), self.item_vectors(item)], 1)  # (B, 2 D)
+        return self.mean + torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
+
+
+class MatrixFactorization(Recommender):
+    """The mean, a user's and an item's bias, and the product of their vectors (Koren, Bell and Volinsky 2009).
+
+    Args:
+        users: Users that training has seen.
+        items: Items that training has seen.
+        mean: The mean of the training ratings.
+        dim: D; 0 for the biases alone.
+    """
+
+    def __init__(self, users: int, items: int, mean: float = 0.0, dim: int = 10) -> None:
+        super().__init__(users, items, mean)
+        require(dim >= 0, f"MatrixFactorization: dim must be 0 or more, not {dim}")
+        self.dim = dim
+        self.user_bias, self.item_bias = (vectors(number, 1, 0.0) for number in (users, items))
+        self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Predict the ratings (B,) of pairs (B, 2); what is unknown adds nothing to the mean."""
+        user, item = self.split(pairs)
+        product = (self.user_vectors(user) * self.item_vectors(item)).sum(1)
+        return self.mean + self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0] + product

@@ -1,0 +1,141 @@
+"""Networks that read texts: an LSTM and a convolutional network over word embeddings (lectures 57 and 59).
+
+Padding, the number 0, may stand before or after the words, and be as long as one likes: it never changes a score.
+
+Shapes: B texts, T words, D numbers a word, M hidden units, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.models.init import keras_init_
+
+
+class WordEmbedding(nn.Embedding):
+    """Vectors of words, (B, T) to (B, T, D): 0, padding, is the zero vector, and no word changes it.
+
+    Args:
+        vocabulary_size: Words, beside padding.
+        dim: D.
+    """
+
+    def __init__(self, vocabulary_size: int, dim: int) -> None:
+        require(vocabulary_size >= 1 and dim >= 1, "an embedding has 1 word and 1 number a word at least")
+        super().__init__(vocabulary_size + 1, dim, padding_idx=0)
+        with torch.no_grad():
+            self.weight.uniform_(-0.05, 0.05)  # as Keras does
+            self.weight[0] = 0
+
+    @torch.no_grad()
+    def set_(self, vectors: Tensor, frozen: bool = False) -> None:
+        """Take given vectors (vocabulary size, D), one a word from 1 on; ``frozen`` ones are not trained."""
+        wanted = (self.num_embeddings - 1, self.embedding_dim)
+        require(tuple(vectors.shape) == wanted, f"{wanted} vectors and numbers are wanted, not {tuple(vectors.shape)}")
+        self.weight[1:] = vectors
+        self.weight.requires_grad_(not frozen)
+
+
+def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Move padding behind the words (B, T), wherever it is; return them and how many words there are, (B,)."""
+    require(words.dim() == 2 and not words.is_floating_point(), "texts are (texts, words), of whole numbers")
+    is_padding = words == 0
+    order = is_padding.to(torch.uint8).argsort(dim=1, stable=True)
+    return words.gather(1, order), (~is_padding).sum(1)
+
+
+class TextLSTM(nn.Module):
+    """Read texts by an LSTM, and take each unit's greatest state over all words (lecture 57).
+
+    Args:
+        vocabulary_size: Words, beside padding.
+        out_features: K.
+        embedding_dim: D.
+        hidden: M.
+        dropout: The probability of dropping a number of a word, and of dropping one of the greatest states.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        out_features: int = 1,
+        embedding_dim: int = 20,
+        hidden: int = 15,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        require(out_features >= 1 and hidden >= 1, "TextLSTM: out_features and hidden must be positive")
+        require(0 <= dropout < 1, f"TextLSTM: dropout must be in [0, 1), not {dropout}")
+        self.vocabulary_size, self.out_features = vocabulary_size, out_features
+        self.embedding_dim, self.hidden, self.dropout = embedding_dim, hidden, dropout
+        self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
+        self.lstm = keras_init_(nn.LSTM(embedding_dim, hidden, batch_first=True))
+        self.head = keras_init_(nn.Linear(hidden, out_features))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Give the outputs (B, K) of texts (B, T); one without words counts as one of padding alone."""
+        words, count = words_first(words)
+        states, _ = self.lstm(self.drop(self.embedding(words)))  # (B, T, M): no word sees what comes after it
+        place = torch.arange(words.shape[1], device=words.device)
+        is_padding = place >= count.clamp(min=1)[:, None]  # (B, T)
+        greatest = states.masked_fill(is_padding[..., None], -torch.inf).amax(1)  # (B, M)
+        return self.head(self.drop(greatest))
+
+
+class TextCNN(nn.Module):
+    """Read texts by convolutions over three words, each with ReLU, and take each filter's greatest value (lecture 59).
+
+    Between them is max-pooling over three places, so that a text of fewer than 35 words leaves nothing to look at: it
+    counts as padded to 35.
+
+    Args:
+        vocabulary_size: Words, beside padding.
+        out_features: K.
+        embedding_dim: D.
+        widths: Filters of the convolutions.
+        dropout: The probability of dropping a number of a word, and of dropping one of the greatest values.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        out_features: int = 1,
+        embedding_dim: int = 20,
+        widths: Sequence[int] = (32, 64, 128),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        require(out_features >= 1, "TextCNN: out_features must be positive")
+        require(len(widths) >= 1 and min(widths) >= 1, "TextCNN: widths must be one positive number or more")
+        require(0 <= dropout < 1, f"TextCNN: dropout must be in [0, 1), not {dropout}")
+        self.vocabulary_size, self.out_features = vocabulary_size, out_features
+        self.embedding_dim, self.widths, self.dropout = embedding_dim, tuple(widths), dropout
+        self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
+        before = [embedding_dim, *widths]
+        self.convolutions = nn.ModuleList(keras_init_(nn.Conv1d(a, b, 3)) for a, b in zip(before, widths, strict=False))
+        self.head = keras_init_(nn.Linear(widths[-1], out_features))
+        self.drop = nn.Dropout(dropout)
+        least = 1
+        for _ in widths[1:]:
+            least = 3 * (least + 2)
+        self.least = least + 2  # words that leave one place after the last convolution
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Give the outputs (B, K) of texts (B, T)."""
+        words, count = words_first(words)
+        words = F.pad(words, (0, max(0, self.least - words.shape[1])))
+        places = count.clamp(min=self.least)  # (B,) that are looked at
+        x = self.drop(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
+        for number, convolution in enumerate(self.convolutions):
+            if number:
+                x, places = F.max_pool1d(x, 3), places // 3
+            x, places = F.relu(convolution(x)), places - 2
+            seen = torch.arange(x.shape[2], device=x.device) < places[:, None]  # (B, T')
+            x = x * seen[:, None]  # 0 is no greater than what ReLU gives: padding that is too long changes nothing
+        return self.head(self.drop(x.amax(2)))
