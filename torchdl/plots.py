@@ -351,6 +351,22 @@ def plot_roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str,
     save_figure(figure, path)
 
 
+def plot_precision_recall(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: Path
+) -> None:
+    """Draw precision-recall curves (precision, recall) by name as PNG, with the positive class's share for chance."""
+    figure = new_figure(5.5, 5)
+    axis = figure.add_subplot()
+    for name, (precision, recall) in curves.items():
+        axis.step(recall, precision, where="post", label=name)
+    axis.axhline(share, linestyle="--", color="0.6", label="chance")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
+    axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower left", title="with average precision")
+    save_figure(figure, path)
+
+
 def plot_bars(panels: Mapping[str, Mapping[str, float]], path: Path, xlabel: str) -> None:
     """Draw numbers by name as horizontal bars, the first on top, as PNG: a panel each, all of the same names."""
     names = list(next(iter(panels.values())))

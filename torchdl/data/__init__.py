@@ -10,4 +10,6 @@ from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.data.synthetic import AddingProblem, long_distance
 from torchdl.data.tabular import Columns, Table, read_table, split_table
-from torchdl.data.text import TextDataset, Vocabulary, pad, tokenize
+from torchdl.data.text import TextDataset, Texts, read_texts
+from torchdl.data.vectors import read_vectors
+from torchdl.data.vocabulary import Vocabulary, pad, tokenize

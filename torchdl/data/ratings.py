@@ -98,8 +98,8 @@ def checked(path: Path, table: Any, wanted: list[str], rating: str, time: str) -
             row = int(wrong.argmax())
             found = repr(str(table[name].iloc[row])) if table[name].iloc[row] else "nothing"
             raise InputError(
-                f"{path} is broken in row {row + 2}: {found} as {name!r}, and so in {int(wrong.sum()) - 1:,} more rows: "
-                "remove or mend them"
+                f"{path} is broken in row {row + 2}: {found} as {name!r}, and so in {int(wrong.sum()) - 1:,} more "
+                "rows: remove or mend them"
             )
         table[name] = number.astype("float32") if name == rating else number
     return table

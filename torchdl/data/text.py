@@ -1,153 +1,133 @@
-"""Texts as sequences of numbers: a vocabulary, padding, and a data set whose batches are padded no more than need be.
-
-Keras' conventions (lectures 55 and 56): 0 is padding, words are numbered from 1 by frequency, and a word that is not
-known is left out, or is word 1 where the vocabulary has a word for it.
+"""Texts with classes: read from a CSV file of any encoding, split, and numbered.
 
 Shapes: N texts, B in a batch, T words of the longest one.
 """
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl.data.described import fingerprint
+from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
-from torchdl.files import write_json
-
-FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' own: what separates words beside the space
-UNKNOWN = "<unknown>"  # which no text can hold, for < is filtered
-Side = Literal["pre", "post"]
 
 
-def tokenize(text: str, lower: bool = True, filters: str = FILTERS) -> list[str]:
-    """Split a text into words, as Keras' ``Tokenizer`` does: filtered characters count as spaces.
+@dataclass(frozen=True)
+class Texts:
+    """Texts with the numbers of their classes, (N,) int64; the class of most texts has the number 0."""
 
-    Example:
-        >>> tokenize("I like eggs and ham.")
-        ['i', 'like', 'eggs', 'and', 'ham']
-    """
-    text = text.lower() if lower else text
-    return [word for word in text.translate(str.maketrans(filters, " " * len(filters))).split(" ") if word]
-
-
-class Vocabulary:
-    """The words that a model knows, numbered from 1 by frequency; 0 is padding.
-
-    Args:
-        words: The words in the order of their numbers; :data:`UNKNOWN` first where words that are not known are to
-            have a number.
-        lower: Whether texts are lower-cased.
-        filters: Characters that separate words beside the space.
-
-    Example:
-        >>> vocabulary = Vocabulary.learn(["I like eggs and ham.", "I love chocolate and bunnies.", "I hate onions."])
-        >>> vocabulary.encode("I like ice and chocolate")
-        [1, 3, 2, 7]
-    """
-
-    def __init__(self, words: Sequence[str], lower: bool = True, filters: str = FILTERS) -> None:
-        require(
-            all(isinstance(word, str) and word for word in words), "a vocabulary's words are texts of a letter or more"
-        )
-        require(len(set(words)) == len(words), "a vocabulary has every word once")
-        self.words, self.lower, self.filters = tuple(words), bool(lower), str(filters)
-        self.numbers = {word: number for number, word in enumerate(self.words, 1)}
-
-    @classmethod
-    def learn(
-        cls,
-        texts: Iterable[str],
-        most: int | None = None,
-        unknown: bool = False,
-        lower: bool = True,
-        filters: str = FILTERS,
-    ) -> Vocabulary:
-        """Learn the words of training texts, the most frequent first, of equals the one that came first.
-
-        Args:
-            texts: The texts, of the training part alone.
-            most: How many words to keep; all if None. (Keras' ``num_words`` is one more than it keeps.)
-            unknown: Whether a word that is not known has a number, 1, or is left out.
-            lower: Whether texts are lower-cased.
-            filters: Characters that separate words beside the space.
-        """
-        require(most is None or most >= 1, f"a vocabulary keeps 1 word or more, not {most}")
-        counts = Counter(word for text in texts for word in tokenize(text, lower, filters))
-        kept = [word for word, _ in counts.most_common(most) if word != UNKNOWN]
-        require(bool(kept), "there is no word in the training texts: nothing can be learnt from them")
-        return cls([UNKNOWN, *kept] if unknown else kept, lower, filters)
+    texts: tuple[str, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    origin: str = "memory"
+    stand_in: bool = False
 
     def __len__(self) -> int:
-        """The number of words; one less than an embedding needs, for padding has the number 0."""
-        return len(self.words)
+        return len(self.texts)
 
-    def encode(self, text: str) -> list[int]:
-        """Give the numbers of a text's words."""
-        words, other = tokenize(text, self.lower, self.filters), self.numbers.get(UNKNOWN)
-        numbers = (self.numbers.get(word, other) for word in words)
-        return [number for number in numbers if number is not None]
+    def __getitem__(self, rows: np.ndarray) -> Texts:
+        """Give some of the texts, by their numbers (B,)."""
+        return replace(self, texts=tuple(self.texts[row] for row in rows), labels=self.labels[torch.from_numpy(rows)])
 
-    def decode(self, numbers: Iterable[int]) -> str:
-        """Give the words of numbers, padding left out, with spaces between them."""
-        return " ".join(self.words[number - 1] for number in numbers if number > 0)
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many texts each class has."""
+        return dict(zip(self.classes, self.labels.bincount(minlength=len(self.classes)).tolist(), strict=True))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the vocabulary as JSON."""
-        write_json(Path(path), {"words": self.words, "lower": self.lower, "filters": self.filters})
+    def split(self, share: float = 0.33, seed: int = 0) -> tuple[Texts, Texts]:
+        """Hold out a share of the texts, drawn by ``seed``, of each class alike; return the others and those."""
+        from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read what :meth:`save` wrote; :class:`InputError` for anything else."""
-        try:
-            found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(found["words"], found["lower"], found["filters"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or "it is damaged, or something else"
-            raise InputError(f"{path} holds no vocabulary ({reason}): name a run of train_text.py") from error
+        require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
+        held_out = -(-len(self) * share // 1)
+        few = [f"{name!r} ({count})" for name, count in self.counts.items() if count < 2]
+        require(not few, f"each class needs 2 texts, one of them to learn from: there are too few of {', '.join(few)}")
+        enough = len(self.classes) <= min(held_out, len(self) - held_out)
+        require(enough, f"{len(self)} texts cannot be split into two parts of {len(self.classes)} classes: get more")
+        rows = train_test_split(np.arange(len(self)), test_size=share, random_state=seed, stratify=self.labels.numpy())
+        parts = [self[part] for part in rows]
+        train, test = (replace(part, origin=f"{len(part):,} of {self.origin}") for part in parts)
+        return train, test
+
+    def numbered(self, vocabulary: Vocabulary, longest: int | None = None) -> TextDataset:
+        """Number the words; labels are (N, 1) float32 of two classes, for one logit, else (N,) int64."""
+        labels = self.labels.float()[:, None] if len(self.classes) == 2 else self.labels
+        return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.stand_in)
 
 
-def pad(
-    sequences: Sequence[Sequence[int] | Tensor],
-    length: int | None = None,
-    padding: Side = "pre",
-    truncating: Side = "pre",
-) -> Tensor:
-    """Make sequences equally long, as Keras' ``pad_sequences`` does.
+def guess_encoding(raw: bytes) -> str:
+    """Say how a file's bytes are to be read: UTF-16 by its mark, UTF-8 if they can be, else ISO-8859-1, as all can."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "ISO-8859-1"
+    return "UTF-8"
+
+
+def read_texts(
+    path: str | os.PathLike[str], text: str, label: str, encoding: str | None = None, skip_empty: bool = False
+) -> Texts:
+    """Read texts and their classes from two columns of a CSV file with a header.
 
     Args:
-        sequences: Numbers above 0.
-        length: T; the longest one's if None.
-        padding: Whether zeros come before or after.
-        truncating: Whether what is too long loses its beginning or its end.
+        path: The file.
+        text: The column of the texts.
+        label: The column of the classes' names.
+        encoding: How the file is encoded; guessed if None, and the origin says as what.
+        skip_empty: Leave texts of nothing but spaces out, and count them; else they are an error.
 
-    Returns:
-        (N, T) int64.
-
-    Example:
-        >>> pad([[1, 2], [3, 4, 5]], padding="post")
-        tensor([[1, 2, 0],
-                [3, 4, 5]])
+    Raises:
+        InputError: A file or column is not there, or a row cannot be used; the sentence names it.
     """
-    require(padding in ("pre", "post") and truncating in ("pre", "post"), "padding and truncating are pre or post")
-    require(length is None or length >= 0, f"length must be 0 or more, not {length}")
-    if length is None:
-        length = max(map(len, sequences), default=0)
-    rows = torch.zeros(len(sequences), length, dtype=torch.int64)
-    for row, sequence in zip(rows, sequences, strict=True):
-        kept = torch.as_tensor(sequence, dtype=torch.int64)
-        kept = kept[:length] if truncating == "post" else kept[max(0, len(kept) - length) :]
-        start = length - len(kept) if padding == "pre" else 0
-        row[start : start + len(kept)] = kept
-    return rows
+    import pandas  # imported late: it takes a second
+
+    path = Path(path)
+    require(path.is_file(), f"there is no file {path}: name a CSV file of texts")
+    known = encoding or guess_encoding(path.read_bytes())
+    try:
+        codecs.lookup(known)
+        # as they stand: a text may be NA or a number
+        table = pandas.read_csv(
+            path, encoding="utf-8-sig" if known == "UTF-8" else known, dtype=str, na_filter=False, index_col=False
+        )
+    except LookupError as error:
+        raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
+    except ValueError as error:  # pandas' own errors and those of decoding are ValueErrors, too
+        raise InputError(f"{path} is no CSV file in {known} ({' '.join(str(error).split())})") from error
+    for name in (text, label):
+        require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
+    texts, labels = list(table[text]), [name.strip() for name in table[label]]
+    require(bool(texts), f"{path} holds no texts below its header")
+    rows = [row for row, content in enumerate(texts) if content.strip()]
+    empty = sorted(set(range(len(texts))) - set(rows))
+    some = ", ".join(str(row + 2) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
+    require(
+        skip_empty or not empty,
+        f"{path} has {len(empty):,} empty texts (in row {some}): fill them in, or leave them out (--skip-empty)",
+    )
+    nameless = next((row for row in rows if not labels[row]), None)
+    require(nameless is None, f"{path} has no {label} in row {(nameless or 0) + 2}: fill it in, or remove the row")
+    counts = Counter(labels[row] for row in rows)
+    require(len(counts) > 1, f"{path} holds one class alone ({', '.join(counts) or 'none'}): two are the least")
+    classes = sorted(counts, key=lambda name: (-counts[name], name))
+    number = {name: place for place, name in enumerate(classes)}
+    origin = f"{len(rows):,} texts from {path}, read as {known}"
+    origin += f"; {len(empty):,} empty ones were left out" if empty else ""
+    return Texts(
+        tuple(texts[row] for row in rows), torch.tensor([number[labels[row]] for row in rows]), tuple(classes), origin
+    )
 
 
 class TextDataset(Dataset):

@@ -57,7 +57,7 @@ class TextLSTM(nn.Module):
         out_features: K.
         embedding_dim: D.
         hidden: M.
-        dropout: The probability of dropping a number of a word, and of dropping one of the greatest states.
+        dropout: The probability of dropping a word while training, and of dropping one of the greatest states.
     """
 
     def __init__(
@@ -76,12 +76,13 @@ class TextLSTM(nn.Module):
         self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
         self.lstm = keras_init_(nn.LSTM(embedding_dim, hidden, batch_first=True))
         self.head = keras_init_(nn.Linear(hidden, out_features))
-        self.drop = nn.Dropout(dropout)
+        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), as no answer should hang on one
+        self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
 
     def forward(self, words: Tensor) -> Tensor:
         """Give the outputs (B, K) of texts (B, T); one without words counts as one of padding alone."""
         words, count = words_first(words)
-        states, _ = self.lstm(self.drop(self.embedding(words)))  # (B, T, M): no word sees what comes after it
+        states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no word sees what comes after it
         place = torch.arange(words.shape[1], device=words.device)
         is_padding = place >= count.clamp(min=1)[:, None]  # (B, T)
         greatest = states.masked_fill(is_padding[..., None], -torch.inf).amax(1)  # (B, M)
@@ -99,7 +100,7 @@ class TextCNN(nn.Module):
         out_features: K.
         embedding_dim: D.
         widths: Filters of the convolutions.
-        dropout: The probability of dropping a number of a word, and of dropping one of the greatest values.
+        dropout: The probability of dropping a word while training, and of dropping one of the greatest values.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class TextCNN(nn.Module):
         before = [embedding_dim, *widths]
         self.convolutions = nn.ModuleList(keras_init_(nn.Conv1d(a, b, 3)) for a, b in zip(before, widths, strict=False))
         self.head = keras_init_(nn.Linear(widths[-1], out_features))
-        self.drop = nn.Dropout(dropout)
+        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), as no answer should hang on one
+        self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
         least = 1
         for _ in widths[1:]:
             least = 3 * (least + 2)
@@ -131,7 +133,7 @@ class TextCNN(nn.Module):
         words, count = words_first(words)
         words = F.pad(words, (0, max(0, self.least - words.shape[1])))
         places = count.clamp(min=self.least)  # (B,) that are looked at
-        x = self.drop(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
+        x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
         for number, convolution in enumerate(self.convolutions):
             if number:
                 x, places = F.max_pool1d(x, 3), places // 3

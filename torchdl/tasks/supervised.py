@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -23,6 +24,12 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
 def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
     """Say of each example (B,) whether its logit (B, 1) is on the side of its label (B, 1): 1.0 or 0.0."""
     return ((logit > 0) == (label > 0.5)).float()[:, 0]
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Turn logits (B, K) into the classes' probabilities (B, K), and one logit (B, 1) into those of two (B, 2)."""
+    # each from its own logit: 1 - p would be 0 where p is almost 1
+    return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1) if logits.shape[1] == 1 else logits.softmax(1)
 
 
 class Supervised(Task):

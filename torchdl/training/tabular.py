@@ -22,6 +22,7 @@ from torchdl.data.tabular import Columns, Table, numbers, text
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
+from torchdl.tasks.supervised import class_probabilities
 from torchdl.training.command import Run, say
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def answers(model: nn.Module, columns: Columns, inputs: Tensor) -> np.ndarray:
     if not columns.classes:
         mean, deviation = columns.scale
         return (output[:, 0] * deviation + mean).numpy()
-    if len(columns.classes) == 2:
-        return torch.cat([(-output).sigmoid(), output.sigmoid()], 1).numpy()
-    return output.softmax(1).numpy()
+    return class_probabilities(output).numpy()
 
 
 def linear_weights(model: nn.Module) -> Tensor | None:

@@ -1,0 +1,115 @@
+"""Train a network that tells spam from ham, or any texts apart: read, number the words, train, see what it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import _clone  # noqa: F401
+
+from torchdl import TextCNN, TextLSTM, Trainer, Vocabulary
+from torchdl.data import read_texts, read_vectors
+from torchdl.data.files import find_file
+from torchdl.errors import require
+from torchdl.training.command import Run, RunOptions, run_script, say
+from torchdl.training.reading import Reader, TextLearning, fit_reader
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train an LSTM or a convolutional network to classify texts (lectures 54 to 59), or use it on new ones."""
+
+    model: Literal["lstm", "cnn"] = "lstm"
+    """Lecture 57's network or lecture 59's."""
+    csv: Path | None = None
+    """A CSV file with a header; the SMS spam collection of 5,572 messages if none is given."""
+    text: str = ""
+    """The column of the texts."""
+    label: str = ""
+    """The column of the classes."""
+    encoding: str | None = None
+    """How the file is encoded; guessed, and said, if not given."""
+    skip_empty: bool = False
+    """Leave texts of nothing but spaces out, and count them; else they are an error."""
+    test_share: float = 0.33
+    """Share of the texts that is held out, of each class alike, drawn by the seed."""
+    words: int | None = 20_000
+    """How many words to know, the most frequent ones of the training part."""
+    least: int = 2
+    """How often a word must be there to be known; 1 in the course."""
+    unknown: bool = True
+    """Give all words that are not known a vector of their own; the course's tokenizer drops them."""
+    same_digits: bool = True
+    """Count each digit as 0, so that numbers of the same length are one word; they differ in the course."""
+    longest: int | None = None
+    """Words of a text that are looked at, its first ones; all if not given."""
+    embedding_dim: int = 32
+    """Numbers a word; 20 in the course."""
+    hidden: int = 32
+    """Units of the LSTM; 15 in the course."""
+    dropout: float = 0.4
+    """Probability of dropping a word while training, and a number that the answer is made of; 0 in the course."""
+    vectors: Path | None = None
+    """Word vectors to begin with: a text file as GloVe's, a word and its numbers a line."""
+    freeze: bool = False
+    """Leave the given word vectors as they are."""
+    predict: tuple[str, ...] = ()
+    """Texts to classify by the finished run that --resume names; nothing is trained."""
+    learning: TextLearning = field(default_factory=TextLearning)
+    run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
+
+
+def main(config: Config) -> None:
+    """Run the three steps, or use what they have left."""
+    if config.predict:
+        predict(config)
+        return
+    # 1. Get the texts, split them, and number the training part's words.
+    own = config.csv is not None
+    require(
+        bool(config.text and config.label) == own, "a --csv FILE needs --text COLUMN and --label COLUMN, and they it"
+    )
+    require(config.vectors is not None or not config.freeze, "--freeze is for given word vectors: name --vectors FILE")
+    path = config.csv if config.csv is not None else find_file("spam", config.run.data_root)
+    text, label = (config.text, config.label) if own else ("v2", "v1")
+    texts = read_texts(path, text, label, config.encoding, config.skip_empty)
+    train, test = texts.split(config.test_share, config.trainer.seed)
+    vocabulary = Vocabulary.learn(
+        train.texts, config.words, config.unknown, config.least, same_digits=config.same_digits
+    )
+    data = [part.numbered(vocabulary, config.longest) for part in (train, test)]
+    run = Run("text", config, config.run, config.trainer, *data)
+    # 2. Build the model.
+    outputs = len(texts.classes) if len(texts.classes) > 2 else 1
+    given = None
+    if config.vectors is not None:
+        given, found = read_vectors(config.vectors, vocabulary, config.trainer.seed)
+        say(f"{found:,} of {len(vocabulary):,} words have a vector in {config.vectors}")
+    dim = config.embedding_dim if given is None else given.shape[1]
+    model = (
+        TextLSTM(len(vocabulary), outputs, dim, config.hidden, config.dropout)
+        if config.model == "lstm"
+        else TextCNN(len(vocabulary), outputs, dim, dropout=config.dropout)
+    )
+    if given is not None:
+        model.embedding.set_(given, config.freeze)
+    # 3. Train it, and see what it is worth.
+    fit_reader(run, model, train, test, vocabulary, config.learning, config.longest)
+    run.close()
+
+
+def predict(config: Config) -> None:
+    """Classify new texts."""
+    require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
+    require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
+    reader = Reader.load(str(config.run.resume))
+    for text, row in zip(config.predict, reader.probabilities(config.predict), strict=True):
+        unknown = reader.unknown(text)
+        note = f"  (words that it does not know: {', '.join(unknown)})" if unknown else ""
+        print(f"{reader.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,228 @@
+"""Networks that read texts: what padding must not change, parity with Keras, and learning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fill_, gaussian
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import torchdl
+from torchdl import BatchLoader, InputError, Supervised, TextCNN, TextDataset, TextLSTM, Trainer, Vocabulary
+from torchdl.data import pad
+from torchdl.models.text import WordEmbedding, words_first
+from torchdl.tasks import binary_accuracy
+
+WORDS = 20
+BUILD = {"lstm": lambda: TextLSTM(WORDS, 2, 5, 7), "cnn": lambda: TextCNN(WORDS, 2, 5, (4, 6, 8))}
+
+
+@pytest.fixture(scope="module", params=sorted(BUILD))
+def model(request):
+    model = fill_(BUILD[request.param]()).eval()
+    with torch.no_grad():
+        model.embedding.weight[0] = 0
+    return model
+
+
+def draw(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, WORDS + 1, (length,), generator=generator).tolist() for length in lengths]
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 50), st.integers(0, 50))
+@settings(deadline=None, max_examples=40)
+def test_padding_on_either_side_never_changes_a_score(model, lengths, before, after):
+    texts = draw(lengths)
+    longest = max([1, *lengths])
+    with torch.no_grad():
+        expected = torch.cat([model(torch.tensor([text or [0]])) for text in texts])  # each alone, without padding
+        for padding in ("pre", "post"):
+            padded = F.pad(pad(texts, longest, padding), (before, after))
+            torch.testing.assert_close(model(padded), expected, rtol=1e-5, atol=1e-6)
+        # zeros between the words do not count either
+        torch.testing.assert_close(model(F.pad(padded[:, :, None], (0, 1)).flatten(1)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_words_do_change_a_score(model):
+    texts = torch.tensor(draw([40]))
+    with torch.no_grad():
+        for place in (0, 20, 39):
+            other = texts.clone()
+            other[0, place] = texts[0, place] % WORDS + 1
+            # at the worst one of the places is looked over by a maximum
+            if (model(other) - model(texts)).abs().max() > 1e-5:
+                return
+    pytest.fail("no word changes the score")
+
+
+def test_padding_gets_no_gradient_and_stays_zero(model):
+    model = type(model)(WORDS, 2, 5)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(pad(draw([3, 0, 9]))).square().sum().backward()
+        assert model.embedding.weight.grad[1:].abs().sum() > 0
+        assert model.embedding.weight.grad[0].abs().sum() == 0
+        optimizer.step()
+    assert model.embedding.weight[0].abs().sum() == 0
+
+
+def test_words_come_first():
+    words, count = words_first(torch.tensor([[0, 3, 0, 1], [0, 0, 0, 0], [5, 6, 7, 8]]))
+    assert words.tolist() == [[3, 1, 0, 0], [0, 0, 0, 0], [5, 6, 7, 8]]
+    assert count.tolist() == [2, 0, 4]
+
+
+def test_the_lstm_is_a_loop_over_words_and_a_maximum():
+    model = fill_(TextLSTM(WORDS, 1, 5, 7)).eval()
+    cell = nn.LSTMCell(5, 7)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in model.lstm.state_dict().items()})
+    for text in draw([1, 4, 11]):
+        state, states = (torch.zeros(1, 7), torch.zeros(1, 7)), []
+        for word in text:
+            state = cell(model.embedding.weight[word][None], state)
+            states.append(state[0][0])
+        expected = model.head(torch.stack(states).max(0).values)
+        torch.testing.assert_close(model(pad([text], 15))[0], expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_given_vectors_are_used_and_are_trained_unless_frozen(frozen):
+    vectors = gaussian(WORDS, 5)
+    model = TextLSTM(WORDS, 1, 5, 7)
+    model.embedding.set_(vectors, frozen)
+    assert torch.equal(model.embedding.weight[1:], vectors)
+    assert model.embedding.weight[0].abs().sum() == 0
+    data = TextDataset(["a b", "b c"], torch.ones(2, 1), Vocabulary(["a", "b", "c"]))
+    task = Supervised(model, F.binary_cross_entropy_with_logits)
+    Trainer(epochs=2, device="cpu").fit(task, BatchLoader(data, 2))
+    assert torch.equal(model.embedding.weight[1:], vectors) == frozen
+    with pytest.raises(InputError, match=r"\(20, 5\) vectors"):
+        model.embedding.set_(gaussian(WORDS + 1, 5))
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_model_comes_back_from_its_files(name, tmp_path):
+    model = fill_(BUILD[name]()).eval()
+    torchdl.save(model, tmp_path)
+    texts = pad(draw([4, 50]))
+    assert torch.equal(torchdl.load(tmp_path).eval()(texts), model(texts))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TextLSTM(0), "1 word"),
+        (lambda: TextLSTM(5, 0), "positive"),
+        (lambda: TextLSTM(5, dropout=1.0), r"\[0, 1\)"),
+        (lambda: TextCNN(5, dropout=-0.1), r"\[0, 1\)"),
+        (lambda: TextCNN(5, widths=()), "widths"),
+        (lambda: TextCNN(5, 0), "positive"),
+        (lambda: WordEmbedding(5, 0), "1 number"),
+        (lambda: TextLSTM(5)(torch.zeros(2, 3)), "whole numbers"),
+        (lambda: TextCNN(5)(torch.zeros(3, dtype=torch.int64)), r"\(texts, words\)"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_network_learns_which_word_matters(name, quick):
+    generator = torch.Generator().manual_seed(0)
+    texts, labels = [], []
+    for text in draw(torch.randint(1, 45, (300,), generator=generator).tolist(), seed=1):
+        words = [word for word in text if word != 7]
+        special = bool(torch.rand((), generator=generator) < 0.5)
+        place = int(torch.randint(0, len(words) + 1, (), generator=generator))
+        texts.append(" ".join(f"w{word}" for word in [*words[:place], *([7] if special else []), *words[place:]]))
+        labels.append([float(special)])
+    vocabulary = Vocabulary.learn(texts)
+    data = TextDataset(texts, torch.tensor(labels), vocabulary)
+    torch.manual_seed(0)
+    model = TextLSTM(len(vocabulary), 1, 8, 8) if name == "lstm" else TextCNN(len(vocabulary), 1, 8, (8, 8, 8))
+    task = Supervised(
+        model, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, lambda p: torch.optim.Adam(p, 0.01)
+    )
+    first, (words, known) = TextDataset(texts[:200], torch.tensor(labels[:200]), vocabulary), data[200:]
+    Trainer(epochs=12, device="cpu").fit(task, BatchLoader(first, 20, shuffle=True, by_length=True))
+    with torch.no_grad():
+        assert float(binary_accuracy(model.eval()(words), known).mean()) > 0.95
+
+
+# parity with Keras
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
+        patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        return pytest.importorskip("keras")
+
+
+def lstm_listing(keras, length: int):
+    """Build lecture 57's network for texts of so many words, without the sigmoid that our loss has."""
+    layers = keras.layers
+    i = keras.Input((length,))
+    x = layers.Embedding(WORDS + 1, 20)(i)
+    x = layers.LSTM(15, return_sequences=True)(x)
+    return keras.Model(i, layers.Dense(1)(layers.GlobalMaxPooling1D()(x)))
+
+
+def cnn_listing(keras, length: int):
+    """Build lecture 59's network."""
+    layers = keras.layers
+    i = keras.Input((length,))
+    x = layers.Embedding(WORDS + 1, 20)(i)
+    x = layers.MaxPooling1D(3)(layers.Conv1D(32, 3, activation="relu")(x))
+    x = layers.MaxPooling1D(3)(layers.Conv1D(64, 3, activation="relu")(x))
+    x = layers.Conv1D(128, 3, activation="relu")(x)
+    return keras.Model(i, layers.Dense(1)(layers.GlobalMaxPooling1D()(x)))
+
+
+def numbers(weights) -> list[np.ndarray]:
+    return [np.array(weight.value.detach().cpu()) for weight in weights]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
+@pytest.mark.parametrize("length", [35, 61])
+@pytest.mark.parametrize("kind", ["lstm", "cnn"])
+def test_outputs_and_sizes_are_those_of_keras(keras, kind, length):
+    theirs = (lstm_listing if kind == "lstm" else cnn_listing)(keras, length)
+    rng = np.random.default_rng(0)
+    for weight in theirs.weights:
+        weight.assign(0.3 * rng.standard_normal(weight.shape).astype(np.float32))
+    ours = (TextLSTM(WORDS) if kind == "lstm" else TextCNN(WORDS)).eval()
+    state = ours.state_dict()
+    arrays = numbers(theirs.weights)
+    arrays[0][0] = 0  # padding, which the listing would have taken for a word
+    theirs.weights[0].assign(arrays[0])
+    if kind == "lstm":
+        embedding, kernel, recurrent, bias, *head = arrays
+        # the gates' order is the same: input, forget, cell, output
+        ours_arrays = [embedding, kernel.T, recurrent.T, bias, np.zeros_like(bias)]
+    else:
+        embedding, *layers = arrays
+        head = layers[-2:]
+        ours_arrays = [embedding]
+        for kernel, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
+            ours_arrays += [kernel.transpose(2, 1, 0), bias]
+    ours_arrays += [head[0].T, head[1]]
+    ours.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in zip(state, ours_arrays, strict=True)})
+    texts = torch.tensor(draw([length] * 8))
+    expected = theirs(texts.numpy(), training=False).detach().cpu()
+    torch.testing.assert_close(ours(texts), expected, rtol=1e-5, atol=1e-5)
+    extra = 60 if kind == "lstm" else 0  # PyTorch's LSTM has a second bias, which does nothing
+    assert sum(p.numel() for p in ours.parameters()) - extra == theirs.count_params()
+    if kind == "cnn" and length == 35:
+        # a shorter text counts as padded to 35 words, as the listing would see it
+        short = pad(draw([4, 20]), 35, "post")
+        expected = theirs(short.numpy(), training=False).detach().cpu()
+        torch.testing.assert_close(ours(pad(draw([4, 20]), 20, "post")), expected, rtol=1e-5, atol=1e-5)
