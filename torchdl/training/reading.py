@@ -40,7 +40,7 @@ class TextLearning:
     """Texts a step, on each process."""
     optimizer: OptimizerName = "adamw"
     """The rule of updates."""
-    lr: float = 3e-3
+    lr: float = 6e-3
     """The learning rate, the highest one with a schedule."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
