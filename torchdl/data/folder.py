@@ -76,6 +76,14 @@ class DecodedLate:
         """Stay: images are decoded by the CPU; the trainer moves the batches."""
         return self
 
+    def __getitem__(self, indices: Tensor) -> DecodedLate:
+        """Choose the files numbered ``indices`` (n,), in that order, and decode none yet."""
+        numbers = indices.tolist()
+        digest = hashlib.sha256(f"{self.digest} {numbers}".encode()).hexdigest()
+        channels, height, width = self.shape[1:]
+        paths = [self.paths[number] for number in numbers]
+        return DecodedLate(paths, (channels, height, width), self.image_size, digest)
+
     def index_select(self, _axis: int, indices: Tensor) -> Tensor:
         """Decode the images numbered ``indices`` (B,): (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
