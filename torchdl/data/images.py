@@ -161,9 +161,9 @@ def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -
             f"the class {name} has {len(members):,} images, and {sum(counts):,} are to be drawn: draw fewer",
         )
         members = members[torch.randperm(len(members), generator=generator)]
-        for part, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
-            part.append(chosen)
-    parts = [images.subset(torch.cat(part).sort().values.to(images.device)) for part in drawn]
+        for numbers, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
+            numbers.append(chosen)
+    parts = [images.subset(torch.cat(numbers).sort().values.to(images.device)) for numbers in drawn]
     for part, count in zip(parts, counts, strict=True):
         part.origin = f"{len(part):,} of {images.origin}, {count:,} of every class (drawn by the seed {seed})"
     return parts

