@@ -50,6 +50,11 @@ class LinearHead(nn.Module):
         return self.linear((features - self.mean) / self.scale)
 
 
+def lay_out_(model: nn.Module, _: object = None) -> None:
+    """Lay the kernels of a transfer model's backbone out with their channels last, which CPUs are faster with."""
+    model.features.to(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
+
+
 class TransferModel(nn.Module):
     """Classify images in [0, 1] by a backbone's features: preprocessing on the device, the backbone, a linear head.
 
@@ -92,8 +97,10 @@ class TransferModel(nn.Module):
         self.input_size, self.resize_size = input_size, resize_size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
         self.finetuned, self.finetuning = finetuned, False
-        network = build_backbone(backbone).to(memory_format=torch.channels_last)  # CPUs are 1.5 times as fast with
+        network = build_backbone(backbone)
         self.features = FrozenFeatures(network)
+        lay_out_(self)
+        self.register_load_state_dict_post_hook(lay_out_)
         blocks = blocks_of(network)
         require(
             0 <= finetuned <= len(blocks),
