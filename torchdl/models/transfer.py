@@ -52,7 +52,7 @@ class LinearHead(nn.Module):
 
 def lay_out_(model: nn.Module, _: object = None) -> None:
     """Lay the kernels of a transfer model's backbone out with their channels last, which CPUs are faster with."""
-    model.features.to(memory_format=torch.channels_last)  # type: ignore[union-attr, operator]
+    model.features.to(memory_format=torch.channels_last)
 
 
 class TransferModel(nn.Module):
