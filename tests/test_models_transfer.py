@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_refused_in_one_sentence(file):
 def test_unknown_backbones_and_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown backbone 'vgg61': choose one of alexnet, "):
         load_backbone("vgg61")
-    with pytest.raises(InputError, match="no weights 'none.pth': choose default, IMAGENET1K_V1, or name a file"):
+    with pytest.raises(InputError, match=r"no weights 'none\.pth': choose default, IMAGENET1K_V1, or name a file"):
         load_backbone(TINY, "none.pth")
     with pytest.raises(InputError, match="no weights"):
         load_backbone(TINY, tmp_path)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import gaussian
-from torch import nn
+from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, Trainer
@@ -25,20 +26,32 @@ OPTIONS, LEARNING = ImageOptions(), Learning(batch_size=10, lr=1e-2)
 
 
 def labelled(count: int, seed: int = 0) -> ImageDataset:
-    """Make 32x32 images of three classes, each with a brighter third of its rows."""
+    """Make 32x32 images of three classes, each brighter in its own channel."""
     pixels = 90 + 50 * gaussian(count, 3, 32, 32, seed=seed)
     labels = torch.arange(count) % 3
     for label in range(3):
-        pixels[label::3, :, 10 * label : 10 * label + 10] += 90
+        pixels[label::3, label] += 60
     return ImageDataset(pixels.clamp(0, 255).to(torch.uint8), labels, classes=CLASSES)
 
 
-def tiny(seed: int = 0, **options) -> TransferModel:
-    torch.manual_seed(seed)
-    model = TransferModel(TINY, 3, 32, 32, **options)
-    for layer in model.features.modules():  # random networks need other statistics for features that differ
+@lru_cache
+def fitting() -> dict[str, Tensor]:
+    """Give a random backbone the statistics of images, without which deep random features hardly differ."""
+    torch.manual_seed(0)
+    model = TransferModel(TINY, 3, 32, 32)
+    network = model.features.backbone
+    for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.running_var.fill_(0.05)
+            layer.momentum = 1.0
+    with torch.no_grad():
+        network.train()(model.preprocess(labelled(48, seed=2)[:][0]))
+    return network.state_dict()
+
+
+def tiny(**options) -> TransferModel:
+    torch.manual_seed(0)
+    model = TransferModel(TINY, 3, 32, 32, **options)
+    model.features.backbone.load_state_dict(fitting())
     return model
 
 
@@ -65,10 +78,10 @@ def train(fit, tmp_path, model, data, test, learning=LEARNING, name="x", trainer
 def test_features_are_what_the_backbone_gives_and_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 8)
     model, data = tiny(), labelled(20)
-    expected = model.encode(data[:][0])
+    expected = torch.cat([model.encode(x) for x in data[:][0].split(6)])
     seen = count_images(monkeypatch)
     first = extract_features(model, data, OPTIONS, 6, "cpu", tmp_path)
-    assert torch.allclose(first.features, expected, atol=1e-5)
+    assert torch.equal(first.features, expected)
     assert (first.cached, sum(seen)) == (0, 20)
     assert not first.features.is_inference()
     again = extract_features(model, data, OPTIONS, 5, "cpu", tmp_path)
@@ -114,15 +127,16 @@ def test_what_was_interrupted_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return encode(self, x)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TransferModel, "encode", interrupted)
+    monkeypatch.setattr(TransferModel, "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         extract_features(model, data, OPTIONS, 5, "cpu", tmp_path / "cut")
+    monkeypatch.setattr(TransferModel, "encode", encode)
     kept = sorted((tmp_path / "cut").rglob("*.safetensors"))
     assert [path.name for path in kept] == ["00000000.safetensors"]  # of 15 images
     seen = count_images(monkeypatch)
     found = extract_features(model, data, OPTIONS, 5, "cpu", tmp_path / "cut")
     assert (found.cached, sum(seen)) == (8, 22)
-    assert torch.allclose(found.features, whole, atol=1e-5)
+    assert torch.allclose(found.features, whole, atol=1e-3)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other"])
@@ -134,7 +148,7 @@ def test_a_damaged_file_is_computed_anew(tmp_path, monkeypatch, damage):
     paths[1].write_bytes(paths[1].read_bytes()[:-5] if damage == "cut" else paths[2].read_bytes())
     found = extract_features(model, data, OPTIONS, 6, "cpu", tmp_path)
     assert found.cached == 12
-    assert torch.allclose(found.features, whole, atol=1e-5)
+    assert torch.allclose(found.features, whole, atol=1e-3)
 
 
 # the two ways
