@@ -813,3 +813,48 @@ def test_a_real_folder_of_photographs_is_what_pillow_reads():
     chosen = list(range(0, len(paths), 97))
     assert torch.equal(found.images[chosen], decoded([paths[i] for i in chosen]))
     assert [found.classes[found.labels[i]] for i in chosen] == [paths[i].parent.name for i in chosen]
+
+
+# --- flat folders, as the course's Food-5K is
+
+
+def make_flat(root: Path, parts: tuple[str, ...] = ("training", "validation", "evaluation")) -> Path:
+    for seed, part in enumerate(parts):
+        for number in (10, 9, 3):
+            for label in (1, 0):
+                save(root / part / f"{label}_{number}.jpg", noise(seed * 100 + 10 * number + label))
+    return root
+
+
+@pytest.mark.parametrize(
+    "parts", [("training", "validation", "evaluation"), ("train", "test"), ("train", "evaluation")]
+)
+def test_flat_folders_are_read_by_the_beginnings_of_their_files_names(tmp_path, parts):
+    root = make_flat(tmp_path / "food", parts)
+    for split, part in zip(("train", "test"), parts, strict=False):
+        found = read_folder(root, split)
+        paths = [root / part / f"{label}_{number}.jpg" for label in (0, 1) for number in (10, 3, 9)]
+        assert found.classes == ("0", "1")
+        assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert torch.equal(everything(found), decoded(paths))
+
+
+def test_flat_folders_must_say_every_class_in_both_parts(tmp_path):
+    root = make_flat(tmp_path / "food")
+    unnamed = save(root / "training" / "photo.jpg", noise(1))
+    with pytest.raises(InputError, match=r"training/photo\.jpg does not say its class: .* a name must be <class>_\*"):
+        read_folder(root)
+    unnamed.rename(root / "training" / "2_1.jpg")
+    with pytest.raises(InputError, match="must have the same classes, but not both have 2"):
+        read_folder(root)
+    for path in [*(root / "training").glob("[12]_*"), *(root / "validation").glob("1_*")]:
+        path.unlink()
+    with pytest.raises(InputError, match="training holds the class '0' alone: it takes two"):
+        read_folder(root)
+
+
+def test_an_empty_folder_is_no_flat_one(tmp_path):
+    for part in ("training", "validation"):
+        (tmp_path / "food" / part).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"food/train is not there: the images must be in .*/train/<class>/"):
+        read_folder(tmp_path / "food")

@@ -1,5 +1,7 @@
 """A folder of images as a data set: ``root/train/<class>/*`` and ``root/test/<class>/*``.
 
+Or, as the course's Food-5K has them, flat: ``root/training/<class>_*`` and ``root/validation/<class>_*``.
+
 The files are decoded once. Where they fit in memory they are held there, all of them, and a copy is kept in torchdl's
 cache under the folder's fingerprint; where they do not, they are decoded again whenever they are asked for.
 """
@@ -28,6 +30,8 @@ from torchdl.files import replacing
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SKIP = "or leave such files out with --skip-corrupt"
+# where a part lies flat, by the first of these that is there; the course leaves Food-5K's evaluation part out
+FLAT = {"train": ("train", "training"), "test": ("test", "validation", "evaluation")}
 GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "LA"}
 
 
@@ -76,6 +80,14 @@ class DecodedLate:
         """Stay: images are decoded by the CPU; the trainer moves the batches."""
         return self
 
+    def __getitem__(self, indices: Tensor) -> DecodedLate:
+        """Choose the files numbered ``indices`` (n,), in that order, and decode none yet."""
+        numbers = indices.tolist()
+        digest = hashlib.sha256(f"{self.digest} {numbers}".encode()).hexdigest()
+        channels, height, width = self.shape[1:]
+        paths = [self.paths[number] for number in numbers]
+        return DecodedLate(paths, (channels, height, width), self.image_size, digest)
+
     def index_select(self, _axis: int, indices: Tensor) -> Tensor:
         """Decode the images numbered ``indices`` (B,): (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
@@ -93,6 +105,9 @@ def list_files(root: Path, split: str) -> Files:
     """
     wanted = f"{root}/train/<class>/ and {root}/test/<class>/, with images in every folder of a class"
     require(split in ("train", "test"), f"unknown split {split!r}: choose train or test")
+    flat = {part: next((f for n in names if is_flat(f := root / n)), None) for part, names in FLAT.items()}
+    if flat["train"] is not None and flat["test"] is not None:
+        return list_flat(flat["train"], flat["test"], split)
     names: dict[str, list[str]] = {}
     for part in ("train", "test"):
         require((root / part).is_dir(), f"{root / part} is not there: the images must be in {wanted}")
@@ -107,13 +122,47 @@ def list_files(root: Path, split: str) -> Files:
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = root / split / name
-        found = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+        found = images_in(folder)
         require(
             len(found) > 0, f"the class {folder} is empty: it holds no file ending in {', '.join(sorted(SUFFIXES))}"
         )
         paths += found
         labels += [label] * len(found)
     return Files(paths, labels, tuple(classes))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the image files of a folder by their names."""
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+
+
+def is_flat(folder: Path) -> bool:
+    """Say whether a folder holds images and no folders of classes."""
+    return (
+        folder.is_dir()
+        and not any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
+        and bool(images_in(folder))
+    )
+
+
+def list_flat(train: Path, test: Path, split: str) -> Files:
+    """List the images of a split whose names begin with their class and an underscore, class by class."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for part, folder in (("train", train), ("test", test)):
+        found[part] = {}
+        for path in images_in(folder):
+            name, underscore, _ = path.name.partition("_")
+            require(
+                bool(name and underscore),
+                f"{path} does not say its class: in a folder without folders of classes a name must be <class>_*",
+            )
+            found[part].setdefault(name, []).append(path)
+    classes = sorted(found["train"])
+    require(len(classes) > 1, f"{train} holds the class {classes[0]!r} alone: it takes two to tell apart")
+    different = ", ".join(sorted(set(classes) ^ set(found["test"])))
+    require(not different, f"{train} and {test} must have the same classes, but not both have {different}")
+    paths = [(path, label) for label, name in enumerate(classes) for path in found[split][name]]
+    return Files([path for path, _ in paths], [label for _, label in paths], tuple(classes))
 
 
 def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) -> str:

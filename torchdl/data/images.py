@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torchdl import random
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
@@ -74,6 +75,13 @@ class ImageDataset(Dataset):
         bare.labels = None
         return bare
 
+    def subset(self, indices: Tensor) -> ImageDataset:
+        """Return the images numbered ``indices`` (n,), in that order, with their labels, as a data set of their own."""
+        part = copy.copy(self)
+        part.images = self.images[indices]
+        part.labels = None if self.labels is None else self.labels[indices.to(self.labels.device)]
+        return part
+
     @property
     def device(self) -> torch.device:
         """The device that the images are on."""
@@ -132,6 +140,33 @@ class ImageDataset(Dataset):
         indices = self.indices(indices)
         images = self.scale(self.pixels(indices))
         return images if self.labels is None else (images, self.labels.index_select(0, indices))
+
+
+def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -> list[ImageDataset]:
+    """Draw disjoint parts of a labelled data set, the first with ``counts[0]`` images of every class, and so on.
+
+    Raises:
+        InputError: A class has fewer images than are to be drawn.
+    """
+    require(min(counts) >= 1, f"draw 1 or more images of every class, not {min(counts)}")
+    require(images.labels is not None, "images can be drawn by their classes only where they have labels")
+    labels = cast(Tensor, images.labels).cpu()
+    generator = torch.Generator().manual_seed(random.key(seed))
+    drawn: list[list[Tensor]] = [[] for _ in counts]
+    for label in range(len(images.classes) or int(labels.max()) + 1):
+        members = (labels == label).nonzero()[:, 0]
+        name = images.classes[label] if images.classes else label
+        require(
+            len(members) >= sum(counts),
+            f"the class {name} has {len(members):,} images, and {sum(counts):,} are to be drawn: draw fewer",
+        )
+        members = members[torch.randperm(len(members), generator=generator)]
+        for numbers, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
+            numbers.append(chosen)
+    parts = [images.subset(torch.cat(numbers).sort().values.to(images.device)) for numbers in drawn]
+    for part, count in zip(parts, counts, strict=True):
+        part.origin = f"{len(part):,} of {images.origin}, {count:,} of every class (drawn by the seed {seed})"
+    return parts
 
 
 def load_images(

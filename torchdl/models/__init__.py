@@ -13,3 +13,4 @@ from torchdl.models.mlp import MLP
 from torchdl.models.recommender import MatrixFactorization, RatingModel
 from torchdl.models.rnn import RowReader, SequenceModel
 from torchdl.models.text import TextCNN, TextLSTM, WordEmbedding
+from torchdl.models.transfer import LinearHead, TransferModel, transfer_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl import plots
-from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, load_images
+from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
 from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import write_json
@@ -38,6 +39,12 @@ class ImageOptions:
     """Leave out a folder's files that cannot be read, and say which."""
     workers: int = 2
     """Processes that decode a folder's images where they do not fit in memory."""
+    per_class: int | None = None
+    """Train on so many images of every class, drawn by --draw-seed; on all of them if not given."""
+    valid_per_class: int | None = None
+    """Measure on so many other training images of every class in place of the test images, to choose settings by."""
+    draw_seed: int = 0
+    """What decides which images are drawn."""
 
     def load(
         self, root: str | os.PathLike[str] | None = None, centred: bool | None = False
@@ -50,7 +57,15 @@ class ImageOptions:
                 self.dataset, split, root, low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
             )
 
-        return part("train"), part("test")
+        train = part("train")
+        if self.valid_per_class is not None:
+            require(self.per_class is not None, "--valid-per-class needs --per-class, the images to train on")
+            counts = [self.per_class or 0, self.valid_per_class]
+            train, held_out = draw_per_class(train, counts, self.draw_seed)
+            return train, held_out
+        if self.per_class is not None:
+            train = draw_per_class(train, [self.per_class], self.draw_seed)[0]
+        return train, part("test")
 
     def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
         """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""
@@ -89,6 +104,21 @@ class Learning:
 USUAL = Learning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
 
 
+def make_task(model: nn.Module, learning: Learning, build_task: Callable[..., Supervised] = Supervised) -> Supervised:
+    """Build the task of a classifier that learns as ``learning`` says."""
+    chosen = asdict(learning.over(USUAL))
+    smoothing = chosen["label_smoothing"]
+    require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
+    require(chosen["schedule"] in SCHEDULES, f"unknown schedule: choose one of {', '.join(SCHEDULES)}")
+    return build_task(
+        model,
+        partial(F.cross_entropy, label_smoothing=smoothing),
+        {"accuracy": accuracy},
+        partial(make_optimizer, chosen["optimizer"], lr=chosen["lr"], weight_decay=chosen["weight_decay"]),
+        SCHEDULES[chosen["schedule"]],
+    )
+
+
 def fit_classifier(
     run: Run, model: nn.Module, train: ImageDataset, test: ImageDataset, images: ImageOptions, learning: Learning
 ) -> list[dict[str, float]]:
@@ -97,28 +127,32 @@ def fit_classifier(
     The validation figures are of the test images, as in the course; nothing is chosen by them unless the trainer is
     told to monitor one.
     """
+    history = train_classifier(run, model, train, test, images, learning)
+    if run.is_main:
+        report(run, model, test, images, mirror=bool(learning.flip))
+    return history
+
+
+def train_classifier(
+    run: Run,
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    images: ImageOptions,
+    learning: Learning,
+    build_task: Callable[..., Supervised] = Supervised,
+) -> list[dict[str, float]]:
+    """Train a classifier in ``run``; ``build_task`` takes what :class:`torchdl.Supervised` takes."""
     seed, chosen = run.trainer.seed, asdict(learning.over(USUAL))
-    smoothing = chosen["label_smoothing"]
-    require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
-    require(chosen["schedule"] in SCHEDULES, f"unknown schedule: choose one of {', '.join(SCHEDULES)}")
+    task = make_task(model, learning, build_task)
     data = ShiftedImages(train, chosen["shift"], chosen["flip"], seed)
     batches = images.loader(train, data, batch_size=chosen["batch_size"], shuffle=True, seed=seed)
     held_out = images.loader(test, batch_size=500)
-    task = Supervised(
-        model,
-        partial(F.cross_entropy, label_smoothing=smoothing),
-        {"accuracy": accuracy},
-        partial(make_optimizer, chosen["optimizer"], lr=chosen["lr"], weight_decay=chosen["weight_decay"]),
-        SCHEDULES[chosen["schedule"]],
-    )
     pictures = {}
     if run.is_main and run.options.resume is None:
         first = images.loader(train, data, batch_size=min(64, len(train)), shuffle=True, seed=seed)
         pictures["examples"] = image_grid(train.unscale(next(first.batches(0))[0][0]))
-    history = run.fit(task, model, batches, held_out, pictures=pictures)
-    if run.is_main:
-        report(run, model, test, images, mirror=chosen["flip"] > 0)
-    return history
+    return run.fit(task, model, batches, held_out, pictures=pictures)
 
 
 @torch.no_grad()
@@ -139,18 +173,29 @@ def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror:
 
 
 def report(
-    run: Run, model: nn.Module, test: ImageDataset, images: ImageOptions, mirror: bool = False
+    run: Run,
+    model: nn.Module,
+    test: ImageDataset,
+    images: ImageOptions,
+    mirror: bool = False,
+    logits: Tensor | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Say what a classifier gets wrong, in ``results.json``, as PNG in ``plots/`` and in TensorBoard.
 
-    With ``mirror`` it says, too, how often it is right when it sees each image's mirror image beside it.
+    With ``mirror`` it says, too, how often it is right when it sees each image's mirror image beside it. The
+    ``logits`` (N, K) of the test images are given where they are known already; ``more`` results are written with
+    these.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
     loader = images.loader(test, batch_size=500)
     loader.shard(0, 1)  # process 0 alone reports
     device = process.find_device(run.trainer.device)
-    logits, labels = predict(model, loader, device)
+    if logits is None or test.labels is None:
+        logits, labels = predict(model, loader, device)
+    else:
+        labels = test.labels.cpu()
     answers, names = logits.argmax(1), test.classes
     matrix = confusion_matrix(labels, answers, labels=range(len(names)))
     results = {
@@ -161,6 +206,7 @@ def report(
         "parameters": sum(p.numel() for p in model.parameters()),
         "epoch chosen by": run.trainer.monitor or "nothing: it is the last",
     }
+    results |= more or {}
     if mirror:
         both, _ = predict(model, loader, device, mirror=True)
         results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
@@ -177,6 +223,6 @@ def report(
     plots.plot_answers(pixels, true, taken, paths[2], title=title)
     with closing(run.logger()) as logger:
         logger.show(*paths)
-    more = f" ({results['accuracy with mirror images']:.2%} with their mirror images beside them)" if mirror else ""
-    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right{more}; pictures of the others: {folder}")
+    also = f" ({results['accuracy with mirror images']:.2%} with their mirror images beside them)" if mirror else ""
+    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right{also}; pictures of the others: {folder}")
     return results

@@ -1,0 +1,183 @@
+"""Transfer learning: a network that was trained on other images, held still, and a new head (lectures 62 to 67).
+
+Shapes: B images, C channels, H x W pixels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchdl.errors import InputError, require
+from torchdl.models.backbones import blocks_of, build_backbone, load_backbone
+from torchdl.models.frozen import FrozenFeatures
+
+MODES = ("nearest", "bilinear", "bicubic")
+
+
+class LinearHead(nn.Module):
+    """Classify features by standardising each and a linear layer: logistic regression, as in lecture 67.
+
+    Args:
+        features: D.
+        num_classes: K.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.features, self.num_classes = features, num_classes
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.linear = nn.Linear(features, num_classes)
+
+    @torch.no_grad()
+    def standardize_(self, features: Tensor) -> LinearHead:
+        """Take the means and the spreads of features (N, D) to standardise all by, in place; returns the head."""
+        self.mean.copy_(features.mean(0))
+        spread = features.std(0, correction=0)
+        self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))  # what never changes stays as it is
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the logits (B, K) of features (B, D)."""
+        return self.linear((features - self.mean) / self.scale)
+
+
+def lay_out_(model: nn.Module, _: object = None) -> None:
+    """Lay the kernels of a transfer model's backbone out with their channels last, which CPUs are faster with."""
+    model.features.to(memory_format=torch.channels_last)
+
+
+class TransferModel(nn.Module):
+    """Classify images in [0, 1] by a backbone's features: preprocessing on the device, the backbone, a linear head.
+
+    The backbone is held still. Of ``finetuned`` blocks at its end the parameters can learn, too, and do while
+    :attr:`finetuning` is set; its batch norms' statistics and its dropout are still even then.
+
+    Args:
+        backbone: One of :func:`torchdl.models.backbones.backbone_names`.
+        num_classes: K.
+        input_size: Pixels a side that the backbone is given: the middle of the image.
+        resize_size: Pixels that the image's shorter side is resized to before.
+        mean: What is subtracted from each channel.
+        std: What each channel is divided by.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
+        finetuned: How many of the backbone's last blocks can learn.
+
+    The weights are random; :func:`transfer_model` loads trained ones.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        input_size: int = 224,
+        resize_size: int = 224,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+        interpolation: str = "bilinear",
+        finetuned: int = 0,
+    ) -> None:
+        super().__init__()
+        require(num_classes >= 2, f"TransferModel: num_classes must be at least 2, not {num_classes}")
+        require(input_size >= 1, f"the input size must be 1 or more pixels, not {input_size}")
+        require(
+            resize_size >= input_size, f"TransferModel: resize_size must be {input_size} or more, not {resize_size}"
+        )
+        require(len(mean) == len(std) == 3 and min(std) > 0, "TransferModel: mean and std must be three numbers each")
+        require(interpolation in MODES, f"unknown interpolation {interpolation!r}: choose one of {', '.join(MODES)}")
+        self.backbone, self.num_classes = backbone, num_classes
+        self.input_size, self.resize_size = input_size, resize_size
+        self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
+        self.finetuned, self.finetuning = finetuned, False
+        network = build_backbone(backbone)
+        self.features = FrozenFeatures(network)
+        lay_out_(self)
+        self.register_load_state_dict_post_hook(lay_out_)
+        blocks = blocks_of(network)
+        require(
+            0 <= finetuned <= len(blocks),
+            f"{backbone} has {len(blocks)} blocks: that many can be fine-tuned at most, not {finetuned}",
+        )
+        for module in (module for block in blocks[len(blocks) - finetuned :] for module in block):
+            module.requires_grad_(True)
+        first = next(network.parameters(), torch.empty(0))
+        try:
+            size = self.features(torch.zeros(1, 3, input_size, input_size, device=first.device)).flatten(1).shape[1]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{backbone} takes no images of {input_size} pixels a side: {reason}") from error
+        self.head = LinearHead(size, num_classes)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Resize, crop and normalise images (B, C, H, W) in [0, 1], C being 1 or 3: (B, 3, input_size, input_size)."""
+        channels, height, width = images.shape[1:]
+        require(channels in (1, 3), f"a backbone takes images of 1 or 3 channels, not {channels}")
+        shorter, size = min(height, width), self.input_size
+        if shorter != self.resize_size:
+            sides = [self.resize_size * side // shorter for side in (height, width)]
+            exact = self.interpolation == "nearest"
+            images = F.interpolate(
+                images,
+                sides,
+                mode=self.interpolation,
+                align_corners=None if exact else False,
+                antialias=not exact,
+            )
+            if self.interpolation == "bicubic":
+                images = images.clamp(0, 1)  # it swings over at edges
+        top, left = (round((side - size) / 2) for side in images.shape[2:])
+        images = images[:, :, top : top + size, left : left + size]
+        mean, std = (torch.tensor(v, device=images.device, dtype=images.dtype) for v in (self.mean, self.std))
+        return ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Give the features (B, D) of images (B, C, H, W) in [0, 1]."""
+        x = self.preprocess(images)
+        found = self.features.backbone(x) if self.finetuning else self.features(x)
+        return found.flatten(1)  # (B, D, 1, 1) or (B, C, H, W) -> (B, D)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (B, K) of images (B, C, H, W) in [0, 1]."""
+        return self.head(self.encode(images))
+
+    def finetuned_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the backbone's parameters that can learn."""
+        return (p for p in self.features.parameters() if p.requires_grad)
+
+    def transform(self) -> str:
+        """Name all that decides what features an image has, besides the backbone's weights."""
+        sizes = (self.backbone, self.input_size, self.resize_size)
+        return repr((*sizes, self.mean, self.std, self.interpolation))
+
+
+def transfer_model(
+    backbone: str,
+    num_classes: int,
+    weights: str | os.PathLike[str] | None = "default",
+    input_size: int | None = None,
+    finetuned: int = 0,
+) -> TransferModel:
+    """Build a :class:`TransferModel` upon trained weights, with the preprocessing that they want.
+
+    Args:
+        backbone: One of :func:`torchdl.models.backbones.backbone_names`.
+        num_classes: K.
+        weights: See :func:`torchdl.models.backbones.load_backbone`.
+        input_size: Pixels a side that the whole image is resized to in place of the weights' own resizing and cutting;
+            for small images a smaller number is quicker.
+        finetuned: How many of the backbone's last blocks can learn.
+    """
+    network, wants = load_backbone(backbone, weights)
+    if input_size is not None:
+        wants = wants._replace(input_size=input_size, resize_size=input_size)
+    model = TransferModel(backbone, num_classes, *wants, finetuned=finetuned)
+    model.features.backbone.load_state_dict(network.state_dict())
+    return model
