@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.errors import InputError, require
@@ -44,7 +43,7 @@ def read_ratings(
     rating: str = COLUMNS[2],
     time: str = COLUMNS[3],
 ) -> Ratings:
-    """Read a CSV file with a header and a rating a row, as typed columns: 20 bytes a rating where ids are small numbers.
+    """Read a CSV file with a header and a rating a row, as typed columns: 20 bytes a rating where ids are numbers.
 
     The file is read in pieces, so that its other columns take no memory. Ids that are no whole numbers below 2**31 are
     kept as 64-bit ones or as texts, which takes more.
@@ -65,7 +64,9 @@ def read_ratings(
     header = read_header(path)
     wanted = [user, item, rating, *([time] if time in header else [])]
     for name in wanted:
-        require(header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}")
+        require(
+            header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}"
+        )
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be columns of their own, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
     try:
@@ -176,12 +177,17 @@ class RatingSplit:
         """The training ratings' mean."""
         return float(self.train.targets.double().mean())
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest of the training ratings."""
+        return float(self.train.targets.min()), float(self.train.targets.max())
 
-def number(ids: np.ndarray, known: np.ndarray) -> Tensor:
-    """Give the numbers (N,) int64 of ids: the place among ``known``, sorted, from 1 on, and 0 for others."""
+
+def number(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Give the numbers (N,) int32 of ids: the place among ``known``, sorted, from 1 on, and 0 for others."""
     place = np.searchsorted(known, ids)
     found = known[np.minimum(place, len(known) - 1)] == ids
-    return torch.from_numpy(np.where(found, place + 1, 0).astype(np.int64))
+    return np.where(found, place + 1, 0).astype(np.int32)
 
 
 def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, seed: int = 0) -> RatingSplit:
@@ -206,8 +212,15 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
     train, test = order[: count - held_out], order[count - held_out :]
     users, items = np.unique(ratings.user[train]), np.unique(ratings.item[train])
 
-    def part(rows: np.ndarray) -> ArrayDataset:
-        pairs = torch.stack([number(ratings.user[rows], users), number(ratings.item[rows], items)], 1)  # (N, 2)
-        return ArrayDataset(pairs, torch.from_numpy(ratings.rating[rows]), ratings.origin, ratings.stand_in)
+    def part(rows: np.ndarray, name: str) -> ArrayDataset:
+        pairs = np.empty((len(rows), 2), np.int32)
+        for column, (ids, known) in enumerate(((ratings.user, users), (ratings.item, items))):
+            for start in range(0, len(rows), PIECE):  # so that what is needed on the way is small
+                piece = rows[start : start + PIECE]
+                pairs[start : start + PIECE, column] = number(ids[piece], known)
+        targets = torch.from_numpy(ratings.rating[rows])
+        return ArrayDataset(torch.from_numpy(pairs), targets, f"{name} {ratings.origin}", ratings.stand_in)
 
-    return RatingSplit(part(train), part(test), users, items)
+    kept, out = (f"{len(rows):,} of" for rows in (train, test))
+    how = "the latest" if by_time else "drawn at random,"
+    return RatingSplit(part(train, kept), part(test, f"{how} {out}"), users, items)
