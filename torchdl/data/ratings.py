@@ -70,12 +70,14 @@ def read_ratings(
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be columns of their own, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
     try:
-        columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
+        with np.errstate(over="ignore"):  # a number too large becomes infinite, and is found below
+            columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
     except (ValueError, OverflowError):  # names, longer numbers, or a broken row
         texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
         columns = join(path, wanted, texts)
         for name in (user, item):
             columns[name] = as_ids(columns[name])
+    require(len(columns[rating]) > 0, f"{path} holds no ratings below its header")
     wrong = ~np.isfinite(columns[rating])
     row = int(wrong.argmax()) + 1
     require(not wrong.any(), f"{path} has no finite rating in the {ordinal(row)} row below its header: mend it")
@@ -120,8 +122,7 @@ def join(path: Path, names: list[str], tables: Iterator[Any]) -> dict[str, np.nd
                 parts[name].append(table[name].to_numpy())
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is broken ({' '.join(str(error).split())}): mend that row") from error
-    require(bool(parts[names[0]]), f"{path} holds no ratings below its header")
-    return {name: np.concatenate(parts.pop(name)) for name in names}
+    return {name: np.concatenate(parts.pop(name)) for name in names}  # an empty file, too, has a piece: of no rows
 
 
 def checked(path: Path, table: Any, rating: str, time: str) -> Any:
