@@ -131,7 +131,7 @@ def test_a_file_that_holds_no_ratings_is_refused(tmp_path, content, sentence):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no file .*ratings.csv"):
+    with pytest.raises(InputError, match=r"there is no file .*ratings\.csv"):
         read_ratings(tmp_path)
 
 
@@ -273,7 +273,7 @@ def test_a_bad_download_leaves_nothing(tiny, tmp_path, answer, sentence, monkeyp
 
 def test_the_published_md5_is_compared(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(MOVIELENS, "ml-20m", Archive(f"{tiny.url}/ml.zip", "0" * 32))
-    with pytest.raises(InputError, match="has the MD5 [0-9a-f]{32} where 0{32} was expected"):
+    with pytest.raises(InputError, match=r"has the MD5 [0-9a-f]{32} where 0{32} was expected"):
         find_ratings("ml-20m", tmp_path)
     assert not list(tmp_path.rglob("*.csv"))
 

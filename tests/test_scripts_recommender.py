@@ -75,10 +75,8 @@ def workplace(trained, tmp_path):
 
 def test_the_means_are_the_minimum_of_their_penalized_squared_errors():
     split, damping = split_ratings(low_rank()), 3.0
-    user, item = (
-        torch.tensor(d, requires_grad=True)
-        for d in map(np.array, fit_means(split, damping, 500)["user and item means"])
-    )
+    found = fit_means(split, damping, 500)["user and item means"]
+    user, item = (deviations.clone().requires_grad_() for deviations in found)
     error = predict_means(split.train.inputs, split.mean, (user, item)) - split.train.targets.double()
     (error.square().sum() + damping * (user.square().sum() + item.square().sum())).backward()
     assert max(user.grad.abs().max(), item.grad.abs().max()) < 1e-6
@@ -252,5 +250,5 @@ def test_a_damaged_catalogue_or_another_runs_is_refused(workplace):
     with pytest.raises(InputError, match="do not belong together"):
         recommend(path, "10")
     (path / CATALOGUE).unlink()
-    with pytest.raises(InputError, match="there is no .*catalogue.npz"):
+    with pytest.raises(InputError, match=r"there is no .*catalogue\.npz"):
         recommend(path, "10")

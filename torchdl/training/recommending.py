@@ -5,6 +5,7 @@ Shapes: N ratings, U users, I items.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -76,6 +77,9 @@ class RatingLearning:
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     damping: float = 5.0
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.damping < math.inf, f"damping must be 0 or more, not {self.damping}")
 
     def over(self, own: RatingLearning) -> RatingLearning:
         """Fill in what is None from a model's own settings."""
