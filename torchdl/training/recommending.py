@@ -78,9 +78,6 @@ class RatingLearning:
     damping: float = 5.0
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""
 
-    def __post_init__(self) -> None:
-        require(0 <= self.damping < math.inf, f"damping must be 0 or more, not {self.damping}")
-
     def over(self, own: RatingLearning) -> RatingLearning:
         """Fill in what is None from a model's own settings."""
         return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
@@ -147,6 +144,7 @@ def fit_recommender(
     The validation figures are of the held-out ratings; nothing is chosen by them unless the trainer is told to monitor
     one. ``ratings`` and ``titles`` are what :meth:`RatingOptions.load` gives.
     """
+    require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
     rate, decay = learning.lr or 1e-3, learning.weight_decay or 0.0
     optimizer = partial(make_optimizer, learning.optimizer or "adam", lr=rate, weight_decay=decay)
     task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[learning.schedule or "constant"])
