@@ -6,6 +6,7 @@ from torchdl.data.described import Described
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
 from torchdl.data.loader import BatchLoader, Span, whole_batch
+from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.data.synthetic import AddingProblem, long_distance

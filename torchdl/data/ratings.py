@@ -6,18 +6,19 @@ Shapes: N ratings, U users, I items.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.errors import InputError, require
 
 COLUMNS = ("userId", "movieId", "rating", "timestamp")  # MovieLens' own names
+PIECE = 1_000_000  # rows that are read at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ def read_ratings(
     rating: str = COLUMNS[2],
     time: str = COLUMNS[3],
 ) -> Ratings:
-    """Read a CSV file with a header and a rating a row, as typed columns: 20 bytes a rating with whole ids.
+    """Read a CSV file with a header and a rating a row, as typed columns: 20 bytes a rating where ids are numbers.
+
+    The file is read in pieces, so that its other columns take no memory. Ids that are no whole numbers below 2**31 are
+    kept as 64-bit ones or as texts, which takes more.
 
     Args:
         path: The file, or a folder that holds ``ratings.csv``.
@@ -54,55 +58,107 @@ def read_ratings(
     Raises:
         InputError: A file or column is not there, or a row is broken; the sentence names it.
     """
-    import pandas  # imported late: it takes a second
-
     path = Path(path)
     path = path / "ratings.csv" if path.is_dir() else path
     require(path.is_file(), f"there is no file {path}: name a CSV file of ratings, or a folder with ratings.csv")
-    try:
-        header = list(pandas.read_csv(path, nrows=0).columns)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
-    for name in (user, item, rating):
-        require(name in header, f"{path} has no column {name!r}: its columns are {', '.join(header)}")
+    header = read_header(path)
     wanted = [user, item, rating, *([time] if time in header else [])]
-    numbers = {user: "int32", item: "int32", rating: "float32", time: "int64"}
-    try:
-        table = pandas.read_csv(path, usecols=wanted, dtype={name: numbers[name] for name in wanted})
-    except (ValueError, UnicodeDecodeError, OverflowError):
-        table = checked(
-            path, pandas.read_csv(path, usecols=wanted, dtype=str, keep_default_na=False), wanted, rating, time
+    for name in wanted:
+        require(
+            header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}"
         )
-    require(len(table) > 0, f"{path} holds no ratings below its header")
-    wrong = ~np.isfinite(table[rating].to_numpy())
-    require(not wrong.any(), f"{path} has no finite rating in row {int(wrong.argmax()) + 2}: remove or mend the row")
-    times = table[time].to_numpy() if time in header else None
-    origin = f"{len(table):,} ratings from {path}"
-    return Ratings(table[user].to_numpy(), table[item].to_numpy(), table[rating].to_numpy(), times, origin)
+    require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be columns of their own, not {wanted}")
+    types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
+    try:
+        with np.errstate(over="ignore"):  # a number too large becomes infinite, and is found below
+            columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
+    except (ValueError, OverflowError):  # names, longer numbers, or a broken row
+        texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
+        columns = join(path, wanted, texts)
+        for name in (user, item):
+            columns[name] = as_ids(columns[name])
+    require(len(columns[rating]) > 0, f"{path} holds no ratings below its header")
+    wrong = ~np.isfinite(columns[rating])
+    row = int(wrong.argmax()) + 1
+    require(not wrong.any(), f"{path} has no finite rating in the {ordinal(row)} row below its header: mend it")
+    return Ratings(
+        columns[user], columns[item], columns[rating], columns.get(time), f"{len(wrong):,} ratings from {path}"
+    )
 
 
-def checked(path: Path, table: Any, wanted: list[str], rating: str, time: str) -> Any:
+def read_header(path: Path) -> list[str]:
+    """Read the names of a CSV file's columns, as they stand."""
+    import pandas  # imported late: it takes a second
+
+    try:
+        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
+    except ValueError as error:  # pandas' own errors, and those of decoding, are ValueErrors, too
+        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
+    return [str(name) for name in header.iloc[0]]
+
+
+def pieces(path: Path, types: Any) -> Iterator[Any]:
+    """Read a CSV file as tables of at most :data:`PIECE` rows."""
+    import pandas
+
+    texts = {"keep_default_na": False, "na_filter": False} if types is str else {}
+    with pandas.read_csv(path, dtype=types, chunksize=PIECE, **texts) as reader:
+        for piece in reader:
+            # of a cell too many pandas would make the rows' names, and move all others one column on
+            require(
+                isinstance(piece.index, pandas.RangeIndex), f"{path} has more cells in a row than names in its header"
+            )
+            yield piece
+
+
+def join(path: Path, names: list[str], tables: Iterator[Any]) -> dict[str, np.ndarray]:
+    """Join tables to one array a column; a column's pieces are let go as soon as it is joined."""
+    import pandas
+
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    try:
+        for table in tables:
+            for name in names:
+                parts[name].append(table[name].to_numpy())
+    except (pandas.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is broken ({' '.join(str(error).split())}): mend that row") from error
+    return {name: np.concatenate(parts.pop(name)) for name in names}  # an empty file, too, has a piece: of no rows
+
+
+def checked(path: Path, table: Any, rating: str, time: str) -> Any:
     """Convert a table of texts whose types are not the usual ones; InputError naming the first broken row."""
     import pandas
 
-    for name in wanted:
+    made = {}
+    for name in table.columns:
         column = table[name].str.strip()
         if name in (rating, time):
             number = pandas.to_numeric(column, errors="coerce")
-            wrong = number.isna().to_numpy()
+            made[name], wrong = number.astype("float32" if name == rating else "float64"), number.isna().to_numpy()
         else:
-            number, wrong = column, (column == "").to_numpy()
-            as_number = pandas.to_numeric(column, errors="coerce")
-            number = as_number.astype("int64") if as_number.notna().all() and (as_number % 1 == 0).all() else column
+            made[name], wrong = column, (column == "").to_numpy()
         if wrong.any():
-            row = int(wrong.argmax())
-            found = repr(str(table[name].iloc[row])) if table[name].iloc[row] else "nothing"
-            raise InputError(
-                f"{path} is broken in row {row + 2}: {found} as {name!r}, and so in {int(wrong.sum()) - 1:,} more "
-                "rows: remove or mend them"
-            )
-        table[name] = number.astype("float32") if name == rating else number
-    return table
+            place = int(wrong.argmax())
+            row, found = int(table.index[place]) + 1, str(table[name].iloc[place])
+            sentence = f"{path} is broken in the {ordinal(row)} row below its header"
+            raise InputError(f"{sentence}: {repr(found) if found else 'nothing'} as {name!r}; remove or mend it")
+    return pandas.DataFrame(made)
+
+
+def as_ids(texts: np.ndarray) -> np.ndarray:
+    """Turn ids (N,) into int64 if all are whole numbers that come back the same as texts, else keep them."""
+    column = texts.astype(str)
+    try:
+        numbers = column.astype(np.int64)
+    except (ValueError, OverflowError):
+        return column
+    return numbers if (numbers.astype(column.dtype) == column).all() else column  # not 007
+
+
+def ordinal(number: int) -> str:
+    """Write 1 as 1st, 2 as 2nd, and so on."""
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
 
 
 @dataclass(frozen=True)
@@ -122,12 +178,17 @@ class RatingSplit:
         """The training ratings' mean."""
         return float(self.train.targets.double().mean())
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest of the training ratings."""
+        return float(self.train.targets.min()), float(self.train.targets.max())
 
-def number(ids: np.ndarray, known: np.ndarray) -> Tensor:
-    """Give the numbers (N,) int64 of ids: the place among ``known``, sorted, from 1 on, and 0 for others."""
+
+def number(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Give the numbers (N,) int32 of ids: the place among ``known``, sorted, from 1 on, and 0 for others."""
     place = np.searchsorted(known, ids)
     found = known[np.minimum(place, len(known) - 1)] == ids
-    return torch.from_numpy(np.where(found, place + 1, 0).astype(np.int64))
+    return np.where(found, place + 1, 0).astype(np.int32)
 
 
 def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, seed: int = 0) -> RatingSplit:
@@ -152,8 +213,15 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
     train, test = order[: count - held_out], order[count - held_out :]
     users, items = np.unique(ratings.user[train]), np.unique(ratings.item[train])
 
-    def part(rows: np.ndarray) -> ArrayDataset:
-        pairs = torch.stack([number(ratings.user[rows], users), number(ratings.item[rows], items)], 1)  # (N, 2)
-        return ArrayDataset(pairs, torch.from_numpy(ratings.rating[rows]), ratings.origin, ratings.stand_in)
+    def part(rows: np.ndarray, name: str) -> ArrayDataset:
+        pairs = np.empty((len(rows), 2), np.int32)
+        for column, (ids, known) in enumerate(((ratings.user, users), (ratings.item, items))):
+            for start in range(0, len(rows), PIECE):  # so that what is needed on the way is small
+                piece = rows[start : start + PIECE]
+                pairs[start : start + PIECE, column] = number(ids[piece], known)
+        targets = torch.from_numpy(ratings.rating[rows])
+        return ArrayDataset(torch.from_numpy(pairs), targets, f"{name} {ratings.origin}", ratings.stand_in)
 
-    return RatingSplit(part(train), part(test), users, items)
+    kept, out = (f"{len(rows):,} of" for rows in (train, test))
+    how = "the latest" if by_time else "drawn at random,"
+    return RatingSplit(part(train, kept), part(test, f"{how} {out}"), users, items)

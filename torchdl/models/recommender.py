@@ -15,7 +15,7 @@ from torchdl.models.init import keras_init_
 
 
 class Recommender(nn.Module):
-    """What all have in common: the training ratings' mean, and pairs (B, 2) int64 of a user and an item.
+    """What all have in common: the training ratings' mean, and pairs (B, 2) of a user's and an item's number.
 
     Args:
         users: Users that training has seen.
@@ -47,32 +47,53 @@ def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
 class RatingModel(Recommender):
     """The course's network: a user's and an item's vector side by side, a hidden layer, one output beside the mean.
 
+    With ``factors`` it has the biases and the product of other vectors, too, as matrix factorisation has them; in
+    training either the network or the product, drawn for each rating, stands for both, and their mean does afterwards.
+    (Networks beside products are He et al. 2017's; that one path learns without the other is Larsson et al. 2017's.)
+
     Args:
         users: Users that training has seen.
         items: Items that training has seen.
         mean: The mean of the training ratings.
         dim: D.
         hidden: Units of the hidden layer.
-        dropout: The probability of dropping a hidden unit while training; 0 as given.
+        dropout: The probability of dropping a number that the network reads, or a hidden unit, in training; 0 as given.
+        factors: Numbers a user and an item whose product is added; 0 as given, for neither product nor biases.
     """
 
     def __init__(
-        self, users: int, items: int, mean: float = 0.0, dim: int = 10, hidden: int = 1024, dropout: float = 0.0
+        self,
+        users: int,
+        items: int,
+        mean: float = 0.0,
+        dim: int = 10,
+        hidden: int = 1024,
+        dropout: float = 0.0,
+        factors: int = 0,
     ) -> None:
         super().__init__(users, items, mean)
         require(dim >= 1 and hidden >= 1, "RatingModel: dim and hidden must be positive")
         require(0 <= dropout < 1, f"RatingModel: dropout must be in [0, 1), not {dropout}")
-        self.dim, self.hidden, self.dropout = dim, hidden, dropout
+        require(factors >= 0, f"RatingModel: factors must be 0 or more, not {factors}")
+        self.dim, self.hidden, self.dropout, self.factors = dim, hidden, dropout, factors
         self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
         self.layers = keras_init_(
-            nn.Sequential(nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+            nn.Sequential(
+                nn.Dropout(dropout), nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+            )
         )
+        self.factorization = MatrixFactorization(users, items, 0.0, factors) if factors else None
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Predict the ratings (B,) of pairs (B, 2); the mean where one of the two is unknown."""
+        """Predict the ratings (B,) of pairs (B, 2); the mean, and the biases that are known, where one is unknown."""
         user, item = self.split(pairs)
         both = torch.cat([self.user_vectors(user), self.item_vectors(item)], 1)  # (B, 2 D)
-        return self.mean + torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
+        deep = torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
+        if self.factorization is None:
+            return self.mean + deep
+        biases, product = self.factorization.parts(pairs)
+        share = torch.rand_like(deep).round() if self.training else 0.5
+        return self.mean + biases + share * product + (1 - share) * deep
 
 
 class MatrixFactorization(Recommender):
@@ -92,8 +113,13 @@ class MatrixFactorization(Recommender):
         self.user_bias, self.item_bias = (vectors(number, 1, 0.0) for number in (users, items))
         self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
 
-    def forward(self, pairs: Tensor) -> Tensor:
-        """Predict the ratings (B,) of pairs (B, 2); what is unknown adds nothing to the mean."""
+    def parts(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what the biases (B,) and the vectors' products (B,) add to the mean."""
         user, item = self.split(pairs)
         product = (self.user_vectors(user) * self.item_vectors(item)).sum(1)
-        return self.mean + self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0] + product
+        return self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0], product
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """Predict the ratings (B,) of pairs (B, 2); what is unknown adds nothing to the mean."""
+        biases, product = self.parts(pairs)
+        return self.mean + biases + product
