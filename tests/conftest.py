@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 
 import pytest
 import torch
 
 from torchdl.training import process
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each worker has a core of its own
 
 
 @pytest.fixture

