@@ -55,7 +55,7 @@ KINDS = {
         RatingModel, {"dim": 16, "hidden": 128, "dropout": 0.4, "factors": 64}, replace(USUAL, weight_decay=1e-4)
     ),
     "mf": Kind(MatrixFactorization, {"dim": 64}, USUAL),
-    "bias": Kind(MatrixFactorization, {"dim": 0}, USUAL),
+    "bias": Kind(MatrixFactorization, {"dim": 0}, replace(USUAL, weight_decay=1e-4)),
 }
 
 

@@ -32,6 +32,14 @@ class Texts:
     origin: str = "memory"
     stand_in: bool = False
 
+    def __post_init__(self) -> None:
+        require(
+            len(self.texts) == len(self.labels),
+            f"there must be one label a text, not {len(self.labels)} for {len(self.texts)}",
+        )
+        known = bool(((self.labels >= 0) & (self.labels < len(self.classes))).all())
+        require(known, f"labels must be from 0 to {len(self.classes) - 1}, a number for each of the classes")
+
     def __len__(self) -> int:
         return len(self.texts)
 
