@@ -1,53 +1,11 @@
-"""What is measured besides losses."""
+"""How wrong forecasts are."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchdl.errors import require
-
-
-def clustering_accuracy(clusters: Tensor, labels: Tensor, number: int) -> float:
-    """Return the share of examples whose cluster has their label, under the best one-to-one matching (Kuhn 1955).
-
-    Args:
-        clusters: (N,) int64, each example's cluster, below ``number``.
-        labels: (N,) int64, its label, below ``number``.
-        number: How many clusters and labels there are.
-    """
-    from scipy.optimize import linear_sum_assignment  # imported late: it takes half a second
-
-    require(clusters.shape == labels.shape, "there must be one label for each example's cluster")
-    counts = torch.bincount(clusters * number + labels, minlength=number**2).view(number, number).cpu().numpy()
-    return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))
-
-
-@torch.no_grad()
-def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Module], ...]) -> float:
-    """Return the share of units whose activation gets no positive number from any of the inputs.
-
-    A ReLU gives 0 for all of them then, and its derivative is 0, too: the unit is dead, and no training on such
-    inputs brings it back. A LeakyReLU's derivative is not 0, so it can come back.
-
-    Args:
-        model: The network.
-        inputs: (N, ...), the more the better.
-        activations: The classes of the activations to look at; their inputs are (N, units).
-    """
-    excited: list[Tensor] = []  # for each call of an activation
-
-    def note(_module: nn.Module, before: tuple[Tensor, ...]) -> None:
-        excited.append((before[0] > 0).any(0).flatten())  # (N, units) -> (units,)
-
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, activations)]
-    require(len(hooks) > 0, "the network has none of these activations")
-    try:
-        model(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return 1 - float(torch.cat(excited).float().mean())
 
 
 def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: float) -> dict[str, float]:

@@ -1,0 +1,214 @@
+"""Distances between sets of samples: closed forms, slow references, and what must not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from helpers import gaussian
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchdl import InputError
+from torchdl.metrics import (
+    Moments,
+    class_shares,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    neighbour_scores,
+    resampled_deviation,
+)
+
+
+def moments(features: torch.Tensor, size: int = 1000) -> Moments:
+    return Moments(features.split(size))
+
+
+def correlated(count: int, dim: int, seed: int) -> torch.Tensor:
+    return gaussian(count, dim, seed=seed) @ gaussian(dim, dim, seed=seed + 100) + gaussian(dim, seed=seed + 200)
+
+
+# moments
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_moments_do_not_depend_on_how_they_come(sizes, offset):
+    features = gaussian(sum(sizes) + 2, 3) + offset
+    found = Moments([*features[:-2].split(sizes), features[-2:]])
+    assert found.count == len(features)
+    np.testing.assert_allclose(found.mean, features.double().mean(0), rtol=1e-12)
+    expected = np.cov(features.double().numpy().T)
+    # a one-pass sum of squares would have lost it all at an offset of 1000 in float32
+    np.testing.assert_allclose(found.covariance, expected, rtol=1e-8, atol=1e-10)
+
+
+# Fréchet
+
+
+def test_of_equal_sets_the_frechet_distance_is_0():
+    features = correlated(500, 8, 0)
+    assert frechet_distance(moments(features), moments(features[torch.randperm(500)], 7)) < 1e-9
+
+
+def test_the_frechet_distance_of_two_normal_distributions_is_the_formula():
+    one, other = correlated(300, 6, 0), correlated(200, 6, 1)
+    means = (one.double().mean(0) - other.double().mean(0)).numpy()
+    a, b = (np.cov(x.double().numpy().T) for x in (one, other))
+    root = scipy.linalg.sqrtm(a @ b)
+    expected = means @ means + np.trace(a + b - 2 * root.real)
+    assert frechet_distance(moments(one), moments(other)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(moments(other), moments(one)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_frechet_distance_in_one_dimension_is_that_of_means_and_deviations():
+    one, other = Moments(), Moments()
+    one.count, one.mean, one.scatter = 11, torch.tensor([3.0]).double(), torch.tensor([[40.0]]).double()
+    other.count, other.mean, other.scatter = 6, torch.tensor([-1.0]).double(), torch.tensor([[45.0]]).double()
+    assert frechet_distance(one, other) == pytest.approx(4**2 + (2 - 3) ** 2)
+
+
+def test_a_singular_covariance_does_no_harm():
+    features = gaussian(20, 50)  # fewer samples than features
+    features[:, 3] = 1.0
+    assert frechet_distance(moments(features), moments(features)) < 1e-6
+    assert frechet_distance(moments(features), moments(features + 1)) == pytest.approx(50, rel=1e-6)
+
+
+def test_more_samples_lower_the_bias():
+    def distance(count: int) -> float:
+        pairs = [(gaussian(count, 16, seed=2 * s), gaussian(count, 16, seed=2 * s + 1)) for s in range(5)]
+        return float(np.mean([frechet_distance(moments(a), moments(b)) for a, b in pairs]))
+
+    found = [distance(count) for count in (50, 200, 800)]
+    assert found[0] > 2 * found[1] > 4 * found[2] > 0
+
+
+# the kernel
+
+
+def test_the_kernel_distance_is_a_double_loop():
+    x, y = gaussian(7, 3).double(), gaussian(5, 3, seed=1).double() + 0.5
+
+    def kernel(a, b) -> float:
+        return (float(a @ b) / 3 + 1) ** 3
+
+    within = [np.mean([kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    between = np.mean([kernel(a, b) for a in x for b in y])
+    assert kernel_distance(x, y) == pytest.approx(within[0] + within[1] - 2 * between, rel=1e-10)
+
+
+def test_the_kernel_distance_has_no_bias():
+    found = [kernel_distance(gaussian(30, 4, seed=2 * s), gaussian(30, 4, seed=2 * s + 1)) for s in range(200)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(200)
+    assert min(found) < 0
+    shifted = [kernel_distance(gaussian(30, 4, seed=2 * s), gaussian(30, 4, seed=2 * s + 1) + 1) for s in range(50)]
+    assert np.mean(shifted) > 10 * np.std(found) / np.sqrt(50)
+
+
+# what a classifier says
+
+
+def test_the_inception_score_is_from_1_to_the_number_of_classes():
+    sure = torch.eye(4)
+    assert inception_score(sure.repeat(5, 1)) == pytest.approx(4)
+    assert inception_score(sure[:1].repeat(9, 1)) == pytest.approx(1)  # all collapsed on one class
+    assert inception_score(torch.full((9, 4), 0.25)) == pytest.approx(1)  # never sure
+    p = torch.rand(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+    divergences = (p * (p / p.mean(0)).log()).sum(1)
+    assert inception_score(p) == pytest.approx(float(divergences.mean().exp()))
+
+
+def test_class_shares_are_counted():
+    assert class_shares(torch.tensor([2, 0, 2, 2]), 4).tolist() == [0.25, 0, 0.75, 0]
+
+
+# neighbours
+
+
+def slow_scores(real: np.ndarray, made: np.ndarray, k: int) -> tuple[float, float, float, float]:
+    def distances(a, b):
+        return np.array([[np.sqrt(((p - q) ** 2).sum()) for q in b] for p in a])
+
+    real_reach = np.sort(distances(real, real), 1)[:, k]
+    made_reach = np.sort(distances(made, made), 1)[:, k]
+    between = distances(real, made)
+    inside = between <= real_reach[:, None]
+    return (
+        inside.any(0).mean(),
+        (between <= made_reach).any(1).mean(),
+        inside.sum() / (k * len(made)),
+        inside.any(1).mean(),
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("shift", [0.0, 1.5, 100.0])
+def test_neighbour_scores_are_a_slow_loop(k, shift, monkeypatch):
+    monkeypatch.setattr("torchdl.metrics.samples.BLOCK", 7)
+    real, made = gaussian(30, 3).double(), gaussian(20, 3, seed=1).double() * 0.7 + shift
+    expected = slow_scores(real.numpy(), made.numpy(), k)
+    assert tuple(neighbour_scores(real, made, k)) == pytest.approx(expected)
+
+
+def test_equal_sets_share_all_and_distant_ones_nothing():
+    features = gaussian(60, 5)
+    same = neighbour_scores(features, features.clone())
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+    assert tuple(neighbour_scores(features, features + 100)) == (0, 0, 0, 0)
+
+
+def test_a_collapsed_generator_is_precise_and_covers_little():
+    real = gaussian(400, 5)
+    collapsed = real[:1] + 0.01 * gaussian(400, 5, seed=1)
+    found = neighbour_scores(real, collapsed)
+    assert found.precision > 0.9
+    assert found.recall < 0.05
+    assert found.coverage < 0.1
+
+
+# what must not matter
+
+
+@given(st.integers(0, 5))
+@settings(deadline=None, max_examples=6)
+def test_order_does_not_matter(seed):
+    real, made = correlated(50, 4, 0), correlated(40, 4, 1)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
+    assert kernel_distance(real[order], made) == pytest.approx(kernel_distance(real, made), rel=1e-9)
+    assert tuple(neighbour_scores(real[order], made)) == pytest.approx(tuple(neighbour_scores(real, made)))
+    one, other = (frechet_distance(moments(x, size), moments(made)) for x, size in ((real, 50), (real[order], 3)))
+    assert one == pytest.approx(other, rel=1e-9)
+
+
+# error bars
+
+
+def test_the_bootstrap_gives_the_deviation_of_a_mean():
+    samples = gaussian(400, 1)
+    found = resampled_deviation(lambda x: float(x.mean()), samples, times=400)
+    assert found == pytest.approx(float(samples.std()) / 20, rel=0.15)
+    assert resampled_deviation(lambda x: float(x.mean()), samples, times=400) == found
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Moments([torch.zeros(3)]), r"\(samples, features\)"),
+        (lambda: Moments([torch.zeros(3, 2), torch.zeros(3, 4)]), "features must be 2 a sample, not 4"),
+        (lambda: Moments([torch.zeros(1, 2)]).covariance, "2 samples or more, not 1"),
+        (lambda: frechet_distance(moments(gaussian(5, 2)), moments(gaussian(5, 3))), "equally many"),
+        (lambda: kernel_distance(gaussian(5, 2), gaussian(5, 3)), "equally many"),
+        (lambda: kernel_distance(gaussian(1, 2), gaussian(5, 2)), "2 samples or more"),
+        (lambda: neighbour_scores(gaussian(5, 2), gaussian(9, 2), 5), "k must be from 1 to 4"),
+        (lambda: neighbour_scores(gaussian(5, 2), gaussian(9, 3), 2), "equally many"),
+        (lambda: inception_score(torch.zeros(3)), r"\(samples, classes\)"),
+        (lambda: class_shares(torch.zeros(0, dtype=torch.int64), 3), "no sample"),
+        (lambda: resampled_deviation(float, gaussian(3), 1), "2 resamples"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence(make, message):
+    with pytest.raises(InputError, match=message):
+        make()

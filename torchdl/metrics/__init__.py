@@ -1,0 +1,15 @@
+"""What is measured besides losses."""
+
+from torchdl.metrics.clusters import clustering_accuracy
+from torchdl.metrics.forecasts import error_ratio, forecast_errors
+from torchdl.metrics.samples import (
+    Moments,
+    Neighbours,
+    class_shares,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    neighbour_scores,
+    resampled_deviation,
+)
+from torchdl.metrics.units import silent_units
