@@ -286,7 +286,7 @@ def test_a_damaged_file_is_an_error_and_no_reason_for_a_stand_in(tmp_path):
 
 
 def test_an_unknown_file_and_one_not_to_be_fetched_are_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="unknown file 'sbx': choose one of moore, sbux"):
+    with pytest.raises(InputError, match="unknown file 'sbx': choose one of moore, spam, sbux"):
         find_file("sbx")
     with pytest.raises(InputError, match="downloading was turned off: put it into"):
         find_file("sbux", tmp_path, fetch=False)
