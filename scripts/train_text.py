@@ -12,6 +12,7 @@ from torchdl import TextCNN, TextLSTM, Trainer, Vocabulary
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.files import find_file
 from torchdl.errors import require
+from torchdl.tasks.supervised import logits_for
 from torchdl.training.command import Run, RunOptions, run_script, say
 from torchdl.training.reading import Reader, TextLearning, fit_reader
 
@@ -79,10 +80,10 @@ def main(config: Config) -> None:
     vocabulary = Vocabulary.learn(
         train.texts, config.words, config.unknown, config.least, same_digits=config.same_digits
     )
-    data = [part.numbered(vocabulary, config.longest) for part in (train, test)]
-    run = Run("text", config, config.run, config.trainer, *data)
+    data, held_out = (part.numbered(vocabulary, config.longest) for part in (train, test))
+    run = Run("text", config, config.run, config.trainer, data, held_out)
     # 2. Build the model.
-    outputs = len(texts.classes) if len(texts.classes) > 2 else 1
+    outputs = logits_for(len(texts.classes))
     given = None
     if config.vectors is not None:
         given, found = read_vectors(config.vectors, vocabulary, config.trainer.seed)
@@ -96,7 +97,7 @@ def main(config: Config) -> None:
     if given is not None:
         model.embedding.set_(given, config.freeze)
     # 3. Train it, and see what it is worth.
-    fit_reader(run, model, train, test, vocabulary, config.learning, config.longest)
+    fit_reader(run, model, train, test, data, held_out, config.learning)
     run.close()
 
 

@@ -20,3 +20,12 @@ def quick(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def keras(tmp_path_factory):
+    """Keras on PyTorch, with none of the user's own settings; the test is skipped where it is not installed."""
+    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
+        patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        return pytest.importorskip("keras")

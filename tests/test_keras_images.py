@@ -14,14 +14,6 @@ BATCH = 8
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 
 
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        return pytest.importorskip("keras")
-
-
 # the networks as the course writes them
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,12 +10,6 @@ from torchdl import CPC, CPCTask, image_cpc
 TERMS, STEPS, BATCH, CODE, CONTEXT = 3, 4, 6, 128, 256
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
-
-
-@pytest.fixture(scope="module")
-def keras():
-    os.environ["KERAS_BACKEND"] = "torch"
-    return pytest.importorskip("keras")
 
 
 def draw(shape, seed: int, scale: float = 1.0) -> np.ndarray:

@@ -184,14 +184,6 @@ def test_widths_that_are_not_positive_are_refused(build):
         build()
 
 
-@pytest.fixture
-def keras(monkeypatch, tmp_path):
-    # both are read at the first import, and nothing else here imports Keras
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    return pytest.importorskip("keras")
-
-
 def in_keras(keras, stack: nn.Sequential, inputs: int):
     """Build the same layers in Keras, with the same weights."""
     model, weights = keras.Sequential([keras.Input((inputs,))]), []

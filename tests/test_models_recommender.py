@@ -32,10 +32,7 @@ def built(name: str):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
-def test_the_course_network_with_the_listings_weights_gives_its_ratings(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    keras = pytest.importorskip("keras")
+def test_the_course_network_with_the_listings_weights_gives_its_ratings(keras):
     layers = keras.layers
     u, m = keras.Input((1,)), keras.Input((1,))
     x = layers.Concatenate()([layers.Flatten()(layers.Embedding(n, 10)(i)) for n, i in ((USERS, u), (ITEMS, m))])

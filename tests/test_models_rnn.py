@@ -220,14 +220,6 @@ def test_any_number_of_terms_can_be_read_and_a_sequence_alone_is_as_in_a_batch(k
 # as Keras has them
 
 
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        return pytest.importorskip("keras")
-
-
 def listing(keras, name: str):
     """Build one of the course's networks as its listings do."""
     layers = keras.layers

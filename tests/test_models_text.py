@@ -159,14 +159,6 @@ def test_a_network_learns_which_word_matters(name, quick):
 # parity with Keras
 
 
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        return pytest.importorskip("keras")
-
-
 def lstm_listing(keras, length: int):
     """Build lecture 57's network for texts of so many words, without the sigmoid that our loss has."""
     layers = keras.layers

@@ -104,6 +104,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
+    """Check that a mistake is one sentence with exit status 2, and changes nothing."""
+    before = files(folder)
+    done = run(command, folder)
+    assert done.code == 2, done.out + done.err
+    assert re.fullmatch(rf"{re.escape(command.split()[0])}: .*{sentence}.*\n", done.err), done.err
+    assert files(folder) == before
+
+
+@contextmanager
+def importing(modules: str) -> Iterator[None]:
+    """Let the process that the scripts are forks of import what they import late, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("test_scripts.SERVER", SERVER.replace("for line in", f"import {modules}\nfor line in", 1))
+        yield
+
+
 # help
 
 

@@ -14,7 +14,7 @@ import test_scripts
 import torch
 from helpers import write_pair
 from PIL import Image
-from test_scripts import SCRIPTS, files
+from test_scripts import SCRIPTS, assert_mistake, files
 
 import torchdl
 from torchdl import artifacts
@@ -227,11 +227,7 @@ def test_probing_with_baselines_knows_supervised_from_random(run, workplace):
     ],
 )
 def test_probing_explains_a_mistake_in_one_sentence(run, workplace, options, sentence):
-    before = files(workplace)
-    done = run(f"probe_cpc.py {options}", workplace)
-    assert done.code == 2, done.err
-    assert re.fullmatch(rf"probe_cpc\.py: .*{sentence}.*\n", done.err)
-    assert files(workplace) == before
+    assert_mistake(run, f"probe_cpc.py {options}", workplace, sentence)
 
 
 def test_a_run_without_its_weights_cannot_be_probed(run, workplace):

@@ -16,7 +16,7 @@ import test_scripts
 import torch
 from PIL import Image
 from test_classification import CLASSES, write_folder
-from test_scripts import SCRIPTS, environment, files
+from test_scripts import SCRIPTS, assert_mistake, environment, files, importing
 
 import torchdl
 from torchdl import artifacts
@@ -28,10 +28,7 @@ CODER = "train_autoencoder.py --width 4 --depth 2 --code-size 24 --batch-size 12
 
 @pytest.fixture(scope="module", autouse=True)
 def imported_once():
-    """Let the process that the scripts are forks of import what these import late, too."""
-    late = "import sklearn.cluster, sklearn.decomposition, sklearn.manifold, sklearn.neighbors\nfor line in"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_scripts, "SERVER", test_scripts.SERVER.replace("for line in", late, 1))
+    with importing("sklearn.cluster, sklearn.decomposition, sklearn.manifold, sklearn.neighbors"):
         yield
 
 
@@ -69,15 +66,6 @@ def is_drawn(path: Path) -> bool:
 def same_weights(one: Path, other: Path) -> bool:
     states = [artifacts.load(folder).state_dict() for folder in (one, other)]
     return states[0].keys() == states[1].keys() and all(torch.equal(t, states[1][k]) for k, t in states[0].items())
-
-
-def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
-    """Check that a mistake is one sentence with exit status 2, and changes nothing."""
-    before, script = files(folder), command.split()[0]
-    done = run(command, folder)
-    assert done.code == 2, done.out + done.err
-    assert re.fullmatch(rf"{re.escape(script)}: .*{sentence}.*\n", done.err), done.err
-    assert files(folder) == before
 
 
 # classifiers

@@ -10,7 +10,7 @@ import pytest
 import test_scripts
 import torch
 from test_plots import is_drawn
-from test_scripts import files
+from test_scripts import assert_mistake, importing
 
 import torchdl
 from torchdl import BatchLoader, InputError, MatrixFactorization, RatingModel, Supervised, Trainer, split_ratings
@@ -25,10 +25,7 @@ MF = "train_recommender.py --dataset films --model mf --dim 3 --batch-size 64 --
 
 @pytest.fixture(scope="module", autouse=True)
 def imported_once():
-    """Let the process that the scripts are forks of import what these import late, too."""
-    late = "import pandas, matplotlib.backends.backend_agg\nfor line in"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_scripts, "SERVER", test_scripts.SERVER.replace("for line in", late, 1))
+    with importing("pandas, matplotlib.backends.backend_agg"):
         yield
 
 
@@ -231,11 +228,7 @@ def test_own_columns_and_names_for_ids_do(run, tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
-    before = files(workplace)
-    done = run(f"train_recommender.py {options}", workplace)
-    assert done.code == 2, done.out + done.err
-    assert re.fullmatch(rf"train_recommender\.py: .*{sentence}.*\n", done.err), done.err
-    assert files(workplace) == before
+    assert_mistake(run, f"train_recommender.py {options}", workplace, sentence)
 
 
 def test_a_damaged_catalogue_or_another_runs_is_refused(workplace):

@@ -14,7 +14,7 @@ import test_scripts
 import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from test_plots import is_drawn
-from test_scripts import files
+from test_scripts import assert_mistake, importing
 from test_tabular import table
 
 import torchdl
@@ -28,11 +28,10 @@ PRICE = "train_tabular.py --csv own.csv --target price --epochs 10 --lr 0.1 --ba
 
 @pytest.fixture(scope="module", autouse=True)
 def imported_once():
-    """Let the process that the scripts are forks of import what these import late, too."""
-    late = "import sklearn.datasets, sklearn.dummy, sklearn.linear_model, sklearn.metrics, sklearn.model_selection"
-    late += ", pandas.plotting, mpl_toolkits.mplot3d, matplotlib.backends.backend_agg\nfor line in"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_scripts, "SERVER", test_scripts.SERVER.replace("for line in", late, 1))
+    with importing(
+        "sklearn.datasets, sklearn.dummy, sklearn.linear_model, sklearn.metrics, sklearn.model_selection, "
+        "pandas.plotting, mpl_toolkits.mplot3d, matplotlib.backends.backend_agg"
+    ):
         yield
 
 
@@ -63,15 +62,6 @@ def line(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     state = safetensors.torch.load_file(folder / "weights.safetensors")
     bias, weight = (state[key].double().numpy() for key in sorted(state))
     return weight, bias
-
-
-def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
-    """Check that a mistake is one sentence with exit status 2, and changes nothing."""
-    before = files(folder)
-    done = run(command, folder)
-    assert done.code == 2, done.out + done.err
-    assert re.fullmatch(rf"{re.escape(command.split()[0])}: .*{sentence}.*\n", done.err), done.err
-    assert files(folder) == before
 
 
 # training

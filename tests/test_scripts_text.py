@@ -13,7 +13,7 @@ import test_scripts
 import torch
 from sklearn import metrics
 from test_plots import is_drawn
-from test_scripts import files
+from test_scripts import assert_mistake, files, importing
 
 import torchdl
 from torchdl import Vocabulary
@@ -43,11 +43,10 @@ def write(path: Path, made: list[tuple[str, str]], encoding: str = "utf-8") -> N
 
 @pytest.fixture(scope="module", autouse=True)
 def imported_once():
-    """Let the process that the scripts are forks of import what these import late, too."""
-    late = "import pandas, sklearn.dummy, sklearn.metrics, sklearn.feature_extraction.text, sklearn.linear_model"
-    late += ", sklearn.model_selection, sklearn.pipeline, matplotlib.backends.backend_agg\nfor line in"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_scripts, "SERVER", test_scripts.SERVER.replace("for line in", late, 1))
+    with importing(
+        "pandas, sklearn.dummy, sklearn.metrics, sklearn.feature_extraction.text, sklearn.linear_model, "
+        "sklearn.model_selection, sklearn.pipeline, matplotlib.backends.backend_agg"
+    ):
         yield
 
 
@@ -72,15 +71,6 @@ def workplace(trained, tmp_path):
 
 def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
-
-
-def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
-    """Check that a mistake is one sentence with exit status 2, and changes nothing."""
-    before = files(folder)
-    done = run(command, folder)
-    assert done.code == 2, done.out + done.err
-    assert re.fullmatch(rf"{re.escape(command.split()[0])}: .*{sentence}.*\n", done.err), done.err
-    assert files(folder) == before
 
 
 def test_scores_are_a_computation_by_hand(trained):

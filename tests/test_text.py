@@ -18,14 +18,6 @@ SENTENCES = ["I like eggs and ham.", "I love chocolate and bunnies.", "I hate on
 TEXTS = st.lists(st.text(max_size=30), max_size=6)
 
 
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        return pytest.importorskip("keras")
-
-
 # words
 
 

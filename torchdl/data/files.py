@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,17 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
     return path
 
 
+@contextmanager
+def explained(path: Path, kind: str = "that can be read") -> Iterator[None]:
+    """Turn what pandas raises of a file that it cannot read into "no CSV file" of a kind, :class:`InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:  # pandas' own errors, and those of decoding, are ValueErrors, too
+        raise InputError(f"{path} is no CSV file {kind} ({' '.join(str(error).split())})") from error
+
+
 def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pandas.DataFrame:
     """Read a CSV file with a header, its columns' names without spaces around them; InputError where there is none.
 
@@ -70,14 +82,13 @@ def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> panda
 
     path = Path(path)
     require(path.is_file(), f"there is no file {path}: name a CSV file with a header")
-    try:
-        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, na_filter=False)
-        kinds = {name: str for name in header.iloc[0] if str(name).strip() in texts}
-        table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=kinds)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no CSV file that can be read ({error}): save it as UTF-8") from error
-    except ValueError as error:  # pandas' own errors are ValueErrors, too
-        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
+    with explained(path):
+        try:
+            header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, na_filter=False)
+            kinds = {name: str for name in header.iloc[0] if str(name).strip() in texts}
+            table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=kinds)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no CSV file that can be read ({error}): save it as UTF-8") from error
     # of a cell too many in each row pandas would make the rows' names, and move all others one column on
     require(
         isinstance(table.index, pandas.RangeIndex),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from torchdl.data.files import explained
 from torchdl.data.sources import TIMEOUT, data_roots
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
@@ -125,10 +126,8 @@ def read_titles(ratings: Path, items: np.ndarray) -> list[str]:
         return [str(item) for item in items]
     import pandas  # imported late: it takes a second
 
-    try:
+    with explained(path):
         table = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # pandas' own errors are ValueErrors, too
-        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
     require({"movieId", "title"} <= set(table.columns), f"{path} must have the columns movieId and title")
     names = dict(zip(table["movieId"], table["title"], strict=True))
     return [names.get(str(item), str(item)) for item in items]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
+from torchdl.data.files import explained
 from torchdl.errors import InputError, require
 
 COLUMNS = ("userId", "movieId", "rating", "timestamp")  # MovieLens' own names
@@ -90,10 +91,8 @@ def read_header(path: Path) -> list[str]:
     """Read the names of a CSV file's columns, as they stand."""
     import pandas  # imported late: it takes a second
 
-    try:
+    with explained(path):
         header = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
-    except ValueError as error:  # pandas' own errors, and those of decoding, are ValueErrors, too
-        raise InputError(f"{path} is no CSV file that can be read ({' '.join(str(error).split())})") from error
     return [str(name) for name in header.iloc[0]]
 
 

@@ -6,6 +6,7 @@ Shapes: N texts, B in a batch, T words of the longest one.
 from __future__ import annotations
 
 import codecs
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl.data.described import fingerprint
+from torchdl.data.files import explained
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -57,7 +59,7 @@ class Texts:
         from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
         require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
-        held_out = -(-len(self) * share // 1)
+        held_out = math.ceil(len(self) * share)
         few = [f"{name!r} ({count})" for name, count in self.counts.items() if count < 2]
         require(not few, f"each class needs 2 texts, one of them to learn from: there are too few of {', '.join(few)}")
         enough = len(self.classes) <= min(held_out, len(self) - held_out)
@@ -106,14 +108,13 @@ def read_texts(
     known = encoding or guess_encoding(path.read_bytes())
     try:
         codecs.lookup(known)
+    except LookupError as error:
+        raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
+    with explained(path, f"in {known}"):
         # as they stand: a text may be NA or a number
         table = pandas.read_csv(
             path, encoding="utf-8-sig" if known == "UTF-8" else known, dtype=str, na_filter=False, index_col=False
         )
-    except LookupError as error:
-        raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
-    except ValueError as error:  # pandas' own errors and those of decoding are ValueErrors, too
-        raise InputError(f"{path} is no CSV file in {known} ({' '.join(str(error).split())})") from error
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
     texts, labels = list(table[text]), [name.strip() for name in table[label]]
@@ -165,7 +166,8 @@ class TextDataset(Dataset):
         require(len(texts) == len(labels), f"there must be one label a text, not {len(labels)} for {len(texts)}")
         require(longest is None or longest >= 1, f"longest must be 1 word or more, not {longest}")
         encoded = [torch.tensor(vocabulary.encode(text)[:longest], dtype=torch.int64) for text in texts]
-        self.labels, self.origin, self.stand_in = labels, origin, stand_in
+        self.labels, self.vocabulary, self.longest = labels, vocabulary, longest
+        self.origin, self.stand_in = origin, stand_in
         self.lengths = torch.tensor([len(words) for words in encoded], dtype=torch.int64)  # (N,)
         self.words = torch.cat([*encoded, torch.empty(0, dtype=torch.int64)])  # one text after the other
         self.starts = self.lengths.cumsum(0) - self.lengths  # (N,)

@@ -126,8 +126,9 @@ class Vocabulary:
         try:
             found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             kinds = {"words": list, "lower": bool, "filters": str, "same_digits": bool}
-            right = all(isinstance(found[name], kind) for name, kind in kinds.items())
-            return cls(**{name: found[name] for name in kinds if right})
+            if not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+                raise TypeError
+            return cls(**{name: found[name] for name in kinds})
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or "it is damaged, or something else"
             raise InputError(f"{path} holds no vocabulary ({reason}): name a finished run of train_text.py") from error

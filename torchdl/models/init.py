@@ -33,3 +33,11 @@ def keras_init_(module: ModuleT) -> ModuleT:
                         with torch.no_grad():
                             weight[layer.hidden_size : 2 * layer.hidden_size] = 1  # gates: input, forget, cell, output
     return module
+
+
+@torch.no_grad()
+def spread_(embedding: nn.Embedding, spread: float) -> nn.Embedding:
+    """Draw the vectors of an embedding from [-spread, spread], in place, and make that of number 0 zero."""
+    embedding.weight.uniform_(-spread, spread)
+    embedding.weight[0] = 0
+    return embedding

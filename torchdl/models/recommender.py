@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.init import keras_init_
+from torchdl.models.init import keras_init_, spread_
 
 
 class Recommender(nn.Module):
@@ -37,11 +37,7 @@ class Recommender(nn.Module):
 
 def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
     """Build ``number`` vectors of ``dim`` numbers, in [-spread, spread], for 1 on; 0 has the zero vector."""
-    made = nn.Embedding(number + 1, dim, padding_idx=0)
-    with torch.no_grad():
-        made.weight.uniform_(-spread, spread)
-        made.weight[0] = 0
-    return made
+    return spread_(nn.Embedding(number + 1, dim, padding_idx=0), spread)
 
 
 class RatingModel(Recommender):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.init import keras_init_
+from torchdl.models.init import keras_init_, spread_
 
 
 class WordEmbedding(nn.Embedding):
@@ -28,9 +28,7 @@ class WordEmbedding(nn.Embedding):
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         require(vocabulary_size >= 1 and dim >= 1, "an embedding has 1 word and 1 number a word at least")
         super().__init__(vocabulary_size + 1, dim, padding_idx=0)
-        with torch.no_grad():
-            self.weight.uniform_(-0.05, 0.05)  # as Keras does
-            self.weight[0] = 0
+        spread_(self, 0.05)  # as Keras does
 
     @torch.no_grad()
     def set_(self, vectors: Tensor, frozen: bool = False) -> None:

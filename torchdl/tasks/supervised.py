@@ -26,6 +26,11 @@ def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
     return ((logit > 0) == (label > 0.5)).float()[:, 0]
 
 
+def logits_for(classes: int) -> int:
+    """Count the logits that tell so many classes apart: one tells two, and is one number where there are no classes."""
+    return classes if classes > 2 else 1
+
+
 def class_probabilities(logits: Tensor) -> Tensor:
     """Turn logits (B, K) into the classes' probabilities (B, K), and one logit (B, 1) into those of two (B, 2)."""
     # each from its own logit: 1 - p would be 0 where p is almost 1

@@ -58,14 +58,11 @@ class ImageOptions:
             )
 
         train = part("train")
-        if self.valid_per_class is not None:
-            require(self.per_class is not None, "--valid-per-class needs --per-class, the images to train on")
-            counts = [self.per_class or 0, self.valid_per_class]
-            train, held_out = draw_per_class(train, counts, self.draw_seed)
-            return train, held_out
-        if self.per_class is not None:
-            train = draw_per_class(train, [self.per_class], self.draw_seed)[0]
-        return train, part("test")
+        needed = self.per_class is not None or self.valid_per_class is None
+        require(needed, "--valid-per-class needs --per-class, the images to train on")
+        counts = [count for count in (self.per_class, self.valid_per_class) if count is not None]
+        train, *held_out = draw_per_class(train, counts, self.draw_seed) if counts else [train]
+        return train, held_out[0] if held_out else part("test")
 
     def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
         """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""

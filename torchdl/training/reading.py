@@ -25,7 +25,7 @@ from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
-from torchdl.tasks.supervised import Loss, class_probabilities
+from torchdl.tasks.supervised import Loss, class_probabilities, logits_for
 from torchdl.training.command import Run, say
 
 VOCABULARY, CLASSES = "vocabulary.json", "classes.json"
@@ -68,9 +68,9 @@ def fit_reader(
     model: nn.Module,
     train: Texts,
     test: Texts,
-    vocabulary: Vocabulary,
+    data: TextDataset,
+    held_out: TextDataset,
     learning: TextLearning,
-    longest: int | None = None,
 ) -> dict[str, Any]:
     """Train a model of texts in ``run``, and leave in its folder what :func:`report` writes, and what it reads by.
 
@@ -79,18 +79,17 @@ def fit_reader(
         model: It maps words (N, T) to one logit (N, 1) of two classes, else to (N, K).
         train: The texts to learn from.
         test: The held-out texts.
-        vocabulary: Learnt from ``train`` alone.
+        data: ``train``, numbered by a vocabulary that was learnt from it alone.
+        held_out: ``test``, numbered by the same one.
         learning: How it learns.
-        longest: Words of a text that are looked at, its first ones; all if None.
     """
-    number = len(train.classes)
+    number, vocabulary, longest = len(train.classes), data.vocabulary, data.longest
     loss, right = (F.binary_cross_entropy_with_logits, binary_accuracy) if number == 2 else (F.cross_entropy, accuracy)
     if learning.balanced:
         counts = torch.tensor(list(train.counts.values()))
         loss = weighted(loss, counts.sum() / (number * counts))
     optimizer = partial(make_optimizer, learning.optimizer, lr=learning.lr, weight_decay=learning.weight_decay)
     task = Supervised(model, loss, {"accuracy": right}, optimizer, SCHEDULES[learning.schedule])
-    data, held_out = (texts.numbered(vocabulary, longest) for texts in (train, test))
     by_length = learning.by_length
     batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=run.trainer.seed, by_length=by_length)
     say(
@@ -130,8 +129,7 @@ class Reader:
             classes, longest = [str(name) for name in found["classes"]], found["longest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / CLASSES} cannot be read: name a finished run of train_text.py") from error
-        outputs = len(classes) if len(classes) > 2 else 1
-        wanted = {"vocabulary_size": len(vocabulary), "out_features": outputs}
+        wanted = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
         belongs = all(getattr(model, name, None) == value for name, value in wanted.items())
         require(belongs, f"the model, words and classes in {folder} do not belong together: name a run as it was left")
         return cls(model, vocabulary, classes, longest)

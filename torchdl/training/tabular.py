@@ -22,7 +22,7 @@ from torchdl.data.tabular import Columns, Table, numbers, text
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
-from torchdl.tasks.supervised import class_probabilities
+from torchdl.tasks.supervised import class_probabilities, logits_for
 from torchdl.training.command import Run, say
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class TableLearning:
 
 def outputs(columns: Columns) -> int:
     """Count a model's outputs: one for a number or for two classes, else one for each class."""
-    return len(columns.classes) if len(columns.classes) > 2 else 1
+    return logits_for(len(columns.classes))
 
 
 def fit_table(run: Run, model: nn.Module, table: Table, learning: TableLearning) -> dict[str, Any]:
