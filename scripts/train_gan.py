@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import _clone  # noqa: F401
 
-from torchdl import GAN, BatchLoader, GANTask, Trainer, deep_gan, load_images, simple_gan
+from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
 from torchdl.plots import image_grid, save_png
 from torchdl.tasks import OptimizerName
 from torchdl.training.command import Run, RunOptions, run_script, say
+from torchdl.training.inspection import find_inspector
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train a GAN on small images, with the settings of the notes, or of the course for --model deep."""
+    """Train a GAN on small images, with the settings that each pair of networks was published with."""
 
-    dataset: Literal["mnist", "fashion_mnist", "mnist_5k"] = "mnist"
-    """The images to imitate; mnist_5k are 5,000 digits that need no download."""
-    model: Literal["simple", "deep"] = "simple"
-    """The notes' pair with one hidden layer each, or the course's with three and two."""
+    dataset: str = "mnist"
+    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k (needs no download), or a folder with train/ and test/."""
+    model: Literal["simple", "deep", "conv"] = "simple"
+    """The notes' pair with one hidden layer each, the course's with three and two, or convolutions as in DCGAN."""
     loss: Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"] = "non_saturating"
     """What the two networks play for."""
     z_dim: int | None = None
-    """Numbers of noise an image is made from; 64 (simple) or 100 (deep) if not given."""
+    """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
     optimizer: OptimizerName = "adam"
     """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
-    """The learning rate; 3e-4 (simple) or 2e-4 (deep) if not given."""
+    """The learning rate; 3e-4 (simple) or 2e-4 (deep, conv) if not given."""
     beta1: float | None = None
-    """Adam's first beta; 0.9 (simple) or 0.5 (deep) if not given."""
+    """Adam's first beta; 0.9 (simple) or 0.5 (deep, conv) if not given."""
     beta2: float = 0.999
     """Adam's second beta."""
     batch_size: int = 32
@@ -40,6 +42,14 @@ class Config:
     """Weight of the gradient penalty of wgan_gp."""
     generator_every: int = 1
     """Steps of the discriminator for one of the generator."""
+    spectral_norm: bool = False
+    """Divide every kernel of the discriminator by its largest singular value."""
+    average: float = 0.0
+    """Decay of a moving average of the generator's weights, such as 0.999, that samples are made with; 0 for none."""
+    judge: Path | None = None
+    """A finished run of train_lenet.py on the same data, which measures samples; OUT/lenet/judge-DATASET if there."""
+    judged: int = 2000
+    """Samples to measure at every evaluation, and by whose Frechet distance the best generator is kept."""
     samples: int = 64
     """Images to look at over time, from a fixed noise."""
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
@@ -58,6 +68,7 @@ class Pair(NamedTuple):
 PAIRS = {
     "simple": Pair(simple_gan, z_dim=64, lr=3e-4, beta1=0.9),
     "deep": Pair(deep_gan, z_dim=100, lr=2e-4, beta1=0.5),
+    "conv": Pair(conv_gan, z_dim=64, lr=2e-4, beta1=0.5),
 }
 
 
@@ -69,15 +80,21 @@ def main(config: Config) -> None:
     beta1 = pair.beta1 if config.beta1 is None else config.beta1
     config = replace(config, z_dim=z_dim, lr=lr, beta1=beta1)
     # 1. Get the data.
-    images = load_images(config.dataset, "train", config.run.data_root, low=-1, high=1).without_labels()
-    held_out = load_images(config.dataset, "test", config.run.data_root, low=-1, high=1).without_labels()
+    images, held_out = (
+        load_images(config.dataset, part, config.run.data_root, low=-1, high=1) for part in ("train", "test")
+    )
+    inspector, sentence = find_inspector(config.judge, config.run.out, config.dataset, held_out, config.judged)
+    if inspector is not None and not config.trainer.monitor:
+        config = replace(config, trainer=replace(config.trainer, monitor="val/frechet_distance"))
+    images, held_out = images.without_labels(), held_out.without_labels()
     train = BatchLoader(images, config.batch_size, shuffle=True, seed=config.trainer.seed, drop_last=True)
     run = Run("gan", config, config.run, config.trainer, images, held_out)
+    say(sentence)
     # 2. Build the model.
-    gan = pair.build(images.image_shape, z_dim)
+    pair_of = pair.build(images.image_shape, z_dim, spectral_norm=config.spectral_norm)
     task = GANTask(
-        gan.generator,
-        gan.discriminator,
+        pair_of.generator,
+        pair_of.discriminator,
         loss=config.loss,
         lr=lr,
         beta1=beta1,
@@ -86,7 +103,10 @@ def main(config: Config) -> None:
         optimizer=config.optimizer,
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
+        average=config.average,
+        inspector=inspector,
     )
+    gan = GAN(task.sampler, task.discriminator, images.image_shape)
     # 3. Train.
     run.fit(task, gan, train, BatchLoader(held_out, 500))
     # 4. Generate.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
 
-from torchdl import Discriminator, GANTask, Generator, InputError
+from torchdl import GAN, Discriminator, GANTask, Generator, InputError
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Clock
 
@@ -263,6 +263,8 @@ def test_the_generator_is_updated_at_every_so_many_steps(autograd):
         ({"lr": -1.0}, "learning rate"),
         ({"beta1": 1.0}, "betas"),
         ({"penalty": -1.0}, "penalty must be 0 or more"),
+        ({"average": 1.0}, "average must be in"),
+        ({"average": -0.1}, "average must be in"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, sentence):
@@ -325,7 +327,9 @@ def test_evaluation_gives_every_examples_probabilities_on_noise_not_trained_on()
     task = make_task().eval()
     batch = images(6)
     measured = task.evaluate((batch, torch.arange(6)))
-    assert {name: value.shape for name, value in measured.items()} == {"D(x)": (6,), "D(G(z))": (6,)}
+    assert {name: value.shape for name, value in measured.items()} == dict.fromkeys(
+        ("D(x)", "D(G(z))", "saturation"), (6,)
+    )
     torch.testing.assert_close(measured["D(x)"], task.discriminator(batch)[:, 0])
     fake = task.generator(task.noise(6))
     torch.testing.assert_close(measured["D(G(z))"], task.discriminator(fake)[:, 0])
@@ -344,3 +348,98 @@ def test_the_preview_is_of_fixed_noise_beside_the_real_ones_and_is_not_saved():
     torch.testing.assert_close(first["real"], (real + 1) / 2)
     assert not {"fixed_noise", "real_examples"} & task.state_dict().keys()
     assert make_task().preview() == {}
+
+
+@pytest.mark.parametrize("autograd", [False, True], ids=["written out", "autograd"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_average_is_that_of_the_generators_weights_after_each_of_its_updates(autograd, every):
+    task, usual = make_task(average=0.6, generator_every=every), make_task(generator_every=every)
+    expected, updates = {name: p.detach().clone() for name, p in task.generator.named_parameters()}, 0
+    for steps in (1, 2, 3, 4):
+        usual = make_task(generator_every=every)
+        train(usual, steps, autograd=autograd)
+        if (steps - 1) % every == 0:
+            decay = min(0.6, (1 + updates) / (10 + updates)) if updates else 0.0
+            for name, parameter in usual.generator.named_parameters():
+                expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
+            updates += 1
+    train(task, 4, autograd=autograd)
+    for name, parameter in task.sampler.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-6, rtol=1e-5)
+    for one, other in zip(task.generator.parameters(), usual.generator.parameters(), strict=True):
+        assert torch.equal(one, other)  # it learns as it does without an average
+
+
+def test_samples_and_previews_are_made_with_the_average():
+    task = make_task(average=0.9, real_examples=images(3))
+    train(task, 5)
+    assert task.sampler is not task.generator
+    gan = GAN(task.sampler, task.discriminator, SHAPE)
+    assert torch.equal(task.generate(5, seed=7).view(5, *SHAPE), gan.generate_samples(5, seed=7))
+    assert not torch.equal(task.generate(5, seed=7), GANTask(*pair()).generate(5, seed=7))
+    shown = (gan(task.fixed_noise).detach() + 1) / 2
+    assert torch.equal(task.preview()["generated"], shown)
+
+
+@pytest.mark.parametrize("batch_norm", [None, 0.8])
+def test_generating_leaves_the_mode_and_the_statistics_as_they_were(batch_norm):
+    task = make_task(batch_norm=batch_norm).train()
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    samples = task.generate(2000, seed=3)
+    assert samples.shape == (2000, 12)
+    assert task.generator.training
+    assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
+    torch.testing.assert_close(task.generate(5, seed=3), samples[:5])
+
+
+def test_the_average_goes_with_the_state():
+    task, other = make_task(average=0.9), make_task(average=0.9)
+    train(task, 3)
+    other.load_state_dict(task.state_dict())
+    assert torch.equal(other.generate(4), task.generate(4))
+    assert int(other.averaged.n_averaged) == 3
+
+
+class Recorded:
+    """An inspector that remembers what it was shown."""
+
+    count = 7
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def measure(self, images):
+        self.seen.append(images)
+        return {"brightness": float(images.mean())}
+
+    def alarms(self, measured):
+        return ["it is dark"] if measured["val/brightness"] < 2 else []
+
+
+def test_an_inspector_sees_the_samplers_images_and_its_alarms_are_the_tasks():
+    inspector = Recorded()
+    task = make_task(inspector=inspector, average=0.5)
+    measured = task.summarize()
+    (seen,) = inspector.seen
+    assert torch.equal(seen, task.generate(7))
+    assert measured == {"brightness": float(seen.mean())}
+    assert task.alarms({"val/brightness": 1.0, "val/saturation": 0.5}) == ["it is dark"]
+    assert make_task().summarize() == {}
+
+
+@pytest.mark.parametrize(("share", "rings"), [(0.9, False), (0.96, True), (1.0, True)])
+def test_a_discriminator_that_is_sure_of_everything_rings(share, rings):
+    found = make_task().alarms({"val/saturation": share})
+    assert bool(found) is rings
+    assert all(f"{share:.0%}" in sentence for sentence in found)
+
+
+def test_saturation_is_the_share_of_images_that_the_discriminator_is_sure_of():
+    class Certain(nn.Module):
+        """It is sure of the first two real images, and that all generated ones are real."""
+
+        def logits(self, x):
+            return torch.tensor([9.0, 9.0, 0.0, -9.0] + [9.0] * (len(x) - 4))[:, None]
+
+    task = GANTask(pair()[0], Certain()).eval()
+    assert task.evaluate(images(4))["saturation"].tolist() == [0.5, 0.5, 0.0, 0.0]

@@ -139,13 +139,15 @@ def save_figure(figure: Figure, path: Path) -> None:
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
     """Group metrics that belong into one panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
 
-    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with, ``_step_1`` and so on its parts.
+    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with, ``_step_1`` and ``_class_1`` and so
+    on its parts.
     """
     grouped: dict[str, list[str]] = {}
     for name in names:
         if "/" in name and not name.startswith("charts/"):
             metric = re.sub("_(chance|ceiling)$", "", name.split("/", 1)[1])
-            grouped.setdefault(re.sub(r"_step_\d+$", "_by_step", metric), []).append(name)
+            metric = re.sub(r"_step_\d+$", "_by_step", metric)
+            grouped.setdefault(re.sub(r"_class_.*$", "_by_class", metric), []).append(name)
     return grouped
 
 
@@ -158,7 +160,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     for (name, keys), axis in zip(names.items(), axes, strict=True):
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
-            ending = re.search(r"_(chance|ceiling|step_\d+)$", key)
+            ending = re.search(r"_(chance|ceiling|step_\d+|class_.*)$", key)
             is_reference = key.endswith(("_chance", "_ceiling"))
             marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
             label = ending[1].replace("_", " ") if ending else key.split("/")[0]

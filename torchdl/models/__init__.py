@@ -5,6 +5,7 @@ from torchdl.models.airbench import AirbenchLike
 from torchdl.models.autoencoder import Autoencoder
 from torchdl.models.cnn import StridedCNN, VGGLike
 from torchdl.models.cpc import CPC, ContextNetwork, ImageEncoder, Predictors, SignalEncoder, image_cpc, probe_head
+from torchdl.models.dcgan import ConvDiscriminator, ConvGenerator, conv_gan
 from torchdl.models.frozen import FrozenFeatures
 from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_gan
 from torchdl.models.init import keras_init_

@@ -7,16 +7,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from torchdl import random
 from torchdl.errors import require
 from torchdl.models.init import keras_init_
 
+DiscriminatorT = TypeVar("DiscriminatorT", bound="ScoresImages")
 
-class Discriminator(nn.Module):
+
+class ScoresImages(nn.Module):
+    """What every discriminator is: a method ``logits``, its sigmoid when called, and spectral norm if asked for."""
+
+    spectral_norm = False
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Score images (B, ...): (B, 1) logits, which the losses take because they cannot saturate."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it scores images")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the probability (B, 1) in [0, 1] that each image (B, ...) is real."""
+        return torch.sigmoid(self.logits(x))
+
+    def limit_(self: DiscriminatorT) -> DiscriminatorT:
+        """Divide every kernel by its largest singular value from now on (Miyato et al. 2018).
+
+        The value is estimated by one power iteration a pass in training, from where the last one stood.
+        """
+        require(not self.spectral_norm, "this discriminator has spectral norm already")
+        for layer in list(self.modules()):
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                parametrizations.spectral_norm(layer)
+        self.spectral_norm = True
+        return self
+
+
+class Discriminator(ScoresImages):
     """Tell real images from generated ones: hidden layers with LeakyReLU, one output, sigmoid.
 
     The defaults are the notes' 784-128-1 with 100,609 parameters; ``hidden=(512, 256), slope=0.2`` is the deeper one
@@ -26,9 +56,16 @@ class Discriminator(nn.Module):
         in_features: D, numbers an image.
         hidden: The hidden layers' widths.
         slope: LeakyReLU's slope below zero.
+        spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
     """
 
-    def __init__(self, in_features: int = 784, hidden: Sequence[int] = (128,), slope: float = 0.1) -> None:
+    def __init__(
+        self,
+        in_features: int = 784,
+        hidden: Sequence[int] = (128,),
+        slope: float = 0.1,
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
         require(in_features >= 1 and all(width >= 1 for width in hidden), "Discriminator: every width must be positive")
         require(math.isfinite(slope), f"Discriminator: slope must be a number, not {slope}")
@@ -39,6 +76,8 @@ class Discriminator(nn.Module):
             layers += [nn.Linear(width, next_width), nn.LeakyReLU(slope)]
             width = next_width
         self.disc = nn.Sequential(*layers, nn.Linear(width, 1))
+        if spectral_norm:
+            self.limit_()
 
     @property
     def stack(self) -> nn.Sequential:
@@ -46,12 +85,8 @@ class Discriminator(nn.Module):
         return self.disc
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score images (B, ...): (B, 1) logits, which the losses take because they cannot saturate."""
+        """Score images (B, ...): (B, 1) logits."""
         return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the probability (B, 1) in [0, 1] that each image (B, ...) is real."""
-        return torch.sigmoid(self.logits(x))
 
 
 class Generator(nn.Module):
@@ -157,15 +192,17 @@ def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
     return (path / torch.sin(angle)).flatten(0, 1)  # (N, steps, Z) -> (N * steps, Z)
 
 
-def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64) -> GAN:
+def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
     """Build the notes' pair: a generator of z_dim-256-D, a discriminator of D-128-1, PyTorch's initial weights."""
     img_dim = torch.Size(image_shape).numel()
-    return GAN(Generator(z_dim, img_dim), Discriminator(img_dim), image_shape)
+    return GAN(Generator(z_dim, img_dim), Discriminator(img_dim, spectral_norm=spectral_norm), image_shape)
 
 
-def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100) -> GAN:
+def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectral_norm: bool = False) -> GAN:
     """Build the course's deeper pair (lecture 69), with Keras' initial weights."""
     img_dim = torch.Size(image_shape).numel()
     generator = Generator(z_dim, img_dim, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
-    discriminator = Discriminator(img_dim, hidden=(512, 256), slope=0.2)
-    return GAN(keras_init_(generator), keras_init_(discriminator), image_shape)
+    discriminator = keras_init_(Discriminator(img_dim, hidden=(512, 256), slope=0.2))
+    if spectral_norm:
+        discriminator.limit_()  # after the weights are drawn, whose singular values it starts from
+    return GAN(keras_init_(generator), discriminator, image_shape)

@@ -74,6 +74,17 @@ class Task(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it is evaluated")
 
+    def summarize(self) -> Mapping[str, float]:
+        """Give the metrics that no example has alone, once at the end of every evaluation; none by default."""
+        return {}
+
+    def alarms(self, measured: Mapping[str, float]) -> list[str]:
+        """Give a sentence for everything that is wrong by an epoch's metrics, named ``val/loss``; none by default.
+
+        The trainer prints them and logs them.
+        """
+        return []
+
     def preview(self) -> dict[str, Tensor]:
         """Give images by tag, from fixed inputs, to look at over time; none by default.
 

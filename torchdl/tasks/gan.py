@@ -6,13 +6,15 @@ Shapes: B examples, Z numbers of noise, (C, H, W) of an image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from torchdl import random
 from torchdl.errors import require
@@ -23,6 +25,23 @@ from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 
 TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
 AHEAD = 1024  # rows of noise drawn at a time
+SURE = 0.99  # a probability from which on the discriminator is sure of an image
+ALARMING = 0.95  # a share of images that it is sure of
+
+
+class Inspector(Protocol):
+    """What looks at generated images during training, and says what is wrong with them."""
+
+    count: int
+    """How many images it wants to see."""
+
+    def measure(self, images: Tensor) -> Mapping[str, float]:
+        """Measure images (count, C, H, W) in [-1, 1]."""
+        ...
+
+    def alarms(self, measured: Mapping[str, float]) -> list[str]:
+        """Give a sentence for everything that is wrong, by what was measured."""
+        ...
 
 
 class GANTask(Task):
@@ -42,6 +61,9 @@ class GANTask(Task):
         generator_every: Update the generator at every so many steps of the discriminator.
         real_examples: (N, C, H, W) in [-1, 1], shown beside as many generated ones; None for no preview.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`, for both; the betas are for ``adam`` and ``adamw``.
+        average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999,
+            which then is what samples are made with (Yazici et al. 2019); 0 for none.
+        inspector: Measures generated images at every evaluation.
     """
 
     fixed_noise: Tensor
@@ -59,13 +81,20 @@ class GANTask(Task):
         generator_every: int = 1,
         real_examples: Tensor | None = None,
         optimizer: str = "adam",
+        average: float = 0.0,
+        inspector: Inspector | None = None,
     ) -> None:
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
         require(generator_every >= 1, f"generator_every must be at least 1, not {generator_every}")
         check_optimizer(optimizer, lr, (beta1, beta2))
         require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
+        require(0 <= average < 1, f"average must be in [0, 1), not {average}")
         self.generator, self.discriminator = generator, discriminator
+        self.averaged = None
+        if average:
+            self.averaged = AveragedModel(generator, multi_avg_fn=partial(average_, average), use_buffers=True)
+        self.inspector = inspector
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
@@ -82,6 +111,22 @@ class GANTask(Task):
         noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
         self.register_buffer("fixed_noise", noise, persistent=False)
         self.register_buffer("real_examples", real_examples, persistent=False)
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that samples are made with: the averaged one where there is one."""
+        return self.generator if self.averaged is None else self.averaged.module
+
+    @torch.no_grad()
+    def generate(self, n: int, seed: int = 0) -> Tensor:
+        """Generate ``n`` images (n, ...) in [-1, 1], as :meth:`torchdl.GAN.generate_samples` does."""
+        sampler = self.sampler
+        was_training = sampler.training
+        try:
+            noise = random.normal(seed, 0, torch.arange(n, device=self.fixed_noise.device), self.z_dim)
+            return torch.cat([sampler.eval()(part) for part in noise.split(AHEAD)])
+        finally:
+            sampler.train(was_training)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, ``discriminator`` and ``generator``."""
@@ -130,6 +175,11 @@ class GANTask(Task):
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, which reuses the generated images."""
+        yield from self._updates(batch)
+        if self.averaged is not None and self.clock.step % self.generator_every == 0:
+            self.averaged.update_parameters(self.generator)
+
+    def _updates(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         real = batch if isinstance(batch, Tensor) else batch[0]
         if self.written_out is not None and not torch.is_autocast_enabled("cpu"):
             update, fake, tape = self.written_out.discriminator_update(real.flatten(1), self.noise(len(real)))
@@ -153,17 +203,33 @@ class GANTask(Task):
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Give the discriminator's probabilities on held-out images and on generated ones, (B,) each."""
+        """Give the discriminator's probabilities on held-out images and on generated ones, and if it is sure, (B,)."""
         real = batch if isinstance(batch, Tensor) else batch[0]
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
-        return {"D(x)": real_logits.sigmoid().flatten(), "D(G(z))": fake_logits.sigmoid().flatten()}
+        on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
+        sure = ((on_real > SURE).double() + (on_fake < 1 - SURE).double()) / 2
+        return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": sure}
+
+    def summarize(self) -> dict[str, float]:
+        """Measure generated images by the inspector."""
+        return {} if self.inspector is None else dict(self.inspector.measure(self.generate(self.inspector.count)))
+
+    def alarms(self, measured: Mapping[str, float]) -> list[str]:
+        """Say that the discriminator has won, and what the inspector says."""
+        found = [] if self.inspector is None else self.inspector.alarms(measured)
+        if measured.get("val/saturation", 0.0) > ALARMING:
+            found.append(
+                f"the discriminator is sure of {measured['val/saturation']:.0%} of all images, so the generator learns "
+                "little from it: weaken it (a lower --lr, --spectral-norm, fewer steps a step of the generator)"
+            )
+        return found
 
     def preview(self) -> dict[str, Tensor]:
         """Generate images from the fixed noise, with the real ones beside them, (N, C, H, W) in [0, 1]."""
         if self.real_examples is None:
             return {}
-        fake = self.generator(self.fixed_noise).view_as(self.real_examples)  # (N, D) -> (N, C, H, W)
+        fake = self.sampler(self.fixed_noise).view_as(self.real_examples)  # (N, D) -> (N, C, H, W)
         return {"generated": (fake + 1) / 2, "real": (self.real_examples + 1) / 2}
 
     def compile_modules(self) -> None:
@@ -171,3 +237,17 @@ class GANTask(Task):
         self.compiled = True
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
+
+
+@torch.no_grad()
+def average_(decay: float, averages: Sequence[Tensor], tensors: Sequence[Tensor], updates: Tensor) -> None:
+    """Move averages towards tensors, in place, at first faster, so that the initial weights are soon forgotten.
+
+    The decay of update n is the least of ``decay`` and (1 + n) / (10 + n), as TensorFlow's moving average has it.
+    """
+    share = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay)
+    for average, tensor in zip(averages, tensors, strict=True):
+        if average.is_floating_point():
+            average.lerp_(tensor.to(average.dtype), share.to(average.dtype))
+        else:
+            average.copy_(tensor)  # a count

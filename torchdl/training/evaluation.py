@@ -26,7 +26,7 @@ def evaluate(
     clock: Clock = Clock(),  # noqa: B008  # immutable
     batches: int | None = None,
 ) -> dict[str, float]:
-    """Return the task's metrics as ``{"val/name": mean}``, exact over all examples and processes.
+    """Return the task's metrics as ``{"val/name": mean}``, exact over all examples and processes, and its summary.
 
     Args:
         task: The task, on ``device``; it is left in evaluation mode.
@@ -53,4 +53,5 @@ def evaluate(
             value, weight = (tensor[: span.size].to(wide) for tensor in (value, weight))
             total, weights = totals.get(name, (0, 0))
             totals[name] = (total + (value * weight).sum(), weights + weight.sum())
-    return Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()
+    means = Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()
+    return means | {f"val/{name}": value for name, value in task.summarize().items()}

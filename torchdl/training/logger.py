@@ -39,8 +39,10 @@ class Logger:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, step)
 
-    def epoch(self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor]) -> None:
-        """Log the last epoch of a history, and rewrite ``metrics.csv``, a row an epoch.
+    def epoch(
+        self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor], alarms: Sequence[str] = ()
+    ) -> None:
+        """Log the last epoch of a history, and the alarms it rings; rewrite ``metrics.csv``, a row an epoch.
 
         A preview's images become a grid each, side by side: ``samples/epoch-<number>.png``.
         """
@@ -48,6 +50,8 @@ class Logger:
             row = history[-1]
             number, step = int(row["epoch"]), int(row["step"])
             self.scalars({name: value for name, value in row.items() if name.startswith("val/")}, step)
+            for sentence in alarms:
+                self.writer.add_text("alarms", sentence, step)
             if images:
                 picture = side_by_side([image_grid(batch) for batch in images.values()])
                 self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
@@ -102,6 +106,6 @@ class Logger:
 
 def describe(row: Mapping[str, float]) -> str:
     """Say an epoch's row of metrics in one line, without what changes little or is a detail."""
-    details = ("charts", "norm", "_chance", "_ceiling", "_step_")
+    details = ("charts", "norm", "_chance", "_ceiling", "_step_", "_class_")
     shown = {k.removeprefix("train/"): v for k, v in row.items() if not any(word in k for word in details)}
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())

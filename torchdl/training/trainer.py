@@ -127,6 +127,7 @@ class Fit:
         elif options.compile:
             task.compile_modules()
         self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
+        self.parts: dict[str, Any] = {"task": task, "updates": self.updates, "progress": self.progress}
         an_epoch = -(-len(train) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * an_epoch
         self.epochs = -(-self.steps // an_epoch)
@@ -202,8 +203,9 @@ class Fit:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
             self.updates.end_epoch(row)
             self.save(best=progress.is_best(row, options.monitor, options.mode))
-        self.logger.epoch(progress.history, previews)  # once saved, or a resume would log it twice
-        self.say(describe(row) if due else "")
+        alarms = self.task.alarms(row) if due else []
+        self.logger.epoch(progress.history, previews, alarms)  # once saved, or a resume would log it twice
+        self.say("\nALARM: ".join([describe(row), *alarms] if due else []))
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""
@@ -218,12 +220,7 @@ class Fit:
         self.updates.collect(self.progress)
         if self.folder is None:
             return
-        state = {
-            "task": self.task.state_dict(),
-            "updates": self.updates.state_dict(),
-            "progress": self.progress.state_dict(),
-            "order": self.order(),
-        }
+        state = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         if self.rank == 0:
             checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
             if best:
@@ -241,9 +238,8 @@ class Fit:
         changed = checkpoint.differences(state.get("order", {}), self.order())
         require(not changed, f"{folder} cannot go on with {changed}: give it what it was started with")
         try:
-            self.task.load_state_dict(state["task"])
-            self.updates.load_state_dict(state["updates"])
-            self.progress.load_state_dict(state["progress"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error

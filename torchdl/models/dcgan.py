@@ -1,0 +1,124 @@
+"""A generator and a discriminator of convolutions, in the manner of DCGAN (Radford, Metz and Chintala 2016).
+
+Shapes: B examples, Z numbers of noise, (C, H, W) of an image, F filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.models.gan import GAN, ScoresImages
+from torchdl.models.lenet import check_in_shape
+
+
+class ConvGenerator(nn.Module):
+    """Turn noise into images: a linear layer to maps of a quarter of the sides, doubled twice, tanh at the end.
+
+    As in DCGAN each layer but the last has a batch norm and ReLU, and the weights begin as normal(0, 0.02). A
+    doubling is a 4x4 transposed convolution of stride 2, whose kernel the stride divides: no chequered pattern.
+
+    Args:
+        z_dim: Z, numbers of noise.
+        image_shape: (C, H, W); H and W divisible by 4.
+        width: Filters at half the sides; twice as many at a quarter of them.
+    """
+
+    def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 32) -> None:
+        super().__init__()
+        channels, *quarter = check_sides(self, image_shape)
+        require(min(z_dim, width) >= 1, "ConvGenerator: z_dim and width must be positive")
+        self.z_dim, self.image_shape, self.width = z_dim, tuple(image_shape), width
+        flat = 2 * width * quarter[0] * quarter[1]
+        self.project = nn.Sequential(
+            nn.Linear(z_dim, flat, bias=False),  # (B, Z) -> (B, 2F * H/4 * W/4)
+            nn.Unflatten(1, (2 * width, *quarter)),  # -> (B, 2F, H/4, W/4)
+        )
+        self.maps = nn.Sequential(
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),  # -> (B, F, H/2, W/2)
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # -> (B, C, H, W)
+            nn.Tanh(),
+        )
+        dcgan_init_(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Give images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
+        # channels last, which the convolutions follow: 1.3 times as fast on CPUs
+        return self.maps(self.project(z).contiguous(memory_format=torch.channels_last))
+
+
+class ConvDiscriminator(ScoresImages):
+    """Tell real images from generated ones: two convolutions that halve the sides, LeakyReLU, one output.
+
+    Against DCGAN it has no batch norm, which would couple the images of a batch (and cost a second pass): spectral
+    norm keeps it in bounds where that is asked for.
+
+    Args:
+        image_shape: (C, H, W); H and W divisible by 4.
+        width: Filters of the first convolution; the second has twice as many.
+        slope: LeakyReLU's slope below zero.
+        spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (1, 28, 28),
+        width: int = 32,
+        slope: float = 0.2,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, *quarter = check_sides(self, image_shape)
+        require(width >= 1, "ConvDiscriminator: width must be positive")
+        self.image_shape, self.width, self.slope = tuple(image_shape), width, slope
+        self.score = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, C, H, W) -> (B, F, H/2, W/2)
+            nn.LeakyReLU(slope, inplace=True),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # -> (B, 2F, H/4, W/4)
+            nn.LeakyReLU(slope, inplace=True),
+            nn.Flatten(),
+            nn.Linear(2 * width * quarter[0] * quarter[1], 1),
+        )
+        dcgan_init_(self)
+        if spectral_norm:
+            self.limit_()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Score images (B, C, H, W), or flattened ones: (B, 1) logits."""
+        images = x.reshape(-1, *self.image_shape)  # (B, ...) -> (B, C, H, W)
+        return self.score(images.contiguous(memory_format=torch.channels_last))
+
+
+def check_sides(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (C, H/4, W/4) if both sides can be halved twice."""
+    channels, height, width = check_in_shape(model, image_shape)
+    require(
+        height % 4 == 0 and width % 4 == 0,
+        f"{type(model).__name__}: the sides are halved twice, so they must be divisible by 4, not {height}x{width}",
+    )
+    return channels, height // 4, width // 4
+
+
+def dcgan_init_(module: nn.Module) -> nn.Module:
+    """Draw kernels from normal(0, 0.02) and set biases to 0, as DCGAN does, in place."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
+def conv_gan(
+    image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False, width: int = 32
+) -> GAN:
+    """Build a convolutional pair, for images whose sides are divisible by 4."""
+    generator = ConvGenerator(z_dim, image_shape, width)
+    return GAN(generator, ConvDiscriminator(image_shape, width, spectral_norm=spectral_norm), image_shape)
