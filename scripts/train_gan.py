@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import _clone  # noqa: F401
 
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
+from torchdl.errors import require
 from torchdl.plots import image_grid, save_png
 from torchdl.tasks import OptimizerName
 from torchdl.training.command import Run, RunOptions, run_script, say
@@ -28,6 +29,8 @@ class Config:
     """What the two networks play for."""
     z_dim: int | None = None
     """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
+    width: int | None = None
+    """Filters of conv's first convolution; 32 if not given."""
     optimizer: OptimizerName = "adam"
     """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
@@ -49,7 +52,7 @@ class Config:
     judge: Path | None = None
     """A finished run of train_lenet.py on the same data, which measures samples; OUT/lenet/judge-DATASET if there."""
     judged: int = 2000
-    """Samples to measure at every evaluation, and by whose Frechet distance the best generator is kept."""
+    """Samples to compare with training images at every evaluation; the generator with the least distance is kept."""
     samples: int = 64
     """Images to look at over time, from a fixed noise."""
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
@@ -79,11 +82,13 @@ def main(config: Config) -> None:
     lr = pair.lr if config.lr is None else config.lr
     beta1 = pair.beta1 if config.beta1 is None else config.beta1
     config = replace(config, z_dim=z_dim, lr=lr, beta1=beta1)
+    require(config.width is None or config.model == "conv", "--width is of --model conv alone: leave it out")
+    own = {} if config.width is None else {"width": config.width}
     # 1. Get the data.
     images, held_out = (
         load_images(config.dataset, part, config.run.data_root, low=-1, high=1) for part in ("train", "test")
     )
-    inspector, sentence = find_inspector(config.judge, config.run.out, config.dataset, held_out, config.judged)
+    inspector, sentence = find_inspector(config.judge, config.run.out, config.dataset, images, config.judged)
     if inspector is not None and not config.trainer.monitor:
         config = replace(config, trainer=replace(config.trainer, monitor="val/frechet_distance"))
     images, held_out = images.without_labels(), held_out.without_labels()
@@ -91,10 +96,10 @@ def main(config: Config) -> None:
     run = Run("gan", config, config.run, config.trainer, images, held_out)
     say(sentence)
     # 2. Build the model.
-    pair_of = pair.build(images.image_shape, z_dim, spectral_norm=config.spectral_norm)
+    networks = pair.build(images.image_shape, z_dim, spectral_norm=config.spectral_norm, **own)
     task = GANTask(
-        pair_of.generator,
-        pair_of.discriminator,
+        networks.generator,
+        networks.discriminator,
         loss=config.loss,
         lr=lr,
         beta1=beta1,

@@ -53,7 +53,7 @@ def test_other_images_of_the_same_kind_ring_no_alarm(inspector):
     assert [measured[f"val/share_class_{name}"] for name in "abcd"] == [0.25] * 4
 
 
-def test_the_held_out_images_themselves_are_at_no_distance(inspector):
+def test_the_real_images_themselves_are_at_no_distance(inspector):
     measured = look(inspector, squares(400))
     assert measured["val/frechet_distance"] == pytest.approx(0, abs=1e-9)
     assert measured["val/coverage"] == 1
@@ -85,7 +85,7 @@ def test_flattened_samples_are_images(inspector):
     assert inspector.measure(images.flatten(1)) == inspector.measure(images)
 
 
-def test_no_more_is_looked_at_than_is_held_out():
+def test_no_more_is_looked_at_than_there_are():
     judge = Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64)
     assert Inspector(judge, squares(30), count=2000).count == 30
     with pytest.raises(InputError, match="6 at least, not 5"):

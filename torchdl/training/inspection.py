@@ -17,27 +17,28 @@ from torchdl.errors import require
 from torchdl.metrics import Moments, class_shares, frechet_distance, neighbour_scores
 from torchdl.training.generation import Judge, judge_images, load_judge, recipe
 
-LEAST_COVERAGE = 0.1  # share of held-out images with a sample among their neighbours, under which samples are too alike
-LEAST_SHARE = 0.5  # of what a class has of the held-out images
+LEAST_COVERAGE = 0.1  # share of real images with a sample among their neighbours, under which samples are too alike
+LEAST_SHARE = 0.5  # of what a class has of the real images
 
 
 class Inspector:
-    """Measure samples against held-out images by a judge, and name what is missing among them.
+    """Measure samples against real images by a judge, and name what is missing among them.
 
-    It gives ``frechet_distance`` and ``coverage`` against as many held-out images, and ``share_class_<name>``, the
-    share of the samples that the judge takes for each class.
+    It gives ``frechet_distance`` and ``coverage`` against as many real images, and ``share_class_<name>``, the share
+    of the samples that the judge takes for each class.
 
     Args:
         judge: A classifier of the same data set.
-        held_out: Images to compare with.
-        count: How many samples to look at; fewer where fewer images are held out.
+        real: Images to compare with: the training images, so that a run that is chosen by them can be measured by
+            others.
+        count: How many samples to look at; fewer where there are fewer images.
     """
 
-    def __init__(self, judge: Judge, held_out: ImageDataset, count: int = 2000) -> None:
-        self.judge, self.count = judge, min(count, len(held_out))
-        require(self.count > 5, f"samples are compared with as many held-out images, 6 at least, not {self.count}")
-        index = at_equal_distances(len(held_out), self.count).to(held_out.device)
-        self.reference = judge_images(judge, held_out.pixels(index).float() / 255, torch.device("cpu"))
+    def __init__(self, judge: Judge, real: ImageDataset, count: int = 2000) -> None:
+        self.judge, self.count = judge, min(count, len(real))
+        require(self.count > 5, f"samples are compared with as many real images, 6 at least, not {self.count}")
+        index = at_equal_distances(len(real), self.count).to(real.device)
+        self.reference = judge_images(judge, real.pixels(index).float() / 255, torch.device("cpu"))
         self.moments = Moments([self.reference.features])
         self.shares = class_shares(self.reference.probabilities.argmax(1), len(judge.classes))
 
@@ -54,7 +55,7 @@ class Inspector:
         }
 
     def alarms(self, measured: Mapping[str, float]) -> list[str]:
-        """Say which classes the samples lack, and whether they are too alike to cover the held-out images."""
+        """Say which classes the samples lack, and whether they are too alike to cover the real ones."""
         found = []
         shares = {name: measured.get(f"val/share_class_{name}", 1.0) for name in self.judge.classes}
         lacking = [
@@ -72,18 +73,18 @@ class Inspector:
         coverage = measured.get("val/coverage", 1.0)
         if coverage < LEAST_COVERAGE:
             found.append(
-                f"collapse: the samples are so alike, or so unlike real images, that {coverage:.1%} of the held-out "
-                f"images have one near them (of other real images it would be some 90 %)"
+                f"collapse: the samples are so alike, or so unlike real images, that {coverage:.1%} of the real "
+                "ones have one near them (with other real images in their place it would be some 90 %)"
             )
         return found
 
 
 def find_inspector(
-    judge: Path | None, runs: Path, dataset: str, held_out: ImageDataset, count: int
+    judge: Path | None, runs: Path, dataset: str, real: ImageDataset, count: int
 ) -> tuple[Inspector | None, str]:
     """Make an inspector with a judge, the usual one of ``runs`` if none is named; a sentence on which it is."""
     folder = judge or runs / "lenet" / f"judge-{Path(dataset).name}"
     if judge is None and not folder.is_dir():
         return None, f"no judge of the samples: {folder} would be it, made by `{recipe(dataset)}`"
     found = load_judge(folder, dataset)
-    return Inspector(found, held_out, count), f"judge of the samples: {folder}, {found.accuracy:.2%} right"
+    return Inspector(found, real, count), f"judge of the samples: {folder}, {found.accuracy:.2%} right"

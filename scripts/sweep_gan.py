@@ -1,0 +1,187 @@
+"""Train every pair of networks with every loss and several seeds, judge each by its samples, and make one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import _clone  # noqa: F401
+
+from torchdl import InputError, plots
+from torchdl.errors import require
+from torchdl.files import write_json
+from torchdl.training.command import run_script, say
+from torchdl.training.generation import EVALUATION, load_judge
+from torchdl.training.stopping import Stopped
+
+SCRIPTS = Path(__file__).parent
+COLUMNS = {
+    "Fréchet distance": "Fréchet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "coverage": "coverage",
+    "rarest class, %": "rarest class",
+    "CPU seconds": "seconds",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare pairs of networks and losses: one run of train_gan.py and evaluate_gan.py for each and every seed.
+
+    What is done already is not done again, and what was stopped goes on, if the same command is given once more.
+    """
+
+    dataset: str = "mnist"
+    """What train_gan.py takes."""
+    models: tuple[Literal["simple", "deep", "conv"], ...] = ("simple", "deep", "conv")
+    """The pairs."""
+    losses: tuple[Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"], ...] = (
+        "non_saturating",
+        "minimax",
+        "least_squares",
+        "hinge",
+        "wgan_gp",
+    )
+    """The losses."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """The seeds, of weights, order and noise."""
+    epochs: int = 5
+    """Passes over the data, for all alike."""
+    options: str = ""
+    """More options of train_gan.py, for all alike, such as "--spectral-norm --average 0.999"."""
+    samples: int = 10_000
+    """Images to judge each by."""
+    jobs: int = 1
+    """Runs at a time, of one thread each."""
+    out: Path = Path("runs")
+    """The folder of all runs; the sweep is in OUT/sweep-DATASET."""
+    judge: Path | None = None
+    """A finished run of train_lenet.py on the same data; OUT/lenet/judge-DATASET if not given."""
+    data_root: Path | None = None
+    """The folder of the data sets."""
+
+
+class Cell(NamedTuple):
+    """One run of the sweep."""
+
+    model: str
+    loss: str
+    seed: int
+
+
+def main(config: Config) -> None:
+    """Train and judge what is not done yet; print the table, and write it as JSON and PNG."""
+    require(min(len(config.models), len(config.losses), len(config.seeds)) >= 1, "name a model, a loss and a seed")
+    require(config.epochs >= 1 and config.jobs >= 1, "--epochs and --jobs must be at least 1")
+    name = Path(config.dataset).name
+    folder, judge = config.out / f"sweep-{name}", config.judge or config.out / "lenet" / f"judge-{name}"
+    load_judge(judge, config.dataset)  # a mistake is better known before hours of training
+    cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
+    with ThreadPoolExecutor(config.jobs) as pool:
+        futures = [pool.submit(judged, config, cell, folder, judge) for cell in cells]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException as error:
+            pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise Stopped("stopped; the same command goes on from here", 2) from error
+            raise
+    rows = [summary(pair, [r for c, r in zip(cells, found, strict=True) if c[:2] == pair]) for pair in pairs(cells)]
+    write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
+    show(rows)
+    panels = {column: {row["name"]: row[key]["mean"] for row in rows} for column, key in list(COLUMNS.items())[:1]}
+    plots.plot_bars(panels, folder / "sweep.png", f"{config.dataset}, {config.epochs} epochs: less is better")
+    say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
+
+
+def judged(config: Config, cell: Cell, folder: Path, judge: Path) -> dict[str, Any]:
+    """Train and evaluate one cell, or read what was found before."""
+    name = f"{cell.model}-{cell.loss}-{cell.seed}"
+    run, log = folder / "gan" / name, folder / f"{name}.log"
+    if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
+        return read(run)
+    root = ["--data-root", config.data_root] if config.data_root else []
+    begun = (run / "checkpoint.pt").is_file()
+    options = f"--model {cell.model} --loss {cell.loss} --seed {cell.seed} --epochs {config.epochs} {config.options}"
+    train = ["train_gan.py", "--dataset", config.dataset, *options.split(), "--name", name, "--out", folder]
+    train = ["train_gan.py", "--resume", run] if begun else [*train, "--judge", judge, *root]
+    spent = json.loads((run / "seconds.json").read_text()) if begun and (run / "seconds.json").is_file() else 0.0
+    seconds = spent + call([*train, "--threads", 1], log)
+    write_json(run / "seconds.json", seconds)
+    call(["evaluate_gan.py", run, "--judge", judge, "--samples", config.samples, "--threads", 1, *root], log)
+    result = read(run)
+    say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {seconds:.0f} CPU seconds")
+    return result
+
+
+def call(command: Sequence[object], log: Path) -> float:
+    """Run a script with its output appended to ``log``, and give the CPU seconds it took (by the clock on Windows)."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    script, *arguments = map(str, command)
+    since = time.perf_counter()
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen([sys.executable, str(SCRIPTS / script), *arguments], stdout=file, stderr=file)
+        if hasattr(os, "wait4"):
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        else:
+            process.wait()
+            seconds = time.perf_counter() - since
+    if process.returncode:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
+        raise InputError(f"{shlex.join([script, *arguments])} failed: {''.join(last)} (its output is in {log})")
+    return float(seconds)
+
+
+def read(run: Path) -> dict[str, Any]:
+    """Read what was found of one run."""
+    found = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["against held-out images"]
+    generated = found["generated"]
+    numbers = {key: generated[key] for key in ("Fréchet distance", "precision", "recall", "coverage")}
+    return {
+        **numbers,
+        "rarest class": 100 * min(generated["class shares"].values()),
+        "train against test": found["training images"]["Fréchet distance"],
+        "seconds": json.loads((run / "seconds.json").read_text()),
+    }
+
+
+def pairs(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Give every model and loss once."""
+    return list(dict.fromkeys((cell.model, cell.loss) for cell in cells))
+
+
+def summary(pair: tuple[str, str], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give a row of the table: mean, standard deviation and values over the seeds."""
+
+    def over(key: str) -> dict[str, Any]:
+        values = [result[key] for result in found]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        return {"mean": statistics.fmean(values), "std": spread, "values": values}
+
+    return {"name": " ".join(pair), "model": pair[0], "loss": pair[1], **{key: over(key) for key in found[0]}}
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the table, the best first."""
+    say(f"{'':24}" + "".join(f"{column:>20}" for column in COLUMNS))
+    for row in sorted(rows, key=lambda row: row["Fréchet distance"]["mean"]):
+        cells = [f"{row[key]['mean']:.2f} ± {row[key]['std']:.2f}" for key in COLUMNS.values()]
+        say(f"{row['name']:24}" + "".join(f"{cell:>20}" for cell in cells))
+    say(f"train against test: {rows[0]['train against test']['mean']:.2f}")
+
+
+if __name__ == "__main__":
+    run_script(main, Config)
