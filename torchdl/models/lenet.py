@@ -55,6 +55,14 @@ class LenetLike(nn.Module):
         """Give the logits (B, K) of images (B, C, H, W)."""
         return self.classifier(self.features(prepared(images, self.in_shape)))
 
+    def hidden_units(self, images: Tensor) -> Tensor:
+        """Give the hidden layer's units (B, hidden), 0 or more, by which images can be compared."""
+        return self.classifier[:-1](self.features(prepared(images, self.in_shape)))
+
+    def logits_of(self, units: Tensor) -> Tensor:
+        """Give the logits (B, K) of what :meth:`hidden_units` gives."""
+        return self.classifier[-1](units)
+
 
 def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int, int]:
     """Return (C, H, W) if ``in_shape`` is that of images."""

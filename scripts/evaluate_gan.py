@@ -1,0 +1,53 @@
+"""Measure how good the GAN of a finished run is, by a classifier that was trained on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import _clone  # noqa: F401
+import tyro
+
+import torchdl
+from torchdl.errors import InputError, require
+from torchdl.training import process
+from torchdl.training.command import read_record, run_script, say
+from torchdl.training.generation import evaluate_run, load_judge
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare generated images with held-out ones: Fréchet and kernel distance, precision, coverage, classes, copies."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as runs/gan/first."""
+    judge: Path | None = None
+    """A finished run of train_lenet.py on the same data set; runs/lenet/judge-DATASET if not given."""
+    samples: int = 10_000
+    """How many images to generate; fewer where fewer are held out."""
+    seed: int = 0
+    """Which noise to draw."""
+    data_root: Path | None = None
+    """The folder of the data sets."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    threads: int = 0
+    """CPU threads; 0 for PyTorch's choice."""
+
+
+def main(config: Config) -> None:
+    """Load the generator, its data and the judge; measure."""
+    require(config.samples >= 6, f"--samples must be at least 6, not {config.samples}")
+    gan = torchdl.load(config.run)
+    if not isinstance(gan, torchdl.GAN):
+        raise InputError(f"{config.run} holds a {type(gan).__name__}, not a GAN: name a run of train_gan.py")
+    dataset = str(read_record(config.run)["config"].get("dataset"))
+    # the folder of all runs is two above the run's own
+    judge = load_judge(config.judge or config.run.parent.parent / "lenet" / f"judge-{dataset}", dataset)
+    say(process.setup(config.threads))
+    train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
+    evaluate_run(config.run, gan, judge, train, test, config.samples, config.seed, config.device)
+
+
+if __name__ == "__main__":
+    run_script(main, Config)
