@@ -17,7 +17,7 @@ from torchdl.training.generation import evaluate_run, load_judge
 
 @dataclass(frozen=True)
 class Config:
-    """Compare generated images with held-out ones: Fréchet and kernel distance, precision, coverage, classes, copies."""
+    """Compare generated images with held-out ones: distances of features, precision, coverage, classes, copies."""
 
     run: tyro.conf.Positional[Path]
     """The run's folder, such as runs/gan/first."""
