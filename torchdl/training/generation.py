@@ -36,6 +36,7 @@ from torchdl.training.logger import Logger
 BATCH = 500
 NEIGHBOUR = 5  # how far a sample reaches: as far as this neighbour of its
 LEAST = NEIGHBOUR + 1  # images of each kind that can be compared
+PAIRED = 5000  # images of each kind whose pairs are compared, which takes the square of it
 NOISE = 1000  # images of noise, which are so far from all others that more would say the same
 LOOKED_UP = 1000  # images whose nearest training image is looked for
 TRAINING_BLOCK = 5000  # training images among which it is looked for at a time
@@ -120,18 +121,31 @@ def shares_of(judge: Judge, found: Judged) -> Tensor:
     return class_shares(found.probabilities.argmax(1), len(judge.classes))
 
 
-def make_reference(judge: Judge, held_out: Judged) -> Reference:
+def sample_set(found: Judged, paired: int) -> SampleSet:
+    """Take so many of the judged images, at equal distances, to be compared pair by pair."""
+    features = found.features
+    chosen = at_equal_distances(len(features), min(paired, len(features)))
+    return SampleSet(features[chosen.to(features.device)], NEIGHBOUR)
+
+
+def make_reference(judge: Judge, held_out: Judged, paired: int = PAIRED) -> Reference:
     """Measure of held-out images what is measured of them alone."""
-    return Reference(Moments([held_out.features]), SampleSet(held_out.features, NEIGHBOUR), shares_of(judge, held_out))
+    return Reference(Moments([held_out.features]), sample_set(held_out, paired), shares_of(judge, held_out))
 
 
-def compare(judge: Judge, found: Judged, reference: Reference) -> dict[str, Any]:
-    """Measure images against held-out ones, all by the judge; classes are rare at less than half the share there."""
-    kernel, neighbours = compare_sets(reference.samples, SampleSet(found.features, NEIGHBOUR))
+def compare(judge: Judge, found: Judged, reference: Reference, paired: int = PAIRED) -> dict[str, Any]:
+    """Measure images against held-out ones, all by the judge.
+
+    The kernel distance and the neighbours are those of ``paired`` images of each kind at most. A class is rare if less
+    than half as large a share of the images is taken for it as of the held-out ones.
+    """
+    samples = sample_set(found, paired)
+    kernel, neighbours = compare_sets(reference.samples, samples)
     shares = shares_of(judge, found)
     rare = (shares < reference.shares / 2).tolist()
     return {
         "images": len(found.features),
+        "of them in pairs": len(samples),
         "Fréchet distance": frechet_distance(Moments([found.features]), reference.moments),
         "its deviation": frechet_deviation(found.features, reference.moments),
         "kernel distance": kernel,
@@ -173,7 +187,14 @@ def generate(gan: Any, count: int, seed: int, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def evaluate_generator(
-    gan: Any, judge: Judge, train: ImageDataset, test: ImageDataset, count: int, seed: int, device: torch.device
+    gan: Any,
+    judge: Judge,
+    train: ImageDataset,
+    test: ImageDataset,
+    count: int,
+    seed: int,
+    device: torch.device,
+    paired: int = PAIRED,
 ) -> tuple[dict[str, Any], dict[str, Nearest]]:
     """Measure a generator against held-out images, beside training images and noise as a scale.
 
@@ -185,12 +206,14 @@ def evaluate_generator(
         count: N, of each kind; fewer where there are fewer images.
         seed: What the samples are made from.
         device: Where to compute.
+        paired: Of how many of them the kernel distance and the neighbours are.
 
     Returns:
         The results, and of generated and of held-out images the nearest training images.
     """
     count = min(count, len(train), len(test))
-    require(count >= LEAST, f"there are only {count} images of each kind to compare: {LEAST} are the least")
+    least = min(count, paired)
+    require(least >= LEAST, f"there are only {least} images of each kind to compare: {LEAST} are the least")
 
     def some(data: ImageDataset, count: int) -> Tensor:
         return as_fractions(data, at_equal_distances(len(data), count).to(data.device)).to(device)
@@ -199,8 +222,10 @@ def evaluate_generator(
     generator = torch.Generator().manual_seed(random.key(seed))
     noise = torch.rand((min(NOISE, count), *made.shape[1:]), generator=generator)
     kinds = {"generated": made, "training images": some(train, count), "noise": noise}
-    reference = make_reference(judge, judge_images(judge, held_out, device))
-    measured = {name: compare(judge, judge_images(judge, images, device), reference) for name, images in kinds.items()}
+    reference = make_reference(judge, judge_images(judge, held_out, device), paired)
+    measured = {
+        name: compare(judge, judge_images(judge, images, device), reference, paired) for name, images in kinds.items()
+    }
     few = min(LOOKED_UP, count)
     spread = at_equal_distances(count, few).to(device)
     nearest = {
@@ -259,11 +284,19 @@ def report(folder: Path, results: dict[str, Any], nearest: dict[str, Nearest]) -
 
 
 def evaluate_run(
-    folder: Path, gan: Any, judge: Judge, train: ImageDataset, test: ImageDataset, count: int, seed: int, device: str
+    folder: Path,
+    gan: Any,
+    judge: Judge,
+    train: ImageDataset,
+    test: ImageDataset,
+    count: int,
+    seed: int,
+    device: str,
+    paired: int = PAIRED,
 ) -> dict[str, Any]:
     """Evaluate the generator of a run, and leave in its folder what :func:`report` writes."""
     since = time.perf_counter()
-    results, nearest = evaluate_generator(gan, judge, train, test, count, seed, process.find_device(device))
+    results, nearest = evaluate_generator(gan, judge, train, test, count, seed, process.find_device(device), paired)
     results["seconds"] = time.perf_counter() - since
     say(f"judge: {judge.accuracy:.2%} of the test images right, weights {judge.fingerprint[:12]}")
     report(folder, results, nearest)
