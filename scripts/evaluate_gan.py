@@ -9,15 +9,16 @@ import _clone  # noqa: F401
 import tyro
 
 import torchdl
+from torchdl.data.described import introduce
 from torchdl.errors import InputError, require
 from torchdl.training import process
 from torchdl.training.command import read_record, run_script, say
-from torchdl.training.generation import evaluate_run, load_judge
+from torchdl.training.generation import LEAST, PAIRED, evaluate_run, load_judge
 
 
 @dataclass(frozen=True)
 class Config:
-    """Compare generated images with held-out ones: Fréchet and kernel distance, precision, coverage, classes, copies."""
+    """Compare generated images with held-out ones: distances of features, precision, coverage, classes, copies."""
 
     run: tyro.conf.Positional[Path]
     """The run's folder, such as runs/gan/first."""
@@ -25,6 +26,8 @@ class Config:
     """A finished run of train_lenet.py on the same data set; runs/lenet/judge-DATASET if not given."""
     samples: int = 10_000
     """How many images to generate; fewer where fewer are held out."""
+    paired: int = PAIRED
+    """Of how many of them the kernel distance and the neighbours are found, which takes the square of it."""
     seed: int = 0
     """Which noise to draw."""
     data_root: Path | None = None
@@ -37,16 +40,18 @@ class Config:
 
 def main(config: Config) -> None:
     """Load the generator, its data and the judge; measure."""
-    require(config.samples >= 6, f"--samples must be at least 6, not {config.samples}")
+    for name, number in (("samples", config.samples), ("paired", config.paired)):
+        require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
     gan = torchdl.load(config.run)
     if not isinstance(gan, torchdl.GAN):
         raise InputError(f"{config.run} holds a {type(gan).__name__}, not a GAN: name a run of train_gan.py")
-    dataset = str(read_record(config.run)["config"].get("dataset"))
+    dataset = str(read_record(config.run).get("config", {}).get("dataset"))
     # the folder of all runs is two above the run's own
     judge = load_judge(config.judge or config.run.parent.parent / "lenet" / f"judge-{dataset}", dataset)
     say(process.setup(config.threads))
     train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
-    evaluate_run(config.run, gan, judge, train, test, config.samples, config.seed, config.device)
+    say(introduce(test))
+    evaluate_run(config.run, gan, judge, train, test, config.samples, config.seed, config.device, config.paired)
 
 
 if __name__ == "__main__":

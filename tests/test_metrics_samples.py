@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from torchdl import InputError
 from torchdl.metrics import (
     Moments,
+    SampleSet,
     class_shares,
+    compare_sets,
+    frechet_deviation,
     frechet_distance,
     inception_score,
     kernel_distance,
     neighbour_scores,
-    resampled_deviation,
 )
 
 
@@ -153,6 +155,32 @@ def test_neighbour_scores_are_a_slow_loop(k, shift, monkeypatch):
     assert tuple(neighbour_scores(real, made, k)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("block", [1, 7, 13, 1024])
+def test_one_pass_gives_what_loops_over_all_pairs_give(block, monkeypatch):
+    monkeypatch.setattr("torchdl.metrics.samples.BLOCK", block)
+    real, made = correlated(40, 3, 0), correlated(26, 3, 1)
+    kernel, neighbours = compare_sets(SampleSet(real, 4), SampleSet(made, 4))
+    x, y = real.double().numpy(), made.double().numpy()
+    within = [((z @ z.T / 3 + 1) ** 3)[~np.eye(len(z), dtype=bool)].mean() for z in (x, y)]
+    assert kernel == pytest.approx(sum(within) - 2 * ((x @ y.T / 3 + 1) ** 3).mean(), rel=1e-9)
+    assert tuple(neighbours) == pytest.approx(slow_scores(x, y, 4))
+    assert kernel == pytest.approx(kernel_distance(real, made), rel=1e-12)
+    assert neighbours == neighbour_scores(real, made, 4)
+
+
+def test_a_set_is_compared_with_several_others_as_if_it_were_new():
+    real, sets = SampleSet(gaussian(50, 4)), [SampleSet(gaussian(30, 4, seed=s) + s) for s in (1, 2)]
+    first = [compare_sets(real, other) for other in sets]
+    assert [compare_sets(real, other) for other in sets] == first
+    assert first[0] != first[1]
+
+
+def test_samples_that_are_equal_reach_one_another():
+    # each has more equals than it has neighbours to look for, so that it reaches no further than itself
+    features = (gaussian(3, 5) * 1000).repeat(8, 1)
+    assert tuple(neighbour_scores(features, features[torch.arange(24).flip(0)])) == (1, 1, 8 / 5, 1)
+
+
 def test_equal_sets_share_all_and_distant_ones_nothing():
     features = gaussian(60, 5)
     same = neighbour_scores(features, features.clone())
@@ -186,11 +214,41 @@ def test_order_does_not_matter(seed):
 # error bars
 
 
-def test_the_bootstrap_gives_the_deviation_of_a_mean():
-    samples = gaussian(400, 1)
-    found = resampled_deviation(lambda x: float(x.mean()), samples, times=400)
-    assert found == pytest.approx(float(samples.std()) / 20, rel=0.15)
-    assert resampled_deviation(lambda x: float(x.mean()), samples, times=400) == found
+def bootstrapped(features: torch.Tensor, other: Moments, times: int) -> float:
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(len(features), (len(features),), generator=generator) for _ in range(times)]
+    return float(np.std([frechet_distance(Moments([features[r]]), other) for r in rows]))
+
+
+def test_the_deviation_of_the_frechet_distance_is_that_of_the_bootstrap():
+    features, other = correlated(2000, 6, 0), moments(correlated(2000, 6, 1))
+    assert frechet_deviation(features, other) == pytest.approx(bootstrapped(features, other, 200), rel=0.15)
+
+
+def test_the_deviation_of_the_frechet_distance_is_that_of_new_samples():
+    other = moments(gaussian(5000, 6, seed=99) * 2 + 1)
+    drawn = [gaussian(1000, 6, seed=seed) for seed in range(200)]
+    found = np.std([frechet_distance(moments(features), other) for features in drawn])
+    assert frechet_deviation(drawn[0], other) == pytest.approx(found, rel=0.15)
+
+
+def test_in_one_dimension_the_deviation_is_a_derivative():
+    x = gaussian(50, 1, seed=3).double()
+    other = Moments([gaussian(60, 1, seed=4) * 3 + 2])
+    weights = torch.full((50,), 1 / 50, dtype=torch.float64, requires_grad=True)
+    mean = (weights[:, None] * x).sum() / weights.sum()
+    # the variance with N - 1 in place of N, which weights do not change
+    variance = (weights * (x[:, 0] - mean) ** 2).sum() / weights.sum() * 50 / 49
+    distance = (mean - other.mean) ** 2 + (variance.sqrt() - other.covariance[0, 0].sqrt()) ** 2
+    (slopes,) = torch.autograd.grad(distance.sum(), weights)
+    assert frechet_deviation(x, other) == pytest.approx(float(slopes.std()) / 50**0.5, rel=0.02)
+
+
+def test_units_that_are_silent_do_not_spoil_the_deviation():
+    features, other = correlated(300, 4, 0), correlated(300, 4, 1)
+    silent = torch.zeros(300, 3)
+    found = frechet_deviation(torch.cat([features, silent], 1), moments(torch.cat([other, silent], 1)))
+    assert found == pytest.approx(frechet_deviation(features, moments(other)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +264,8 @@ def test_the_bootstrap_gives_the_deviation_of_a_mean():
         (lambda: neighbour_scores(gaussian(5, 2), gaussian(9, 3), 2), "equally many"),
         (lambda: inception_score(torch.zeros(3)), r"\(samples, classes\)"),
         (lambda: class_shares(torch.zeros(0, dtype=torch.int64), 3), "no sample"),
-        (lambda: resampled_deviation(float, gaussian(3), 1), "2 resamples"),
+        (lambda: frechet_deviation(gaussian(5, 2), moments(gaussian(5, 3))), "features must be 3 a sample, not 2"),
+        (lambda: SampleSet(torch.zeros(3)), r"\(samples, features\)"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(make, message):

@@ -493,3 +493,40 @@ def plot_paths(
     axis.grid(alpha=0.3)
     axis.legend()
     save_figure(figure, path)
+
+
+def plot_nearest(
+    closest: Mapping[str, tuple[Tensor, Tensor, Tensor]], distances: Mapping[str, Tensor], near: float, path: Path
+) -> None:
+    """Draw images above their nearest training images, and how far all are from theirs, as PNG.
+
+    Args:
+        closest: By kind, images and training images, (n, C, H, W) in [0, 1] both, with their distances (n,).
+        distances: By kind, the distances (N,) of all images that were looked up.
+        near: The distance up to which an image is called near.
+        path: The PNG to write.
+    """
+    figure = new_figure(5.6 * len(closest), 5.2)
+    grid = figure.add_gridspec(2, len(closest), height_ratios=[1, 1.4])
+    for number, (name, (images, training, far)) in enumerate(closest.items()):
+        axis = figure.add_subplot(grid[0, number])
+        high, wide = images.shape[2] + 2, images.shape[3] + 2
+        picture = image_grid(torch.stack([images.cpu(), training.cpu()])).permute(1, 2, 0)  # (C, H, W) -> (H, W, C)
+        axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
+        centres = [1 + wide * (column + 0.5) for column in range(len(images))]
+        axis.set_xticks(centres, [f"{value:.3f}" for value in far.tolist()], fontsize=8)
+        axis.set_yticks([1 + high * 0.5, 1 + high * 1.5], [name, "nearest\ntraining\nimage"], fontsize=8)
+        axis.tick_params(length=0)
+        axis.set_title(
+            f"{name}: the {len(images)} of {len(distances[name]):,} nearest to a training image", fontsize=10
+        )
+        axis.set_xlabel("distance", fontsize=8)
+    axis = figure.add_subplot(grid[1, :])
+    edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
+    for name, values in distances.items():
+        axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
+    axis.axvline(near, linestyle="--", color="0.3", label="nearer: the nearest 1 % of held out")
+    axis.set(xlabel="distance to the nearest training image (root mean squared pixel, of 1)", ylabel="images")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    save_figure(figure, path)

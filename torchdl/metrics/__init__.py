@@ -5,11 +5,13 @@ from torchdl.metrics.forecasts import error_ratio, forecast_errors
 from torchdl.metrics.samples import (
     Moments,
     Neighbours,
+    SampleSet,
     class_shares,
+    compare_sets,
+    frechet_deviation,
     frechet_distance,
     inception_score,
     kernel_distance,
     neighbour_scores,
-    resampled_deviation,
 )
 from torchdl.metrics.units import silent_units

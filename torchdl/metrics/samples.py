@@ -7,7 +7,7 @@ Shapes: N real and M generated samples, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchdl.errors import require
 
-BLOCK = 2048  # samples that are compared with all others at a time
+BLOCK = 1024  # samples of each of two sets that are compared at a time
 
 
 class Moments:
@@ -57,6 +57,12 @@ class Moments:
         return self.scatter / (self.count - 1)
 
 
+def root(covariance: Tensor) -> Tensor:
+    """Give the symmetric square root (D, D) of a covariance."""
+    variances, directions = torch.linalg.eigh(covariance)
+    return (directions * variances.clamp(min=0).sqrt()) @ directions.T
+
+
 def frechet_distance(one: Moments, other: Moments) -> float:
     """Measure the squared Fréchet distance of two normal distributions with these moments (Heusel et al. 2017).
 
@@ -65,36 +71,32 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     """
     first, second = one.covariance, other.covariance
     require(first.shape == second.shape, f"features must be equally many, not {len(first)} and {len(second)}")
-    variances, directions = torch.linalg.eigh(first)
-    root = (directions * variances.clamp(min=0).sqrt()) @ directions.T
+    half = root(first)
     # the eigenvalues of C1 C2 are those of C1^½ C2 C1^½, which is symmetric, so that none is complex
-    common = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
+    common = torch.linalg.eigvalsh(half @ second @ half).clamp(min=0).sqrt().sum()
     apart = (one.mean - other.mean).square().sum()
     # what rounding leaves below 0 of equal sets is 0
     return max(0.0, float(apart + first.trace() + second.trace() - 2 * common))
 
 
-def kernel_distance(one: Tensor, other: Tensor) -> float:
-    """Estimate the squared maximum mean discrepancy of two sets without bias (Binkowski et al. 2018, "KID").
+def frechet_deviation(features: Tensor, other: Moments) -> float:
+    """Estimate the standard deviation of the Fréchet distance of samples (N, D) to a distribution that is fixed.
 
-    The kernel is (x·y / D + 1)³. Of equally distributed sets of any size it is 0 on average, so below it at times.
-
-    Args:
-        one: (N, D), 2 samples or more.
-        other: (M, D), 2 samples or more.
+    By the infinitesimal jackknife (Jaeckel 1972): to first order sample x moves the distance by 1/N of
+    2 (x - m1)·(m1 - m2) + (x - m1)ᵀ (1 - T) (x - m1) less that term's mean, T = C2^½ (C2^½ C1 C2^½)^-½ C2^½ being the
+    map that carries the samples' distribution into the other. The bootstrap finds the same by a hundred times the work.
     """
-    require(one.dim() == other.dim() == 2 and one.shape[1] == other.shape[1], "features must be equally many")
-    require(min(len(one), len(other)) >= 2, "the kernel distance takes 2 samples or more of each set")
-
-    def total(x: Tensor, y: Tensor) -> Tensor:
-        y = y.double().T / x.shape[1]
-        return sum(((part.double() @ y + 1) ** 3).sum() for part in x.split(BLOCK))
-
-    def within(x: Tensor) -> Tensor:
-        alone = ((x.double().square().sum(1) / x.shape[1] + 1) ** 3).sum()
-        return (total(x, x) - alone) / (len(x) * (len(x) - 1))
-
-    return float(within(one) + within(other) - 2 * total(one, other) / (len(one) * len(other)))
+    one = Moments([features])
+    half = root(other.covariance)
+    require(one.covariance.shape == half.shape, f"features must be {len(half)} a sample, not {features.shape[1]}")
+    values, directions = torch.linalg.eigh(half @ one.covariance @ half)
+    # along what one of them does not vary in, T is 0
+    inverse = torch.where(values > 1e-12 * values[-1], values.clamp(min=0).rsqrt(), 0.0)
+    carried = half @ directions  # (D, D)
+    rest = torch.eye(len(half), dtype=half.dtype, device=half.device) - (carried * inverse) @ carried.T
+    x = features.detach().double() - one.mean
+    moved = 2 * x @ (one.mean - other.mean) + (x @ rest).mul_(x).sum(1)  # (N,)
+    return float(moved.std()) / len(x) ** 0.5
 
 
 def inception_score(probabilities: Tensor) -> float:
@@ -130,45 +132,91 @@ class Neighbours(NamedTuple):
     coverage: float
 
 
-def neighbour_scores(real: Tensor, generated: Tensor, k: int = 5) -> Neighbours:
-    """Compare two sets, (N, D) and (M, D), by their ``k`` nearest neighbours."""
-    require(real.dim() == generated.dim() == 2 and real.shape[1] == generated.shape[1], "features must be equally many")
-    least = min(len(real), len(generated))
-    require(1 <= k < least, f"k must be from 1 to {least - 1}, one less than there are samples, not {k}")
-    x, y = real.double(), generated.double()
+class SampleSet:
+    """Samples with what is measured of them alone: once, however many sets they are compared with.
 
-    def reach(points: Tensor) -> Tensor:
-        # the nearest of all is the point itself
-        return torch.cat([torch.cdist(p, points).kthvalue(k + 1).values for p in points.split(BLOCK)])
-
-    real_reach, generated_reach = reach(x), reach(y)  # (N,), (M,)
-    inside = torch.zeros(len(y), dtype=torch.int64, device=y.device)  # real samples that reach each generated one
-    reached, covers = [], []
-    for part, far in zip(x.split(BLOCK), real_reach.split(BLOCK), strict=True):
-        distance = torch.cdist(part, y)  # (B, M)
-        within = distance <= far[:, None]
-        inside += within.sum(0)
-        covers.append(within.any(1))
-        reached.append((distance <= generated_reach).any(1))
-    return Neighbours(
-        precision=float((inside > 0).double().mean()),
-        recall=float(torch.cat(reached).double().mean()),
-        density=float(inside.double().mean()) / k,
-        coverage=float(torch.cat(covers).double().mean()),
-    )
-
-
-def resampled_deviation(measure: Callable[[Tensor], float], samples: Tensor, times: int = 10, seed: int = 0) -> float:
-    """Estimate the standard deviation of a measure of samples (N, ...) by the bootstrap (Efron 1979).
+    One product of two sets, block by block, serves the kernel (x·y / D + 1)³ and the distances alike: a 1 beside
+    x / √D makes the product of two samples the kernel's base, and changes no distance but by the factor √D.
 
     Args:
-        measure: The measure.
-        samples: The samples; each resample has as many of them, drawn with replacement.
-        times: How many resamples.
-        seed: What they are drawn by.
+        features: (N, D), 2 samples or more.
+        k: The neighbour in its own set that a sample reaches as far as.
     """
-    require(times >= 2, f"a deviation takes 2 resamples or more, not {times}")
-    generator = torch.Generator().manual_seed(seed)
-    size = len(samples)
-    drawn = (torch.randint(size, (size,), generator=generator).to(samples.device) for _ in range(times))
-    return float(torch.tensor([measure(samples[rows]) for rows in drawn], dtype=torch.float64).std())
+
+    def __init__(self, features: Tensor, k: int = 5) -> None:
+        require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
+        size, dim = features.shape
+        require(size >= 2, f"to compare sets takes 2 samples or more of each, not {size}")
+        require(1 <= k < size, f"k must be from 1 to {size - 1}, one less than there are samples, not {k}")
+        self.k = k
+        x = features.detach().double() / dim**0.5
+        self.points = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (N, D + 1)
+        self.lengths = self.points.square().sum(1) / 2  # (N,), halves of squares, as all distances here
+        self.blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
+        nearest = self.points.new_full((size, k), torch.inf)
+        total = self.points.new_zeros(())
+
+        def take(rows: slice, distances: Tensor) -> None:
+            some = distances.topk(min(k, distances.shape[1]), largest=False, sorted=False).values
+            nearest[rows] = torch.cat([nearest[rows], some], 1).topk(k, largest=False).values
+
+        for number, rows in enumerate(self.blocks):
+            for columns in self.blocks[number:]:
+                base, distances = self.against(rows, self, columns)
+                if rows == columns:
+                    base.fill_diagonal_(0)  # a sample is not its own neighbour
+                    distances.fill_diagonal_(torch.inf)
+                else:  # the block's mirror image
+                    total += (base**3).sum()
+                    take(columns, distances.T)
+                total += (base**3).sum()
+                take(rows, distances)
+        self.kernel = float(total) / (size * (size - 1))
+        # rounding is not to part what is equal
+        self.reach = nearest[:, -1].clamp(min=0) + 1e-12 * self.lengths  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def against(self, rows: slice, other: SampleSet, columns: slice) -> tuple[Tensor, Tensor]:
+        """Give the kernel's bases and half the squared distances of some samples, (B, B') both."""
+        base = self.points[rows] @ other.points[columns].T
+        return base, (self.lengths[rows, None] + other.lengths[columns]).sub_(base)
+
+
+def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbours]:
+    """Give what :func:`kernel_distance` and :func:`neighbour_scores` give, by one pass through all pairs."""
+    require(real.points.shape[1] == generated.points.shape[1], "features must be equally many")
+    total, reaching = real.points.new_zeros(()), torch.zeros((), dtype=torch.int64, device=real.points.device)
+    # how far the nearest real sample is beyond its reach for each generated one, and so on: 0 or less is within
+    precise, recalled, covered = (torch.full_like(s.lengths, torch.inf) for s in (generated, real, real))
+    for rows in real.blocks:
+        for columns in generated.blocks:
+            base, distances = real.against(rows, generated, columns)
+            total += (base**3).sum()
+            beyond = distances - real.reach[rows, None]
+            reaching += (beyond <= 0).sum()
+            precise[columns] = precise[columns].minimum(beyond.amin(0))
+            covered[rows] = covered[rows].minimum(beyond.amin(1))
+            recalled[rows] = recalled[rows].minimum((distances - generated.reach[columns]).amin(1))
+    pairs = len(real) * len(generated)
+    precision, recall, coverage = (float((far <= 0).double().mean()) for far in (precise, recalled, covered))
+    neighbours = Neighbours(precision, recall, float(reaching) / (real.k * len(generated)), coverage)
+    return real.kernel + generated.kernel - 2 * float(total) / pairs, neighbours
+
+
+def kernel_distance(one: Tensor, other: Tensor) -> float:
+    """Estimate the squared maximum mean discrepancy of two sets without bias (Binkowski et al. 2018, "KID").
+
+    The kernel is (x·y / D + 1)³. Of equally distributed sets of any size it is 0 on average, so below it at times.
+
+    Args:
+        one: (N, D), 2 samples or more.
+        other: (M, D), 2 samples or more.
+    """
+    return compare_sets(SampleSet(one, k=1), SampleSet(other, k=1))[0]
+
+
+def neighbour_scores(real: Tensor, generated: Tensor, k: int = 5) -> Neighbours:
+    """Compare two sets, (N, D) and (M, D), by their ``k`` nearest neighbours."""
+    return compare_sets(SampleSet(real, k), SampleSet(generated, k))[1]
