@@ -33,6 +33,7 @@ from torchdl.training import process
 from torchdl.training.command import read_record, say
 from torchdl.training.logger import Logger
 
+EVALUATION = "evaluation.json"  # in the folder of a run
 BATCH = 500
 NEIGHBOUR = 5  # how far a sample reaches: as far as this neighbour of its
 LEAST = NEIGHBOUR + 1  # images of each kind that can be compared
@@ -269,7 +270,7 @@ def report(folder: Path, results: dict[str, Any], nearest: dict[str, Nearest]) -
     say(f"median distance to the nearest training image: {near['generated']:.4f}, of held-out {near['held out']:.4f}")
     share = near["generated, as near as the nearest 1 % of held out"]
     say(f"as near to one as the nearest {NEAR:.0%} of the held-out images: {share:.1%} of the samples")
-    write_json(folder / "evaluation.json", results)
+    write_json(folder / EVALUATION, results)
     paths = [folder / "plots" / "classes.png", folder / "plots" / "nearest.png"]
     panels = {name: row["class shares"] for name, row in measured.items() if name != "noise"}
     panels["held-out images"] = results["held-out class shares"]
