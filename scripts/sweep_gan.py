@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import _clone  # noqa: F401
 from torchdl import InputError, plots
 from torchdl.errors import require
 from torchdl.files import write_json
+from torchdl.training import checkpoint
 from torchdl.training.command import run_script, say
 from torchdl.training.generation import EVALUATION, load_judge
 from torchdl.training.stopping import Stopped
@@ -60,7 +62,7 @@ class Config:
     epochs: int = 5
     """Passes over the data, for all alike."""
     options: str = ""
-    """More options of train_gan.py, for all alike, such as "--spectral-norm --average 0.999"."""
+    """More options of train_gan.py, for all alike, as in --options="--spectral-norm --average 0.999"."""
     samples: int = 10_000
     """Images to judge each by."""
     jobs: int = 1
@@ -113,21 +115,21 @@ def judged(config: Config, cell: Cell, folder: Path, judge: Path) -> dict[str, A
     if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
         return read(run)
     root = ["--data-root", config.data_root] if config.data_root else []
-    begun = (run / "checkpoint.pt").is_file()
     options = f"--model {cell.model} --loss {cell.loss} --seed {cell.seed} --epochs {config.epochs} {config.options}"
-    train = ["train_gan.py", "--dataset", config.dataset, *options.split(), "--name", name, "--out", folder]
-    train = ["train_gan.py", "--resume", run] if begun else [*train, "--judge", judge, *root]
-    spent = json.loads((run / "seconds.json").read_text()) if begun and (run / "seconds.json").is_file() else 0.0
-    seconds = spent + call([*train, "--threads", 1], log)
-    write_json(run / "seconds.json", seconds)
+    train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, "--judge", judge, *root]
+    if (run / checkpoint.LAST).is_file():
+        train = ["--resume", run]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had anything to go on from
+    call(["train_gan.py", *train, "--threads", 1], log, run / "seconds.json")
     call(["evaluate_gan.py", run, "--judge", judge, "--samples", config.samples, "--threads", 1, *root], log)
     result = read(run)
-    say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {seconds:.0f} CPU seconds")
+    say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {result['seconds']:.0f} CPU seconds")
     return result
 
 
-def call(command: Sequence[object], log: Path) -> float:
-    """Run a script with its output appended to ``log``, and give the CPU seconds it took (by the clock on Windows)."""
+def call(command: Sequence[object], log: Path, spent: Path | None = None) -> None:
+    """Run a script with its output appended to ``log``, and add its CPU seconds to what stands in ``spent``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     script, *arguments = map(str, command)
     since = time.perf_counter()
@@ -136,13 +138,14 @@ def call(command: Sequence[object], log: Path) -> float:
         if hasattr(os, "wait4"):
             _, status, used = os.wait4(process.pid, 0)
             process.returncode, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-        else:
+        else:  # on Windows, by the clock
             process.wait()
             seconds = time.perf_counter() - since
+    if spent is not None and spent.parent.is_dir():
+        write_json(spent, seconds + (json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0))
     if process.returncode:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise InputError(f"{shlex.join([script, *arguments])} failed: {''.join(last)} (its output is in {log})")
-    return float(seconds)
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""The sweep over pairs and losses: what it runs, what it does not run twice, and the table it makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import test_scripts
+from test_scripts import SCRIPTS, assert_mistake
+
+from torchdl import InputError
+from torchdl.training.stopping import Stopped
+
+run = test_scripts.run
+SHARES = {"0": 0.4, "1": 0.6}
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    """The script as a module, its judge taken for good."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    spec = importlib.util.spec_from_file_location("sweep_gan", SCRIPTS / "sweep_gan.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sweep_gan", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "load_judge", lambda folder, dataset: None)
+    return module
+
+
+class Calls:
+    """In place of the scripts: write what they would, and remember how they were called."""
+
+    def __init__(self, fail: str = "") -> None:
+        self.commands: list[list[str]] = []
+        self.fail = fail
+
+    def __call__(self, command, log, spent=None):
+        words = [str(word) for word in command]
+        self.commands.append(words)
+        if self.fail and self.fail in " ".join(words):
+            raise KeyboardInterrupt
+        if self.fail:
+            time.sleep(0.1)  # or the others would be done before the stop is seen
+        if words[0] == "evaluate_gan.py":
+            run = Path(words[1])
+            distance = 10.0 + int(run.name[-1]) ** 2 + 100 * ("hinge" in run.name)
+            row = {"Fréchet distance": distance, "precision": 0.5, "recall": 0.6, "coverage": 0.7}
+            found = {"generated": {**row, "class shares": SHARES}, "training images": {"Fréchet distance": 2.0}}
+            run.joinpath("evaluation.json").write_text(json.dumps({"against held-out images": found}))
+        elif "--name" in words:
+            Path(words[words.index("--out") + 1], "gan", words[words.index("--name") + 1]).mkdir(parents=True)
+        if spent is not None:
+            spent.write_text("7.0")
+
+
+def config(sweep, folder: Path, **options):
+    options = {"models": ("simple",), "losses": ("minimax", "hinge"), "seeds": (0, 2), **options}
+    return sweep.Config(out=folder, **options)
+
+
+def test_every_pair_is_trained_and_judged_with_every_seed_and_the_table_is_of_their_means(
+    sweep, tmp_path, monkeypatch, capsys
+):
+    calls = Calls()
+    monkeypatch.setattr(sweep, "call", calls)
+    sweep.main(config(sweep, tmp_path, epochs=3, options="--width 4", samples=50))
+    names = [f"simple-{loss}-{seed}" for loss in ("minimax", "hinge") for seed in (0, 2)]
+    trained = [words for words in calls.commands if words[0] == "train_gan.py"]
+    assert [words[words.index("--name") + 1] for words in trained] == names
+    for words, name in zip(trained, names, strict=True):
+        given = dict(zip(words[1::2], words[2::2], strict=True))
+        model, loss, seed = name.split("-")
+        assert given.items() >= {"--model": model, "--loss": loss, "--seed": seed, "--epochs": "3"}.items()
+        assert given.items() >= {"--width": "4", "--threads": "1", "--dataset": "mnist"}.items()
+    rows = json.loads((tmp_path / "sweep-mnist" / "sweep.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["simple minimax", "simple hinge"]
+    assert rows[0]["Fréchet distance"] == {"mean": 12.0, "std": statistics.stdev([10.0, 14.0]), "values": [10.0, 14.0]}
+    assert rows[1]["Fréchet distance"]["mean"] == 112.0
+    assert rows[0]["rarest class"]["values"] == [40.0, 40.0]
+    assert rows[0]["seconds"]["values"] == [7.0, 7.0]
+    said = capsys.readouterr().out
+    assert said.index("simple minimax  ") < said.index("simple hinge  ")  # the best first
+    assert "12.00 ± 2.83" in said
+    assert "train against test: 2.00" in said
+    assert (tmp_path / "sweep-mnist" / "sweep.png").stat().st_size > 1000
+    # the same command again has nothing to do
+    calls.commands.clear()
+    sweep.main(config(sweep, tmp_path, epochs=3, options="--width 4", samples=50))
+    assert calls.commands == []
+
+
+def test_what_was_stopped_goes_on_and_what_was_killed_at_once_begins_anew(sweep, tmp_path, monkeypatch):
+    runs = [tmp_path / "sweep-mnist" / "gan" / f"simple-minimax-{seed}" for seed in (0, 1)]
+    for folder in runs:
+        folder.mkdir(parents=True)
+    (runs[0] / "checkpoint.pt").touch()
+    (runs[1] / "config.json").touch()
+    calls = Calls()
+    monkeypatch.setattr(sweep, "call", calls)
+    sweep.main(config(sweep, tmp_path, losses=("minimax",), seeds=(0, 1)))
+    assert calls.commands[0][:3] == ["train_gan.py", "--resume", str(runs[0])]
+    assert "--resume" not in calls.commands[2]
+    assert not (runs[1] / "config.json").exists()
+
+
+def test_ctrl_c_stops_it_with_a_sentence_and_the_rest_is_not_begun(sweep, tmp_path, monkeypatch):
+    calls = Calls(fail="simple-minimax-2")
+    monkeypatch.setattr(sweep, "call", calls)
+    with pytest.raises(Stopped, match="same command"):
+        sweep.main(config(sweep, tmp_path, seeds=(0, 2, 3, 4)))
+    assert len(calls.commands) <= 5  # one may have been begun before the others were called off
+    assert (tmp_path / "sweep-mnist" / "gan" / "simple-minimax-0" / "evaluation.json").is_file()
+    assert not (tmp_path / "sweep-mnist" / "sweep.json").exists()
+
+
+def test_a_script_that_fails_is_named_with_what_it_said_and_its_seconds_count(sweep, tmp_path):
+    log, spent = tmp_path / "log.txt", tmp_path / "seconds.json"
+    spent.write_text("30.0")
+    with pytest.raises(InputError, match=r"train_gan\.py --lr nonsense failed: .*log\.txt"):
+        sweep.call(["train_gan.py", "--lr", "nonsense"], log, spent)
+    assert "nonsense" in log.read_text()
+    assert 30.1 < json.loads(spent.read_text()) < 90
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("", "there is no judge runs/lenet/judge-mnist: make it with `python scripts/train_lenet.py --dataset mnist"),
+        ("--jobs 0", "--epochs and --jobs must be at least 1"),
+        ("--epochs 0", "--epochs and --jobs must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, tmp_path, options, sentence):
+    assert_mistake(run, f"sweep_gan.py {options}".strip(), tmp_path, sentence)
