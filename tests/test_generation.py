@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, LenetLike, artifacts, load_images
+from torchdl.plots import plot_nearest
 from torchdl.training import generation
 from torchdl.training.generation import (
     Judge,
@@ -248,6 +249,20 @@ def test_the_rare_classes_are_said(judge, digits, tmp_path, capsys):
     results, nearest = evaluate(fractions(digits[1], torch.tensor([7])), judge, digits, 60)
     report(tmp_path, results, nearest)
     assert "classes with less than half their share of the samples: 0 (0.0%), " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [1, 8])
+def test_copies_are_drawn_of_any_number_and_colour(channels, count, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((count, channels, 6, 9), generator=generator)
+    closest = {kind: generation.Nearest(images, images, torch.zeros(count)) for kind in ("generated", "held out")}
+    distances = dict.fromkeys(closest, torch.zeros(count))  # copies all of them
+    plot_nearest(closest, distances, 0.0, tmp_path / "plots" / "x.png")
+    picture = np.asarray(Image.open(tmp_path / "plots" / "x.png").convert("RGB")).astype(int)
+    assert picture.std() > 10
+    coloured = np.ptp(picture[: len(picture) // 3], axis=2).max() > 50  # above the histogram, which has colours
+    assert coloured == (channels == 3)
 
 
 # what cannot be judged
