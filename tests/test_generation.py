@@ -268,12 +268,15 @@ def test_copies_are_drawn_of_any_number_and_colour(channels, count, tmp_path):
 # what cannot be judged
 
 
-def finished(folder: Path, model: nn.Module | None = None, dataset: str = "mnist", **learning) -> Path:
-    """Write what a finished run of a classifier leaves."""
-    artifacts.save(model or LenetLike((1, 28, 28), 2, width=2, hidden=4), folder)
+def finished(
+    folder: Path, model: nn.Module | None = None, dataset: str = "mnist", classes: str = "ab", **learning
+) -> Path:
+    """Write what a finished run of a classifier leaves, as far as a judge is read from it."""
+    artifacts.save(model or LenetLike((1, 28, 28), len(classes), width=2, hidden=8), folder)
     config = {"images": {"dataset": dataset}, "learning": learning}
     (folder / "config.json").write_text(json.dumps({"config": config}))
-    (folder / "results.json").write_text(json.dumps({"accuracy": 0.75, "accuracy by class": {"a": 1.0, "b": 0.5}}))
+    results = {"accuracy": 0.75, "accuracy by class": dict.fromkeys(classes, 0.75)}
+    (folder / "results.json").write_text(json.dumps(results))
     return folder
 
 
@@ -282,7 +285,7 @@ def test_a_finished_run_is_a_judge(tmp_path):
     assert (judge.classes, judge.low, judge.accuracy) == (("a", "b"), 0.0, 0.75)
     assert not judge.model.training
     assert load_judge(finished(tmp_path, centred=True), "mnist").low == -1.0
-    other = load_judge(finished(tmp_path, LenetLike((1, 28, 28), 2, width=2, hidden=5)), "mnist")
+    other = load_judge(finished(tmp_path, LenetLike((1, 28, 28), 2, width=2, hidden=9)), "mnist")
     assert len(judge.fingerprint) == 64
     assert other.fingerprint != judge.fingerprint
 
