@@ -1,19 +1,23 @@
-"""Generate images with a GAN that scripts/train_gan.py has trained."""
+"""Generate images with a GAN that scripts/train_gan.py has trained, or find held-out images among what it can make."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import _clone  # noqa: F401
 import torch
 import tyro
+from torch import Tensor
 
 import torchdl
 from torchdl.errors import require
-from torchdl.models.gan import spherical_interpolation
+from torchdl.latent import INTERPOLATIONS, invert
 from torchdl.plots import image_grid, save_png
-from torchdl.training.command import run_script
+from torchdl.training.command import read_record, run_script
+
+COLUMNS = 8  # of walks and of images that are rebuilt
 
 
 @dataclass(frozen=True)
@@ -28,24 +32,52 @@ class Config:
     """The PNG to write."""
     seed: int = 0
     """Which noise to draw."""
-    interpolate: bool = False
-    """Make every row of eight a walk from one image to another, on the sphere that noise lives on."""
+    interpolate: Literal["linear", "spherical"] | None = None
+    """Make every row of eight a walk from one image to another: straight, or on the sphere that noise lives on."""
+    invert: bool = False
+    """Look for held-out images of the run's data set among what it can make: what was found is drawn below each."""
+    steps: int = 500
+    """Steps of gradient descent with --invert."""
+    restarts: int = 8
+    """Beginnings that each image is looked for from with --invert."""
+    data_root: Path | None = None
+    """The folder of the data sets, with --invert."""
+
+
+def rebuild(config: Config, gan: Any) -> Tensor:
+    """Look for held-out images; return rows of them with their reconstructions below, in [-1, 1]."""
+    dataset = str(read_record(config.run).get("config", {}).get("dataset"))
+    data = torchdl.load_images(dataset, "test", config.data_root, low=-1, high=1).without_labels()
+    require(config.n <= len(data), f"only {len(data):,} images are held out: --n must be as many at most")
+    images = data.spread(config.n)
+    found = invert(gan.generator, images, config.steps, config.restarts, config.seed)
+    errors = found.errors.sqrt() / 2  # of pixels in [0, 1], which are half as far apart
+    for number, error in enumerate(errors.tolist(), 1):
+        print(f"image {number:3}: {error:.4f}")
+    print(f"root mean squared error of a pixel, of 1: {errors.mean():.4f} on average, {errors.max():.4f} at most")
+    missing = -config.n % COLUMNS
+    pairs = torch.stack([torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (images, found.images)], 1)
+    # (N, 2, C, H, W) -> (rows, columns, 2, C, H, W) -> (rows, 2, columns, C, H, W) -> (N * 2, C, H, W)
+    return pairs.unflatten(0, (-1, COLUMNS)).transpose(1, 2).flatten(0, 2)
 
 
 @torch.no_grad()
 def main(config: Config) -> None:
     """Load the model, generate, save the picture."""
     require(config.n >= 1, f"--n must be at least 1, not {config.n}")
+    require(not (config.invert and config.interpolate), "--invert and --interpolate are two pictures: choose one")
     gan = torchdl.load(config.run)
     if not isinstance(gan, torchdl.GAN):
         raise torchdl.InputError(f"{config.run} holds a {type(gan).__name__}, not a GAN: name a run of train_gan.py")
-    if config.interpolate:
-        ends = gan.noise(2 * -(-config.n // 8), config.seed)
-        z = spherical_interpolation(ends[::2], ends[1::2], steps=8)[: config.n]
-        images = gan(z)
+    if config.invert:
+        images = rebuild(config, gan)
+    elif config.interpolate:
+        ends = gan.noise(2 * -(-config.n // COLUMNS), config.seed)
+        images = gan(INTERPOLATIONS[config.interpolate](ends[::2], ends[1::2], COLUMNS)[: config.n])
     else:
         images = gan.generate_samples(config.n, config.seed)
-    save_png(image_grid((images + 1) / 2, columns=8 if config.interpolate else None), config.out)
+    in_rows = config.invert or config.interpolate
+    save_png(image_grid((images + 1) / 2, columns=COLUMNS if in_rows else None), config.out)
     print(config.out)
 
 

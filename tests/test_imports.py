@@ -24,6 +24,7 @@ ALLOWED = {
     "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts", "forecasts"},
     "convolution": set(),
     "forecasts": set(),
+    "latent": set(),
     "recipes": {"training", "data", "models"},
 }
 EVERYTHING = set(ALLOWED)

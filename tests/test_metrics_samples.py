@@ -155,7 +155,7 @@ def test_neighbour_scores_are_a_slow_loop(k, shift, monkeypatch):
     assert tuple(neighbour_scores(real, made, k)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("block", [1, 7, 13, 1024])
+@pytest.mark.parametrize("block", [3, 13, 1024])
 def test_one_pass_gives_what_loops_over_all_pairs_give(block, monkeypatch):
     monkeypatch.setattr("torchdl.metrics.samples.BLOCK", block)
     real, made = correlated(40, 3, 0), correlated(26, 3, 1)

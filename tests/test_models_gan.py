@@ -7,7 +7,6 @@ from torch import nn
 
 from torchdl import GAN, Discriminator, Generator, InputError, conv_gan, deep_gan, simple_gan
 from torchdl.models import keras_init_
-from torchdl.models.gan import spherical_interpolation
 
 PAIRS = {"simple": simple_gan, "deep": deep_gan, "conv": conv_gan}
 
@@ -148,17 +147,6 @@ def test_samples_depend_on_the_seed_alone_and_the_first_of_many_are_the_same():
     assert not torch.equal(gan.generate_samples(3, seed=6), few)
     assert torch.equal(gan.noise(9, seed=5)[:3], gan.noise(3, seed=5))
     torch.testing.assert_close(gan.generate_samples(9, seed=5)[:3], few, atol=1e-5, rtol=1e-5)
-
-
-def test_noise_is_interpolated_along_great_circles():
-    start, stop = torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.5, 3**0.5 / 2]])
-    path = spherical_interpolation(start, stop, 3).view(2, 3, 2)
-    torch.testing.assert_close(path[:, 0], start)
-    torch.testing.assert_close(path[:, -1], stop)
-    torch.testing.assert_close(path[0, 1], torch.tensor([2**0.5, 2**0.5]))  # at 45 of 90 degrees, with the same norm
-    torch.testing.assert_close(path[1, 1], torch.tensor([3**0.5 / 2, 0.5]))  # at 30 of 60
-    same = gaussian(1, 8)
-    torch.testing.assert_close(spherical_interpolation(same, same, 4), same.expand(4, 8), atol=1e-3, rtol=1e-3)
 
 
 def test_other_shapes_and_depths_work():

@@ -184,7 +184,7 @@ def test_training_leaves_a_run_that_can_be_read(trained):
 
 
 @pytest.mark.parametrize(
-    ("options", "columns", "rows"), [("--n 10", 4, 3), ("--n 1", 1, 1), ("--n 24 --interpolate", 8, 3)]
+    ("options", "columns", "rows"), [("--n 10", 4, 3), ("--n 1", 1, 1), ("--n 24 --interpolate linear", 8, 3)]
 )
 def test_generating_draws_as_many_images_as_asked_for(run, trained, tmp_path, options, columns, rows):
     path = trained[0] / "runs" / "gan" / "x"

@@ -525,7 +525,7 @@ def plot_nearest(
     edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
     for name, values in distances.items():
         axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
-    axis.axvline(near, linestyle="--", color="0.3", label="nearer: the nearest 1 % of held out")
+    axis.axvline(near, linestyle="--", color="0.3", label="left of it: the nearest 1 % of held out")
     axis.set(xlabel="distance to the nearest training image (root mean squared pixel, of 1)", ylabel="images")
     axis.grid(alpha=0.3)
     axis.legend()

@@ -174,24 +174,6 @@ class GAN(nn.Module):
             self.train(was_training)
 
 
-def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
-    """Walk between rows of noise along great circles, where normal noise of many dimensions lies (White 2016).
-
-    Args:
-        start: (N, Z) where to begin.
-        stop: (N, Z) where to end.
-        steps: How many points, both ends included.
-
-    Returns:
-        (N * steps, Z): each row's walk in turn.
-    """
-    share = torch.linspace(0, 1, steps, device=start.device)[None, :, None]  # (1, steps, 1)
-    cosine = torch.cosine_similarity(start, stop).clamp(-1 + 1e-6, 1 - 1e-6)
-    angle = torch.acos(cosine)[:, None, None]  # (N, 1, 1)
-    path = torch.sin((1 - share) * angle) * start[:, None] + torch.sin(share * angle) * stop[:, None]
-    return (path / torch.sin(angle)).flatten(0, 1)  # (N, steps, Z) -> (N * steps, Z)
-
-
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
     """Build the notes' pair: a generator of z_dim-256-D, a discriminator of D-128-1, PyTorch's initial weights."""
     img_dim = torch.Size(image_shape).numel()
