@@ -49,10 +49,10 @@ def classifier(width: int = 24) -> Supervised:
     )
 
 
-def gan(pair: Callable[..., torchdl.GAN]) -> GANTask:
+def gan(pair: Callable[..., torchdl.GAN], average: float = 0.0, **options) -> GANTask:
     torch.manual_seed(0)
-    model = pair((1, 4, 4), z_dim=6)
-    return GANTask(model.generator, model.discriminator)
+    model = pair((1, 4, 4), z_dim=6, **options)
+    return GANTask(model.generator, model.discriminator, average=average)
 
 
 def contrastive(head: str, every_term: bool) -> CPCTask:
@@ -71,6 +71,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "classifier": classifier,
     "simple": lambda: gan(torchdl.simple_gan),
     "deep": lambda: gan(torchdl.deep_gan),
+    "averaged": lambda: gan(torchdl.conv_gan, average=0.9, spectral_norm=True),
     "infonce": lambda: contrastive("infonce", every_term=True),
     "paired": lambda: contrastive("paired", every_term=False),
 }

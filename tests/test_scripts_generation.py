@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from test_scripts import assert_mistake, files
 
 import torchdl
 from torchdl.training.generation import evaluate_generator, load_judge
+from torchdl.training.inspection import Inspector
 
 run = test_scripts.run
 GAN = "train_gan.py --dataset mnist_5k --max-steps 20 --name x --samples 4"
@@ -60,6 +62,43 @@ def test_a_gan_is_judged_by_the_usual_judge_and_what_is_found_is_kept(run, workp
     assert results["against held-out images"]["generated"]["rare classes"]
     for name in ("classes", "nearest"):
         assert np.asarray(Image.open(path / "plots" / f"{name}.png").convert("L")).std() > 10
+
+
+def test_training_is_judged_rings_alarms_and_keeps_the_best_average(run, workplace):
+    options = "--dataset mnist_5k --model conv --width 2 --spectral-norm --average 0.9 --judged 60 --batch-size 500"
+    done = run(f"train_gan.py {options} --epochs 2 --samples 4 --name y", workplace)
+    assert (done.code, done.err) == (0, "")
+    path = workplace / "runs" / "gan" / "y"
+    with open(path / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    shares = [[row[f"val/share_class_{digit}"] for digit in range(10)] for row in rows]
+    assert [sum(of_all) for of_all in shares] == [pytest.approx(1)] * 2
+    assert "ALARM: " in done.out  # this judge, whose weights are random, does not find ten classes
+    best = min(row["val/frechet_distance"] for row in rows)
+    assert f"the best val/frechet_distance, {best:.5g}, is the model that is kept" in done.out
+    # what is kept is what was measured
+    kept = torchdl.load(path)
+    config = json.loads((path / "config.json").read_text())["config"]
+    judge = load_judge(workplace / "runs" / "lenet" / "judge-mnist_5k", "mnist_5k")
+    inspector = Inspector(judge, torchdl.load_images("mnist_5k", low=-1), config["judged"])
+    assert inspector.measure(kept.generate_samples(60))["frechet_distance"] == pytest.approx(best, rel=1e-3)
+    assert kept.discriminator.spectral_norm
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--judge runs/gan/x", "holds a GAN: a judge is a LenetLike"),
+        ("--dataset mnist_5k --width 4", "--width is of --model conv alone"),
+        ("--dataset mnist_5k --average 1", r"average must be in \[0, 1\)"),
+        ("--dataset mnist_5k --judged 3", "6 at least, not 3"),
+        ("--dataset nothing_like_it", "nothing_like_it"),
+    ],
+)
+def test_mistakes_of_a_judged_training_are_one_sentence(run, workplace, options, sentence):
+    if "--dataset" not in options:
+        options += " --dataset mnist_5k"
+    assert_mistake(run, f"train_gan.py {options} --name y", workplace, sentence)
 
 
 def test_another_judge_another_seed_and_fewer_pairs_are_taken(run, workplace):
