@@ -19,31 +19,26 @@ def test_images_have_the_shape_that_was_asked_for(shape):
 
 
 def test_the_generator_is_its_layers_one_after_another():
-    generator = fill_(ConvGenerator(3, (2, 8, 12), width=4, hidden=6)).train()
+    generator = fill_(ConvGenerator(3, (2, 8, 12), width=4)).train()
     z = gaussian(5, 3, seed=1)
-
-    def normed(x, norm):
-        axes, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
-        mean, variance = x.mean(axes, keepdim=True), x.var(axes, keepdim=True, correction=0)
-        return ((x - mean) / (variance + 1e-5).sqrt() * norm.weight.view(shape) + norm.bias.view(shape)).relu()
-
-    first, second, *kernels = (p for p in generator.parameters() if p.dim() > 1)
-    norms = [m for m in generator.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
-    x = (normed(z @ first.T, norms[0]) @ second.T).view(5, 8, 2, 3)
-    for kernel, norm, bias in zip(kernels, norms[1:], (None, generator.maps[-2].bias), strict=True):
-        x = F.conv_transpose2d(normed(x, norm), kernel, bias, stride=2, padding=1)
+    first, *kernels = (p for p in generator.parameters() if p.dim() > 1)
+    norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
+    x = (z @ first.T).view(5, 8, 2, 3)
+    for kernel, norm, bias in zip(kernels, norms, (None, generator.maps[-2].bias), strict=True):
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+        x = (x - mean) / (variance + 1e-5).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+        x = F.conv_transpose2d(x.relu(), kernel, bias, stride=2, padding=1)
     torch.testing.assert_close(generator(z), x.tanh(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_discriminator_is_its_layers_one_after_another():
-    network = fill_(ConvDiscriminator((2, 8, 12), width=4, hidden=6, slope=0.3))
-    images = gaussian(5, 2, 8, 12, seed=2)
-    first, second, hidden, last = (m for m in network.score if not isinstance(m, (nn.LeakyReLU, nn.Flatten)))
-    x = F.leaky_relu(F.conv2d(images, first.weight, first.bias, stride=2, padding=1), 0.3)
-    x = F.leaky_relu(F.conv2d(x, second.weight, second.bias, stride=2, padding=1), 0.3)
-    assert x.shape == (5, 8, 2, 3)
-    units = F.leaky_relu(x.flatten(1) @ hidden.weight.T + hidden.bias, 0.3)
-    torch.testing.assert_close(network.logits(images), units @ last.weight.T + last.bias)
+    network = fill_(ConvDiscriminator((2, 8, 12), width=4, slope=0.3))
+    x = images = gaussian(5, 2, 8, 12, seed=2)
+    *convolutions, last = (m for m in network.score if not isinstance(m, (nn.LeakyReLU, nn.Flatten)))
+    for layer in convolutions:
+        x = F.leaky_relu(F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1), 0.3)
+    assert x.shape == (5, 16, 1, 2)
+    torch.testing.assert_close(network.logits(images), x.flatten(1) @ last.weight.T + last.bias)
     torch.testing.assert_close(network(images), network.logits(images).sigmoid())
 
 
@@ -62,7 +57,7 @@ def test_sides_that_cannot_be_halved_twice_are_refused(build):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: ConvGenerator(0), lambda: ConvGenerator(width=0), lambda: ConvDiscriminator(hidden=0)]
+    "build", [lambda: ConvGenerator(0), lambda: ConvGenerator(width=0), lambda: ConvDiscriminator(width=0)]
 )
 def test_sizes_that_are_not_positive_are_refused(build):
     with pytest.raises(InputError, match="positive"):

@@ -1,8 +1,6 @@
-"""A generator and a discriminator of convolutions: DCGAN (Radford, Metz and Chintala 2016) as InfoGAN has it for MNIST.
+"""A generator and a discriminator of convolutions, in the manner of DCGAN (Radford, Metz and Chintala 2016).
 
-That is with a hidden layer at the end where an image is one thing (Chen et al. 2016, appendix C.1), and two halvings.
-
-Shapes: B examples, Z numbers of noise, (C, H, W) of an image, F filters, U hidden units.
+Shapes: B examples, Z numbers of noise, (C, H, W) of an image, F filters.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from torchdl.models.lenet import check_in_shape
 
 
 class ConvGenerator(nn.Module):
-    """Turn noise into images: a hidden layer, maps of a quarter of the sides, which are doubled twice, and tanh.
+    """Turn noise into images: a linear layer to maps of a quarter of the sides, doubled twice, tanh at the end.
 
     As in DCGAN each layer but the last has a batch norm and ReLU, and the weights begin as normal(0, 0.02). A
     doubling is a 4x4 transposed convolution of stride 2, whose kernel the stride divides: no chequered pattern.
@@ -27,22 +25,16 @@ class ConvGenerator(nn.Module):
         z_dim: Z, numbers of noise.
         image_shape: (C, H, W); H and W divisible by 4.
         width: Filters at half the sides; twice as many at a quarter of them.
-        hidden: Units of the hidden layer.
     """
 
-    def __init__(
-        self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 32, hidden: int = 512
-    ) -> None:
+    def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 32) -> None:
         super().__init__()
         channels, *quarter = check_sides(self, image_shape)
-        require(min(z_dim, width, hidden) >= 1, "ConvGenerator: z_dim, width and hidden must be positive")
-        self.z_dim, self.image_shape, self.width, self.hidden = z_dim, tuple(image_shape), width, hidden
+        require(min(z_dim, width) >= 1, "ConvGenerator: z_dim and width must be positive")
+        self.z_dim, self.image_shape, self.width = z_dim, tuple(image_shape), width
         flat = 2 * width * quarter[0] * quarter[1]
         self.project = nn.Sequential(
-            nn.Linear(z_dim, hidden, bias=False),  # (B, Z) -> (B, U)
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, flat, bias=False),  # -> (B, 2F * H/4 * W/4)
+            nn.Linear(z_dim, flat, bias=False),  # (B, Z) -> (B, 2F * H/4 * W/4)
             nn.Unflatten(1, (2 * width, *quarter)),  # -> (B, 2F, H/4, W/4)
         )
         self.maps = nn.Sequential(
@@ -63,15 +55,14 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(ScoresImages):
-    """Tell real images from generated ones: two convolutions that halve the sides, a hidden layer, one output.
+    """Tell real images from generated ones: three convolutions that halve the sides, LeakyReLU, one output.
 
     Against DCGAN it has no batch norm, which would couple the images of a batch (and cost a second pass): spectral
     norm keeps it in bounds where that is asked for.
 
     Args:
         image_shape: (C, H, W); H and W divisible by 4.
-        width: Filters of the first convolution; the second has twice as many.
-        hidden: Units of the hidden layer.
+        width: Filters of the first convolution; each next one has twice as many.
         slope: LeakyReLU's slope below zero.
         spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
     """
@@ -80,23 +71,23 @@ class ConvDiscriminator(ScoresImages):
         self,
         image_shape: Sequence[int] = (1, 28, 28),
         width: int = 32,
-        hidden: int = 512,
         slope: float = 0.2,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         channels, *quarter = check_sides(self, image_shape)
-        require(min(width, hidden) >= 1, "ConvDiscriminator: width and hidden must be positive")
-        self.image_shape, self.width, self.hidden, self.slope = tuple(image_shape), width, hidden, slope
+        require(width >= 1, "ConvDiscriminator: width must be positive")
+        self.image_shape, self.width, self.slope = tuple(image_shape), width, slope
+        eighth = [-(-side // 2) for side in quarter]
         self.score = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, C, H, W) -> (B, F, H/2, W/2)
             nn.LeakyReLU(slope, inplace=True),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # -> (B, 2F, H/4, W/4)
             nn.LeakyReLU(slope, inplace=True),
-            nn.Flatten(),
-            nn.Linear(2 * width * quarter[0] * quarter[1], hidden),  # (B, 2F * H/4 * W/4) -> (B, U)
+            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),  # -> (B, 4F, H/8, W/8), rounded up
             nn.LeakyReLU(slope, inplace=True),
-            nn.Linear(hidden, 1),
+            nn.Flatten(),
+            nn.Linear(4 * width * eighth[0] * eighth[1], 1),
         )
         dcgan_init_(self)
         if spectral_norm:
