@@ -175,10 +175,15 @@ def test_a_set_is_compared_with_several_others_as_if_it_were_new():
     assert first[0] != first[1]
 
 
-def test_samples_that_are_equal_reach_one_another():
-    # each has more equals than it has neighbours to look for, so that it reaches no further than itself
-    features = (gaussian(3, 5) * 1000).repeat(8, 1)
-    assert tuple(neighbour_scores(features, features[torch.arange(24).flip(0)])) == (1, 1, 8 / 5, 1)
+@pytest.mark.parametrize("dim", [17, 100, 512])
+def test_samples_that_are_equal_reach_one_another(dim):
+    # each has more equals than it has neighbours to look for, so that it reaches no further than itself, while the
+    # products of two equals are rounded differently, by where in a matrix they stand
+    kinds = gaussian(3, dim) * 1000
+    numbers = torch.arange(41) % 3, torch.arange(17).flip(0) % 3
+    found = neighbour_scores(*(kinds[number] for number in numbers), k=4)
+    pairs = int((numbers[0][:, None] == numbers[1]).sum())
+    assert tuple(found) == pytest.approx((1, 1, pairs / (4 * 17), 1))
 
 
 def test_equal_sets_share_all_and_distant_ones_nothing():
