@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
 
@@ -30,25 +30,25 @@ class Config:
     z_dim: int | None = None
     """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
     width: int | None = None
-    """Filters of conv's first convolution; 32 if not given."""
+    """Filters of conv's first convolution; 16 if not given."""
     optimizer: OptimizerName = "adam"
     """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
-    """The learning rate; 3e-4 (simple) or 2e-4 (deep, conv) if not given."""
+    """The learning rate; 3e-4 (simple), 2e-4 (deep) or 2e-3 (conv) if not given."""
     beta1: float | None = None
-    """Adam's first beta; 0.9 (simple) or 0.5 (deep, conv) if not given."""
+    """Adam's first beta; 0.9 (simple), 0.5 (deep) or 0 (conv) if not given."""
     beta2: float = 0.999
     """Adam's second beta."""
-    batch_size: int = 32
-    """Images a step, on each process."""
+    batch_size: int | None = None
+    """Images a step, on each process; 32 (simple, deep) or 64 (conv) if not given."""
     penalty: float = 10.0
     """Weight of the gradient penalty of wgan_gp."""
     generator_every: int = 1
     """Steps of the discriminator for one of the generator."""
-    spectral_norm: bool = False
-    """Divide every kernel of the discriminator by its largest singular value."""
-    average: float = 0.0
-    """Decay of a moving average of the generator's weights, such as 0.999, that samples are made with; 0 for none."""
+    spectral_norm: bool | None = None
+    """Divide every kernel of the discriminator by its largest singular value; only with conv if not given."""
+    average: float | None = None
+    """Decay of a moving average of the generator's weights, by which samples are made; 0.999 (conv) or 0 for none."""
     judge: Path | None = None
     """A finished run of train_lenet.py on the same data, which measures samples; OUT/lenet/judge-DATASET if there."""
     judged: int = 2000
@@ -60,30 +60,32 @@ class Config:
 
 
 class Pair(NamedTuple):
-    """How to build a pair of networks, and the settings it was published with."""
+    """How to build a pair of networks, and what holds of it where nothing else is asked for."""
 
     build: Callable[..., GAN]
-    z_dim: int
-    lr: float
-    beta1: float
+    usual: dict[str, Any]
 
 
+PUBLISHED = {"batch_size": 32, "spectral_norm": False, "average": 0.0}
 PAIRS = {
-    "simple": Pair(simple_gan, z_dim=64, lr=3e-4, beta1=0.9),
-    "deep": Pair(deep_gan, z_dim=100, lr=2e-4, beta1=0.5),
-    "conv": Pair(conv_gan, z_dim=64, lr=2e-4, beta1=0.5),
+    "simple": Pair(simple_gan, {"z_dim": 64, "lr": 3e-4, "beta1": 0.9, **PUBLISHED}),
+    "deep": Pair(deep_gan, {"z_dim": 100, "lr": 2e-4, "beta1": 0.5, **PUBLISHED}),
+    "conv": Pair(
+        conv_gan,
+        {"z_dim": 64, "lr": 2e-3, "beta1": 0.0, "batch_size": 64, "spectral_norm": True, "average": 0.999},
+    ),
 }
 
 
 def main(config: Config) -> None:
     """Run the four steps."""
     pair = PAIRS[config.model]
-    z_dim = pair.z_dim if config.z_dim is None else config.z_dim
-    lr = pair.lr if config.lr is None else config.lr
-    beta1 = pair.beta1 if config.beta1 is None else config.beta1
-    config = replace(config, z_dim=z_dim, lr=lr, beta1=beta1)
+    own = {
+        name: usual if getattr(config, name) is None else getattr(config, name) for name, usual in pair.usual.items()
+    }
+    config = replace(config, **own)
     require(config.width is None or config.model == "conv", "--width is of --model conv alone: leave it out")
-    own = {} if config.width is None else {"width": config.width}
+    size = {} if config.width is None else {"width": config.width}
     # 1. Get the data.
     images, held_out = (
         load_images(config.dataset, part, config.run.data_root, low=-1, high=1) for part in ("train", "test")
@@ -92,23 +94,23 @@ def main(config: Config) -> None:
     if inspector is not None and not config.trainer.monitor:
         config = replace(config, trainer=replace(config.trainer, monitor="val/frechet_distance"))
     images, held_out = images.without_labels(), held_out.without_labels()
-    train = BatchLoader(images, config.batch_size, shuffle=True, seed=config.trainer.seed, drop_last=True)
+    train = BatchLoader(images, own["batch_size"], shuffle=True, seed=config.trainer.seed, drop_last=True)
     run = Run("gan", config, config.run, config.trainer, images, held_out)
     say(sentence)
     # 2. Build the model.
-    networks = pair.build(images.image_shape, z_dim, spectral_norm=config.spectral_norm, **own)
+    networks = pair.build(images.image_shape, own["z_dim"], spectral_norm=own["spectral_norm"], **size)
     task = GANTask(
         networks.generator,
         networks.discriminator,
         loss=config.loss,
-        lr=lr,
-        beta1=beta1,
+        lr=own["lr"],
+        beta1=own["beta1"],
         beta2=config.beta2,
         penalty=config.penalty,
         optimizer=config.optimizer,
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
-        average=config.average,
+        average=own["average"],
         inspector=inspector,
     )
     gan = GAN(task.sampler, task.discriminator, images.image_shape)

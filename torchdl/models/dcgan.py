@@ -27,7 +27,7 @@ class ConvGenerator(nn.Module):
         width: Filters at half the sides; twice as many at a quarter of them.
     """
 
-    def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 32) -> None:
+    def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 16) -> None:
         super().__init__()
         channels, *quarter = check_sides(self, image_shape)
         require(min(z_dim, width) >= 1, "ConvGenerator: z_dim and width must be positive")
@@ -70,7 +70,7 @@ class ConvDiscriminator(ScoresImages):
     def __init__(
         self,
         image_shape: Sequence[int] = (1, 28, 28),
-        width: int = 32,
+        width: int = 16,
         slope: float = 0.2,
         spectral_norm: bool = False,
     ) -> None:
@@ -120,7 +120,7 @@ def dcgan_init_(module: nn.Module) -> nn.Module:
 
 
 def conv_gan(
-    image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False, width: int = 32
+    image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False, width: int = 16
 ) -> GAN:
     """Build a convolutional pair, for images whose sides are divisible by 4."""
     generator = ConvGenerator(z_dim, image_shape, width)
