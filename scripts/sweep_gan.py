@@ -62,7 +62,7 @@ class Config:
     epochs: int = 5
     """Passes over the data, for all alike."""
     options: str = ""
-    """More options of train_gan.py, for all alike, as in --options="--spectral-norm --average 0.999"."""
+    """More options of train_gan.py, for all alike, as in --options="--spectral-norm True --average 0.999"."""
     samples: int = 10_000
     """Images to judge each by."""
     jobs: int = 1

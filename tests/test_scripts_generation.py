@@ -65,7 +65,9 @@ def test_a_gan_is_judged_by_the_usual_judge_and_what_is_found_is_kept(run, workp
 
 
 def test_training_is_judged_rings_alarms_and_keeps_the_best_average(run, workplace):
-    options = "--dataset mnist_5k --model conv --width 2 --spectral-norm --average 0.9 --judged 60 --batch-size 500"
+    options = (
+        "--dataset mnist_5k --model conv --width 2 --spectral-norm True --average 0.9 --judged 60 --batch-size 500"
+    )
     done = run(f"train_gan.py {options} --epochs 2 --samples 4 --name y", workplace)
     assert (done.code, done.err) == (0, "")
     path = workplace / "runs" / "gan" / "y"

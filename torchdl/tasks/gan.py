@@ -221,7 +221,7 @@ class GANTask(Task):
         if measured.get("val/saturation", 0.0) > ALARMING:
             found.append(
                 f"the discriminator is sure of {measured['val/saturation']:.0%} of all images, so the generator learns "
-                "little from it: weaken it (a lower --lr, --spectral-norm, fewer steps a step of the generator)"
+                "little from it: weaken it (a lower --lr, --spectral-norm True, fewer steps a step of the generator)"
             )
         return found
 
