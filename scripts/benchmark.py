@@ -396,7 +396,7 @@ def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
 def measure(config: Config, measurement: Measurement, folder: Path, repeats: int) -> dict[str, Any]:
     """Run both sides in turn, each in a process of its own with its own settings; return medians and ratios."""
     context = multiprocessing.get_context("spawn")
-    least = measurement.least if config.seconds >= 1 else max(1, measurement.least // 640 * 64)
+    least = measurement.least if config.seconds >= 1 else min(measurement.least, 64)
     pipes: dict[str, Connection] = {}
     rates: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _clone  # noqa: F401
+import torch
 
 from torchdl.data.miniature import make_data
 from torchdl.errors import require
@@ -17,6 +18,7 @@ from torchdl.files import write_json
 from torchdl.training import stopping
 from torchdl.training.command import run_script
 from torchdl.training.experiments import Experiment, choose
+from torchdl.training.launching import preload
 from torchdl.training.registry import EXPERIMENTS
 from torchdl.training.reproducing import Place, Records, alone, lacking, run_all
 from torchdl.training.tables import make_rows, short_table, write_into, write_results
@@ -56,10 +58,13 @@ def main(config: Config) -> None:
         return
     with alone(results) as lock, stopping.requests() as request:
         if config.quick:
+            torch.set_num_threads(1)  # a process with several cannot be forked
             folder = results / "quick"
             shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
             place = Place(folder, place.scripts, config.threads, make_data(folder / "data"), quick=True)
             chosen = [e.shortened() for e in chosen]
+            if len(chosen) > 5:
+                preload()
         records = Records.load(place.folder / "records.json")
 
         def write() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -88,7 +90,7 @@ class Started:
 
 
 class Forked:
-    """A script in a fork of a process that has imported :data:`PRELOADED`: the same, without the seconds of imports.
+    """A script in a fork of this process: the same, without the seconds of what is imported here, see :func:`preload`.
 
     Args:
         command: The script's path and its arguments.
@@ -98,8 +100,7 @@ class Forked:
     """
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], threads: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
+        context = multiprocessing.get_context("fork")
         self.process = context.Process(target=_run, args=(list(command), str(log), dict(environment), threads))
         self.process.start()
         self.pid = self.process.pid
@@ -108,6 +109,13 @@ class Forked:
         """Wait so long at most; return its exit status, or None if it is still at work."""
         self.process.join(seconds)
         return self.process.exitcode
+
+
+def preload() -> None:
+    """Import :data:`PRELOADED` for all forks to come; what is not installed is left out."""
+    for name in PRELOADED:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _run(command: list[str], log: str, environment: dict[str, str], threads: int) -> None:

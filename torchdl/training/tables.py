@@ -62,6 +62,7 @@ def make_row(
         "higher_is_better": figure.higher_is_better,
         "reference": statistics.fmean(references) if references else figure.reference,
         "reference_source": figure.source,
+        "reference_measured": bool(references),
         "seeds": [record["seed"] for record in records],
         "values": values,
         "mean": statistics.fmean(values),
@@ -104,7 +105,7 @@ def measured(row: Mapping[str, Any]) -> str:
 def plain_reference(row: Mapping[str, Any]) -> str:
     """Write a row's reference: as it was given, or as the row is written where it was measured."""
     given = row["reference"]
-    return "" if given is None else f"{given:g}" if given == round(given, 2) else number(given, row["digits"])
+    return "" if given is None else number(given, row["digits"]) if row["reference_measured"] else f"{given:g}"
 
 
 def duration(seconds: float | None) -> str:
