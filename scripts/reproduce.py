@@ -23,6 +23,8 @@ from torchdl.training.registry import EXPERIMENTS
 from torchdl.training.reproducing import Place, Records, alone, lacking, run_all
 from torchdl.training.tables import make_rows, short_table, write_into, write_results
 
+SCRIPTS = Path(__file__).resolve().parent
+
 
 @dataclass(frozen=True)
 class Config:
@@ -51,7 +53,7 @@ def main(config: Config) -> None:
     require(config.threads >= 1, f"--threads must be 1 or more, not {config.threads}")
     chosen = [e for e in choose(config.only, EXPERIMENTS) if e.minutes <= config.most_minutes]
     results = config.out / "results"
-    place = Place(results, Path(__file__).resolve().parent, config.threads, config.data_root)
+    place = Place(results, SCRIPTS, config.threads, config.data_root)
     absent = {e.name: "; ".join(found) for e in EXPERIMENTS if (found := absences(e, config))}
     if config.list:
         show(chosen, Records.load(results / "records.json"), absent)
@@ -61,7 +63,7 @@ def main(config: Config) -> None:
             torch.set_num_threads(1)  # a process with several cannot be forked
             folder = results / "quick"
             shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
-            place = Place(folder, place.scripts, config.threads, make_data(folder / "data"), quick=True)
+            place = Place(folder, SCRIPTS, config.threads, make_data(folder / "data"), quick=True)
             chosen = [e.shortened() for e in chosen]
             if len(chosen) > 5:
                 preload()

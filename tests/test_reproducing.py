@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_scripts
 from PIL import Image
+from test_registry import config_class
 from test_scripts import environment
 
 import torchdl
@@ -29,7 +28,6 @@ from torchdl.training.reproducing import Place, Records, alone, begin, copy_pict
 from torchdl.training.stopping import Request, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
-run_forked = test_scripts.run
 REPRODUCE = [sys.executable, str(ROOT / "scripts" / "reproduce.py")]
 WORKER = """
 import json, os, pathlib, signal, sys, time
@@ -330,40 +328,72 @@ def reproduce(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]
 
 
 def test_quick_runs_leave_rows_that_are_marked_and_no_table(tmp_path):
-    done = reproduce(tmp_path, "--quick", "--only", "moore", "gan-simple", "convolution")
+    done = reproduce(tmp_path, "--quick", "--only", "moore")
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^\[3/3\] moore, seed 0: \d+ s; slope a year: \S+$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[1/1\] moore, seed 0: \d+ s; slope a year: \S+$", done.stdout, re.MULTILINE)
     rows = json.loads((tmp_path / "results" / "quick.json").read_text())
-    assert [row["experiment"] for row in rows] == ["convolution", "moore"]
+    assert [row["experiment"] for row in rows] == ["moore"]
     assert all(row["quick"] and row["data"] == "made up" for row in rows)
-    assert rows[1]["parameters"] == 2
+    assert rows[0]["parameters"] == 2
     assert not (tmp_path / "RESULTS.md").exists()
     assert not (tmp_path / "results" / "results.json").exists()
-    assert (tmp_path / "results" / "quick" / "pictures" / "gan-simple-generated.png").is_file()
+    assert (tmp_path / "results" / "quick" / "pictures" / "moore-moore.png").is_file()
 
 
-def test_results_are_written_and_what_is_lacking_is_listed(run_forked, tmp_path):
-    (tmp_path / "README.md").write_text("# x\n\n<!-- results: begin -->\n<!-- results: end -->\n\nlast\n")
-    done = run_forked("reproduce.py --only convolution text-lstm", tmp_path)
-    assert (done.code, done.err) == (0, "")
-    assert re.search(r"^not run: text-lstm: spam was not found .* \(https://\S+spam\.csv\)$", done.out, re.MULTILINE)
-    (row,) = json.loads((tmp_path / "results" / "results.json").read_text())
-    assert row["values"][0] < 1e-12
-    assert (row["command"], row["quick"], row["seeds"]) == ("python scripts/show_convolution.py", False, [0])
-    text = (tmp_path / "RESULTS.md").read_text()
-    assert "`python scripts/show_convolution.py`" in text
-    assert "- text-lstm (`train_text.py --model lstm`): spam was not found" in text
-    assert (tmp_path / "results" / "pictures" / "convolution-convolution.png").stat().st_size <= 200_000
-    assert (tmp_path / "README.md").read_text().endswith("<!-- results: end -->\n\nlast\n")
+@pytest.fixture
+def script(place, monkeypatch):
+    """Load reproduce.py, with two experiments in place of all: one can be run, and one lacks its data."""
+    config_class("reproduce.py")
+    module = sys.modules["scripts_reproduce"]
+    other = Experiment(**{**vars(experiment("other", seeds=(0,))), "needs": ("spam",), "headline": True})
+    mine = Experiment(**{**vars(experiment("mine")), "headline": True})
+    monkeypatch.setattr(module, "EXPERIMENTS", (mine, other))
+    monkeypatch.setattr(module, "SCRIPTS", place.scripts)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place.folder.parent / "cache"))
+    monkeypatch.delenv("TORCHDL_DATA", raising=False)
+    return module
 
 
-def test_the_list_says_what_is_left_and_runs_nothing(run_forked, tmp_path):
-    done = run_forked("reproduce.py --list --only text", tmp_path)
-    assert (done.code, done.err) == (0, "")
-    assert re.search(
-        r"^text-lstm +text +0 of 5 seeds, +0\.7 min a seed: LSTM +spam was not found", done.out, re.MULTILINE
-    )
-    assert not (tmp_path / "results").exists()
+def test_results_are_written_and_what_is_lacking_is_listed(script, place, capsys):
+    folder = place.folder.parent
+    (folder / "README.md").write_text("# x\n\n<!-- results: begin -->\n<!-- results: end -->\n\nlast\n")
+    script.main(script.Config(out=folder))
+    said = capsys.readouterr().out
+    assert re.search(r"^not run: other: spam was not found .* \(https://\S+spam\.csv\)$", said, re.MULTILINE)
+    (row,) = json.loads((place.folder / "results.json").read_text())
+    assert (row["values"], row["seeds"], row["quick"]) == ([50.0, 51.0], [0, 1], False)
+    text = (folder / "RESULTS.md").read_text()
+    assert "| 50.50 ± 0.71 | 50.00 (the base) |" in text
+    assert "- other (`worker.py`): spam was not found" in text
+    readme = (folder / "README.md").read_text()
+    assert "| a system, some data | accuracy, % | 50.50 ± 0.71 | 50.00 |\n<!-- results: end -->\n\nlast\n" in readme
+
+
+def test_tables_keep_what_was_measured_before_when_others_are_run(script, place, capsys):
+    folder = place.folder.parent
+    script.main(script.Config(out=folder, only=("mine",)))
+    script.main(script.Config(out=folder, only=("other",), most_minutes=0.5))
+    assert [row["experiment"] for row in json.loads((place.folder / "results.json").read_text())] == ["mine"]
+    assert "other" not in capsys.readouterr().out
+
+
+def test_a_failure_makes_the_exit_status_1_after_the_tables(script, place, capsys, monkeypatch):
+    bad = experiment("bad", "--fail 1", (0,))
+    monkeypatch.setattr(script, "EXPERIMENTS", (bad, *script.EXPERIMENTS))
+    with pytest.raises(SystemExit) as ended:
+        script.main(script.Config(out=place.folder.parent))
+    assert ended.value.code == "reproduce.py: 1 failed (bad, seed 0): the lines above say why"
+    assert "bad, seed 0: FAILED: worker.py: it went wrong" in capsys.readouterr().out
+    assert (place.folder.parent / "RESULTS.md").exists()
+
+
+def test_the_list_says_what_is_left_and_runs_nothing(script, place, capsys):
+    script.main(script.Config(out=place.folder.parent, list=True))
+    one, two, left = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mine +text +0 of 2 seeds, +1\.0 min a seed: a system", one)
+    assert re.fullmatch(r"other +text +0 of 1 seeds, +1\.0 min a seed: a system +spam was not found .*", two)
+    assert left == "about 3 CPU minutes are left"
+    assert not place.folder.exists()
 
 
 def test_ctrl_c_stops_the_script_with_a_sentence(tmp_path):
@@ -384,15 +414,14 @@ def test_ctrl_c_stops_the_script_with_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--only", "mnist-lent"), "there is no experiment and no area 'mnist-lent': did you mean mnist-lenet"),
-        (("--threads", "0"), "--threads must be 1 or more, not 0"),
+        ({"only": ("mnie",)}, "there is no experiment and no area 'mnie': did you mean mine"),
+        ({"threads": 0}, "--threads must be 1 or more, not 0"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_leaves_nothing(run_forked, tmp_path, options, said):
-    done = run_forked(shlex.join(["reproduce.py", *options]), tmp_path)
-    assert done.code == 2
-    assert re.fullmatch(rf"reproduce\.py: {re.escape(said)}.*\n", done.err)
-    assert not list(tmp_path.iterdir())
+def test_a_mistake_is_one_sentence_and_leaves_nothing(script, place, options, said):
+    with pytest.raises(torchdl.InputError, match=re.escape(said)):
+        script.main(script.Config(out=place.folder.parent, **options))
+    assert not place.folder.exists()
 
 
 def test_a_script_that_is_killed_has_failed(place):
