@@ -88,7 +88,9 @@ def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
         (0.5, 0.4, False, 0.1),
         (0.4, 0.5, False, 0),
         (0.4, None, False, 0),
-        (0.4, 0.5, None, 0),
+        (0.4, 0.5, None, 0.1),
+        (0.6, 0.5, None, 0.1),
+        (0.501, 0.499, None, 0),
     ],
 )
 def test_what_falls_short_is_what_is_worse_as_shown(mean, reference, higher, short):

@@ -440,7 +440,7 @@ TABULAR = (
         "moore",
         "tabular",
         "Moore's law by training",
-        "the course's 102 processors",
+        "the course's 162 processors",
         ("train_moore.py",),
         (STEPS,),
         (
@@ -464,7 +464,7 @@ TABULAR = (
         "moore-lecture",
         "tabular",
         "the same as lecture 12 trains",
-        "the course's 102 processors",
+        "the course's 162 processors",
         ("train_moore.py --batch-size 32 --epochs 200 --later-epoch 50",),
         (STEPS,),
         (

@@ -80,10 +80,15 @@ def make_row(
 
 
 def shortfall(row: Mapping[str, Any]) -> float:
-    """Say by how much a row's mean is worse than its reference, as both are shown; 0 where it is not."""
-    if row["reference"] is None or row["higher_is_better"] is None:
+    """Say by how much a row's mean is worse than its reference, as both are shown; 0 where it is not.
+
+    Where nearer is better, it is how far apart they are.
+    """
+    if row["reference"] is None:
         return 0.0
     mean, reference = (round(row[key], row["digits"]) for key in ("mean", "reference"))
+    if row["higher_is_better"] is None:
+        return abs(mean - reference)
     return max(0.0, reference - mean if row["higher_is_better"] else mean - reference)
 
 
@@ -177,9 +182,8 @@ def area_table(rows: Sequence[Mapping[str, Any]]) -> str:
         reference = plain_reference(row)
         if reference and row["reference_source"]:
             reference += f" ({row['reference_source']})"
-        note = (
-            f"**short by {number(short, row['digits'])}**{': ' + row['note'] if row['note'] else ''}" if short else ""
-        )
+        by = f"**{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}**"
+        note = by + (f": {row['note']}" if row["note"] else "") if short else ""
         same = [row["system"], row["data"], duration(row["seconds"]), f"`{row['command']}`"]
         system, data, seconds, command = ["″", "″", "", "″"] if again else same
         lines.append([system, data, row["metric"], measured(row), reference, note, seconds, command])
