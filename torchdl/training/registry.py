@@ -214,7 +214,7 @@ IMAGES = (
         "MNIST",
         "train_lenet.py --dataset mnist --schedule cosine --epochs 5",
         "mnist",
-        6,
+        7,
         headline=True,
     ),
     _classifier(
@@ -223,7 +223,7 @@ IMAGES = (
         "MNIST",
         "train_cnn.py --model lstm --dataset mnist --epochs 10",
         "mnist",
-        20,
+        6,
         (0,),
         figures=(
             replace(
@@ -240,7 +240,7 @@ IMAGES = (
         "MNIST",
         "train_cnn.py --model lstm --dataset mnist --epochs 10 --schedule cosine --batch-size 128 --lr 3e-3",
         "mnist",
-        12,
+        4.5,
         (0,),
         figures=(replace(ACCURACY, reference=98.7, source="the course"),),
     ),
@@ -250,7 +250,7 @@ IMAGES = (
         "Fashion-MNIST",
         "train_cnn.py --model cnn --dataset fashion_mnist",
         "fashion_mnist",
-        20,
+        10,
         (0,),
     ),
     _classifier(
@@ -259,7 +259,7 @@ IMAGES = (
         "Fashion-MNIST",
         "train_cnn.py --model vgg --dataset fashion_mnist --flip 0.5 --epochs 8",
         "fashion_mnist",
-        90,
+        42,
         (0,),
         (
             replace(
@@ -285,7 +285,7 @@ IMAGES = (
         "CIFAR-10 (JPEG)",
         "train_cnn.py --model cnn_wide --dataset cifar10-jpeg",
         "cifar10-jpeg",
-        30,
+        13,
         (0,),
     ),
     _classifier(
@@ -294,7 +294,7 @@ IMAGES = (
         "CIFAR-10 (JPEG)",
         "train_cnn.py --model vgg --width 64 --dataset cifar10-jpeg --flip 0.5 --epochs 18",
         "cifar10-jpeg",
-        600,
+        300,
         (0,),
         (
             replace(
@@ -313,7 +313,7 @@ IMAGES = (
         "CIFAR-10 (JPEG)",
         "train_cnn.py --model airbench --dataset cifar10-jpeg --flip 0.5 --epochs 10",
         "cifar10-jpeg",
-        100,
+        65,
         (0,),
         (
             replace(
@@ -887,7 +887,7 @@ TRANSFER = (
         "the best of the networks for images, from scratch",
         f"train_cnn.py --model airbench {FEW} --flip 0.5 --epochs 20",
         LITE[:1],
-        25,
+        17,
         f"{QUICK_HEAD}",
     ),
 )
