@@ -41,6 +41,8 @@ else:
 log = folder.parent.parent.parent / "calls"
 log.open("a").write(("resumed " if "--resume" in arguments else "begun ") + folder.name + "\\n")
 def stop(number, frame):
+    (folder / "signals").open("a").write(f"{int(number)}\\n")
+    time.sleep(0.4)  # saving takes its time, and is not to be asked for again
     (folder / "checkpoint.pt").write_text("saved")
     sys.exit(128 + number)
 signal.signal(signal.SIGINT, stop)
@@ -49,6 +51,7 @@ if "--wait" in arguments and "--resume" not in arguments:
     (folder / "ready").write_text("")
     time.sleep(float(arguments["--wait"]))
 if "--fail" in arguments and not (log.parent / "mended").exists():
+    (folder / "checkpoint.pt").write_text("saved")
     print("before"); print("worker.py: it went wrong", file=sys.stderr); sys.exit(3)
 seed = int(folder.name.rsplit("-", 1)[1])
 (folder / "config.json").write_text(json.dumps({"parameters": 7, "data": {"stand_in": "--stand" in arguments}}))
@@ -163,6 +166,8 @@ def test_a_request_to_stop_is_passed_on_and_the_next_call_resumes(place, number)
         run(place, experiment("first", seeds=(0,)), slow, request=request)
     assert caught.value.signal_number == number
     assert records(place).find("first", 0)["finished"]
+    signals = place.folder / "runs" / "work" / "slow-0" / "signals"
+    assert signals.read_text() == f"{int(number)}\n"
     stopped = records(place).find("slow", 0)
     assert (stopped["finished"], stopped["seconds"] > 0) == (False, True)
     run(place, experiment("first", seeds=(0,)), slow)
