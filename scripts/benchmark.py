@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +30,8 @@ from torch import Tensor, nn
 import torchdl
 from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
+from torchdl.errors import require
+from torchdl.plots import plot_ratios
 from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.command import run_script
@@ -37,18 +41,20 @@ from torchdl.training.command import run_script
 class Config:
     """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
 
-    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast"]]
-    """What to measure."""
-    repeats: int = 5
-    """Measurements of each side, alternating."""
+    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast", "startup", "all"]]
+    """What to measure; all of it in turn takes some twenty minutes."""
+    repeats: int | None = None
+    """Measurements of each side, alternating; 5 if not given, 15 for startup."""
     seconds: float = 10.0
-    """About how long one measurement takes."""
+    """About how long one measurement takes; below 1 to see whether it works, when there may be fewer examples."""
     threads: int | None = None
     """PyTorch's CPU threads on either side; 1 for gan and forecast if not given (more do not help), else its choice."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
     """A file to write the result to."""
+    png: Path | None = None
+    """A picture of the ratios to draw."""
 
 
 def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
@@ -256,6 +262,17 @@ def our_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
     return run
 
 
+def importing(package: str, config: Config, folder: Path) -> Callable[[int], float]:
+    """Start Python and import a package, this clone's torchdl or torch alone."""
+    path = os.pathsep.join([str(Path(torchdl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "-c", f"import {package}"], {**os.environ, "PYTHONPATH": path}
+
+    def run(examples: int) -> float:
+        return timed(lambda: [subprocess.run(command, env=environment, check=True) for _ in range(examples)])
+
+    return run
+
+
 def noise_images() -> tuple[Tensor, Tensor]:
     """Draw images of CIFAR-10's shape (10000, 3, 32, 32) and labels: what they show costs no time."""
     generator = torch.Generator().manual_seed(0)
@@ -325,6 +342,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+BF16 = "ours in bf16"
 Side = Callable[[Config, Path], Callable[[int], float]]
 
 
@@ -347,9 +365,21 @@ MEASUREMENTS = {
     "lenet": {
         "fp32": Measurement(usual_lenet, our_lenet, 3200),
         "against ImageFolder": Measurement(functools.partial(usual_lenet, from_files=True), our_lenet, 3200),
-        "ours in bf16": Measurement(usual_lenet, functools.partial(our_lenet, precision="bf16"), 3200),
+        BF16: Measurement(usual_lenet, functools.partial(our_lenet, precision="bf16"), 3200),
+    },
+    "startup": {
+        "import": Measurement(functools.partial(importing, "torch"), functools.partial(importing, "torchdl"), 1)
     },
 }
+
+
+def why_not(name: str) -> str:
+    """Say why a measurement cannot be made here; an empty string if it can."""
+    if name == BF16 and not process.has_bf16_units():
+        return "this CPU has no units for bf16, which it would imitate some seven times as slowly as fp32"
+    if name in ("step", "data and step") and importlib.util.find_spec("keras") is None:
+        return "the original runs on Keras: pip install -e '.[test]'"
+    return ""
 
 
 def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
@@ -363,9 +393,10 @@ def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
         pipe.send(examples / run(examples))
 
 
-def measure(config: Config, measurement: Measurement, folder: Path) -> dict[str, Any]:
+def measure(config: Config, measurement: Measurement, folder: Path, repeats: int) -> dict[str, Any]:
     """Run both sides in turn, each in a process of its own with its own settings; return medians and ratios."""
     context = multiprocessing.get_context("spawn")
+    least = measurement.least if config.seconds >= 1 else min(measurement.least, 64)
     pipes: dict[str, Connection] = {}
     rates: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
@@ -374,37 +405,51 @@ def measure(config: Config, measurement: Measurement, folder: Path) -> dict[str,
         (folder / side).mkdir(parents=True)
         context.Process(target=serve, args=(config, prepare, folder / side, theirs), daemon=True).start()
         theirs.close()
-    for repeat in range(config.repeats + 2):
+    for repeat in range(repeats + 2):
         for side, pipe in pipes.items():
-            pipe.send(sizes.get(side, measurement.least))
+            pipe.send(sizes.get(side, least))
             try:
                 rate = pipe.recv()
             except EOFError:
                 raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to learn how much fills the seconds
-                sizes[side] = max(measurement.least, int(rate * config.seconds) // 64 * 64)
+                sizes[side] = max(least, int(rate * config.seconds) // 64 * 64)
             else:
                 rates.setdefault(side, []).append(rate)
     for pipe in pipes.values():
         pipe.send(0)
     ratios = [ours / usual for ours, usual in zip(rates["ours"], rates["usual"], strict=True)]
-    medians = {side: round(statistics.median(values)) for side, values in rates.items()}
+    # a second of import is less than one a second
+    medians = {side: round(statistics.median(values), 0 if min(values) > 100 else 4) for side, values in rates.items()}
     spread = [round(min(ratios), 2), round(max(ratios), 2)]
     return {**medians, "ratio": round(statistics.median(ratios), 2), "ratios": spread, "examples": sizes}
 
 
 def main(config: Config) -> None:
-    """Measure, print and save."""
-    if config.name in ("gan", "lenet"):
+    """Measure, print, draw and save."""
+    require(config.repeats is None or config.repeats >= 1, f"--repeats must be 1 or more, not {config.repeats}")
+    parts = list(MEASUREMENTS) if config.name == "all" else [config.name]
+    if {"gan", "lenet"} & set(parts):
         import_torchvision()  # the usual side needs it: say at once where it does not work
     report: dict[str, Any] = {}
-    for name, measurement in MEASUREMENTS[config.name].items():
+    left_out: dict[str, str] = {}
+    for part, name in [(p, name) for p in parts for name in MEASUREMENTS[p]]:
+        title = name if config.name != "all" or name == part else f"{part}: {name}"
+        if reason := why_not(name):
+            left_out[title] = reason
+            print(f"left out: {title}: {reason}", file=sys.stderr, flush=True)
+            continue
+        repeats = config.repeats or (15 if part == "startup" else 5)
         with tempfile.TemporaryDirectory() as folder:
-            report[name] = measure(config, measurement, Path(folder))
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
-    if config.name == "cpc":
+            report[title] = {**measure(config, MEASUREMENTS[part][name], Path(folder), repeats), "repeats": repeats}
+    if config.png is not None:
+        bars = {title: (found["ratio"], *found["ratios"]) for title, found in report.items()}
+        plot_ratios(bars, config.png, "times as quick as the usual way: median, least and greatest")
+    machine: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine |= {"torch": torch.__version__, "threads": config.threads or torch.get_num_threads()}
+    if "cpc" in parts:
         machine["keras"] = keras_backend()
-    text = json.dumps({**report, "repeats": config.repeats, **machine}, indent=2)
+    text = json.dumps({**report, "left out": left_out, **machine}, indent=2)
     print(text)
     if config.json is not None:
         config.json.write_text(text + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from torchdl import convolution
 from torchdl.convolution import MODES, SOBEL_X, SOBEL_Y, as_matrix, correlate, correlate_by_loops, correlate_color
 from torchdl.data.digits import load_photographs
 from torchdl.errors import require
+from torchdl.files import write_json
 from torchdl.plots import plot_maps
 from torchdl.training.command import run_script
 
@@ -23,7 +24,7 @@ class Config:
     """Blur a photograph, find its edges, and print how far the ways of computing a convolution differ."""
 
     out: Path = Path("runs/convolution")
-    """The folder of the picture."""
+    """The folder of the picture and of the differences."""
     picture: Path | None = None
     """A PNG or JPEG in place of scikit-learn's photograph."""
     size: int = 9
@@ -55,7 +56,8 @@ def main(config: Config) -> None:
     require(1 <= config.size <= 31, f"--size must be from 1 to 31, not {config.size}")
     generator = torch.Generator().manual_seed(0)
     image, kernel = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, 10), (3, 4)))
-    for name, largest in differences(image, kernel).items():
+    found = differences(image, kernel)
+    for name, largest in found.items():
         print(f"{name:40} differs by {largest:.1e}")
     photograph = load_photographs(config.picture, config.size)[0]  # (3, H, W)
     grey = photograph.mean(0)
@@ -74,6 +76,7 @@ def main(config: Config) -> None:
     }
     path = config.out / "convolution.png"
     plot_maps(pictures, path)
+    write_json(config.out / "convolution.json", {"largest": max(found.values()), "differences": found})
     print(f"picture: {path}")
 
 

@@ -390,6 +390,30 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], path: Path, xlabel: str
     save_figure(figure, path)
 
 
+def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], path: Path, xlabel: str) -> None:
+    """Draw ratios by name, each with its least and greatest, as bars from a line at 1, the first on top, as PNG."""
+    figure = new_figure(8, 1.2 + 0.4 * len(ratios))
+    axis = figure.subplots()
+    for place, (median, least, greatest) in enumerate(ratios.values()):
+        axis.barh(place, median - 1, left=1, color="C0" if median >= 1 else "C3")
+        axis.plot([least, greatest], [place, place], color="0.2", linewidth=1.2, marker="|")
+        axis.annotate(f"{median:.3g}", (max(greatest, 1.0), place), (6, 0), textcoords="offset points", va="center")
+    axis.axvline(1, color="0.2", linewidth=1)
+    axis.set_xscale("log")
+    ends = [1.0, *(end for _, *both in ratios.values() for end in both)]
+    axis.set_xlim(min(ends) / 1.2, max(ends) * 1.5)  # room for the last number
+    ticks = [
+        tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if min(ends) / 1.2 <= tick <= max(ends) * 1.5
+    ]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_yticks(range(len(ratios)), list(ratios), parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlabel(xlabel)
+    axis.grid(alpha=0.3, axis="x")
+    save_figure(figure, path)
+
+
 def plot_predictions(true: np.ndarray, predicted: np.ndarray, name: str, path: Path) -> None:
     """Draw predicted over true numbers (N,) as PNG, with the line on which they agree."""
     figure = new_figure(5.5, 5)

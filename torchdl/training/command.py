@@ -210,6 +210,7 @@ class Run:
             artifacts.save(model, self.folder)
             self.write_record()  # on a resume only now, when it is known that its options go with the checkpoint
 
+        self.record["parameters"] = sum(p.numel() for p in model.parameters())
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         if self.is_main and self.options.resume is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +259,7 @@ class Run:
         return Logger(self.folder if self.is_main else None)
 
     def write_record(self) -> None:
-        """Write ``config.json``: every option, the command, the data's origin and fingerprint, the versions."""
+        """Write ``config.json``: every option, the command, data's origin and fingerprint, versions, parameters."""
         write_json(self.folder / CONFIG, self.record, default=str)
 
     def close(self) -> None:

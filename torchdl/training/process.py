@@ -51,6 +51,12 @@ def setup(threads: int = 0, keep_memory: bool = True) -> str:
     return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'given back'}"
 
 
+def has_bf16_units() -> bool:
+    """Say whether this machine's CPU computes in bf16 by itself (AVX-512 BF16 or AMX); others imitate it, slowly."""
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)
+
+
 @contextmanager
 def frozen_heap() -> Iterator[None]:
     """Spare Python's garbage collector everything that exists already: it would walk through it again and again."""

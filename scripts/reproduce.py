@@ -1,0 +1,112 @@
+"""Reproduce every result of this project: run each experiment with each of its seeds, and write the tables."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import _clone  # noqa: F401
+import torch
+
+from torchdl.data.miniature import make_data
+from torchdl.errors import require
+from torchdl.files import write_json
+from torchdl.training import stopping
+from torchdl.training.command import run_script
+from torchdl.training.experiments import Experiment, choose
+from torchdl.training.launching import preload
+from torchdl.training.registry import EXPERIMENTS
+from torchdl.training.reproducing import Place, Records, alone, lacking, run_all
+from torchdl.training.tables import make_rows, short_table, write_into, write_results
+
+SCRIPTS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run experiments one after another, and write RESULTS.md and results/; what is finished is not run again."""
+
+    only: tuple[str, ...] = ()
+    """Names of experiments, or of areas such as text; all if none is given."""
+    quick: bool = False
+    """See in minutes that every command works: tiny settings on made-up data, kept apart in results/quick.json."""
+    list: bool = False
+    """Say which experiments there are, what is finished and what is lacking, and run nothing."""
+    most_minutes: float = math.inf
+    """Leave out what takes more CPU minutes a seed, about."""
+    fetch: bool = False
+    """Let the scripts download the data that is not there."""
+    out: Path = Path()
+    """The folder that RESULTS.md and results/ are written to; a README.md with markers there has its table renewed."""
+    data_root: Path | None = None
+    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
+    threads: int = 1
+    """CPU threads of each script."""
+
+
+def main(config: Config) -> None:
+    """Choose, run, write."""
+    require(config.threads >= 1, f"--threads must be 1 or more, not {config.threads}")
+    chosen = [e for e in choose(config.only, EXPERIMENTS) if e.minutes <= config.most_minutes]
+    results = config.out / "results"
+    place = Place(results, SCRIPTS, config.threads, config.data_root)
+    absent = {e.name: "; ".join(found) for e in EXPERIMENTS if (found := absences(e, config))}
+    if config.list:
+        show(chosen, Records.load(results / "records.json"), absent)
+        return
+    with alone(results) as lock, stopping.requests() as request:
+        if config.quick:
+            torch.set_num_threads(1)  # a process with several cannot be forked
+            folder = results / "quick"
+            shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
+            place = Place(folder, SCRIPTS, config.threads, make_data(folder / "data"), quick=True)
+            chosen = [e.shortened() for e in chosen]
+            if len(chosen) > 5:
+                preload()
+        records = Records.load(place.folder / "records.json")
+
+        def write() -> None:
+            if config.quick:
+                write_json(results / "quick.json", make_rows(chosen, records.kept, quick=True))
+                return
+            rows = make_rows(EXPERIMENTS, records.kept)
+            write_json(results / "results.json", rows)
+            write_results(config.out / "RESULTS.md", rows, EXPERIMENTS, absent, results / "pictures")
+            write_into(config.out / "README.md", short_table(rows, EXPERIMENTS))
+
+        able = [e for e in chosen if e.name not in absent]
+        for e in chosen:
+            if e.name in absent:
+                print(f"not run: {e.name}: {absent[e.name]}", flush=True)
+        failures = run_all(able, place, records, request, lambda text: print(text, flush=True), lock, write)
+        write()
+    print(f"tables: {results / 'quick.json' if config.quick else config.out / 'RESULTS.md'}")
+    if failures:
+        sys.exit(f"reproduce.py: {len(failures)} failed ({', '.join(failures)}): the lines above say why")
+
+
+def absences(experiment: Experiment, config: Config) -> list[str]:
+    """Say what an experiment cannot be run without and what is not there; packages alone where data is made or fetched.
+
+    Quick forms have made-up data.
+    """
+    found = [lacking(need, config.data_root) for need in experiment.needs]
+    return [text for text in found if text and ("package" in text or not (config.quick or config.fetch))]
+
+
+def show(experiments: Sequence[Experiment], records: Records, absent: dict[str, str]) -> None:
+    """Print the experiments, a line each."""
+    for e in experiments:
+        done = sum(records.is_finished(e, seed) for seed in e.seeds)
+        note = f"   {absent[e.name]}" if e.name in absent else ""
+        print(f"{e.name:22}{e.area:12}{done} of {len(e.seeds)} seeds, {e.minutes:5.1f} min a seed: {e.system}{note}")
+    left = sum(e.minutes * sum(not records.is_finished(e, seed) for seed in e.seeds) for e in experiments)
+    print(f"about {left:.0f} CPU minutes are left")
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

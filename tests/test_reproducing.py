@@ -1,0 +1,437 @@
+"""How experiments are run: skipped, resumed, stopped, failed; and what is read from what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_registry import config_class
+from test_scripts import environment
+
+import torchdl
+from torchdl.data.miniature import make_data
+from torchdl.training import launching, reproducing
+from torchdl.training.experiments import SCRIPTS, Experiment, Figure, Script
+from torchdl.training.launching import Failed
+from torchdl.training.registry import EXPERIMENTS
+from torchdl.training.reproducing import Place, Records, alone, begin, copy_picture, lacking, read_figure, run_all
+from torchdl.training.stopping import Request, Stopped
+
+ROOT = Path(__file__).resolve().parent.parent
+REPRODUCE = [sys.executable, str(ROOT / "scripts" / "reproduce.py")]
+WORKER = """
+import json, os, pathlib, signal, sys, time
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if "--resume" in arguments:
+    folder = pathlib.Path(arguments["--resume"])
+else:
+    folder = pathlib.Path(arguments["--out"]) / "work" / arguments["--name"]
+    assert not folder.exists(), "the folder is there already"
+    folder.mkdir(parents=True)
+log = folder.parent.parent.parent / "calls"
+log.open("a").write(("resumed " if "--resume" in arguments else "begun ") + folder.name + "\\n")
+def stop(number, frame):
+    (folder / "signals").open("a").write(f"{int(number)}\\n")
+    time.sleep(0.4)  # saving takes its time, and is not to be asked for again
+    (folder / "checkpoint.pt").write_text("saved")
+    sys.exit(128 + number)
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+if "--wait" in arguments and "--resume" not in arguments:
+    (folder / "ready").write_text("")
+    time.sleep(float(arguments["--wait"]))
+if "--fail" in arguments and not (log.parent / "mended").exists():
+    (folder / "checkpoint.pt").write_text("saved")
+    print("before"); print("worker.py: it went wrong", file=sys.stderr); sys.exit(3)
+seed = int(folder.name.rsplit("-", 1)[1])
+(folder / "config.json").write_text(json.dumps({"parameters": 7, "data": {"stand_in": "--stand" in arguments}}))
+(folder / "results.json").write_text(json.dumps({"accuracy": 0.5 + seed / 100, "base": [0.25, 0.75]}))
+"""
+FIGURE = Figure("accuracy, %", ("accuracy",), reference_key=("base",), source="the base", scale=100)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "worker.py").write_text(WORKER)
+    worker = Script("--out {runs} --name {name} --seed {seed}", "{runs}/work/{name}")
+    monkeypatch.setitem(SCRIPTS, "worker.py", worker)
+    return Place(tmp_path / "results", tmp_path / "scripts")
+
+
+def experiment(name: str = "one", options: str = "", seeds: tuple[int, ...] = (0, 1)) -> Experiment:
+    return Experiment(
+        name, "text", "a system", "some data", (f"worker.py {options}".strip(),), ("",), (FIGURE,), 1, (), seeds
+    )
+
+
+def records(place: Place) -> Records:
+    return Records.load(place.folder / "records.json")
+
+
+def calls(place: Place) -> list[str]:
+    path = place.folder / "calls"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def run(place: Place, *experiments: Experiment, request: Request | None = None) -> tuple[list[str], list[str]]:
+    said: list[str] = []
+    failed = run_all(experiments, place, records(place), request or Request(), said.append)
+    return failed, said
+
+
+def test_each_seed_is_run_once_and_its_figures_are_kept(place):
+    failed, said = run(place, experiment())
+    assert failed == []
+    assert [re.sub(r"\d+ s", "T", line) for line in said] == [
+        "[1/2] one, seed 0: T; accuracy, %: 50",
+        "[2/2] one, seed 1: T; accuracy, %: 51",
+    ]
+    first = records(place).find("one", 0)
+    assert first["figures"] == {"accuracy, %": {"value": 50.0, "reference": 50.0}}
+    assert (first["finished"], first["parameters"], first["settings"]) == (True, 7, experiment().settings)
+    assert 0 < first["seconds"] < 30
+    assert first["machine"]["cores"] == os.cpu_count()
+    assert first["versions"]["torch"]
+    assert calls(place) == ["begun one-0", "begun one-1"]
+    assert run(place, experiment()) == ([], ["2 of 2 are finished already"])
+    assert calls(place) == ["begun one-0", "begun one-1"]
+
+
+def test_other_settings_a_new_seed_or_a_new_figure_are_run_anew(place):
+    run(place, experiment(seeds=(0,)))
+    run(place, experiment(seeds=(0, 1)))
+    assert calls(place) == ["begun one-0", "begun one-1"]
+    run(place, experiment(options="--more 1", seeds=(0,)))
+    assert calls(place)[2:] == ["begun one-0"]
+    more = Figure("another", ("accuracy",))
+    changed = experiment(options="--more 1", seeds=(0,))
+    run(place, Experiment(**{**vars(changed), "figures": (FIGURE, more)}))
+    assert set(records(place).find("one", 0)["figures"]) == {"accuracy, %", "another"}
+
+
+def test_a_failure_is_reported_and_the_others_go_on(place):
+    failed, said = run(place, experiment("bad", "--fail 1", (0,)), experiment("good", seeds=(0,)))
+    assert failed == ["bad, seed 0"]
+    assert re.fullmatch(
+        r"\[1/2\] bad, seed 0: FAILED: worker\.py: it went wrong \(exit status 3; all that it said: .*bad-0\.log\)",
+        said[0],
+    )
+    assert "good, seed 0" in said[1]
+    assert records(place).find("bad", 0)["finished"] is False
+    (place.folder / "mended").write_text("")
+    assert run(place, experiment("bad", "--fail 1", (0,)))[0] == []
+    assert calls(place) == ["begun bad-0", "begun good-0", "begun bad-0"]  # what has failed begins anew
+
+
+def test_what_stood_in_for_the_data_is_no_result(place):
+    failed, said = run(place, experiment("stand", "--stand 1", (0,)))
+    assert failed == ["stand, seed 0"]
+    assert "data that stands in for some data" in said[0]
+    quick = Place(place.folder, place.scripts, quick=True)
+    assert reproducing.on_stand_in_data(place.folder / "runs" / "work" / "stand-0")
+    assert quick.environment()["XDG_CACHE_HOME"].endswith("results/cache")
+
+
+def test_a_figure_that_is_not_there_is_a_failure(place):
+    other = Experiment(**{**vars(experiment(seeds=(0,))), "figures": (Figure("gone", ("nothing", 3)),)})
+    failed, said = run(place, other)
+    assert failed == ["one, seed 0"]
+    assert "has no 'nothing/3', where 'gone' is" in said[0]
+
+
+def stop_when_ready(place: Place, request: Request, name: str, number: int) -> None:
+    ready = place.folder / "runs" / "work" / name / "ready"
+    while not ready.exists():
+        time.sleep(0.01)
+    request.signal_number = number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_is_passed_on_and_the_next_call_resumes(place, number):
+    request = Request()
+    slow = experiment("slow", "--wait 60", (0,))
+    threading.Thread(target=stop_when_ready, args=(place, request, "slow-0", number)).start()
+    with pytest.raises(Stopped, match="stopped in slow, seed 0: nothing is lost, the same command goes on") as caught:
+        run(place, experiment("first", seeds=(0,)), slow, request=request)
+    assert caught.value.signal_number == number
+    assert records(place).find("first", 0)["finished"]
+    signals = place.folder / "runs" / "work" / "slow-0" / "signals"
+    assert signals.read_text() == f"{int(number)}\n"
+    stopped = records(place).find("slow", 0)
+    assert (stopped["finished"], stopped["seconds"] > 0) == (False, True)
+    run(place, experiment("first", seeds=(0,)), slow)
+    assert calls(place) == ["begun first-0", "begun slow-0", "resumed slow-0"]
+    assert records(place).find("slow", 0)["seconds"] > stopped["seconds"]
+
+
+def test_what_was_killed_before_its_first_checkpoint_begins_anew_and_its_time_is_not_known(place):
+    slow = experiment(seeds=(0,))
+    (place.folder / "runs" / "work" / "one-0").mkdir(parents=True)
+    (place.folder / "runs" / "work" / "one-0" / "half").write_text("")
+    known = records(place)
+    known.put({k: v for k, v in begin(None, slow, 0).items() if k != "goes on"} | {"seconds": None})
+    _, said = run(place, slow)
+    assert calls(place) == ["begun one-0"]
+    assert not (place.folder / "runs" / "work" / "one-0" / "half").exists()
+    assert "seed 0: ? s" in said[0]
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place):
+    folder = place.folder / "runs" / "work" / "one-0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_text("")
+    run(place, experiment(seeds=(0,)))
+    assert calls(place) == ["begun one-0"]
+
+
+def test_a_script_ends_when_the_one_that_started_it_is_killed(place, tmp_path):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux can tell a process that its parent has ended")
+    program = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from torchdl.training.launching import Started
+child = Started([{str(place.scripts / "worker.py")!r}, "--out", {str(place.folder / "runs")!r}, "--name", "slow-0",
+                 "--wait", "60"], Path({str(tmp_path / "log")!r}), {{}}, None)
+print(child.pid, flush=True)
+child.ended(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        folder = place.folder / "runs" / "work" / "slow-0"
+        while not (folder / "ready").exists():
+            time.sleep(0.01)
+        parent.kill()
+    until = time.monotonic() + 20
+    while not (folder / "checkpoint.pt").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert child > 0
+
+
+def test_a_second_one_is_kept_out_of_the_folder(tmp_path):
+    with (
+        alone(tmp_path),
+        pytest.raises(torchdl.InputError, match=r"another reproduce\.py is at work in"),
+        alone(tmp_path),
+    ):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+# what is read
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key", "expected"),
+    [
+        ("results.json", '{"a": {"b": [1, 2, 6]}}', ("a", "b"), 3.0),
+        ("results.json", '{"a": {"b": [1, 2, 6]}}', ("a", "b", -1), 6.0),
+        ("results.json", '{"a": 0.25}', ("a",), 0.25),
+        ("metrics.csv", "epoch,val/x\n1,0.5\n2,0.75\n3,\n", ("val/x",), 0.75),
+    ],
+)
+def test_figures_are_read_from_json_and_from_the_last_row_of_csv(tmp_path, file, text, key, expected):
+    (tmp_path / file).write_text(text)
+    assert read_figure(tmp_path, Figure("m", key, file=file, scale=10)) == {"value": 10 * expected}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("results.json", "{"),
+        ("results.json", "[]"),
+        ("results.json", '{"a": "b"}'),
+        ("results.json", '{"a": []}'),
+        ("results.json", '{"a": null}'),
+        ("results.json", '{"b": 1}'),
+        ("metrics.csv", "b\n1\n"),
+        ("metrics.csv", "a\n"),
+        ("metrics.csv", ""),
+    ],
+)
+def test_a_damaged_file_of_figures_is_named(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(torchdl.InputError, match=rf"{file} has no 'a', where 'm' is"):
+        read_figure(tmp_path, Figure("m", ("a",), file=file))
+
+
+def test_a_file_of_figures_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(torchdl.InputError, match=r"results\.json cannot be read"):
+        read_figure(tmp_path, Figure("m", ("a",)))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"seed": 1}]', "[3]"])
+def test_damaged_records_are_named(tmp_path, text):
+    (tmp_path / "records.json").write_text(text)
+    if text == "{}":
+        assert Records.load(tmp_path / "records.json").find("a", 0) is None
+        return
+    with pytest.raises(torchdl.InputError, match=r"records\.json is damaged"):
+        Records.load(tmp_path / "records.json")
+
+
+def test_pictures_are_copied_and_made_small_enough(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "plain.png")
+    assert (tmp_path / "noise.png").stat().st_size > 20_000
+    copy_picture(tmp_path / "noise.png", tmp_path / "small" / "noise.png", 20_000)
+    assert (tmp_path / "small" / "noise.png").stat().st_size <= 20_000
+    with Image.open(tmp_path / "small" / "noise.png") as image:
+        assert image.size[0] / image.size[1] == pytest.approx(1.5, abs=0.03)
+        assert np.asarray(image.convert("L")).std() > 5
+    copy_picture(tmp_path / "plain.png", tmp_path / "small" / "plain.png")
+    assert (tmp_path / "small" / "plain.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def test_what_is_lacking_is_said_with_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHDL_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reproducing.SOURCES["fashion_mnist"].__class__, "system_folders", (), raising=False)
+    needs = sorted({need for e in EXPERIMENTS for need in e.needs} - set(reproducing.PACKAGES) - {"fashion_mnist"})
+    assert len(needs) >= 6
+    for need in needs:
+        sentence = lacking(need, tmp_path / "data")
+        assert str(tmp_path / "data") in sentence, need
+        assert "http" in sentence or need == "cifar10-jpeg"
+    made = make_data(tmp_path / "data")
+    assert [lacking(need, made) for need in needs] == [""] * len(needs)
+    monkeypatch.setattr(reproducing.importlib.util, "find_spec", lambda name: None)
+    assert lacking("keras") == "the package keras is not installed: pip install -e '.[test]'"
+
+
+def test_made_up_data_is_the_same_for_a_seed_and_read_by_the_library(tmp_path):
+    one, two = make_data(tmp_path / "one"), make_data(tmp_path / "two")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
+    digits = torchdl.load_images("mnist", "train", one, fetch=False)
+    assert (len(digits), digits.stand_in) == (600, False)
+    assert digits.labels[:100].bincount(minlength=10).tolist() == [10] * 10
+    assert len(torchdl.load_images("cifar10-jpeg", "test", one)) == 30
+    assert len(torchdl.load_prices(one, fetch=False)) == 120
+
+
+# the script itself
+
+
+def reproduce(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*REPRODUCE, *options]
+    return subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=120)
+
+
+def test_quick_runs_leave_rows_that_are_marked_and_no_table(tmp_path):
+    done = reproduce(tmp_path, "--quick", "--only", "moore")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^\[1/1\] moore, seed 0: \d+ s; slope a year: \S+$", done.stdout, re.MULTILINE)
+    rows = json.loads((tmp_path / "results" / "quick.json").read_text())
+    assert [row["experiment"] for row in rows] == ["moore"]
+    assert all(row["quick"] and row["data"] == "made up" for row in rows)
+    assert rows[0]["parameters"] == 2
+    assert not (tmp_path / "RESULTS.md").exists()
+    assert not (tmp_path / "results" / "results.json").exists()
+    assert (tmp_path / "results" / "quick" / "pictures" / "moore-moore.png").is_file()
+
+
+@pytest.fixture
+def script(place, monkeypatch):
+    """Load reproduce.py, with two experiments in place of all: one can be run, and one lacks its data."""
+    config_class("reproduce.py")
+    module = sys.modules["scripts_reproduce"]
+    other = Experiment(**{**vars(experiment("other", seeds=(0,))), "needs": ("spam",), "headline": True})
+    mine = Experiment(**{**vars(experiment("mine")), "headline": True})
+    monkeypatch.setattr(module, "EXPERIMENTS", (mine, other))
+    monkeypatch.setattr(module, "SCRIPTS", place.scripts)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place.folder.parent / "cache"))
+    monkeypatch.delenv("TORCHDL_DATA", raising=False)
+    return module
+
+
+def test_results_are_written_and_what_is_lacking_is_listed(script, place, capsys):
+    folder = place.folder.parent
+    (folder / "README.md").write_text("# x\n\n<!-- results: begin -->\n<!-- results: end -->\n\nlast\n")
+    script.main(script.Config(out=folder))
+    said = capsys.readouterr().out
+    assert re.search(r"^not run: other: spam was not found .* \(https://\S+spam\.csv\)$", said, re.MULTILINE)
+    (row,) = json.loads((place.folder / "results.json").read_text())
+    assert (row["values"], row["seeds"], row["quick"]) == ([50.0, 51.0], [0, 1], False)
+    text = (folder / "RESULTS.md").read_text()
+    assert "| 50.50 ± 0.71 | 50.00 (the base) |" in text
+    assert "- other (`worker.py`): spam was not found" in text
+    readme = (folder / "README.md").read_text()
+    assert "| a system, some data | accuracy, % | 50.50 ± 0.71 | 50.00 |\n<!-- results: end -->\n\nlast\n" in readme
+
+
+def test_tables_keep_what_was_measured_before_when_others_are_run(script, place, capsys):
+    folder = place.folder.parent
+    script.main(script.Config(out=folder, only=("mine",)))
+    script.main(script.Config(out=folder, only=("other",), most_minutes=0.5))
+    assert [row["experiment"] for row in json.loads((place.folder / "results.json").read_text())] == ["mine"]
+    assert "other" not in capsys.readouterr().out
+
+
+def test_a_failure_makes_the_exit_status_1_after_the_tables(script, place, capsys, monkeypatch):
+    bad = experiment("bad", "--fail 1", (0,))
+    monkeypatch.setattr(script, "EXPERIMENTS", (bad, *script.EXPERIMENTS))
+    with pytest.raises(SystemExit) as ended:
+        script.main(script.Config(out=place.folder.parent))
+    assert ended.value.code == "reproduce.py: 1 failed (bad, seed 0): the lines above say why"
+    assert "bad, seed 0: FAILED: worker.py: it went wrong" in capsys.readouterr().out
+    assert (place.folder.parent / "RESULTS.md").exists()
+
+
+def test_the_list_says_what_is_left_and_runs_nothing(script, place, capsys):
+    script.main(script.Config(out=place.folder.parent, list=True))
+    one, two, left = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"mine +text +0 of 2 seeds, +1\.0 min a seed: a system", one)
+    assert re.fullmatch(r"other +text +0 of 1 seeds, +1\.0 min a seed: a system +spam was not found .*", two)
+    assert left == "about 3 CPU minutes are left"
+    assert not place.folder.exists()
+
+
+def test_ctrl_c_stops_the_script_with_a_sentence(tmp_path):
+    command = [*REPRODUCE, "--only", "optimizers"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), text=True, **pipes) as process:
+        log = tmp_path / "results" / "logs" / "optimizers-0.log"
+        while not log.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "reproduce.py: stopped in optimizers, seed 0: nothing is lost, the same command goes on\n"
+    assert json.loads((tmp_path / "results" / "records.json").read_text())[0]["finished"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"only": ("mnie",)}, "there is no experiment and no area 'mnie': did you mean mine"),
+        ({"threads": 0}, "--threads must be 1 or more, not 0"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(script, place, options, said):
+    with pytest.raises(torchdl.InputError, match=re.escape(said)):
+        script.main(script.Config(out=place.folder.parent, **options))
+    assert not place.folder.exists()
+
+
+def test_a_script_that_is_killed_has_failed(place):
+    (place.scripts / "killed.py").write_text(
+        "import os, signal\nprint('x', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(Failed, match=r"^x \(exit status -9; "):
+        launching.run_command(["killed.py"], place.scripts, place.folder / "log", {}, Request())

@@ -1,0 +1,203 @@
+"""The tables say what the records say, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+import torchdl
+from torchdl.training.experiments import Experiment, Figure
+from torchdl.training.registry import EXPERIMENTS
+from torchdl.training.tables import (
+    BEGIN,
+    END,
+    make_rows,
+    measured,
+    number,
+    plain_reference,
+    short_table,
+    shortfall,
+    write_into,
+    write_results,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN = Figure("accuracy, %", ("a",), reference=98, source="the | course", note="nothing helped")
+ERROR = Figure("RMSE", ("e",), False, None, "means", ("m",), digits=4)
+ONE = Experiment(
+    "one", "text", "a reader", "texts", ("train_text.py",), ("",), (MAIN, ERROR), 1, (), (0, 1, 2), headline=True
+)
+TWO = Experiment("two", "cpc", "CPC", "digits", ("train_cpc.py", "probe_cpc.py"), ("", ""), (MAIN,), 1)
+THREE = Experiment("three", "gan", "a GAN", "digits", ("train_gan.py",), ("",), (MAIN,), 1)
+
+
+def record(experiment: Experiment, seed: int, **values: tuple[float, ...]) -> dict:
+    names = {"accuracy": MAIN.metric, "rmse": ERROR.metric}
+    return {
+        "experiment": experiment.name,
+        "seed": seed,
+        "settings": experiment.settings,
+        "finished": True,
+        "seconds": 10.0 + seed,
+        "figures": {names[k]: dict(zip(("value", "reference"), v, strict=False)) for k, v in values.items()},
+        "parameters": 5,
+        "commit": "abc",
+        "versions": {"torch": "2.14"},
+        "machine": {"cpu": "a CPU", "instructions": "AVX2", "cores": 2, "threads": 1},
+    }
+
+
+RECORDS = [
+    record(ONE, 0, accuracy=(97.0,), rmse=(0.5, 0.6)),
+    record(ONE, 2, accuracy=(98.5,), rmse=(0.8, 0.7)),
+    record(ONE, 7, accuracy=(11.0,), rmse=(9.0, 9.0)),  # no seed of the experiment
+    record(TWO, 0, accuracy=(99.0,)),
+    {**record(THREE, 0, accuracy=(99.0,)), "settings": "other"},
+]
+
+
+def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
+    rows = make_rows([TWO, ONE, THREE], RECORDS)
+    assert [(row["experiment"], row["metric"]) for row in rows] == [
+        ("two", MAIN.metric),
+        ("one", MAIN.metric),
+        ("one", ERROR.metric),
+    ]
+    _, first, second = rows
+    assert (first["seeds"], first["values"]) == ([0, 2], [97.0, 98.5])
+    assert first["mean"] == pytest.approx(97.75)
+    assert first["std"] == pytest.approx(statistics.stdev([97.0, 98.5]))
+    assert (first["reference"], first["reference_source"]) == (98, "the | course")
+    assert second["reference"] == pytest.approx(0.65)
+    assert (rows[0]["std"], rows[0]["seconds"], rows[0]["parameters"]) == (None, 10.0, 5)
+    assert rows[0]["command"] == "python scripts/train_cpc.py && python scripts/probe_cpc.py RUN"
+    wanted = "system data metric higher_is_better reference reference_source values mean std seconds parameters command"
+    assert set([*wanted.split(), "commit", "versions", "machine"]) <= set(first)
+
+
+@pytest.mark.parametrize(
+    ("mean", "reference", "higher", "short"),
+    [
+        (97.75, 98, True, 0.25),
+        (98.004, 98, True, 0),
+        (97.996, 98, True, 0),  # as shown, 98.00
+        (0.5, 0.4, False, 0.1),
+        (0.4, 0.5, False, 0),
+        (0.4, None, False, 0),
+        (0.4, 0.5, None, 0.1),
+        (0.6, 0.5, None, 0.1),
+        (0.501, 0.499, None, 0),
+    ],
+)
+def test_what_falls_short_is_what_is_worse_as_shown(mean, reference, higher, short):
+    row = {"mean": mean, "reference": reference, "higher_is_better": higher, "digits": 2}
+    assert shortfall(row) == pytest.approx(short)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(97.25, 1, "97.2"), (0.00415, 5, "0.00415"), (None, 2, ""), (3.6e-15, 15, "3.6e-15"), (0.0, 15, "0." + 15 * "0")],
+)
+def test_numbers_are_written_with_their_digits(value, digits, text):
+    assert number(value, digits) == text
+
+
+def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp_path):
+    rows = make_rows([ONE, TWO, THREE], RECORDS)
+    lacking = {"three": "mnist was not found: put it there"}
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, tmp_path / "pictures")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.index("## Contrastive") < text.index("## Texts")
+    assert "## Generative" not in text.replace("- three", "")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * 2 + 3
+    (accuracy,) = [line for line in lines if "a reader" in line]
+    assert r"| 97.75 ± 1.06 | 98 (the \| course) | **short by 0.25**: nothing helped | 11 s |" in accuracy
+    assert "`python scripts/train_text.py`" in accuracy
+    assert any("| RMSE | 0.6500 ± 0.2121 | 0.6500 (means) |  |  | ″ |" in line for line in lines)
+    assert "| 99.00 (seed 0) | 98 (the" in text
+    assert "- three (`train_gan.py`): mnist was not found: put it there" in text
+    assert "11.00" not in text
+    assert "a CPU (AVX2), 1 of 2 cores, PyTorch 2.14" in text
+
+
+def test_quick_rows_never_come_into_the_main_tables(tmp_path):
+    rows = make_rows([ONE], RECORDS, quick=True)
+    assert all(row["quick"] and row["data"] == "made up" for row in rows)
+    with pytest.raises(torchdl.InputError, match="quick rows are no results"):
+        write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_records_there_are_no_tables_but_a_list(tmp_path):
+    write_results(tmp_path / "RESULTS.md", [], [ONE], {}, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "|" not in text
+    assert "- one (`train_text.py`): not run yet" in text
+    assert short_table([], [ONE]) == ""
+
+
+def test_the_short_table_has_the_main_figures_of_the_headlines():
+    table = short_table(make_rows([ONE, TWO], RECORDS), [ONE, TWO])
+    assert table.splitlines()[2:] == ["| a reader, texts | accuracy, % | 97.75 ± 1.06 | 98 |"]
+
+
+def test_a_table_is_put_between_the_markers_and_nothing_else_changes(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert write_into(path, "| new |")
+    assert path.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
+    assert write_into(path, "| new |")
+    assert path.read_text() == f"before\n{BEGIN}\n| new |\n{END}\nafter\n"
+    path.write_text("no markers")
+    assert not write_into(path, "x")
+    assert not write_into(tmp_path / "none.md", "x")
+    assert path.read_text() == "no markers"
+
+
+@pytest.mark.parametrize("text", [BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
+def test_markers_that_do_not_fit_are_refused(tmp_path, text):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(torchdl.InputError, match="each once: mend the markers"):
+        write_into(path, "x")
+    assert path.read_text() == text
+
+
+# what is in this repository
+
+
+def kept_rows() -> list[dict]:
+    path = ROOT / "results" / "results.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def numbers_in(table: str) -> list[str]:
+    """List the numbers in the columns of figures and references of a short table, apart from how it is made."""
+    cells = [line.split(" | ")[2:] for line in table.splitlines()[2:]]
+    return [n for row in cells for cell in row for n in re.findall(r"[-\d.]+(?:e-?\d+)?", cell) if n.strip(".-")]
+
+
+def test_every_number_of_the_readmes_table_is_in_the_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.split(BEGIN)[1].split(END)[0].strip()
+    known = {
+        part for row in kept_rows() for part in numbers_in(f"\n\na | b | {measured(row)} | {plain_reference(row)} |")
+    }
+    assert set(numbers_in(table)) <= known
+    assert table == short_table(kept_rows(), EXPERIMENTS)
+
+
+def test_a_number_that_is_not_in_the_results_would_be_found():
+    assert numbers_in("h\n-\n| a 3 | b, % | 97.75 ± 1.06 (seed 4) | 1e-12 |") == ["97.75", "1.06", "4", "1e-12"]
+
+
+def test_the_results_that_are_kept_are_those_of_their_records():
+    path = ROOT / "results" / "records.json"
+    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    assert kept_rows() == make_rows(EXPERIMENTS, records)
+    assert not any(row["quick"] for row in kept_rows())

@@ -1,0 +1,973 @@
+"""Every experiment of this project, by area: ``scripts/reproduce.py`` runs them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torchdl.training.experiments import Experiment, Figure
+
+
+def _percent(metric: str, *key: str | int, **others: object) -> Figure:
+    return Figure(f"{metric}, %", key, **{"scale": 100, **others})  # type: ignore[arg-type]
+
+
+ACCURACY = _percent("test accuracy", "accuracy")
+HERE = "measured in the same run"
+STEPS = "--max-steps 2"
+
+# Contrastive predictive coding
+
+PROBED = ("accuracy", "cpc")
+ORIGINAL = "the Keras original's README, which its users do not reach (issues 4 and 17)"
+
+
+def _probes(network: float, source: str) -> tuple[Figure, ...]:
+    where = {"file": "probe/probe.json"}
+    return (
+        _percent("paired accuracy", "val/paired_accuracy", file="metrics.csv", reference=99, source=ORIGINAL),
+        _percent(
+            "frozen encoder and the original's network", *PROBED, "mlp", reference=network, source=source, **where
+        ),
+        _percent("linear probe", *PROBED, "linear", **where),
+        _percent("ten nearest neighbours", *PROBED, "knn", **where),
+        _percent("k-means, no label but to name the clusters", *PROBED, "k-means", **where),
+        _percent("one label a digit, nearest code", *PROBED, "1 label a class, nearest", **where),
+        _percent("one label a digit, to name the clusters", *PROBED, "1 label a class, cluster", **where),
+    )
+
+
+GREY = "train_cpc.py --image-size 28 --no-color"
+RELEASED = "the Keras original's released weights, on the same images"
+QUICK_CPC = "--max-steps 2 --batch-size 8"
+CPC = (
+    Experiment(
+        "cpc-grey",
+        "cpc",
+        "CPC with InfoNCE on 28x28 grey",
+        "MNIST",
+        (GREY, "probe_cpc.py --no-baselines"),
+        (QUICK_CPC, "--epochs 1"),
+        _probes(92.5, RELEASED),
+        8,
+        ("mnist",),
+        (0, 1, 2),
+        ("probe/codes.png",),
+        headline=True,
+    ),
+    Experiment(
+        "cpc-colour",
+        "cpc",
+        "CPC with InfoNCE on 64x64 in colour",
+        "MNIST",
+        ("train_cpc.py", "probe_cpc.py --no-baselines"),
+        (QUICK_CPC, "--epochs 1 --views 1"),
+        _probes(90, "the Keras original's README"),
+        40,
+        ("mnist",),
+        (0, 1, 2),
+        ("probe/codes.png", "plots/sequences.png"),
+        headline=True,
+    ),
+    Experiment(
+        "cpc-paired",
+        "cpc",
+        "CPC with the original's loss on 28x28 grey",
+        "MNIST",
+        (f"{GREY} --head paired", "probe_cpc.py --no-baselines"),
+        (QUICK_CPC, "--epochs 1"),
+        _probes(92.5, RELEASED),
+        8,
+        ("mnist",),
+        (0, 1, 2),
+    ),
+    Experiment(
+        "cpc-same",
+        "cpc",
+        "CPC on sequences of one digit repeated, 28x28 grey",
+        "MNIST",
+        (f"{GREY} --data same", "probe_cpc.py --no-baselines"),
+        (QUICK_CPC, "--epochs 1"),
+        (
+            _percent("linear probe", *PROBED, "linear", file="probe/probe.json"),
+            _percent("k-means, no label but to name the clusters", *PROBED, "k-means", file="probe/probe.json"),
+        ),
+        8,
+        ("mnist",),
+    ),
+    Experiment(
+        "cpc-baselines",
+        "cpc",
+        "the same encoder untrained, and trained by labels, 28x28 grey",
+        "MNIST",
+        (GREY, "probe_cpc.py"),
+        (QUICK_CPC, "--epochs 1"),
+        tuple(
+            _percent(f"{name} encoder, {probe}", "accuracy", name, probe, file="probe/probe.json")
+            for name in ("random", "supervised")
+            for probe in ("linear", "k-means")
+        ),
+        16,
+        ("mnist",),
+        pictures=("probe/label_efficiency.png",),
+    ),
+)
+
+# Generative adversarial networks: what their samples are worth, a classifier says (to be added with its script)
+
+QUICK_GAN = ("--max-steps 2 --samples 4", "--n 4")
+GAN = (
+    Experiment(
+        "gan-deep",
+        "gan",
+        "the course's GAN (lecture 69)",
+        "5,000 digits of MNIST",
+        ("train_gan.py --model deep --dataset mnist_5k --max-steps 10000", "generate.py --n 64"),
+        QUICK_GAN,
+        (),
+        4,
+        pictures=("samples/generated.png",),
+    ),
+    Experiment(
+        "gan-simple",
+        "gan",
+        "the notes' GAN, with their settings",
+        "MNIST",
+        ("train_gan.py", "generate.py --n 64"),
+        QUICK_GAN,
+        (),
+        7,
+        ("mnist",),
+        pictures=("samples/generated.png",),
+    ),
+)
+
+# Images
+
+CONFUSION = ("plots/confusion.png", "plots/misclassified.png")
+COURSE_MNIST = replace(ACCURACY, reference=98, source="the course")
+MIRRORED = _percent("test accuracy, with mirror images", "accuracy with mirror images")
+KNN = _percent(
+    "10-nn accuracy by codes",
+    "autoencoder",
+    "knn",
+    reference_key=("pca", "knn"),
+    source=f"as many principal components, {HERE}",
+)
+CODES = Figure(
+    "squared error", ("mse",), False, None, f"as many principal components, {HERE}", ("mse of pca",), digits=5
+)
+CODER = "train_autoencoder.py --epochs 5 --lr 2e-3"
+QUICK_CODER = f"{STEPS} --visualization-size 2"
+
+
+def _classifier(
+    name: str,
+    system: str,
+    data: str,
+    command: str,
+    needs: str,
+    minutes: float,
+    seeds: Sequence[int] = (0, 1, 2),
+    figures: tuple[Figure, ...] = (ACCURACY,),
+    quick: str = STEPS,
+    headline: bool = False,
+) -> Experiment:
+    return Experiment(
+        name,
+        "images",
+        system,
+        data,
+        (command,),
+        (quick,),
+        figures,
+        minutes,
+        (needs,),
+        tuple(seeds),
+        CONFUSION[:1],
+        headline,
+    )
+
+
+IMAGES = (
+    _classifier(
+        "mnist-mlp",
+        "the network of lecture 24, as given",
+        "MNIST",
+        "train_cnn.py --model mlp --dataset mnist --epochs 10",
+        "mnist",
+        1.5,
+        figures=(replace(COURSE_MNIST, note="with --schedule cosine it gets there (mnist-mlp-cosine)"),),
+    ),
+    _classifier(
+        "mnist-mlp-cosine",
+        "the same, its learning rate falling to 0",
+        "MNIST",
+        "train_cnn.py --model mlp --dataset mnist --epochs 10 --schedule cosine",
+        "mnist",
+        1.5,
+        figures=(COURSE_MNIST,),
+    ),
+    _classifier(
+        "mnist-lenet",
+        "LenetLike, width 32, depth 2",
+        "MNIST",
+        "train_lenet.py --dataset mnist --schedule cosine --epochs 5",
+        "mnist",
+        7,
+        headline=True,
+    ),
+    _classifier(
+        "mnist-lstm",
+        "the LSTM of lecture 50, which reads rows, as given",
+        "MNIST",
+        "train_cnn.py --model lstm --dataset mnist --epochs 10",
+        "mnist",
+        6,
+        (0,),
+        figures=(
+            replace(
+                ACCURACY,
+                reference=98.7,
+                source="the course",
+                note="larger batches and a falling rate get there (mnist-lstm-cosine)",
+            ),
+        ),
+    ),
+    _classifier(
+        "mnist-lstm-cosine",
+        "the same, tuned",
+        "MNIST",
+        "train_cnn.py --model lstm --dataset mnist --epochs 10 --schedule cosine --batch-size 128 --lr 3e-3",
+        "mnist",
+        4.5,
+        (0,),
+        figures=(replace(ACCURACY, reference=98.7, source="the course"),),
+    ),
+    _classifier(
+        "fashion-cnn",
+        "the network of lecture 32, as given",
+        "Fashion-MNIST",
+        "train_cnn.py --model cnn --dataset fashion_mnist",
+        "fashion_mnist",
+        10,
+        (0,),
+    ),
+    _classifier(
+        "fashion-vgg",
+        "the network of lecture 36",
+        "Fashion-MNIST",
+        "train_cnn.py --model vgg --dataset fashion_mnist --flip 0.5 --epochs 8",
+        "fashion_mnist",
+        42,
+        (0,),
+        (
+            replace(
+                ACCURACY,
+                reference=92.1,
+                source="three convolutions with batch norm, in the table of the data set's authors",
+            ),
+            MIRRORED,
+        ),
+        headline=True,
+    ),
+    _classifier(
+        "cifar-lenet",
+        "LenetLike, width 32, depth 2",
+        "CIFAR-10 (JPEG)",
+        "train_lenet.py --dataset cifar10-jpeg --schedule cosine --epochs 5",
+        "cifar10-jpeg",
+        7,
+    ),
+    _classifier(
+        "cifar-cnn-wide",
+        "the network of lecture 33, as given",
+        "CIFAR-10 (JPEG)",
+        "train_cnn.py --model cnn_wide --dataset cifar10-jpeg",
+        "cifar10-jpeg",
+        13,
+        (0,),
+    ),
+    _classifier(
+        "cifar-vgg",
+        "the network of lecture 36, twice as wide",
+        "CIFAR-10 (JPEG)",
+        "train_cnn.py --model vgg --width 64 --dataset cifar10-jpeg --flip 0.5 --epochs 18",
+        "cifar10-jpeg",
+        300,
+        (0,),
+        (
+            replace(
+                ACCURACY,
+                reference=90,
+                source="the course",
+                note=("it overfits: 95.4 % of the training images; mirror images beside the test images bring 0.8"),
+            ),
+            MIRRORED,
+        ),
+        headline=True,
+    ),
+    _classifier(
+        "cifar-airbench",
+        "a network that learns in few passes (Jordan 2024)",
+        "CIFAR-10 (JPEG)",
+        "train_cnn.py --model airbench --dataset cifar10-jpeg --flip 0.5 --epochs 10",
+        "cifar10-jpeg",
+        65,
+        (0,),
+        (
+            replace(
+                ACCURACY,
+                reference=94,
+                source="the paper, a wider network on the original images",
+                note="narrower and shorter than the paper's, for CPUs",
+            ),
+            MIRRORED,
+        ),
+    ),
+    Experiment(
+        "autoencoder-mnist",
+        "images",
+        "autoencoder, 32 numbers an image",
+        "MNIST",
+        (f"{CODER} --dataset mnist",),
+        (QUICK_CODER,),
+        (CODES, KNN),
+        12,
+        ("mnist",),
+        pictures=("plots/reconstructions.png",),
+        headline=True,
+    ),
+    Experiment(
+        "autoencoder-noise",
+        "images",
+        "the same, which removes noise",
+        "MNIST",
+        (f"{CODER} --dataset mnist --noise 0.3",),
+        (QUICK_CODER,),
+        (
+            Figure(
+                "squared error of images with noise of 0.3 removed",
+                ("mse of denoised images",),
+                False,
+                None,
+                "the noisy images",
+                ("mse of noisy images",),
+                digits=5,
+            ),
+            CODES,
+            KNN,
+        ),
+        12,
+        ("mnist",),
+        pictures=("plots/reconstructions.png",),
+    ),
+    Experiment(
+        "autoencoder-cifar",
+        "images",
+        "autoencoder, 32 numbers an image",
+        "CIFAR-10 (JPEG)",
+        (f"{CODER} --dataset cifar10-jpeg",),
+        (QUICK_CODER,),
+        (CODES, KNN),
+        15,
+        ("cifar10-jpeg",),
+        pictures=("plots/reconstructions.png",),
+    ),
+    Experiment(
+        "activations",
+        "images",
+        "silent units after 300 steps of Adam at a rate of 0.1",
+        "5,000 digits of MNIST",
+        ("show_activations.py",),
+        (STEPS.replace("--max-steps", "--steps"),),
+        (
+            _percent("silent ReLU units", "relu", "silent", -1, higher_is_better=False, file="dying.json"),
+            _percent("silent LeakyReLU units", "leaky_relu", "silent", -1, higher_is_better=False, file="dying.json"),
+        ),
+        0.7,
+        seeds=(0, 1, 2),
+        pictures=("activations.png", "dying.png"),
+    ),
+    Experiment(
+        "convolution",
+        "images",
+        "convolution by windows, by a matrix and by loops",
+        "random numbers",
+        ("show_convolution.py",),
+        ("",),
+        (
+            Figure(
+                "largest difference from PyTorch's and SciPy's",
+                ("largest",),
+                False,
+                1e-12,
+                "what rounding in float64 may leave",
+                file="convolution.json",
+                digits=15,
+            ),
+        ),
+        0.2,
+        pictures=("convolution.png",),
+    ),
+)
+
+# Tables, and what optimizers do
+
+TABULAR = (
+    Experiment(
+        "breast-cancer",
+        "tabular",
+        "linear model (lecture 10)",
+        "scikit-learn's 569 breast tumours",
+        ("train_tabular.py",),
+        (STEPS,),
+        (
+            _percent(
+                "held-out accuracy",
+                "accuracy",
+                "this model",
+                reference_key=("accuracy", "logistic regression"),
+                source=f"scikit-learn's logistic regression, {HERE}",
+            ),
+        ),
+        0.2,
+        seeds=(0, 1, 2, 3, 4),
+        pictures=("plots/weights.png",),
+        headline=True,
+    ),
+    Experiment(
+        "moore",
+        "tabular",
+        "Moore's law by training",
+        "the course's 162 processors",
+        ("train_moore.py",),
+        (STEPS,),
+        (
+            Figure(
+                "slope a year",
+                ("slope by training",),
+                None,
+                None,
+                f"least squares, {HERE}",
+                ("slope by least squares",),
+                digits=5,
+            ),
+        ),
+        0.2,
+        ("moore",),
+        (0, 1, 2),
+        ("plots/moore.png",),
+        headline=True,
+    ),
+    Experiment(
+        "moore-lecture",
+        "tabular",
+        "the same as lecture 12 trains",
+        "the course's 162 processors",
+        ("train_moore.py --batch-size 32 --epochs 200 --later-epoch 50",),
+        (STEPS,),
+        (
+            Figure(
+                "slope a year",
+                ("slope by training",),
+                None,
+                None,
+                f"least squares, {HERE}",
+                ("slope by least squares",),
+                digits=5,
+                note="too few steps; with all counts a step and 600 epochs it gets there (moore)",
+            ),
+        ),
+        0.2,
+        ("moore",),
+        (0, 1, 2),
+    ),
+    *(
+        Experiment(
+            name,
+            "tabular",
+            system,
+            "1,000 points of cos 2 x1 + cos 3 x2",
+            (command,),
+            (STEPS,),
+            (
+                Figure(
+                    "RMSE beyond the points",
+                    ("RMSE outside",),
+                    False,
+                    None,
+                    f"always 0, {HERE}",
+                    ("RMSE outside of always 0",),
+                    digits=3,
+                    note=note,
+                ),
+                Figure("RMSE within the points", ("RMSE inside",), False, digits=3),
+            ),
+            0.5,
+            seeds=(0, 1, 2),
+            pictures=("plots/extrapolation.png",),
+            headline=headline,
+        )
+        for name, system, command, note, headline in (
+            (
+                "surface-relu",
+                "a surface, by lecture 25's network",
+                "train_surface.py",
+                "no ReLU network can: a periodic activation does (surface-sine)",
+                False,
+            ),
+            (
+                "surface-sine",
+                "the same by waves that fade where they are not needed",
+                "train_surface.py --activation sine",
+                "",
+                True,
+            ),
+        )
+    ),
+    Experiment(
+        "optimizers",
+        "tabular",
+        "nine rules of optimization down one slope",
+        "64 random examples",
+        ("show_optimizers.py",),
+        ("--steps 2",),
+        tuple(
+            Figure(
+                f"loss above the least after 100 updates, {rule}",
+                ("rules", rule, "loss above the least"),
+                False,
+                file="optimizers.json",
+                digits=6,
+            )
+            for rule in ("gradient descent", "momentum", "Nesterov", "Adam")
+        ),
+        0.1,
+        seeds=(0, 1, 2),
+        pictures=("optimizers.png",),
+    ),
+    Experiment(
+        "explore",
+        "tabular",
+        "a look at a table (lecture 6)",
+        "scikit-learn's 569 breast tumours",
+        ("explore.py",),
+        ("--limit 2",),
+        (),
+        0.2,
+        pictures=("scatter_matrix.png",),
+    ),
+)
+
+# Sequences and forecasting
+
+NAIVE = "the best forecast that learns nothing"
+AHEAD = ("one step ahead", "20 steps ahead")
+
+
+def _against_naive(note: str = "") -> tuple[Figure, ...]:
+    return tuple(
+        Figure(
+            f"RMSE against a naive forecast's, {ahead}",
+            ("against the best naive forecast", ahead, "ratio"),
+            False,
+            1.0,
+            NAIVE,
+            note=note,
+        )
+        for ahead in AHEAD
+    )
+
+
+def _forecast(
+    name: str,
+    system: str,
+    data: str,
+    command: str,
+    figures: tuple[Figure, ...],
+    minutes: float,
+    needs: str = "",
+    headline: bool = False,
+) -> Experiment:
+    return Experiment(
+        name,
+        "forecasting",
+        system,
+        data,
+        (f"forecast.py {command}",),
+        (STEPS,),
+        figures,
+        minutes,
+        (needs,) if needs else (),
+        (0, 1, 2),
+        ("plots/forecast.png",) if name != "direction" else (),
+        headline,
+    )
+
+
+LEAST_SQUARES = (
+    Figure(
+        "RMSE 20 steps ahead",
+        ("errors", AHEAD[1], "linear, trained", "rmse"),
+        False,
+        None,
+        f"AR(10) by least squares, {HERE}",
+        ("errors", AHEAD[1], "AR(10), least squares", "rmse"),
+        digits=5,
+        note="training gets near the exact solution, and never quite there",
+    ),
+)
+MARKET = "nobody could be rich by this: neither other networks nor returns in place of prices are better than naive"
+QUICK_SUMS = f"{STEPS} --sequences 40"
+CHANCE_NOTE = "it must fail: what a single linear layer sees has no sign of a product"
+FORECASTING = (
+    _forecast("sine", "autoregressive linear model (lecture 39)", "a sine", "sine", LEAST_SQUARES, 0.4),
+    _forecast("noisy-sine", "the same", "a sine with noise", "noisy_sine", LEAST_SQUARES, 0.4),
+    _forecast("sine-of-square", "simple RNN (lecture 47)", "a sine of a square", "sine_of_square", _against_naive(), 1),
+    _forecast(
+        "sine-of-square-lstm",
+        "LSTM (lecture 47)",
+        "a sine of a square",
+        "sine_of_square --model lstm",
+        _against_naive(),
+        1,
+    ),
+    _forecast(
+        "prices", "LSTM (lecture 51)", "Starbucks' closing prices", "prices", _against_naive(MARKET), 1.2, "sbux", True
+    ),
+    _forecast("returns", "LSTM (lecture 52)", "Starbucks' returns", "returns", _against_naive(MARKET), 1.2, "sbux"),
+    _forecast(
+        "direction",
+        "LSTM: will the price rise? (lecture 53)",
+        "Starbucks' prices and volumes",
+        "direction",
+        (
+            _percent(
+                "held-out days right",
+                "accuracy",
+                reference_key=("accuracy of the more frequent answer",),
+                source=f"always the more frequent answer, {HERE}",
+                note=MARKET,
+            ),
+        ),
+        1.5,
+        "sbux",
+    ),
+    Experiment(
+        "long-distance",
+        "forecasting",
+        "who remembers how far back? (lecture 48)",
+        "5,000 random sequences",
+        ("long_distance.py",),
+        ("--terms 10 30 --epochs 1 --sequences 40",),
+        tuple(
+            _percent(
+                f"{distance} distance, 30 terms: {network}",
+                "accuracy",
+                distance,
+                network,
+                "30",
+                "held_out",
+                file="accuracy.json",
+                scale=1,
+            )
+            for distance in ("long", "short")
+            for network in ("linear", "rnn", "gru", "lstm", "rnn_max", "gru_max", "lstm_max")
+        ),
+        9,
+        pictures=("accuracy.png",),
+    ),
+    *(
+        Experiment(
+            name,
+            "forecasting",
+            "LSTM of 16 units: the sum of two of a hundred numbers",
+            f"numbers in {between}",
+            (command,),
+            (QUICK_SUMS,),
+            (
+                Figure(
+                    "mean squared error",
+                    ("mse",),
+                    False,
+                    None,
+                    f"always the mean, {HERE}",
+                    ("mse of always saying the mean",),
+                    digits=5,
+                ),
+            ),
+            4,
+            seeds=(0, 1, 2),
+            pictures=("plots/mse.png",),
+            headline=headline,
+        )
+        for name, between, command, headline in (
+            ("adding", "[0, 1]", "adding_problem.py", True),
+            ("adding-signed", "[-1, 1]", "adding_problem.py --low -1", False),
+        )
+    ),
+)
+
+# Texts
+
+TFIDF = "TF-IDF, logistic regression"
+GIVEN_TEXT = (
+    "--least 1 --no-unknown --no-same-digits --embedding-dim 20 --dropout 0 --optimizer adam --lr 1e-3 "
+    "--schedule constant --weight-decay 0 --no-by-length"
+)
+TEXT = tuple(
+    Experiment(
+        name,
+        "text",
+        system,
+        "SMS spam collection",
+        (f"train_text.py {options}",),
+        (STEPS,),
+        tuple(
+            Figure(
+                f"held-out {score}{unit}",
+                ("scores", "this model", score),
+                True,
+                None,
+                f"TF-IDF and logistic regression, {HERE}",
+                ("scores", TFIDF, score),
+                scale=scale,
+                digits=digits,
+                note=note,
+            )
+            for score, unit, scale, digits in (
+                ("accuracy", ", %", 100.0, 2),
+                ("MCC", "", 1.0, 3),
+                ("average precision", "", 1.0, 3),
+            )
+        ),
+        minutes,
+        ("spam",),
+        (0, 1, 2, 3, 4),
+        ("plots/precision_recall.png",),
+        headline,
+    )
+    for name, system, options, minutes, headline, note in (
+        ("text-lstm", "LSTM", "--model lstm", 0.7, True, ""),
+        ("text-cnn", "convolutional network", "--model cnn", 0.8, False, ""),
+        (
+            "text-lstm-given",
+            "the LSTM of lecture 57, as given",
+            f"--model lstm --hidden 15 --epochs 10 {GIVEN_TEXT}",
+            1.2,
+            False,
+            "unknown words, dropped words and digits alike make the difference (text-lstm)",
+        ),
+        (
+            "text-cnn-given",
+            "the network of lecture 59, as given",
+            f"--model cnn --epochs 5 {GIVEN_TEXT}",
+            0.8,
+            False,
+            "unknown words, dropped words and digits alike make the difference (text-cnn)",
+        ),
+    )
+)
+
+# Ratings
+
+MEANS = (
+    Figure(
+        "RMSE",
+        ("errors", "this model", "RMSE"),
+        False,
+        None,
+        f"means of users and items, {HERE}",
+        ("errors", "user and item means", "RMSE"),
+        digits=4,
+    ),
+)
+NEW = "most who rate in the latest fifth are new, so that means are hard to beat; nothing here is better by time"
+RATINGS = tuple(
+    Experiment(
+        f"ratings-{name}{'-time' if by_time else ''}",
+        "ratings",
+        system,
+        f"MovieLens, ml-latest-small, {'the latest fifth' if by_time else 'a fifth at random'} held out",
+        (f"train_recommender.py --model {name}{options}{' --split time' if by_time else ''}",),
+        (STEPS,),
+        (replace(MEANS[0], note=NEW if by_time else note),),
+        minutes,
+        ("ml-latest-small",),
+        (0, 1, 2) if by_time else (0, 1, 2, 3, 4),
+        ("plots/errors.png",),
+        name == "network" and not by_time,
+    )
+    for name, system, options, minutes, note in (
+        (
+            "course",
+            "the course's network (lecture 61), as given",
+            "",
+            0.7,
+            "biases, factors and dropout make the difference (ratings-network)",
+        ),
+        ("mf", "biased matrix factorisation", " --epochs 6", 0.3, ""),
+        ("network", "a network with biases and factors", " --epochs 8", 0.4, ""),
+    )
+    for by_time in (False, True)
+)
+
+# Transfer learning
+
+FEW = "--per-class 500 --dataset cifar10-jpeg"
+HEAD = f"{FEW} --input-size 160 --lr 1e-3 --weight-decay 3 --schedule cosine"
+LITE = ("cifar10-jpeg", "efficientnet_lite_pytorch")
+QUICK_HEAD = f"{STEPS} --per-class 2 --batch-size 4"
+
+
+def _transfer(
+    name: str,
+    system: str,
+    command: str,
+    needs: Sequence[str],
+    minutes: float,
+    quick: str = QUICK_HEAD,
+    headline: bool = False,
+) -> Experiment:
+    return Experiment(
+        name,
+        "transfer",
+        system,
+        "CIFAR-10 (JPEG), 5,000 training images",
+        (command,),
+        (quick,),
+        (ACCURACY,),
+        minutes,
+        tuple(needs),
+        (0,),
+        CONFUSION[:1],
+        headline,
+    )
+
+
+TRANSFER = (
+    _transfer("transfer-pixels", "a head on pixels", f"train_transfer.py --backbone pixels {HEAD}", LITE[:1], 0.7),
+    _transfer(
+        "transfer-features",
+        "a head on features that are kept",
+        f"train_transfer.py --backbone efficientnet_lite0 --approach features {HEAD}",
+        LITE,
+        6,
+        headline=True,
+    ),
+    _transfer(
+        "transfer-augment",
+        "a head, the network in the loop with augmented images",
+        f"train_transfer.py --backbone efficientnet_lite0 --approach augment {HEAD}",
+        LITE,
+        22,
+        f"{QUICK_HEAD} --input-size 32",
+    ),
+    _transfer(
+        "transfer-finetune",
+        "the same, the last 12 blocks fine-tuned",
+        f"train_transfer.py --backbone efficientnet_lite0 --approach augment {FEW} --input-size 128 --epochs 7 "
+        "--finetune 12 --finetune-epochs 5 --finetune-lr 5e-4 --lr 1e-3 --weight-decay 0.5 --schedule cosine",
+        LITE,
+        22,
+        f"{QUICK_HEAD} --input-size 32",
+        True,
+    ),
+    _transfer(
+        "scratch-lenet",
+        "LenetLike from scratch",
+        f"train_lenet.py {FEW} --shift 0.1 --flip 0.5 --epochs 20",
+        LITE[:1],
+        6,
+        QUICK_HEAD,
+    ),
+    _transfer(
+        "scratch-airbench",
+        "the best of the networks for images, from scratch",
+        f"train_cnn.py --model airbench {FEW} --flip 0.5 --epochs 20",
+        LITE[:1],
+        17,
+        f"{QUICK_HEAD}",
+    ),
+)
+
+# Speed
+
+BESIDE = "the usual way, measured beside it"
+QUICK_SPEED = "--repeats 1 --seconds 0.05"
+
+
+def _speed(
+    part: str,
+    system: str,
+    data: str,
+    ratios: dict[str, str],
+    needs: Sequence[str],
+    minutes: float,
+    threads: str = "",
+    reference: float = 1.0,
+    source: str = BESIDE,
+) -> Experiment:
+    figures = tuple(
+        Figure(f"{metric}, times as quick", (name, "ratio"), True, reference, source) for name, metric in ratios.items()
+    )
+    return Experiment(
+        f"speed-{part}",
+        "speed",
+        system,
+        data,
+        (f"benchmark.py {part}{threads}",),
+        (QUICK_SPEED,),
+        figures,
+        minutes,
+        tuple(needs),
+        pictures=("plots/ratios.png",),
+        headline=True,
+    )
+
+
+SPEED = (
+    _speed(
+        "gan", "the notes' GAN, trained with everything on", "MNIST", {"gan": "images a second"}, ("torchvision",), 3
+    ),
+    _speed(
+        "cpc",
+        "CPC at 64x64 in colour",
+        "MNIST",
+        {"data": "making sequences", "step": "a training step", "data and step": "both"},
+        ("keras",),
+        8,
+    ),
+    _speed(
+        "lenet",
+        "LenetLike on images of CIFAR-10's shape",
+        "random pixels",
+        {"fp32": "images a second", "against ImageFolder": "images a second, against files"},
+        ("torchvision",),
+        4,
+    ),
+    _speed("forecast", "20 steps ahead by an LSTM", "a sine", {"forecasts of 20 steps": "forecasts a second"}, (), 2.5),
+    _speed(
+        "startup",
+        "start-up: import torchdl",
+        "no data",
+        {"import": "imports, against import torch"},
+        (),
+        2,
+        reference=round(1 / 1.15, 3),
+        source="15 % longer than import torch alone",
+    ),
+)
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *CPC,
+    *GAN,
+    *IMAGES,
+    *TABULAR,
+    *FORECASTING,
+    *TEXT,
+    *RATINGS,
+    *TRANSFER,
+    *SPEED,
+)
