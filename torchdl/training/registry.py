@@ -519,7 +519,7 @@ TABULAR = (
             ),
             (
                 "surface-sine",
-                "the same by waves that fade where they are not needed",
+                "a surface by waves that fade where they are not needed (lecture 25)",
                 "train_surface.py --activation sine",
                 "",
                 True,
@@ -866,7 +866,7 @@ TRANSFER = (
     ),
     _transfer(
         "transfer-finetune",
-        "the same, the last 12 blocks fine-tuned",
+        "a fine-tuned network: its head and its last 12 blocks",
         f"train_transfer.py --backbone efficientnet_lite0 --approach augment {FEW} --input-size 128 --epochs 7 "
         "--finetune 12 --finetune-epochs 5 --finetune-lr 5e-4 --lr 1e-3 --weight-decay 0.5 --schedule cosine",
         LITE,
