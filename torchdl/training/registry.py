@@ -620,7 +620,6 @@ LEAST_SQUARES = (
 )
 MARKET = "nobody could be rich by this: neither other networks nor returns in place of prices are better than naive"
 QUICK_SUMS = f"{STEPS} --sequences 40"
-CHANCE_NOTE = "it must fail: what a single linear layer sees has no sign of a product"
 FORECASTING = (
     _forecast("sine", "autoregressive linear model (lecture 39)", "a sine", "sine", LEAST_SQUARES, 0.4),
     _forecast("noisy-sine", "the same", "a sine with noise", "noisy_sine", LEAST_SQUARES, 0.4),
