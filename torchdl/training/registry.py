@@ -618,7 +618,7 @@ LEAST_SQUARES = (
         note="training gets near the exact solution, and never quite there",
     ),
 )
-MARKET = "nobody could be rich by this: neither other networks nor returns in place of prices are better than naive"
+MARKET = "so it is with prices, with returns and with the direction alike"
 QUICK_SUMS = f"{STEPS} --sequences 40"
 FORECASTING = (
     _forecast("sine", "autoregressive linear model (lecture 39)", "a sine", "sine", LEAST_SQUARES, 0.4),
