@@ -52,10 +52,10 @@ def test_the_parts_are_all_there(benchmark):
     ],
 )
 def test_both_sides_of_a_part_take_time_for_what_they_are_asked(
-    benchmark, digits, tmp_path, part, name, side, monkeypatch, quick
+    benchmark, digits, tmp_path, part, name, side, monkeypatch, quick, request
 ):
     if side == "usual" and name == "step":
-        pytest.importorskip("keras")
+        request.getfixturevalue("keras")
     monkeypatch.setattr(benchmark, "noise_images", lambda made=benchmark.noise_images: tuple(t[:128] for t in made()))
     (tmp_path / "side").mkdir()
     build = getattr(benchmark.MEASUREMENTS[part][name], side)

@@ -24,7 +24,7 @@ from torchdl.training import launching, reproducing
 from torchdl.training.experiments import SCRIPTS, Experiment, Figure, Script
 from torchdl.training.launching import Failed
 from torchdl.training.registry import EXPERIMENTS
-from torchdl.training.reproducing import Place, Records, alone, begin, copy_picture, lacking, read_figure, run_all
+from torchdl.training.reproducing import Place, Records, alone, copy_picture, lacking, read_figure, run_all
 from torchdl.training.stopping import Request, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,16 +175,32 @@ def test_a_request_to_stop_is_passed_on_and_the_next_call_resumes(place, number)
     assert records(place).find("slow", 0)["seconds"] > stopped["seconds"]
 
 
-def test_what_was_killed_before_its_first_checkpoint_begins_anew_and_its_time_is_not_known(place):
+def test_what_was_killed_before_its_first_checkpoint_begins_anew(place):
     slow = experiment(seeds=(0,))
     (place.folder / "runs" / "work" / "one-0").mkdir(parents=True)
     (place.folder / "runs" / "work" / "one-0" / "half").write_text("")
-    known = records(place)
-    known.put({k: v for k, v in begin(None, slow, 0).items() if k != "goes on"} | {"seconds": None})
+    records(place).put(killed(slow))
     _, said = run(place, slow)
     assert calls(place) == ["begun one-0"]
     assert not (place.folder / "runs" / "work" / "one-0" / "half").exists()
+    assert re.search(r"seed 0: \d+ s;", said[0])
+
+
+def killed(one: Experiment) -> dict:
+    """Give the record of an experiment that was killed."""
+    return {"experiment": one.name, "seed": 0, "settings": one.settings, "finished": False, "seconds": None}
+
+
+def test_what_was_killed_after_a_checkpoint_goes_on_and_its_time_is_not_known(place):
+    slow = experiment(seeds=(0,))
+    folder = place.folder / "runs" / "work" / "one-0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_text("")
+    records(place).put(killed(slow))
+    _, said = run(place, slow)
+    assert calls(place) == ["resumed one-0"]
     assert "seed 0: ? s" in said[0]
+    assert records(place).find("one", 0)["seconds"] is None
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place):

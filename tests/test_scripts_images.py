@@ -403,5 +403,7 @@ def test_convolutions_agree_and_are_drawn(run, tmp_path, options):
     assert all(float(largest) < 1e-12 for _, largest in differences)
     for mode, shape in (("valid", (10, 7)), ("same", (12, 10)), ("full", (14, 13))):
         assert re.search(rf"^{mode} .*give {re.escape(str(shape))}$", done.out, re.MULTILINE)
-    assert set(files(tmp_path)) == {"picture.png", "shown/convolution.png"}
+    assert set(files(tmp_path)) == {"picture.png", "shown/convolution.json", "shown/convolution.png"}
+    written = json.loads((tmp_path / "shown" / "convolution.json").read_text())
+    assert written["largest"] == max(written["differences"].values())
     assert is_drawn(tmp_path / "shown" / "convolution.png")

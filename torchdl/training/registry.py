@@ -519,7 +519,7 @@ TABULAR = (
             ),
             (
                 "surface-sine",
-                "the same by waves that fade where they are not needed",
+                "a surface by waves that fade where they are not needed (lecture 25)",
                 "train_surface.py --activation sine",
                 "",
                 True,
@@ -618,9 +618,8 @@ LEAST_SQUARES = (
         note="training gets near the exact solution, and never quite there",
     ),
 )
-MARKET = "nobody could be rich by this: neither other networks nor returns in place of prices are better than naive"
+MARKET = "so it is with prices, with returns and with the direction alike"
 QUICK_SUMS = f"{STEPS} --sequences 40"
-CHANCE_NOTE = "it must fail: what a single linear layer sees has no sign of a product"
 FORECASTING = (
     _forecast("sine", "autoregressive linear model (lecture 39)", "a sine", "sine", LEAST_SQUARES, 0.4),
     _forecast("noisy-sine", "the same", "a sine with noise", "noisy_sine", LEAST_SQUARES, 0.4),
@@ -866,7 +865,7 @@ TRANSFER = (
     ),
     _transfer(
         "transfer-finetune",
-        "the same, the last 12 blocks fine-tuned",
+        "a fine-tuned network: its head and its last 12 blocks",
         f"train_transfer.py --backbone efficientnet_lite0 --approach augment {FEW} --input-size 128 --epochs 7 "
         "--finetune 12 --finetune-epochs 5 --finetune-lr 5e-4 --lr 1e-3 --weight-decay 0.5 --schedule cosine",
         LITE,

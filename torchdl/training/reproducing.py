@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,20 +266,6 @@ def alone(folder: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def begin(record: Mapping[str, Any] | None, experiment: Experiment, seed: int) -> dict[str, Any]:
-    """Make the record of a run that begins, or goes on where its settings are the same and it has not failed."""
-    same = record is not None and record["settings"] == experiment.settings and not record.get("failed")
-    return {
-        "experiment": experiment.name,
-        "seed": seed,
-        "settings": experiment.settings,
-        "finished": False,
-        # None where a part's time is not known, because it was killed
-        "seconds": record["seconds"] if same and record is not None and not record["finished"] else 0.0,
-        "goes on": same,
-    }
-
-
 def run_experiment(
     experiment: Experiment, seed: int, place: Place, records: Records, request: Request, lock: int | None = None
 ) -> dict[str, Any]:
@@ -289,8 +275,14 @@ def run_experiment(
         Failed: A script has failed, or has left no figure; the record says so.
         Stopped: A signal came; the record says how far it got.
     """
-    record = begin(records.find(experiment.name, seed), experiment, seed)
-    goes_on, before = record.pop("goes on"), record["seconds"]
+    known = records.find(experiment.name, seed)
+    launches = experiment.launches(place.folder / "runs", seed)
+    main_folder, trains = launches[0][1], "--name" in launches[0][0]
+    same = known is not None and known["settings"] == experiment.settings and not known.get("failed")
+    resumes = same and trains and (main_folder / checkpoint.LAST).exists()
+    # None where a part's time is not known, because it was killed
+    before = known["seconds"] if resumes and known is not None else 0.0
+    record = {"experiment": experiment.name, "seed": seed, "settings": experiment.settings, "finished": False}
     records.put({**record, "seconds": None})  # until it is known
     log = place.folder / "logs" / f"{experiment.name}-{seed}.log"
     since = time.perf_counter()
@@ -298,11 +290,8 @@ def run_experiment(
     def so_far() -> float | None:
         return None if before is None else round(before + time.perf_counter() - since, 1)
 
-    launches = experiment.launches(place.folder / "runs", seed)
-    main_folder = launches[0][1]
-    trains = "--name" in launches[0][0]
     try:
-        if goes_on and trains and (main_folder / checkpoint.LAST).exists():
+        if resumes:
             launches[0] = ([launches[0][0][0], "--resume", str(main_folder)], main_folder)
         else:
             log.unlink(missing_ok=True)
