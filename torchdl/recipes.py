@@ -43,7 +43,7 @@ def make_lenet_model(
         init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
 
     Example:
-        >>> make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
+        >>> torchdl.make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
     if dataset in SHAPES:
@@ -83,6 +83,22 @@ def fit_model_on(
 
     Returns:
         The model, in evaluation mode on the device, and a row of metrics an epoch.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.mkdtemp()
+        >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        ...     os.makedirs(f"{root}/{name}")
+        ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
+        >>> model, history = torchdl.fit_model_on(root, epochs=1, folder=f"{root}/run", width=4)  # doctest: +ELLIPSIS
+        1 CPU thread(s)...
+        data: 2 images from ...
+        epoch 1  step 1  loss ...
+        >>> model(torch.zeros(5, 3, 32, 32)).shape, "val/accuracy" in history[-1]
+        (torch.Size([5, 2]), True)
+        >>> sorted(os.listdir(f"{root}/run/plots"))
+        ['confusion.png', 'confusion_normalized.png', 'examples.png', 'history.png', 'misclassified.png']
     """
     from torchdl.training.classification import USUAL, ImageOptions, fit_classifier
 
@@ -96,7 +112,12 @@ def fit_model_on(
 
 
 def make_autoencoder_model() -> Autoencoder:
-    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back."""
+    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back.
+
+    Example:
+        >>> torchdl.make_autoencoder_model().encode(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 32])
+    """
     return Autoencoder(CIFAR10_SHAPE)
 
 
@@ -129,6 +150,20 @@ def fit_model_cifar10(
 
     Returns:
         The model, in evaluation mode on the device, and a row of metrics an epoch.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.mkdtemp()
+        >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        ...     os.makedirs(f"{root}/{name}")
+        ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
+        >>> model, history = torchdl.fit_model_cifar10(1, dataset=root, folder=f"{root}/run")  # doctest: +ELLIPSIS
+        1 CPU thread(s)...
+        data: 2 images from ...
+        epoch 1  step 1  loss ...
+        >>> model.encode(torch.zeros(5, 3, 32, 32)).shape, "val/psnr" in history[-1]
+        (torch.Size([5, 32]), True)
     """
     from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
     from torchdl.training.classification import ImageOptions

@@ -44,6 +44,15 @@ class Digits(ImageDataset):
         stand_in: Whether they stand in for images that could not be had.
 
     ``digits[i]`` is ``(image, label)``, and ``digits.__getitems__(indices)`` a batch of them, made on the device.
+
+    Example:
+        >>> images, labels = torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([7, 1, 7])
+        >>> digits = torchdl.Digits(images, labels, image_size=32)
+        >>> image, label = digits[0]
+        >>> image.shape, label
+        (torch.Size([3, 32, 32]), tensor(7))
+        >>> digits.get_batch_by_labels([1, 7, 7, 7]).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def __init__(
@@ -209,7 +218,7 @@ def load_digits(
     :func:`torchdl.data.sources.load_labelled`.
 
     Example:
-        >>> digits = load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
         >>> len(digits), digits.image_shape
         (750, (3, 28, 28))
     """

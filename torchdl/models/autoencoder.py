@@ -30,7 +30,7 @@ class Autoencoder(nn.Module):
         code_size: D.
 
     Example:
-        >>> model = Autoencoder((1, 28, 28), width=8)
+        >>> model = torchdl.Autoencoder((1, 28, 28), width=8)
         >>> images = torch.rand(2, 1, 28, 28)
         >>> model.encode(images).shape, model(images).shape
         (torch.Size([2, 32]), torch.Size([2, 1, 28, 28]))
