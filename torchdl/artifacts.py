@@ -57,6 +57,9 @@ def build(description: Any) -> nn.Module:
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Save ``model`` in ``folder``, each of the two files written whole or not at all.
 
+    Raises:
+        InputError: The model, or one within it, is not of torchdl's own classes.
+
     Example:
         >>> import os, tempfile
         >>> folder = tempfile.mkdtemp()

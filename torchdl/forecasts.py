@@ -57,7 +57,7 @@ def last_value(x: Tensor, horizon: int) -> Tensor:
 
 
 def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
-    """Forecast what was ``period`` terms before: (N, T, D) to (N, H, D).
+    """Forecast what was ``period`` terms before, again and again: (N, T, D) to (N, H, D); ``period`` is T at most.
 
     Example:
         >>> torchdl.seasonal_last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3, period=2).flatten()
@@ -81,9 +81,10 @@ def drift(x: Tensor, horizon: int) -> Tensor:
 
 @torch.no_grad()
 def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
-    """Give a linear model the weights of least squares: with the next term as target it is the autoregressive AR(T).
+    """Give a linear model the weights of least squares, in place; returns the model.
 
-    Of several solutions (a sine obeys many recurrences) the one with the smallest weights.
+    With the next term as target it is the autoregressive AR(T). Of several solutions (a sine obeys many recurrences) it
+    is the one with the smallest weights.
 
     Args:
         model: A :class:`torchdl.SequenceModel` of the kind ``linear``.

@@ -36,7 +36,8 @@ def make_lenet_model(
     """Build a :class:`LenetLike` for a data set.
 
     Args:
-        dataset: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is read.
+        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is
+            read.
         data_root: The folder of the data sets.
         image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
         skip_corrupt: Leave out a folder's files that cannot be read.
@@ -142,7 +143,7 @@ def fit_model_cifar10(
         batch_size: Images a step.
         visualization_size: Square root of the number of test images that are shown beside their reconstructions.
         verbose: Print the tensors' shapes through the network.
-        folder: Where to leave it; ``runs/autoencoder/<date and time>`` by default.
+        folder: Where to leave it, a folder that is not there or empty; ``runs/autoencoder/<date and time>`` by default.
         dataset: Other images of 3x32x32, by name or folder.
         data_root: The folder of the data sets.
         seed: What every random draw derives from.

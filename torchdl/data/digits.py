@@ -212,10 +212,10 @@ def load_digits(
     root: str | os.PathLike[str] | None = None,
     fetch: bool = True,
 ) -> Digits:
-    """Load a subset of the digits: ``train`` (the first 50,000 training images), ``valid`` (the last 10,000), ``test``.
+    """Load a subset of the digits: ``train`` (the first five sixths of the training images), ``valid`` or ``test``.
 
-    The sets differ in what they draw from one ``seed``. For the other arguments see :class:`Digits` and
-    :func:`torchdl.data.sources.load_labelled`.
+    Of MNIST these are 50,000, 10,000 and 10,000. The sets differ in what they draw from one ``seed``. For the other
+    arguments see :class:`Digits` and :func:`torchdl.data.sources.load_labelled`.
 
     Example:
         >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")

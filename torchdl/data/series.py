@@ -60,7 +60,13 @@ class Series:
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
-    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise of that standard deviation (lecture 39).
+    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise if wanted (lecture 39).
+
+    Args:
+        length: L.
+        step: Radians from term to term; 0.1 makes a period of 63 terms.
+        noise: The noise's standard deviation.
+        seed: What the noise is drawn from.
 
     Example:
         >>> series = torchdl.sine(4, step=1.0)
@@ -149,7 +155,12 @@ PRICES = ("open", "high", "low", "close", "volume")
 def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
-    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them.
+    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them, and
+    ``stand_in`` says so.
+
+    Args:
+        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
+        fetch: Whether to download the file where it is not on this machine.
 
     Example:
         >>> torchdl.load_prices(fetch=False).columns
@@ -249,6 +260,9 @@ class Split:
         series: The series, (L, D).
         length: T, terms seen.
         held_out: Terms at the end that are to be forecast, and of which training sees nothing.
+
+    Raises:
+        InputError: The series is too short, or a column is constant in the training part.
 
     Example:
         >>> split = torchdl.Split(torchdl.sine(100), length=10, held_out=20)

@@ -33,6 +33,9 @@ MOST_CATEGORIES = 50
 def read_table(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pandas.DataFrame:
     """Read a CSV file with a header and two columns at least; the columns ``texts`` as texts, whatever they hold.
 
+    Raises:
+        InputError: The file is not there, is broken, or has one column alone.
+
     Example:
         >>> import os, pandas, tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "people.csv")
@@ -286,7 +289,13 @@ def kind_of(goal: pandas.Series, task: TableTask = "auto") -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table split into training and held-out rows, as numbers; ``notes`` say what was done to it.
+    """A table split into training and held-out rows, as numbers.
+
+    Attributes:
+        train: Inputs (N, D) float32 and targets, as :meth:`Columns.targets` gives them.
+        test: The same of the held-out rows.
+        columns: How the rows became numbers.
+        notes: What was done to the table, a sentence each.
 
     Example:
         >>> import pandas

@@ -26,7 +26,7 @@ from torchdl.errors import InputError, require
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with the numbers of their classes, (N,) int64; the class of most texts has the number 0.
+    """Texts with the numbers of their classes, (N,) int64; as they are read the class of most texts has the number 0.
 
     Example:
         >>> texts = torchdl.Texts(("see you", "buy now", "thank you"), torch.tensor([0, 1, 0]), classes=("ham", "spam"))

@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
     Args:
         in_shape: (C, H, W).
         width: Filters of the convolutions.
-        depth: Halvings, and doublings.
+        depth: Halvings, and doublings; ceil(log2(min(H, W))) at most.
         code_size: D.
 
     Example:

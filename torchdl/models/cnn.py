@@ -66,8 +66,8 @@ class VGGLike(nn.Module):
 
     A block is twice a 3x3 convolution that keeps the sides, ReLU and batch norm (with Keras' epsilon, 1e-3, but
     PyTorch's momentum: Keras' 0.99 follows a high learning rate too slowly to evaluate by), then max-pooling that
-    halves the sides. The lecture's listing feeds every convolution from the input, so that
-    all but the last would be lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
+    halves the sides. The lecture's listing feeds every convolution from the input, so that all but the last would be
+    lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
 
     Args:
         in_shape: (C, H, W), 8 pixels a side at least.

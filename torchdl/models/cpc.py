@@ -26,7 +26,7 @@ class ImageEncoder(nn.Module):
     and LeakyReLU (slope 0.3) follow every layer but the last; kernels are Glorot-uniform, biases zero.
 
     Args:
-        image_size: S, pixels a side.
+        image_size: S, pixels a side, 15 at least.
         channels: C.
         code_size: D.
 
@@ -244,6 +244,8 @@ def image_cpc(
     every_term: bool = False,
 ) -> CPC:
     """Build the original's network for sequences of images.
+
+    See :class:`ImageEncoder`, :class:`ContextNetwork` and :class:`CPC` for the arguments; ``predict_terms`` is K.
 
     Example:
         >>> model = torchdl.image_cpc(28, code_size=16, predict_terms=2, every_term=True)

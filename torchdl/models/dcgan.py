@@ -137,6 +137,8 @@ def conv_gan(
 ) -> GAN:
     """Build a convolutional pair, for images whose sides are divisible by 4.
 
+    See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; ``width`` is for both.
+
     Example:
         >>> model = torchdl.conv_gan((3, 32, 32), spectral_norm=True)
         >>> model.generate_samples(2).shape, model.discriminator.spectral_norm

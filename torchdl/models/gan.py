@@ -194,7 +194,9 @@ class GAN(nn.Module):
 
 
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
-    """Build the notes' pair: a generator of z_dim-256-D, a discriminator of D-128-1, PyTorch's initial weights.
+    """Build the notes' pair: a generator of Z-256-D, a discriminator of D-128-1, with PyTorch's initial weights.
+
+    See :class:`Generator` and :class:`Discriminator` for the arguments.
 
     Example:
         >>> model = torchdl.simple_gan()
@@ -206,7 +208,9 @@ def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectr
 
 
 def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectral_norm: bool = False) -> GAN:
-    """Build the course's deeper pair (lecture 69), with Keras' initial weights.
+    """Build the course's deeper pair (lecture 69): Z-256-512-1024-D and D-512-256-1, with Keras' initial weights.
+
+    See :class:`Generator` and :class:`Discriminator` for the arguments.
 
     Example:
         >>> model = torchdl.deep_gan()

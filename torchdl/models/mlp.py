@@ -1,4 +1,7 @@
-"""Multilayer perceptrons."""
+"""Multilayer perceptrons.
+
+Shapes: B inputs, D numbers an input, K numbers an output.
+"""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ class TextLSTM(nn.Module):
 class TextCNN(nn.Module):
     """Read texts by convolutions over three words, each with ReLU, and take each filter's greatest value (lecture 59).
 
-    Between them is max-pooling over three places, so that a text of fewer than 35 words leaves nothing to look at: it
-    counts as padded to 35.
+    Between them is max-pooling over three places, so that of three convolutions a text of fewer than 35 words leaves
+    nothing to look at: it counts as padded to 35.
 
     Args:
         vocabulary_size: Words, beside padding.

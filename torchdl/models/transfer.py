@@ -181,6 +181,9 @@ def transfer_model(
             for small images a smaller number is quicker.
         finetuned: How many of the backbone's last blocks can learn.
 
+    Raises:
+        InputError: There is no such backbone, or its weights cannot be had or are another network's.
+
     Example:
         >>> model = torchdl.transfer_model("mobilenet_v3_small", num_classes=3, weights=None, input_size=64)
         >>> images = torch.rand(2, 1, 28, 28)

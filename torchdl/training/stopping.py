@@ -11,7 +11,9 @@ from typing import Any
 
 
 class Stopped(Exception):  # not an error: somebody asked for it
-    """Training was asked to stop and has saved where it stood; ``signal_number`` says by which signal.
+    """Training was asked to stop, and has saved where it stood if it has a folder.
+
+    ``signal_number`` says by which signal, Ctrl-C's or SIGTERM.
 
     Example:
         >>> import signal

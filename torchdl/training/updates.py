@@ -19,7 +19,7 @@ from torchdl.training.progress import Progress
 
 
 class TrainingDiverged(InputError):
-    """A loss or a gradient norm is no longer finite.
+    """A loss or a gradient norm is no longer finite; the sentence says which, where, and what to try.
 
     Example:
         >>> data = torchdl.ArrayDataset(torch.ones(4, 1), torch.full((4, 1), torch.inf))
