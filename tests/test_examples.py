@@ -73,7 +73,7 @@ def apart(quick, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("name", torchdl.__all__)
 def test_every_public_name_has_an_example_that_runs(name):
-    assert faults(read(getattr(torchdl, name).__doc__, name)) == ""
+    assert faults(read(getattr(torchdl, name).__doc__ or "", name)) == ""
 
 
 @pytest.mark.usefixtures("apart")
