@@ -102,6 +102,7 @@ def test_docstrings_are_found_wherever_they_stand():
             "must not need the network",
         ),
     ],
+    ids=["output", "skipped", "none", "no output", "unknown name", "error", "network"],
 )
 @pytest.mark.usefixtures("apart")
 def test_an_example_that_is_wrong_is_found(example, fault):
