@@ -55,7 +55,22 @@ def build(description: Any) -> nn.Module:
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Save ``model`` in ``folder``, each of the two files written whole or not at all."""
+    """Save ``model`` in ``folder``, each of the two files written whole or not at all.
+
+    Raises:
+        InputError: The model, or one within it, is not of torchdl's own classes.
+
+    Example:
+        >>> import os, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> torchdl.save(torchdl.MLP(), folder)
+        >>> sorted(os.listdir(folder))
+        ['architecture.json', 'weights.safetensors']
+        >>> torchdl.save(torch.nn.Linear(1, 1), folder)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: Linear is not one of torchdl's model classes, which alone can be saved: ...
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     architecture = json.dumps(describe(model), indent=2) + "\n"
@@ -71,6 +86,14 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
 
     Raises:
         InputError: A file is missing, damaged or not torchdl's, or the weights are another model's.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> torchdl.save(torchdl.MLP(4, 3, hidden=(8, 8)), folder)
+        >>> model = torchdl.load(folder)
+        >>> type(model).__name__, model.hidden, model.training
+        ('MLP', (8, 8), False)
     """
     folder = Path(folder)
     for name in (ARCHITECTURE, WEIGHTS):

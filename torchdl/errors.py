@@ -7,6 +7,14 @@ class InputError(ValueError):
     """Bad input: one sentence that says what was wrong, what was expected and what to do.
 
     Scripts print the sentence and exit with status 2; in research code it is a ``ValueError``.
+
+    Example:
+        >>> torchdl.MLP(dropout=1.5)
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: MLP: dropout must be in [0, 1), not 1.5
+        >>> issubclass(torchdl.InputError, ValueError)
+        True
     """
 
 

@@ -23,6 +23,12 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
 
     Returns:
         (N, H, D). A model that gives as many terms in one go, or more, is asked once.
+
+    Example:
+        >>> def model(x):  # what it saw last, and one more
+        ...     return x[:, -1] + 1
+        >>> torchdl.forecast(model, torch.zeros(1, 3, 1), horizon=4).flatten()
+        tensor([1., 2., 3., 4.])
     """
     require(horizon >= 1, f"horizon must be 1 or more, not {horizon}")
     length, known, parts = x.shape[1], 0, []
@@ -41,18 +47,33 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
 
 
 def last_value(x: Tensor, horizon: int) -> Tensor:
-    """Forecast that nothing changes, the naive forecast: (N, T, D) to (N, H, D)."""
+    """Forecast that nothing changes, the naive forecast: (N, T, D) to (N, H, D).
+
+    Example:
+        >>> torchdl.last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
+        tensor([5., 5., 5.])
+    """
     return x[:, -1:].expand(-1, horizon, -1)
 
 
 def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
-    """Forecast what was ``period`` terms before: (N, T, D) to (N, H, D)."""
+    """Forecast what was ``period`` terms before, again and again: (N, T, D) to (N, H, D); ``period`` is T at most.
+
+    Example:
+        >>> torchdl.seasonal_last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3, period=2).flatten()
+        tensor([2., 5., 2.])
+    """
     require(1 <= period <= x.shape[1], f"a period must be from 1 to the {x.shape[1]} terms seen, not {period}")
     return x[:, x.shape[1] - period + torch.arange(horizon, device=x.device) % period]
 
 
 def drift(x: Tensor, horizon: int) -> Tensor:
-    """Forecast by the line through the first and the last term: (N, T, D) to (N, H, D)."""
+    """Forecast by the line through the first and the last term: (N, T, D) to (N, H, D).
+
+    Example:
+        >>> torchdl.drift(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
+        tensor([ 7.,  9., 11.])
+    """
     require(x.shape[1] >= 2, "a line goes through two terms: let the windows have two")
     slope = (x[:, -1:] - x[:, :1]) / (x.shape[1] - 1)  # (N, 1, D)
     return x[:, -1:] + slope * torch.arange(1, horizon + 1, device=x.device).view(1, -1, 1)  # (H,) -> (1, H, 1)
@@ -60,14 +81,22 @@ def drift(x: Tensor, horizon: int) -> Tensor:
 
 @torch.no_grad()
 def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
-    """Give a linear model the weights of least squares: with the next term as target it is the autoregressive AR(T).
+    """Give a linear model the weights of least squares, in place; returns the model.
 
-    Of several solutions (a sine obeys many recurrences) the one with the smallest weights.
+    With the next term as target it is the autoregressive AR(T). Of several solutions (a sine obeys many recurrences) it
+    is the one with the smallest weights.
 
     Args:
         model: A :class:`torchdl.SequenceModel` of the kind ``linear``.
         x: (N, T, D).
         y: (N, ...), of as many numbers as the model gives.
+
+    Example:
+        >>> x, y = torchdl.Windows(torchdl.sine(100, step=0.1).values.float(), length=2)[:]
+        >>> model = torchdl.fit_linear_(torchdl.SequenceModel("linear", length=2), x, y)
+        >>> weight, bias = model.head.parameters()
+        >>> weight.detach()  # x[t] = 2 cos(0.1) x[t-1] - x[t-2]
+        tensor([[-1.0000,  1.9900]])
     """
     require(model.kind == "linear", f"least squares fit a linear model, not one of kind {model.kind!r}")
     rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)

@@ -36,14 +36,15 @@ def make_lenet_model(
     """Build a :class:`LenetLike` for a data set.
 
     Args:
-        dataset: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is read.
+        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is
+            read.
         data_root: The folder of the data sets.
         image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
         skip_corrupt: Leave out a folder's files that cannot be read.
         init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
 
     Example:
-        >>> make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
+        >>> torchdl.make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
     if dataset in SHAPES:
@@ -83,6 +84,22 @@ def fit_model_on(
 
     Returns:
         The model, in evaluation mode on the device, and a row of metrics an epoch.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.mkdtemp()
+        >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        ...     os.makedirs(f"{root}/{name}")
+        ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
+        >>> model, history = torchdl.fit_model_on(root, epochs=1, folder=f"{root}/run", width=4)  # doctest: +ELLIPSIS
+        1 CPU thread(s)...
+        data: 2 images from ...
+        epoch 1  step 1  loss ...
+        >>> model(torch.zeros(5, 3, 32, 32)).shape, "val/accuracy" in history[-1]
+        (torch.Size([5, 2]), True)
+        >>> sorted(os.listdir(f"{root}/run/plots"))
+        ['confusion.png', 'confusion_normalized.png', 'examples.png', 'history.png', 'misclassified.png']
     """
     from torchdl.training.classification import USUAL, ImageOptions, fit_classifier
 
@@ -96,7 +113,12 @@ def fit_model_on(
 
 
 def make_autoencoder_model() -> Autoencoder:
-    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back."""
+    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back.
+
+    Example:
+        >>> torchdl.make_autoencoder_model().encode(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 32])
+    """
     return Autoencoder(CIFAR10_SHAPE)
 
 
@@ -121,7 +143,7 @@ def fit_model_cifar10(
         batch_size: Images a step.
         visualization_size: Square root of the number of test images that are shown beside their reconstructions.
         verbose: Print the tensors' shapes through the network.
-        folder: Where to leave it; ``runs/autoencoder/<date and time>`` by default.
+        folder: Where to leave it, a folder that is not there or empty; ``runs/autoencoder/<date and time>`` by default.
         dataset: Other images of 3x32x32, by name or folder.
         data_root: The folder of the data sets.
         seed: What every random draw derives from.
@@ -129,6 +151,20 @@ def fit_model_cifar10(
 
     Returns:
         The model, in evaluation mode on the device, and a row of metrics an epoch.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> root = tempfile.mkdtemp()
+        >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        ...     os.makedirs(f"{root}/{name}")
+        ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
+        >>> model, history = torchdl.fit_model_cifar10(1, dataset=root, folder=f"{root}/run")  # doctest: +ELLIPSIS
+        1 CPU thread(s)...
+        data: 2 images from ...
+        epoch 1  step 1  loss ...
+        >>> model.encode(torch.zeros(5, 3, 32, 32)).shape, "val/psnr" in history[-1]
+        (torch.Size([5, 32]), True)
     """
     from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
     from torchdl.training.classification import ImageOptions

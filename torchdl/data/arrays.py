@@ -22,6 +22,14 @@ class ArrayDataset(Dataset):
         stand_in: Whether they stand in for data that could not be had.
 
     ``dataset[i]`` is ``(input, target)``; ``dataset[a:b]`` and ``dataset.__getitems__(indices)`` are batches of them.
+
+    Example:
+        >>> data = torchdl.ArrayDataset(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1, 0]))
+        >>> len(data), data[1]
+        (3, (tensor([3., 4.]), tensor(1)))
+        >>> data.__getitems__([2, 0])
+        (tensor([[5., 6.],
+                [1., 2.]]), tensor([0, 0]))
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", stand_in: bool = False) -> None:

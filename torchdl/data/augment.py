@@ -28,6 +28,17 @@ class ShiftedImages(Dataset):
         shift: The share of a side that an image is moved by at most, in [0, 1).
         flip: The probability of mirroring an image, left and right.
         seed: What the shifts and flips are drawn from.
+
+    Example:
+        >>> row = torchdl.ImageDataset(torch.tensor([[[1, 2, 3, 4]]], dtype=torch.uint8), high=255)
+        >>> shifted = torchdl.ShiftedImages(row, shift=0.25)
+        >>> for epoch in range(4):
+        ...     shifted.set_epoch(epoch)
+        ...     print(shifted[0].flatten().int().tolist())
+        [1, 1, 2, 3]
+        [4, 4, 3, 2]
+        [3, 2, 1, 1]
+        [2, 3, 4, 4]
     """
 
     def __init__(self, images: ImageDataset, shift: float = 0.1, flip: float = 0.5, seed: int = 0) -> None:

@@ -44,6 +44,15 @@ class Digits(ImageDataset):
         stand_in: Whether they stand in for images that could not be had.
 
     ``digits[i]`` is ``(image, label)``, and ``digits.__getitems__(indices)`` a batch of them, made on the device.
+
+    Example:
+        >>> images, labels = torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([7, 1, 7])
+        >>> digits = torchdl.Digits(images, labels, image_size=32)
+        >>> image, label = digits[0]
+        >>> image.shape, label
+        (torch.Size([3, 32, 32]), tensor(7))
+        >>> digits.get_batch_by_labels([1, 7, 7, 7]).shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def __init__(
@@ -203,13 +212,13 @@ def load_digits(
     root: str | os.PathLike[str] | None = None,
     fetch: bool = True,
 ) -> Digits:
-    """Load a subset of the digits: ``train`` (the first 50,000 training images), ``valid`` (the last 10,000), ``test``.
+    """Load a subset of the digits: ``train`` (the first five sixths of the training images), ``valid`` or ``test``.
 
-    The sets differ in what they draw from one ``seed``. For the other arguments see :class:`Digits` and
-    :func:`torchdl.data.sources.load_labelled`.
+    Of MNIST these are 50,000, 10,000 and 10,000. The sets differ in what they draw from one ``seed``. For the other
+    arguments see :class:`Digits` and :func:`torchdl.data.sources.load_labelled`.
 
     Example:
-        >>> digits = load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
         >>> len(digits), digits.image_shape
         (750, (3, 28, 28))
     """

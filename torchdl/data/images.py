@@ -40,6 +40,14 @@ class ImageDataset(Dataset):
 
     ``dataset[i]`` is ``(image, label)``, or the image alone without labels; ``dataset[a:b]`` is a batch of them, and
     so is ``dataset.__getitems__(indices)``; with PyTorch's own ``DataLoader`` pass ``collate_fn=torchdl.whole_batch``.
+
+    Example:
+        >>> pixels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+        >>> images = torchdl.ImageDataset(pixels, torch.tensor([1]), low=-1, classes=("cat", "dog"))
+        >>> images[0]
+        (tensor([[[-1.,  1.]]]), tensor(1))
+        >>> images.image_shape, images.without_labels()[0]
+        ((1, 1, 2), tensor([[[-1.,  1.]]]))
     """
 
     def __init__(
@@ -195,7 +203,7 @@ def load_images(
         InputError: Nothing of that name was found, or what was found cannot be used.
 
     Example:
-        >>> digits = load_images("mnist_5k", low=-1, high=1)
+        >>> digits = torchdl.load_images("mnist_5k", low=-1, high=1)
         >>> len(digits), digits.image_shape
         (4500, (1, 28, 28))
     """

@@ -30,6 +30,13 @@ def whole_batch(batch: Any) -> Any:
     """Return a whole batch as it is, and collate a list of items as PyTorch does.
 
     It is the ``collate_fn`` for a ``DataLoader`` over data sets whose ``__getitems__`` gives whole batches.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> images = torchdl.ImageDataset(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6))
+        >>> loader = DataLoader(images, batch_size=4, collate_fn=torchdl.whole_batch)
+        >>> [batch.shape for batch, labels in loader]
+        [torch.Size([4, 1, 4, 4]), torch.Size([2, 1, 4, 4])]
     """
     return default_collate(batch) if isinstance(batch, list) else batch
 
@@ -50,6 +57,14 @@ class BatchLoader:
             memory; the batches are the same ones.
         by_length: Put examples of about the same length into a batch, by the data set's ``lengths`` (N,): as many as
             50 batches are sorted at a time, and batches shuffled again if ``shuffle``.
+
+    Example:
+        >>> data = torchdl.ArrayDataset(torch.arange(10), torch.zeros(10))
+        >>> [numbers.tolist() for numbers, zeros in torchdl.BatchLoader(data, batch_size=4)]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        >>> loader = torchdl.BatchLoader(data, 4, shuffle=True, drop_last=True)
+        >>> len(loader), loader.order(epoch=0).equal(loader.order(epoch=1))
+        (2, False)
     """
 
     def __init__(

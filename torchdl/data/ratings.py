@@ -24,7 +24,15 @@ PIECE = 1_000_000  # rows that are read at a time
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings as columns (N,): the users' and the items' own ids, the ratings, and when they were given, if known."""
+    """Ratings as columns (N,): the users' and the items' own ids, the ratings, and when they were given, if known.
+
+    Example:
+        >>> import numpy as np
+        >>> user, item, rating = np.array([5, 5, 9]), np.array(["Up", "Jaws", "Up"]), np.float32([4, 2.5, 3])
+        >>> ratings = torchdl.Ratings(user, item, rating, time=None, origin="made-up")
+        >>> len(ratings), ratings.rating[ratings.item == "Up"]
+        (3, array([4., 3.], dtype=float32))
+    """
 
     user: np.ndarray
     item: np.ndarray
@@ -58,6 +66,14 @@ def read_ratings(
 
     Raises:
         InputError: A file or column is not there, or a row is broken; the sentence names it.
+
+    Example:
+        >>> import os, pandas, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "ratings.csv")
+        >>> pandas.DataFrame({"userId": [5, 9], "movieId": [31, 31], "rating": [2.5, 4.0]}).to_csv(path, index=False)
+        >>> ratings = torchdl.read_ratings(path)
+        >>> ratings.user, ratings.rating, ratings.time
+        (array([5, 9], dtype=int32), array([2.5, 4. ], dtype=float32), None)
     """
     path = Path(path)
     path = path / "ratings.csv" if path.is_dir() else path
@@ -165,6 +181,16 @@ class RatingSplit:
     """Training and held-out ratings as pairs (N, 2) of a user's and an item's number, 0 for whom training has not seen.
 
     ``users`` and ``items`` are the ids, sorted; the number of ``users[k]`` is k + 1.
+
+    Example:
+        >>> import numpy as np
+        >>> user, item, rating = np.array([5, 5, 9, 7]), np.array([1, 2, 2, 1]), np.float32([4, 2, 3, 5])
+        >>> ratings = torchdl.Ratings(user, item, rating, time=np.arange(4), origin="made-up")
+        >>> split = torchdl.split_ratings(ratings, share=0.25, by_time=True)
+        >>> split.users.tolist(), split.mean, split.range
+        ([5, 9], 3.0, (2.0, 4.0))
+        >>> split.test[0]  # the user 7 is not in training
+        (tensor([0, 1], dtype=torch.int32), tensor(5.))
     """
 
     train: ArrayDataset
@@ -198,6 +224,14 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
         share: What is held out, in (0, 1).
         by_time: Hold out the latest ones, which is what a recommender meets.
         seed: What the ratings are drawn by.
+
+    Example:
+        >>> import numpy as np
+        >>> user, item, rating = np.array([5, 9, 5, 9]), np.array([1, 1, 2, 2]), np.float32([4, 2, 3, 5])
+        >>> ratings = torchdl.Ratings(user, item, rating, time=np.array([40, 10, 30, 20]), origin="made-up")
+        >>> split = torchdl.split_ratings(ratings, share=0.25, by_time=True)
+        >>> split.train.targets, split.test.targets
+        (tensor([2., 5., 3.]), tensor([4.]))
     """
     require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
     count = len(ratings)

@@ -138,12 +138,36 @@ class NumberSequences(Dataset):
 
 
 class SortedNumbers(NumberSequences):
-    """Sequences of consecutive numbers: 7 8 9 0 and then 1 2 3 4, or a false future. See :class:`NumberSequences`."""
+    """Sequences of consecutive numbers: 7 8 9 0 and then 1 2 3 4, or a false future. See :class:`NumberSequences`.
+
+    Example:
+        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> batch = torchdl.SortedNumbers(digits, terms=3, predict_terms=2, batch_size=4)[:4]
+        >>> batch.context.shape, batch.future.shape
+        (torch.Size([4, 3, 3, 28, 28]), torch.Size([4, 2, 3, 28, 28]))
+        >>> batch.digits[batch.label == 1]
+        tensor([[9, 0, 1, 2, 3],
+                [8, 9, 0, 1, 2]])
+        >>> batch.digits[batch.label == 0]  # with false futures
+        tensor([[8, 9, 0, 8, 0],
+                [7, 8, 9, 5, 3]])
+    """
 
     stride = 1
 
 
 class SameNumbers(NumberSequences):
-    """Sequences of one number: 7 7 7 7 and then 7 7 7 7, or a false future. See :class:`NumberSequences`."""
+    """Sequences of one number: 7 7 7 7 and then 7 7 7 7, or a false future. See :class:`NumberSequences`.
+
+    Example:
+        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> batch = torchdl.SameNumbers(digits, terms=3, predict_terms=2, batch_size=4)[:4]
+        >>> batch.digits[batch.label == 1]
+        tensor([[9, 9, 9, 9, 9],
+                [8, 8, 8, 8, 8]])
+        >>> batch.digits[batch.label == 0]  # with false futures
+        tensor([[8, 8, 8, 5, 6],
+                [7, 7, 7, 2, 9]])
+    """
 
     stride = 0

@@ -21,7 +21,14 @@ from torchdl.errors import InputError, require
 
 @dataclass(frozen=True)
 class Series:
-    """A time series: values (L, D) float64, what the D columns are called, and where they come from."""
+    """A time series: values (L, D) float64, what the D columns are called, and where they come from.
+
+    Example:
+        >>> values = torch.tensor([[100.0, 7.0], [150.0, 8.0]], dtype=torch.float64)
+        >>> series = torchdl.Series(values, columns=("close", "volume"))
+        >>> series.select(["close"]).returns().values
+        tensor([[0.5000]], dtype=torch.float64)
+    """
 
     values: Tensor
     columns: tuple[str, ...]
@@ -53,7 +60,19 @@ class Series:
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
-    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise of that standard deviation (lecture 39)."""
+    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise if wanted (lecture 39).
+
+    Args:
+        length: L.
+        step: Radians from term to term; 0.1 makes a period of 63 terms.
+        noise: The noise's standard deviation.
+        seed: What the noise is drawn from.
+
+    Example:
+        >>> series = torchdl.sine(4, step=1.0)
+        >>> series.values.flatten(), series.origin
+        (tensor([0.0000, 0.8415, 0.9093, 0.1411], dtype=torch.float64), 'sin(1 t), 4 terms')
+    """
     require(length >= 1 and noise >= 0, "sine: length must be positive, and noise a standard deviation of 0 or more")
     time = torch.arange(length)
     values = torch.sin(step * time.double())[:, None]  # (L, 1)
@@ -64,7 +83,12 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
 
 
 def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
-    """Make sin((``step`` t)^2), whose frequency rises all the time (lecture 47)."""
+    """Make sin((``step`` t)^2), whose frequency rises all the time (lecture 47).
+
+    Example:
+        >>> torchdl.sine_of_square(4, step=1.0).values.flatten()
+        tensor([ 0.0000,  0.8415, -0.7568,  0.4121], dtype=torch.float64)
+    """
     require(length >= 1, "sine_of_square: length must be positive")
     values = torch.sin((step * torch.arange(length).double()) ** 2)[:, None]  # (L, 1)
     return Series(values, ("sin(t^2)",), f"sin(({step:g} t)^2), {length} terms")
@@ -81,6 +105,17 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
     Raises:
         InputError: The file, a column or a value is not there, a value is no finite number (the row is named as a
             spreadsheet counts it, the header being row 1), or the dates are out of order.
+
+    Example:
+        >>> import os, pandas, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "prices.csv")
+        >>> days = ["2024-01-02", "2024-01-03"]
+        >>> pandas.DataFrame({"date": days, "open": [10, 11], "close": [11, 12]}).to_csv(path, index=False)
+        >>> torchdl.read_series(path).columns
+        ('open', 'close')
+        >>> torchdl.read_series(path, columns=["close"]).values
+        tensor([[11.],
+                [12.]], dtype=torch.float64)
     """
     import pandas  # imported late: it takes a second
 
@@ -120,7 +155,16 @@ PRICES = ("open", "high", "low", "close", "volume")
 def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
-    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them.
+    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them, and
+    ``stand_in`` says so.
+
+    Args:
+        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
+        fetch: Whether to download the file where it is not on this machine.
+
+    Example:
+        >>> torchdl.load_prices(fetch=False).columns
+        ('open', 'high', 'low', 'close', 'volume')
     """
     try:
         return read_series(find_file("sbux", root, fetch), PRICES)
@@ -133,7 +177,13 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
 
 
 def google_prices() -> Series:
-    """Give Google's daily open, high, low, close and volume, August 2004 to October 2008, from matplotlib's samples."""
+    """Give Google's daily open, high, low, close and volume, August 2004 to October 2008, from matplotlib's samples.
+
+    Example:
+        >>> prices = torchdl.google_prices()
+        >>> prices.values.shape, prices.columns
+        (torch.Size([1047, 5]), ('open', 'high', 'low', 'close', 'volume'))
+    """
     import numpy as np
     from matplotlib import cbook  # imported late: it takes a second
 
@@ -153,6 +203,12 @@ class Windows(Dataset):
         values: (L, D).
         length: T.
         horizon: H.
+
+    Example:
+        >>> windows = torchdl.Windows(torch.arange(6.0)[:, None], length=3, horizon=2)
+        >>> seen, to_come = windows[0]
+        >>> len(windows), seen.flatten(), to_come.flatten()
+        (2, tensor([0., 1., 2.]), tensor([3., 4.]))
     """
 
     def __init__(self, values: Tensor, length: int, horizon: int = 1) -> None:
@@ -204,6 +260,16 @@ class Split:
         series: The series, (L, D).
         length: T, terms seen.
         held_out: Terms at the end that are to be forecast, and of which training sees nothing.
+
+    Raises:
+        InputError: The series is too short, or a column is constant in the training part.
+
+    Example:
+        >>> split = torchdl.Split(torchdl.sine(100), length=10, held_out=20)
+        >>> len(split.train()), len(split.test()), len(split.test(horizon=20))
+        (70, 20, 1)
+        >>> split.unscale(split.scaled).allclose(split.series.values)
+        True
     """
 
     series: Series

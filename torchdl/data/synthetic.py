@@ -51,6 +51,13 @@ def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", se
 
     Returns:
         Standard normal numbers (N, T, 1) and labels (N, 1), 0.0 or 1.0.
+
+    Example:
+        >>> data = torchdl.long_distance(count=6, terms=10, seed=1)
+        >>> data.inputs.shape, data.targets.flatten()
+        (torch.Size([6, 10, 1]), tensor([0., 1., 0., 1., 0., 0.]))
+        >>> (data.inputs[:, :3, 0] < 0).sum(1)  # how many of the first three are negative
+        tensor([2, 3, 2, 1, 0, 2])
     """
     require(count >= 1, f"count must be at least 1, not {count}")
     places = deciding_terms(distance, terms)
@@ -73,6 +80,14 @@ class AddingProblem(Dataset):
         terms: T, 2 at least.
         low: The least number, 0 or -1 usually.
         seed: What the numbers and places are drawn from.
+
+    Example:
+        >>> problem = torchdl.AddingProblem(count=3, terms=100)
+        >>> sequences, sums = problem[:]
+        >>> sequences.shape, sequences[..., 1].sum(1)  # two markers each
+        (torch.Size([3, 100, 2]), tensor([2., 2., 2.]))
+        >>> torch.equal(sequences.prod(2).sum(1, keepdim=True), sums)
+        True
     """
 
     def __init__(self, count: int = 10_000, terms: int = 100, low: float = 0.0, seed: int = 0) -> None:

@@ -31,7 +31,20 @@ MOST_CATEGORIES = 50
 
 
 def read_table(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pandas.DataFrame:
-    """Read a CSV file with a header and two columns at least; the columns ``texts`` as texts, whatever they hold."""
+    """Read a CSV file with a header and two columns at least; the columns ``texts`` as texts, whatever they hold.
+
+    Raises:
+        InputError: The file is not there, is broken, or has one column alone.
+
+    Example:
+        >>> import os, pandas, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "people.csv")
+        >>> pandas.DataFrame({"age": [31, 47], "zip": ["01234", "53111"]}).to_csv(path, index=False)
+        >>> torchdl.read_table(path, texts=["zip"])
+           age    zip
+        0   31  01234
+        1   47  53111
+    """
     table = read_csv(path, texts)
     require(table.shape[1] > 1, f"{path} has one column alone, {table.columns[0]!r}: is its separator a comma?")
     return table
@@ -101,6 +114,16 @@ class Columns:
         classes: The target's classes; none where it is a number.
         scale: The target's mean and standard deviation, where it is a number.
         constant: Columns that are left out, because training has one value of them alone.
+
+    Example:
+        >>> import pandas
+        >>> table = pandas.DataFrame({"rooms": [1, 3], "kind": ["flat", "house"], "price": [100, 300]})
+        >>> columns = torchdl.Columns.fit(table, target="price")
+        >>> columns.names
+        ['rooms', 'kind=flat', 'kind=house']
+        >>> columns.inputs(table)
+        tensor([[-1.,  1.,  0.],
+                [ 1.,  0.,  1.]])
     """
 
     numeric: dict[str, tuple[float, float]]
@@ -266,7 +289,24 @@ def kind_of(goal: pandas.Series, task: TableTask = "auto") -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table split into training and held-out rows, as numbers; ``notes`` say what was done to it."""
+    """A table split into training and held-out rows, as numbers.
+
+    Attributes:
+        train: Inputs (N, D) float32 and targets, as :meth:`Columns.targets` gives them.
+        test: The same of the held-out rows.
+        columns: How the rows became numbers.
+        notes: What was done to the table, a sentence each.
+
+    Example:
+        >>> import pandas
+        >>> kinds = ["flat", "flat", "house", "house"]
+        >>> rows = pandas.DataFrame({"rooms": [1, 2, 3, 4] * 5, "city": "Bonn", "kind": kinds * 5})
+        >>> table = torchdl.split_table(rows, target="kind")
+        >>> len(table.train), len(table.test), table.columns.classes
+        (13, 7, ('flat', 'house'))
+        >>> table.notes
+        ('left out, for training has one value of them alone: city',)
+    """
 
     train: ArrayDataset
     test: ArrayDataset
@@ -299,6 +339,15 @@ def split_table(
 
     Raises:
         InputError: A column is not there, values are missing, or there is nothing to learn.
+
+    Example:
+        >>> import pandas
+        >>> rows = pandas.DataFrame({"rooms": range(30), "price": [100.0 * rooms for rooms in range(30)]})
+        >>> table = torchdl.split_table(rows, target="price", share=0.2)
+        >>> len(table.train), len(table.test), table.columns.names
+        (24, 6, ['rooms'])
+        >>> table.train.inputs.mean().abs() < 1e-6, table.train.inputs.std(correction=0)
+        (tensor(True), tensor(1.))
     """
     from sklearn.model_selection import train_test_split  # imported late: it takes a second
 

@@ -26,7 +26,15 @@ from torchdl.errors import InputError, require
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with the numbers of their classes, (N,) int64; the class of most texts has the number 0."""
+    """Texts with the numbers of their classes, (N,) int64; as they are read the class of most texts has the number 0.
+
+    Example:
+        >>> texts = torchdl.Texts(("see you", "buy now", "thank you"), torch.tensor([0, 1, 0]), classes=("ham", "spam"))
+        >>> texts.counts
+        {'ham': 2, 'spam': 1}
+        >>> texts.numbered(torchdl.Vocabulary.learn(texts.texts))[2]
+        (tensor([5, 1]), tensor([0.]))
+    """
 
     texts: tuple[str, ...]
     labels: Tensor
@@ -100,6 +108,15 @@ def read_texts(
 
     Raises:
         InputError: A file or column is not there, or a row cannot be used; the sentence names it.
+
+    Example:
+        >>> import os, pandas, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "mails.csv")
+        >>> mails = {"kind": ["ham", "spam", "ham"], "mail": ["see you", "buy now", "thank you"]}
+        >>> pandas.DataFrame(mails).to_csv(path, index=False)
+        >>> texts = torchdl.read_texts(path, text="mail", label="kind")
+        >>> texts.classes, texts.labels, texts.texts[0]
+        (('ham', 'spam'), tensor([0, 1, 0]), 'see you')
     """
     import pandas  # imported late: it takes a second
 
@@ -152,6 +169,13 @@ class TextDataset(Dataset):
         longest: Words of a text that are kept, its first ones; all if None.
         origin: Where they come from, for the user to read.
         stand_in: Whether they stand in for data that could not be had.
+
+    Example:
+        >>> texts = ["a good film", "bad"]
+        >>> data = torchdl.TextDataset(texts, torch.tensor([1, 0]), torchdl.Vocabulary.learn(texts))
+        >>> data[:]
+        (tensor([[1, 2, 3],
+                [4, 0, 0]]), tensor([1, 0]))
     """
 
     def __init__(

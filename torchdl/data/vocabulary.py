@@ -33,7 +33,7 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
     With ``same_digits`` each digit counts as 0, so that numbers of the same length are one word.
 
     Example:
-        >>> tokenize("I like eggs and ham.")
+        >>> torchdl.data.tokenize("I like eggs and ham.")
         ['i', 'like', 'eggs', 'and', 'ham']
     """
     text = text.lower() if lower else text
@@ -52,9 +52,11 @@ class Vocabulary:
         same_digits: Whether each digit counts as 0.
 
     Example:
-        >>> vocabulary = Vocabulary.learn(["I like eggs and ham.", "I love chocolate and bunnies.", "I hate onions."])
+        >>> vocabulary = torchdl.Vocabulary.learn(["I like eggs and ham.", "I love chocolate and bunnies."])
         >>> vocabulary.encode("I like ice and chocolate")
         [1, 3, 2, 7]
+        >>> vocabulary.decode([1, 3, 2, 7])
+        'i like and chocolate'
     """
 
     def __init__(
@@ -152,7 +154,7 @@ def pad(
         (N, T) int64.
 
     Example:
-        >>> pad([[1, 2], [3, 4, 5]], padding="post")
+        >>> torchdl.data.pad([[1, 2], [3, 4, 5]], padding="post")
         tensor([[1, 2, 0],
                 [3, 4, 5]])
     """

@@ -20,6 +20,13 @@ class BionodalRootUnit(nn.Module):
 
     Args:
         r: At least 1.
+
+    Example:
+        >>> torchdl.BionodalRootUnit()(torch.tensor([-100.0, 0.0, 2.0, 6.0]))
+        tensor([-0.5000,  0.5000,  2.5000,  4.5000])
+        >>> z = torch.linspace(-3, 3, 7)
+        >>> torchdl.BionodalRootUnit(r=1)(z).allclose(torch.nn.functional.elu(z))
+        True
     """
 
     def __init__(self, r: float = 2.0) -> None:

@@ -30,6 +30,12 @@ class AirbenchLike(nn.Module):
         in_shape: (C, H, W), 17 pixels a side at least.
         num_classes: K.
         widths: Filters of the three blocks; (64, 256, 256) in the paper.
+
+    Example:
+        >>> images = torch.rand(100, 3, 32, 32)
+        >>> model = torchdl.AirbenchLike(widths=(8, 16, 16)).whiten_(images)
+        >>> model(images[:2]).shape, model.patches.weight.requires_grad
+        (torch.Size([2, 10]), False)
     """
 
     def __init__(

@@ -26,11 +26,11 @@ class Autoencoder(nn.Module):
     Args:
         in_shape: (C, H, W).
         width: Filters of the convolutions.
-        depth: Halvings, and doublings.
+        depth: Halvings, and doublings; ceil(log2(min(H, W))) at most.
         code_size: D.
 
     Example:
-        >>> model = Autoencoder((1, 28, 28), width=8)
+        >>> model = torchdl.Autoencoder((1, 28, 28), width=8)
         >>> images = torch.rand(2, 1, 28, 28)
         >>> model.encode(images).shape, model(images).shape
         (torch.Size([2, 32]), torch.Size([2, 1, 28, 28]))

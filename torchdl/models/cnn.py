@@ -25,6 +25,13 @@ class StridedCNN(nn.Module):
         num_classes: K.
         hidden: Units of the hidden layer.
         dropout: The probabilities of dropping a unit before and after the hidden layer.
+
+    Example:
+        >>> model = torchdl.StridedCNN()
+        >>> model(torch.zeros(2, 1, 28, 28)).shape, sum(p.numel() for p in model.parameters())
+        (torch.Size([2, 10]), 360458)
+        >>> torchdl.StridedCNN((3, 32, 32), hidden=1024, dropout=(0.5, 0.2))(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -59,8 +66,8 @@ class VGGLike(nn.Module):
 
     A block is twice a 3x3 convolution that keeps the sides, ReLU and batch norm (with Keras' epsilon, 1e-3, but
     PyTorch's momentum: Keras' 0.99 follows a high learning rate too slowly to evaluate by), then max-pooling that
-    halves the sides. The lecture's listing feeds every convolution from the input, so that
-    all but the last would be lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
+    halves the sides. The lecture's listing feeds every convolution from the input, so that all but the last would be
+    lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
 
     Args:
         in_shape: (C, H, W), 8 pixels a side at least.
@@ -68,6 +75,11 @@ class VGGLike(nn.Module):
         width: Filters of the first block; the second has twice, the third four times as many.
         hidden: Units of the hidden layer.
         dropout: The probability of dropping a unit before and after the hidden layer.
+
+    Example:
+        >>> model = torchdl.VGGLike()
+        >>> model(torch.zeros(2, 3, 32, 32)).shape, sum(p.numel() for p in model.parameters())
+        (torch.Size([2, 10]), 2396330)
     """
 
     def __init__(

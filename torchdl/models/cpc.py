@@ -26,9 +26,13 @@ class ImageEncoder(nn.Module):
     and LeakyReLU (slope 0.3) follow every layer but the last; kernels are Glorot-uniform, biases zero.
 
     Args:
-        image_size: S, pixels a side.
+        image_size: S, pixels a side, 15 at least.
         channels: C.
         code_size: D.
+
+    Example:
+        >>> torchdl.ImageEncoder(image_size=28, channels=1, code_size=16)(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, image_size: int = 64, channels: int = 3, code_size: int = 128) -> None:
@@ -73,6 +77,11 @@ class SignalEncoder(nn.Module):
         code_size: D, filters of every layer.
         kernels: The kernels' sizes.
         strides: Their strides.
+
+    Example:
+        >>> encoder = torchdl.SignalEncoder(code_size=16)
+        >>> encoder(torch.zeros(2, 1, 160)).shape, encoder(torch.zeros(2, 1, 1600)).shape
+        (torch.Size([2, 16]), torch.Size([2, 16]))
     """
 
     def __init__(
@@ -112,6 +121,13 @@ class ContextNetwork(nn.Module):
         code_size: D.
         context_size: H.
         cell: ``gru`` (as published), ``lstm`` or ``rnn``. The GRU is cuDNN's, which Keras calls ``reset_after=True``.
+
+    Example:
+        >>> network, codes = torchdl.ContextNetwork(code_size=8, context_size=16), torch.randn(5, 4, 8)
+        >>> network(codes).shape
+        torch.Size([5, 4, 16])
+        >>> network(codes[:, :2]).allclose(network(codes)[:, :2], atol=1e-6)  # what comes later is not known
+        True
     """
 
     def __init__(self, code_size: int = 128, context_size: int = 256, cell: str = "gru") -> None:
@@ -133,6 +149,10 @@ class Predictors(nn.Module):
         context_size: H.
         code_size: D.
         steps: K.
+
+    Example:
+        >>> torchdl.Predictors(context_size=256, code_size=128, steps=4)(torch.zeros(5, 256)).shape
+        torch.Size([5, 4, 128])
     """
 
     def __init__(self, context_size: int = 256, code_size: int = 128, steps: int = 4) -> None:
@@ -168,7 +188,8 @@ class CPC(nn.Module):
         every_term: Whether to predict from the context at every term, as the paper, or at the last, as the original.
 
     Example:
-        >>> model = CPC(ImageEncoder(28, code_size=16), ContextNetwork(16, 32), Predictors(32, 16, steps=2))
+        >>> encoder, context = torchdl.ImageEncoder(28, code_size=16), torchdl.ContextNetwork(16, 32)
+        >>> model = torchdl.CPC(encoder, context, torchdl.Predictors(32, 16, steps=2))
         >>> predicted, codes = model(torch.zeros(5, 4, 3, 28, 28), torch.zeros(5, 2, 3, 28, 28))
         >>> predicted.shape, codes.shape
         (torch.Size([5, 1, 2, 16]), torch.Size([5, 6, 16]))
@@ -222,7 +243,16 @@ def image_cpc(
     cell: str = "gru",
     every_term: bool = False,
 ) -> CPC:
-    """Build the original's network for sequences of images."""
+    """Build the original's network for sequences of images.
+
+    See :class:`ImageEncoder`, :class:`ContextNetwork` and :class:`CPC` for the arguments; ``predict_terms`` is K.
+
+    Example:
+        >>> model = torchdl.image_cpc(28, code_size=16, predict_terms=2, every_term=True)
+        >>> predicted, codes = model(torch.zeros(5, 4, 3, 28, 28), torch.zeros(5, 2, 3, 28, 28))
+        >>> predicted.shape, codes.shape
+        (torch.Size([5, 4, 2, 16]), torch.Size([5, 6, 16]))
+    """
     return CPC(
         ImageEncoder(image_size, channels, code_size),
         ContextNetwork(code_size, context_size, cell),

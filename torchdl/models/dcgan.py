@@ -25,6 +25,14 @@ class ConvGenerator(nn.Module):
         z_dim: Z, numbers of noise.
         image_shape: (C, H, W); H and W divisible by 4.
         width: Filters at half the sides; twice as many at a quarter of them.
+
+    Example:
+        >>> torchdl.ConvGenerator(z_dim=64, image_shape=(3, 32, 32))(torch.randn(2, 64)).shape
+        torch.Size([2, 3, 32, 32])
+        >>> torchdl.ConvGenerator(image_shape=(1, 30, 30))
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: ConvGenerator: the sides are halved twice, so they must be divisible by 4, not 30x30
     """
 
     def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 16) -> None:
@@ -65,6 +73,11 @@ class ConvDiscriminator(ScoresImages):
         width: Filters of the first convolution; each next one has twice as many.
         slope: LeakyReLU's slope below zero.
         spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
+
+    Example:
+        >>> model = torchdl.ConvDiscriminator((3, 32, 32), spectral_norm=True)
+        >>> model(torch.zeros(2, 3, 32, 32)).tolist()  # undecided: all biases are 0 at first
+        [[0.5], [0.5]]
     """
 
     def __init__(
@@ -122,6 +135,14 @@ def dcgan_init_(module: nn.Module) -> nn.Module:
 def conv_gan(
     image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False, width: int = 16
 ) -> GAN:
-    """Build a convolutional pair, for images whose sides are divisible by 4."""
+    """Build a convolutional pair, for images whose sides are divisible by 4.
+
+    See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; ``width`` is for both.
+
+    Example:
+        >>> model = torchdl.conv_gan((3, 32, 32), spectral_norm=True)
+        >>> model.generate_samples(2).shape, model.discriminator.spectral_norm
+        (torch.Size([2, 3, 32, 32]), True)
+    """
     generator = ConvGenerator(z_dim, image_shape, width)
     return GAN(generator, ConvDiscriminator(image_shape, width, spectral_norm=spectral_norm), image_shape)

@@ -57,6 +57,11 @@ class Discriminator(ScoresImages):
         hidden: The hidden layers' widths.
         slope: LeakyReLU's slope below zero.
         spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
+
+    Example:
+        >>> model, images = torchdl.Discriminator(), torch.randn(2, 1, 28, 28)
+        >>> model(images).shape, model.logits(images).sigmoid().equal(model(images))
+        (torch.Size([2, 1]), True)
     """
 
     def __init__(
@@ -102,6 +107,13 @@ class Generator(nn.Module):
         slope: LeakyReLU's slope below zero.
         batch_norm: Keras' momentum of a batch norm after every hidden layer (the share of the *old* statistics that
             is kept, so 0.8 is PyTorch's ``momentum=0.2``), with Keras' epsilon 1e-3; None for no batch norm.
+
+    Example:
+        >>> torchdl.Generator()(torch.randn(2, 64)).shape
+        torch.Size([2, 784])
+        >>> deep = torchdl.Generator(z_dim=100, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
+        >>> sum(p.numel() for p in deep.parameters())
+        1489936
     """
 
     def __init__(
@@ -143,6 +155,13 @@ class GAN(nn.Module):
         generator: Noise (B, Z) to images; it says its Z as ``z_dim``.
         discriminator: Images to probabilities, with a method ``logits``.
         image_shape: (C, H, W) of an image.
+
+    Example:
+        >>> model = torchdl.GAN(torchdl.Generator(z_dim=8), torchdl.Discriminator(), image_shape=(1, 28, 28))
+        >>> model.generate_samples(3, seed=1).shape
+        torch.Size([3, 1, 28, 28])
+        >>> torch.equal(model.noise(3), model.noise(100)[:3])
+        True
     """
 
     def __init__(
@@ -175,13 +194,29 @@ class GAN(nn.Module):
 
 
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
-    """Build the notes' pair: a generator of z_dim-256-D, a discriminator of D-128-1, PyTorch's initial weights."""
+    """Build the notes' pair: a generator of Z-256-D, a discriminator of D-128-1, with PyTorch's initial weights.
+
+    See :class:`Generator` and :class:`Discriminator` for the arguments.
+
+    Example:
+        >>> model = torchdl.simple_gan()
+        >>> model.generate_samples(2).shape, sum(p.numel() for p in model.generator.parameters())
+        (torch.Size([2, 1, 28, 28]), 218128)
+    """
     img_dim = torch.Size(image_shape).numel()
     return GAN(Generator(z_dim, img_dim), Discriminator(img_dim, spectral_norm=spectral_norm), image_shape)
 
 
 def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectral_norm: bool = False) -> GAN:
-    """Build the course's deeper pair (lecture 69), with Keras' initial weights."""
+    """Build the course's deeper pair (lecture 69): Z-256-512-1024-D and D-512-256-1, with Keras' initial weights.
+
+    See :class:`Generator` and :class:`Discriminator` for the arguments.
+
+    Example:
+        >>> model = torchdl.deep_gan()
+        >>> model.generate_samples(2).shape, sum(p.numel() for p in model.discriminator.parameters())
+        (torch.Size([2, 1, 28, 28]), 533505)
+    """
     img_dim = torch.Size(image_shape).numel()
     generator = Generator(z_dim, img_dim, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
     discriminator = keras_init_(Discriminator(img_dim, hidden=(512, 256), slope=0.2))

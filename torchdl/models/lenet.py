@@ -26,6 +26,15 @@ class LenetLike(nn.Module):
         width: Filters of the first convolution.
         depth: Convolutions.
         hidden: Units of the hidden layer.
+
+    Example:
+        >>> model, images = torchdl.LenetLike((1, 28, 28), num_classes=10, width=8), torch.zeros(2, 1, 28, 28)
+        >>> model(images).shape, model.hidden_units(images).shape
+        (torch.Size([2, 10]), torch.Size([2, 512]))
+        >>> torchdl.LenetLike((1, 28, 28), 10, depth=5)
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: LenetLike: depth 5 halves 28x28 pixels away: 4 is the most for them
     """
 
     def __init__(

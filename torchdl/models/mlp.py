@@ -1,4 +1,7 @@
-"""Multilayer perceptrons."""
+"""Multilayer perceptrons.
+
+Shapes: B inputs, D numbers an input, K numbers an output.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,13 @@ class MLP(nn.Module):
         hidden: The hidden layers' widths.
         dropout: The probability of dropping a hidden unit while training.
         activation: One of :data:`torchdl.models.ACTIVATIONS`.
+
+    Example:
+        >>> model = torchdl.MLP()
+        >>> model(torch.zeros(5, 1, 28, 28)).shape, sum(p.numel() for p in model.parameters())
+        (torch.Size([5, 10]), 101770)
+        >>> torchdl.MLP(2, 1, hidden=(16, 16), activation="sine")(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
     """
 
     def __init__(

@@ -55,6 +55,13 @@ class RatingModel(Recommender):
         hidden: Units of the hidden layer.
         dropout: The probability of dropping a number that the network reads, or a hidden unit, in training; 0 as given.
         factors: Numbers a user and an item whose product is added; 0 as given, for neither product nor biases.
+
+    Example:
+        >>> model = torchdl.RatingModel(users=100, items=50, mean=3.5, hidden=64, factors=8)
+        >>> model(torch.tensor([[7, 3], [8, 3]])).shape
+        torch.Size([2])
+        >>> model.eval()(torch.tensor([[0, 0]])).item()  # of an unknown user and an unknown item: the mean
+        3.5
     """
 
     def __init__(
@@ -100,6 +107,13 @@ class MatrixFactorization(Recommender):
         items: Items that training has seen.
         mean: The mean of the training ratings.
         dim: D; 0 for the biases alone.
+
+    Example:
+        >>> model = torchdl.MatrixFactorization(users=100, items=50, mean=3.5)
+        >>> model(torch.tensor([[7, 3], [8, 3]])).shape
+        torch.Size([2])
+        >>> model(torch.tensor([[0, 0]])).item()  # of an unknown user and an unknown item: the mean
+        3.5
     """
 
     def __init__(self, users: int, items: int, mean: float = 0.0, dim: int = 10) -> None:

@@ -56,6 +56,13 @@ class SequenceModel(nn.Module):
         activation: Of ``rnn`` (``tanh``, ``relu``, or ``none``, which leaves a linear recurrence) and of ``mlp``
             (``relu`` in the course, or ``tanh``); ``tanh`` and ``relu`` respectively if None.
         horizon: H, to give that many terms in one go; None for one output.
+
+    Example:
+        >>> x = torch.zeros(8, 20, 3)
+        >>> torchdl.SequenceModel("gru", in_features=3, out_features=2)(x).shape
+        torch.Size([8, 2])
+        >>> torchdl.SequenceModel("linear", in_features=3, length=20, horizon=5)(x).shape
+        torch.Size([8, 5, 1])
     """
 
     def __init__(
@@ -155,6 +162,12 @@ class RowReader(nn.Module):
         layers: Recurrent layers.
         bidirectional: Whether the rows are read from the bottom, too.
         pooling: ``last`` or ``max``, what is made of the states.
+
+    Example:
+        >>> torchdl.RowReader((1, 28, 28), num_classes=10)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+        >>> torchdl.RowReader((3, 32, 32), 10, kind="gru", hidden=16, pooling="max").reader.in_features
+        96
     """
 
     def __init__(

@@ -56,6 +56,13 @@ class TextLSTM(nn.Module):
         embedding_dim: D.
         hidden: M.
         dropout: The probability of dropping a word while training, and of dropping one of the greatest states.
+
+    Example:
+        >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
+        >>> model(torch.randint(101, (2, 50))).shape
+        torch.Size([2, 3])
+        >>> model(torch.tensor([[5, 7, 9]])).allclose(model(torch.tensor([[0, 5, 7, 9, 0]])), atol=1e-6)  # 0 is padding
+        True
     """
 
     def __init__(
@@ -90,8 +97,8 @@ class TextLSTM(nn.Module):
 class TextCNN(nn.Module):
     """Read texts by convolutions over three words, each with ReLU, and take each filter's greatest value (lecture 59).
 
-    Between them is max-pooling over three places, so that a text of fewer than 35 words leaves nothing to look at: it
-    counts as padded to 35.
+    Between them is max-pooling over three places, so that of three convolutions a text of fewer than 35 words leaves
+    nothing to look at: it counts as padded to 35.
 
     Args:
         vocabulary_size: Words, beside padding.
@@ -99,6 +106,13 @@ class TextCNN(nn.Module):
         embedding_dim: D.
         widths: Filters of the convolutions.
         dropout: The probability of dropping a word while training, and of dropping one of the greatest values.
+
+    Example:
+        >>> model = torchdl.TextCNN(vocabulary_size=100, out_features=3).eval()
+        >>> model(torch.randint(101, (2, 50))).shape
+        torch.Size([2, 3])
+        >>> model(torch.tensor([[5, 7, 9]])).allclose(model(torch.tensor([[0, 5, 7, 9, 0]])))  # 0 is padding
+        True
     """
 
     def __init__(

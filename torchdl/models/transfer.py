@@ -72,6 +72,12 @@ class TransferModel(nn.Module):
         finetuned: How many of the backbone's last blocks can learn.
 
     The weights are random; :func:`transfer_model` loads trained ones.
+
+    Example:
+        >>> model = torchdl.TransferModel("pixels", num_classes=3, input_size=8, resize_size=8)  # no network
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> model(images).shape, model.encode(images).shape
+        (torch.Size([2, 3]), torch.Size([2, 192]))
     """
 
     def __init__(
@@ -174,6 +180,15 @@ def transfer_model(
         input_size: Pixels a side that the whole image is resized to in place of the weights' own resizing and cutting;
             for small images a smaller number is quicker.
         finetuned: How many of the backbone's last blocks can learn.
+
+    Raises:
+        InputError: There is no such backbone, or its weights cannot be had or are another network's.
+
+    Example:
+        >>> model = torchdl.transfer_model("mobilenet_v3_small", num_classes=3, weights=None, input_size=64)
+        >>> images = torch.rand(2, 1, 28, 28)
+        >>> model(images).shape, model.encode(images).shape
+        (torch.Size([2, 3]), torch.Size([2, 576]))
     """
     network, wants = load_backbone(backbone, weights)
     if input_size is not None:

@@ -23,6 +23,11 @@ class Update:
         metrics: What else to log, 0-d tensors without a gradient.
         backward: Adds the gradients of ``scale * loss`` to the parameters' ``grad``, given ``scale``, where a task
             knows a quicker way than ``loss.backward()``.
+
+    Example:
+        >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
+        >>> next(task.losses((torch.zeros(4, 1), torch.ones(4, 1))))
+        Update(optimizer='model', loss=tensor(1.), metrics={}, backward=None)
     """
 
     optimizer: str
@@ -48,6 +53,21 @@ class Task(nn.Module):
 
     The trainer owns everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
     schedules, logging and checkpoints. It sets :attr:`clock` before every batch.
+
+    Example:
+        >>> class Mean(torchdl.Task):  # learns the mean of the numbers it sees
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.value = torch.nn.Parameter(torch.zeros(()))
+        ...     def configure_optimizers(self):
+        ...         return {"value": torch.optim.SGD(self.parameters(), lr=0.5)}
+        ...     def losses(self, batch):
+        ...         yield torchdl.Update("value", (batch - self.value).square().mean())
+        >>> task = Mean()
+        >>> history = torchdl.Trainer(epochs=1).fit(task, torchdl.BatchLoader([1.0, 3.0], batch_size=2))
+        epoch 1  step 1  loss 5
+        >>> task.value.item()
+        2.0
     """
 
     clock = Clock()

@@ -78,6 +78,16 @@ class CPCTask(Task):
         examples: A batch to show over time: contexts, futures, and which candidates fit the predictions best.
         monitor: The metric that the learning rate follows; ``train/loss`` where there is nothing to validate on.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
+
+    Example:
+        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> batch = torchdl.SortedNumbers(digits, terms=4, predict_terms=2, batch_size=8)[:8]
+        >>> task = torchdl.CPCTask(torchdl.image_cpc(28, predict_terms=2), classes=10)
+        >>> [update.optimizer for update in task.losses(batch)]
+        ['model']
+        >>> chance, weight = task.evaluate(batch)["top1_chance"]
+        >>> chance[0]
+        tensor(0.1250)
     """
 
     example_context: Tensor | None

@@ -64,6 +64,14 @@ class GANTask(Task):
         average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999,
             which then is what samples are made with (Yazici et al. 2019); 0 for none.
         inspector: Measures generated images at every evaluation.
+
+    Example:
+        >>> model = torchdl.simple_gan()
+        >>> task = torchdl.GANTask(model.generator, model.discriminator, average=0.999)
+        >>> [update.optimizer for update in task.losses(torch.zeros(8, 1, 28, 28))]
+        ['discriminator', 'generator']
+        >>> task.generate(3).shape
+        torch.Size([3, 784])
     """
 
     fixed_noise: Tensor

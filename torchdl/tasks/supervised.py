@@ -46,6 +46,14 @@ class Supervised(Task):
         metrics: Functions of (output, target) by name that give one value an example, (B,).
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
         schedule: Builds the schedule from the optimizer and the number of steps; none by default.
+
+    Example:
+        >>> from torch.nn.functional import cross_entropy
+        >>> from torchdl.tasks import accuracy
+        >>> task = torchdl.Supervised(torchdl.MLP(4, 3), cross_entropy, metrics={"accuracy": accuracy})
+        >>> measured = task.evaluate((torch.zeros(2, 4), torch.tensor([0, 1])))
+        >>> measured["loss"].detach(), measured["accuracy"]  # all logits are 0: the loss is log 3
+        (tensor([1.0986, 1.0986]), tensor([1., 0.]))
     """
 
     def __init__(

@@ -11,7 +11,21 @@ from typing import Any
 
 
 class Stopped(Exception):  # not an error: somebody asked for it
-    """Training was asked to stop and has saved where it stood; ``signal_number`` says by which signal."""
+    """Training was asked to stop, and has saved where it stood if it has a folder.
+
+    ``signal_number`` says by which signal, Ctrl-C's or SIGTERM.
+
+    Example:
+        >>> import signal
+        >>> def loss(output, target):
+        ...     signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+        ...     return (output - target).square().mean()
+        >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(8, 1), torch.ones(8, 1)), batch_size=2)
+        >>> torchdl.Trainer().fit(torchdl.Supervised(torch.nn.Linear(1, 1), loss), loader)
+        Traceback (most recent call last):
+            ...
+        torchdl.training.stopping.Stopped: stopped after step 1
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

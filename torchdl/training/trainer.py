@@ -29,7 +29,14 @@ class Trainer:
     """Train a task, evaluate it, log it, save it, and go on exactly where it was stopped.
 
     Example:
-        >>> history = Trainer(epochs=3, device="auto").fit(task, BatchLoader(data, 32, shuffle=True))  # doctest: +SKIP
+        >>> x = torch.linspace(-1, 1, 64)[:, None]
+        >>> train = torchdl.BatchLoader(torchdl.ArrayDataset(x, 2 * x), batch_size=32, shuffle=True)
+        >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
+        >>> history = torchdl.Trainer(epochs=2).fit(task, train, validation=train)  # doctest: +ELLIPSIS
+        epoch 1  step 2  loss ...  val/loss ...
+        epoch 2  step 4  loss ...  val/loss ...
+        >>> sorted(history[-1])
+        ['charts/learning_rate', 'epoch', 'step', 'train/grad_norm', 'train/loss', 'val/loss']
     """
 
     epochs: int = 10

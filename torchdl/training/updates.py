@@ -19,7 +19,16 @@ from torchdl.training.progress import Progress
 
 
 class TrainingDiverged(InputError):
-    """A loss or a gradient norm is no longer finite."""
+    """A loss or a gradient norm is no longer finite; the sentence says which, where, and what to try.
+
+    Example:
+        >>> data = torchdl.ArrayDataset(torch.ones(4, 1), torch.full((4, 1), torch.inf))
+        >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
+        >>> torchdl.Trainer().fit(task, torchdl.BatchLoader(data, batch_size=2))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        torchdl.training.updates.TrainingDiverged: the loss of the optimizer 'model' is inf at step 1, batch 1 ...
+    """
 
 
 class Measured(NamedTuple):
