@@ -48,6 +48,7 @@ def _shows(kind: str, options: str = "") -> Script:
 SCRIPTS = {
     "adding_problem.py": _trains("adding"),
     "benchmark.py": Script("--json {folder}/results.json --png {folder}/plots/ratios.png", "{runs}/benchmark/{name}"),
+    "evaluate_gan.py": Script("{before} --seed {seed}", "{before}"),
     "explore.py": _shows("explore"),
     "forecast.py": _trains("forecast"),
     "generate.py": Script("{before} --seed {seed} --out {before}/samples/generated.png", "{before}"),
@@ -56,6 +57,7 @@ SCRIPTS = {
     "show_activations.py": _shows("activations", "--seed {seed}"),
     "show_convolution.py": _shows("convolution"),
     "show_optimizers.py": _shows("optimizers", "--seed {seed}"),
+    "sweep_gan.py": Script("--out {folder}", "{runs}/sweep/{name}"),
     "train_autoencoder.py": _trains("autoencoder"),
     "train_cnn.py": _trains("cnn"),
     "train_cpc.py": _trains("cpc"),
@@ -110,7 +112,8 @@ class Experiment:
     data: str
     """The data, in human words."""
     commands: tuple[str, ...]
-    """Scripts with their arguments, as a user types them; the seed and the folder are added (:data:`SCRIPTS`)."""
+    """Scripts with their arguments, as a user types them, with ``{runs}`` for the folder of all runs; the seed and the
+    own folder are added (:data:`SCRIPTS`)."""
     quick: tuple[str, ...]
     """For each command, the arguments to be added to see in seconds that it works."""
     figures: tuple[Figure, ...]
@@ -125,6 +128,8 @@ class Experiment:
     """Pictures worth showing, in the folder of the first command."""
     headline: bool = False
     """Whether the README's short table has its main figure."""
+    after: tuple[str, ...] = ()
+    """Experiments whose runs it makes use of; they are chosen with it."""
 
     @property
     def settings(self) -> str:
@@ -138,7 +143,7 @@ class Experiment:
         for command in self.commands:
             script, *arguments = command.split(" ", 1)
             first = ["RUN"] if SCRIPTS[script].options.startswith("{before}") else []
-            lines.append(" ".join([script, *first, *arguments]))
+            lines.append(" ".join([script, *first, *arguments]).replace("{runs}", "results/runs"))
         return tuple(lines)
 
     def shortened(self) -> Experiment:
@@ -155,13 +160,16 @@ class Experiment:
             places["folder"] = SCRIPTS[script].folder.format(**places)
             # split before it is filled in: a folder's name may have spaces
             options = [part.format(**places) for part in SCRIPTS[script].options.split()]
-            found.append(([script, *arguments, *options], Path(places["folder"])))
+            given = [part.replace("{runs}", places["runs"]) for part in arguments]
+            found.append(([script, *given, *options], Path(places["folder"])))
             places["before"] = places["folder"]
         return found
 
 
 def choose(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Experiment]:
-    """Choose experiments by their names or their areas', in the registry's order; all where none is named.
+    """Choose experiments by their names or their areas', in the registry's order, with those whose runs they use.
+
+    All are chosen where none is named.
 
     Raises:
         InputError: A name is unknown; the sentence says which ones are like it.
@@ -172,4 +180,6 @@ def choose(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Expe
             like = difflib.get_close_matches(name, known, 3, 0.5)
             hint = f"did you mean {', '.join(like)}?" if like else "--list says which there are"
             raise InputError(f"there is no experiment and no area {name!r}: {hint}")
-    return [e for e in experiments if not names or e.name in names or e.area in names]
+    chosen = [e for e in experiments if not names or e.name in names or e.area in names]
+    before = {name for e in chosen for name in e.after}
+    return [e for e in experiments if e in chosen or e.name in before]

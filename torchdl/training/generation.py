@@ -153,6 +153,7 @@ def compare(judge: Judge, found: Judged, reference: Reference, paired: int = PAI
         "inception-style score": inception_score(found.probabilities),
         **neighbours._asdict(),
         "class shares": dict(zip(judge.classes, shares.tolist(), strict=True)),
+        "rarest share": float(shares.min()),
         "rare classes": [name for name, is_rare in zip(judge.classes, rare, strict=True) if is_rare],
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torchdl.losses import GAN_LOSSES
 from torchdl.training.experiments import Experiment, Figure
 
 
@@ -113,33 +114,114 @@ CPC = (
     ),
 )
 
-# Generative adversarial networks: what their samples are worth, a classifier says (to be added with its script)
+# Generative adversarial networks, whose samples a classifier judges
 
-QUICK_GAN = ("--max-steps 2 --samples 4", "--n 4")
+JUDGES = {"MNIST": "judge-mnist", "Fashion-MNIST": "judge-fashion-mnist"}
+QUICK_GAN = ("--max-steps 2 --samples 4 --judged 20", "--samples 20 --paired 20", "--n 4")
+AGAINST = "against held-out images"
+REAL = f"training images, {HERE}"
+
+
+def _sampled(metric: str, key: str, higher_is_better: bool, scale: float = 1) -> Figure:
+    keys = [(AGAINST, kind, key) for kind in ("generated", "training images")]
+    return Figure(metric, keys[0], higher_is_better, None, REAL, keys[1], "evaluation.json", scale)
+
+
+SAMPLED = (
+    _sampled("Fréchet distance of 10,000 samples", "Fréchet distance", False),
+    _sampled("coverage", "coverage", True),
+    _sampled("share of the rarest class, %", "rarest share", True, 100),
+)
+
+
+def _gan(name: str, system: str, data: str, options: str, minutes: float, headline: bool = False) -> Experiment:
+    dataset, judge = data.lower().replace("-", "_"), JUDGES[data]
+    judged = f"--judge {{runs}}/lenet/{judge}-0"
+    return Experiment(
+        f"{name}-{data.lower()}",
+        "gan",
+        system,
+        data,
+        (f"train_gan.py --dataset {dataset} {options} {judged}", f"evaluate_gan.py {judged}", "generate.py --n 64"),
+        QUICK_GAN,
+        SAMPLED,
+        minutes,
+        (dataset,),
+        (0, 1, 2),
+        ("samples/generated.png", "plots/nearest.png"),
+        headline,
+        (judge,),
+    )
+
+
+def _swept(data: str) -> Experiment:
+    dataset, judge = data.lower().replace("-", "_"), JUDGES[data]
+    pairs = [f"{model} {loss}" for model in ("simple", "deep", "conv") for loss in GAN_LOSSES]
+    return Experiment(
+        f"gan-sweep-{data.lower()}",
+        "gan",
+        "every pair with every loss after three epochs, the mean of three seeds",
+        data,
+        (f"sweep_gan.py --dataset {dataset} --epochs 3 --judge {{runs}}/lenet/{judge}-0",),
+        ('--seeds 0 --samples 20 --options="--max-steps 2 --samples 4 --judged 20"',),
+        tuple(
+            Figure(
+                f"Fréchet distance, {pair}",
+                ("rows", number, "Fréchet distance", "mean"),
+                False,
+                None,
+                REAL,
+                ("rows", number, "train against test", "mean"),
+                f"sweep-{dataset}/sweep.json",
+            )
+            for number, pair in enumerate(pairs)
+        ),
+        120,
+        (dataset,),
+        pictures=(f"sweep-{dataset}/sweep.png",),
+        after=(judge,),
+    )
+
+
 GAN = (
+    *(
+        Experiment(
+            judge,
+            "gan",
+            "LenetLike that judges samples",
+            data,
+            (f"train_lenet.py --dataset {data.lower().replace('-', '_')}",),
+            ("--max-steps 2",),
+            (ACCURACY,),
+            8,
+            (data.lower().replace("-", "_"),),
+        )
+        for data, judge in JUDGES.items()
+    ),
     Experiment(
         "gan-deep",
         "gan",
         "the course's GAN (lecture 69)",
         "5,000 digits of MNIST",
         ("train_gan.py --model deep --dataset mnist_5k --max-steps 10000", "generate.py --n 64"),
-        QUICK_GAN,
+        (QUICK_GAN[0], QUICK_GAN[2]),
         (),
         4,
         pictures=("samples/generated.png",),
     ),
-    Experiment(
-        "gan-simple",
-        "gan",
-        "the notes' GAN, with their settings",
-        "MNIST",
-        ("train_gan.py", "generate.py --n 64"),
-        QUICK_GAN,
-        (),
-        7,
-        ("mnist",),
-        pictures=("samples/generated.png",),
+    *(_gan("gan-simple", "the notes' GAN, with their settings", data, "--evaluate-every 5", 9) for data in JUDGES),
+    *(
+        _gan(
+            "gan-conv",
+            "convolutional GAN, hinge loss, spectral norm, averaged weights",
+            data,
+            "--model conv --width 32 --loss hinge --epochs 14",
+            29,
+            headline=True,
+        )
+        for data in JUDGES
     ),
+    *(_swept(data) for data in JUDGES),
 )
 
 # Images
