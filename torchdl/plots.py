@@ -167,7 +167,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
             axis.plot(*zip(*points, strict=True), line, marker=marker, label=label)
         axis.set(title=name, xlabel="epoch")
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(**({"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
     save_figure(figure, path)
 
 

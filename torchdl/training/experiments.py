@@ -128,6 +128,8 @@ class Experiment:
     """Pictures worth showing, in the folder of the first command."""
     headline: bool = False
     """Whether the README's short table has its main figure."""
+    quick_figures: int | None = None
+    """How many of the figures the quick form gives, from the first on; all of them if None."""
     after: tuple[str, ...] = ()
     """Experiments whose runs it makes use of; they are chosen with it."""
 
@@ -149,7 +151,7 @@ class Experiment:
     def shortened(self) -> Experiment:
         """Return the quick form, of one seed."""
         commands = tuple(f"{c} {q}".strip() for c, q in zip(self.commands, self.quick, strict=True))
-        return replace(self, commands=commands, seeds=self.seeds[:1])
+        return replace(self, commands=commands, seeds=self.seeds[:1], figures=self.figures[: self.quick_figures])
 
     def launches(self, runs: Path, seed: int) -> list[tuple[list[str], Path]]:
         """Spell out each command for a seed: the script and its arguments, and the folder of what it leaves."""

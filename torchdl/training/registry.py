@@ -150,7 +150,7 @@ def _gan(name: str, system: str, data: str, options: str, minutes: float, headli
         (0, 1, 2),
         ("samples/generated.png", "plots/nearest.png"),
         headline,
-        (judge,),
+        after=(judge,),
     )
 
 
@@ -163,7 +163,10 @@ def _swept(data: str) -> Experiment:
         "every pair with every loss after three epochs, the mean of three seeds",
         data,
         (f"sweep_gan.py --dataset {dataset} --epochs 3 --judge {{runs}}/lenet/{judge}-0",),
-        ('--seeds 0 --samples 20 --options="--max-steps 2 --samples 4 --judged 20"',),
+        (
+            "--models simple --losses non_saturating --seeds 0 --samples 20 "
+            '--options="--max-steps 2 --samples 4 --judged 20"',
+        ),
         tuple(
             Figure(
                 f"Fréchet distance, {pair}",
@@ -179,6 +182,7 @@ def _swept(data: str) -> Experiment:
         120,
         (dataset,),
         pictures=(f"sweep-{dataset}/sweep.png",),
+        quick_figures=1,
         after=(judge,),
     )
 
