@@ -32,7 +32,7 @@ def digits(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-PARTS = ("gan", "cpc", "lenet", "forecast", "startup")
+PARTS = ("gan", "cpc", "lenet", "forecast", "startup", "transfer")
 
 
 def test_the_parts_are_all_there(benchmark):

@@ -1034,6 +1034,16 @@ SPEED = (
     ),
     _speed("forecast", "20 steps ahead by an LSTM", "a sine", {"forecasts of 20 steps": "forecasts a second"}, (), 2.5),
     _speed(
+        "transfer",
+        "a head on a frozen EfficientNet-Lite0, its features kept, against computed in every epoch",
+        "random pixels",
+        {"ten epochs": "training images a second"},
+        ("efficientnet_lite_pytorch",),
+        8,
+        reference=10,
+        source="ten passes through the network against one",
+    ),
+    _speed(
         "startup",
         "start-up: import torchdl",
         "no data",
