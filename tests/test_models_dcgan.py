@@ -42,6 +42,11 @@ def test_the_discriminator_is_its_layers_one_after_another():
     torch.testing.assert_close(network(images), network.logits(images).sigmoid())
 
 
+def test_images_of_other_channels_are_no_more_images():
+    with pytest.raises(RuntimeError, match="unflatten"):
+        ConvDiscriminator((1, 8, 12), width=4)(torch.zeros(2, 3, 8, 12))
+
+
 def test_the_weights_begin_as_in_dcgan():
     for name, parameter in conv_gan().named_parameters():
         if parameter.dim() > 1:

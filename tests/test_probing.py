@@ -150,3 +150,10 @@ def test_linear_scores_do_not_depend_on_the_scale_of_any_number():
 
     assert 0.6 < score(np.ones(8)) < 1
     assert math.isclose(score(scale), score(np.ones(8)), abs_tol=0.011)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_codes_that_are_all_the_same_are_laid_out_too(value):
+    places = probing.map_codes(torch.full((40, 8), value))
+    assert places.shape == (40, 2)
+    assert np.isfinite(places).all()

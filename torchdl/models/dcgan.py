@@ -108,7 +108,7 @@ class ConvDiscriminator(ScoresImages):
 
     def logits(self, x: Tensor) -> Tensor:
         """Score images (B, C, H, W), or flattened ones: (B, 1) logits."""
-        images = x.reshape(-1, *self.image_shape)  # (B, ...) -> (B, C, H, W)
+        images = x.flatten(1).unflatten(1, self.image_shape)  # (B, ...) -> (B, C * H * W) -> (B, C, H, W)
         return self.score(images.contiguous(memory_format=torch.channels_last))
 
 

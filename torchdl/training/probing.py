@@ -190,5 +190,6 @@ def map_codes(codes: Tensor, seed: int = 0) -> np.ndarray:
     """Lay codes (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
-    init = "pca" if codes.shape[1] > 1 else "random"
+    # t-SNE divides the principal components by their spread, and crashes Python where collapsed codes have none
+    init = "pca" if codes.shape[1] > 1 and bool(codes.double().var(0).sum() > 1e-12) else "random"
     return TSNE(2, init=init, perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes.numpy())
