@@ -80,7 +80,7 @@ def test_the_architecture_is_plain_json_of_names_and_numbers(folder):
             },
             "discriminator": {
                 "class": "Discriminator",
-                "arguments": {"in_features": 12, "hidden": [4], "slope": 0.3},
+                "arguments": {"in_features": 12, "hidden": [4], "slope": 0.3, "spectral_norm": False},
             },
             "image_shape": [3, 2, 2],
         },

@@ -268,7 +268,7 @@ def torchdl_sees_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.mark.parametrize("options", ["--dataset unknown", "--epochs 0", "--nonsense 1", "--precision fp8"])
+@pytest.mark.parametrize("options", ["--model unknown", "--epochs 0", "--nonsense 1", "--precision fp8"])
 def test_what_cannot_be_parsed_is_explained_in_a_box(run, tmp_path, options):
     done = run(f"train_gan.py {options}", tmp_path)
     assert done.code == 2
