@@ -10,10 +10,10 @@ import tyro
 
 import torchdl
 from torchdl.data.described import introduce
-from torchdl.errors import InputError, require
+from torchdl.errors import require
 from torchdl.training import process
-from torchdl.training.command import read_record, run_script, say
-from torchdl.training.generation import LEAST, PAIRED, evaluate_run, load_judge
+from torchdl.training.command import run_script, say
+from torchdl.training.generation import LEAST, PAIRED, dataset_of, evaluate_run, load_gan, load_judge, usual_judge
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,9 @@ def main(config: Config) -> None:
     """Load the generator, its data and the judge; measure."""
     for name, number in (("samples", config.samples), ("paired", config.paired)):
         require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
-    gan = torchdl.load(config.run)
-    if not isinstance(gan, torchdl.GAN):
-        raise InputError(f"{config.run} holds a {type(gan).__name__}, not a GAN: name a run of train_gan.py")
-    dataset = str(read_record(config.run).get("config", {}).get("dataset"))
+    gan, dataset = load_gan(config.run), dataset_of(config.run)
     # the folder of all runs is two above the run's own
-    judge = load_judge(config.judge or config.run.parent.parent / "lenet" / f"judge-{dataset}", dataset)
+    judge = load_judge(config.judge or usual_judge(config.run.parent.parent, dataset), dataset)
     say(process.setup(config.threads))
     train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
     say(introduce(test))

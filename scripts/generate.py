@@ -15,7 +15,8 @@ import torchdl
 from torchdl.errors import require
 from torchdl.latent import INTERPOLATIONS, invert
 from torchdl.plots import image_grid, save_png
-from torchdl.training.command import read_record, run_script
+from torchdl.training.command import run_script
+from torchdl.training.generation import dataset_of, load_gan
 
 COLUMNS = 8  # of walks and of images that are rebuilt
 
@@ -46,8 +47,7 @@ class Config:
 
 def rebuild(config: Config, gan: Any) -> Tensor:
     """Look for held-out images; return rows of them with their reconstructions below, in [-1, 1]."""
-    dataset = str(read_record(config.run).get("config", {}).get("dataset"))
-    data = torchdl.load_images(dataset, "test", config.data_root, low=-1, high=1).without_labels()
+    data = torchdl.load_images(dataset_of(config.run), "test", config.data_root, low=-1, high=1).without_labels()
     require(config.n <= len(data), f"only {len(data):,} images are held out: --n must be as many at most")
     images = data.spread(config.n)
     found = invert(gan.generator, images, config.steps, config.restarts, config.seed)
@@ -66,9 +66,7 @@ def main(config: Config) -> None:
     """Load the model, generate, save the picture."""
     require(config.n >= 1, f"--n must be at least 1, not {config.n}")
     require(not (config.invert and config.interpolate), "--invert and --interpolate are two pictures: choose one")
-    gan = torchdl.load(config.run)
-    if not isinstance(gan, torchdl.GAN):
-        raise torchdl.InputError(f"{config.run} holds a {type(gan).__name__}, not a GAN: name a run of train_gan.py")
+    gan = load_gan(config.run)
     if config.invert:
         images = rebuild(config, gan)
     elif config.interpolate:

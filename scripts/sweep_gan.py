@@ -24,7 +24,7 @@ from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.training import checkpoint
 from torchdl.training.command import run_script, say
-from torchdl.training.generation import EVALUATION, load_judge
+from torchdl.training.generation import EVALUATION, load_judge, usual_judge
 from torchdl.training.stopping import Stopped
 
 SCRIPTS = Path(__file__).parent
@@ -88,7 +88,7 @@ def main(config: Config) -> None:
     require(min(len(config.models), len(config.losses), len(config.seeds)) >= 1, "name a model, a loss and a seed")
     require(config.epochs >= 1 and config.jobs >= 1, "--epochs and --jobs must be at least 1")
     name = Path(config.dataset).name
-    folder, judge = config.out / f"sweep-{name}", config.judge or config.out / "lenet" / f"judge-{name}"
+    folder, judge = config.out / f"sweep-{name}", config.judge or usual_judge(config.out, config.dataset)
     load_judge(judge, config.dataset)  # a mistake is better known before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
     with ThreadPoolExecutor(config.jobs) as pool:
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
     rows = [summary(pair, [r for c, r in zip(cells, found, strict=True) if c[:2] == pair]) for pair in pairs(cells)]
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
-    panels = {column: {row["name"]: row[key]["mean"] for row in rows} for column, key in list(COLUMNS.items())[:1]}
+    panels = {"Fréchet distance": {row["name"]: row["Fréchet distance"]["mean"] for row in rows}}
     plots.plot_bars(panels, folder / "sweep.png", f"{config.dataset}, {config.epochs} epochs: less is better")
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 

@@ -80,7 +80,25 @@ class Nearest(NamedTuple):
 
 def recipe(dataset: str) -> str:
     """Give the command that makes the usual judge of a data set."""
-    return f"python scripts/train_lenet.py --dataset {dataset} --seed 0 --name judge-{dataset}"
+    return f"python scripts/train_lenet.py --dataset {dataset} --seed 0 --name {usual_judge(Path(), dataset).name}"
+
+
+def usual_judge(runs: Path, dataset: str) -> Path:
+    """Give the folder that :func:`recipe` leaves the judge of a data set in, among all runs."""
+    return runs / "lenet" / f"judge-{Path(dataset).name}"
+
+
+def load_gan(folder: Path) -> Any:
+    """Load the GAN of a run; :class:`InputError` where another model is there."""
+    model: Any = artifacts.load(folder)
+    is_gan = hasattr(model, "generate_samples")
+    require(is_gan, f"{folder} holds a {type(model).__name__}, not a GAN: name a run of train_gan.py")
+    return model
+
+
+def dataset_of(folder: Path) -> str:
+    """Read which images the GAN of a run imitates."""
+    return str(read_record(folder).get("config", {}).get("dataset"))
 
 
 def load_judge(folder: Path, dataset: str) -> Judge:
@@ -100,9 +118,8 @@ def load_judge(folder: Path, dataset: str) -> Judge:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is no finished run: finish it, or make one with `{recipe(dataset)}`") from error
     low = -1.0 if config.get("learning", {}).get("centred") else 0.0
-    # weights laid out as the images are: twice as fast on CPUs
-    model = model.eval().to(memory_format=torch.channels_last)
-    return Judge(model, classes, low, accuracy, hashlib.sha256((folder / artifacts.WEIGHTS).read_bytes()).hexdigest())
+    fingerprint = hashlib.sha256((folder / artifacts.WEIGHTS).read_bytes()).hexdigest()
+    return Judge(model.eval(), classes, low, accuracy, fingerprint)
 
 
 @torch.no_grad()

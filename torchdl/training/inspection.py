@@ -14,9 +14,21 @@ from torch import Tensor
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
-from torchdl.metrics import Moments, class_shares, frechet_distance, neighbour_scores
-from torchdl.training.generation import Judge, judge_images, load_judge, recipe
+from torchdl.metrics import Moments, compare_sets, frechet_distance
+from torchdl.training.generation import (
+    Judge,
+    Judged,
+    as_fractions,
+    judge_images,
+    load_judge,
+    make_reference,
+    recipe,
+    sample_set,
+    shares_of,
+    usual_judge,
+)
 
+CPU = torch.device("cpu")
 LEAST_COVERAGE = 0.1  # share of real images with a sample among their neighbours, under which samples are too alike
 LEAST_SHARE = 0.5  # of what a class has of the real images
 
@@ -38,20 +50,18 @@ class Inspector:
         self.judge, self.count = judge, min(count, len(real))
         require(self.count > 5, f"samples are compared with as many real images, 6 at least, not {self.count}")
         index = at_equal_distances(len(real), self.count).to(real.device)
-        self.reference = judge_images(judge, real.pixels(index).float() / 255, torch.device("cpu"))
-        self.moments = Moments([self.reference.features])
-        self.shares = class_shares(self.reference.probabilities.argmax(1), len(judge.classes))
+        self.reference = make_reference(judge, judge_images(judge, as_fractions(real, index), CPU), self.count)
 
     def measure(self, images: Tensor) -> dict[str, float]:
         """Measure samples (N, C, H, W), or flattened ones, in [-1, 1]."""
         pixels = (images.view(len(images), *self.judge.model.in_shape) + 1) / 2  # (N, ...) -> (N, C, H, W)
-        found = judge_images(self.judge, pixels, images.device)
-        features = found.features.to(self.reference.features.device)
-        shares = class_shares(found.probabilities.argmax(1).cpu(), len(self.judge.classes))
+        found = Judged(*(part.cpu() for part in judge_images(self.judge, pixels, images.device)))
+        _, neighbours = compare_sets(self.reference.samples, sample_set(found, self.count))
+        shares = shares_of(self.judge, found).tolist()
         return {
-            "frechet_distance": frechet_distance(Moments([features]), self.moments),
-            "coverage": neighbour_scores(self.reference.features, features).coverage,
-            **{f"share_class_{name}": share for name, share in zip(self.judge.classes, shares.tolist(), strict=True)},
+            "frechet_distance": frechet_distance(Moments([found.features]), self.reference.moments),
+            "coverage": neighbours.coverage,
+            **{f"share_class_{name}": share for name, share in zip(self.judge.classes, shares, strict=True)},
         }
 
     def alarms(self, measured: Mapping[str, float]) -> list[str]:
@@ -60,7 +70,7 @@ class Inspector:
         shares = {name: measured.get(f"val/share_class_{name}", 1.0) for name in self.judge.classes}
         lacking = [
             f"{name} {share:.1%}"
-            for (name, share), usual in zip(shares.items(), self.shares.tolist(), strict=True)
+            for (name, share), usual in zip(shares.items(), self.reference.shares.tolist(), strict=True)
             if share < LEAST_SHARE * usual
         ]
         if lacking:
@@ -83,7 +93,7 @@ def find_inspector(
     judge: Path | None, runs: Path, dataset: str, real: ImageDataset, count: int
 ) -> tuple[Inspector | None, str]:
     """Make an inspector with a judge, the usual one of ``runs`` if none is named; a sentence on which it is."""
-    folder = judge or runs / "lenet" / f"judge-{Path(dataset).name}"
+    folder = judge or usual_judge(runs, dataset)
     if judge is None and not folder.is_dir():
         return None, f"no judge of the samples: {folder} would be it, made by `{recipe(dataset)}`"
     found = load_judge(folder, dataset)

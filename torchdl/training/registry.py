@@ -122,6 +122,10 @@ AGAINST = "against held-out images"
 REAL = f"training images, {HERE}"
 
 
+def _dataset(data: str) -> str:
+    return data.lower().replace("-", "_")
+
+
 def _sampled(metric: str, key: str, higher_is_better: bool, scale: float = 1) -> Figure:
     keys = [(AGAINST, kind, key) for kind in ("generated", "training images")]
     return Figure(metric, keys[0], higher_is_better, None, REAL, keys[1], "evaluation.json", scale)
@@ -135,7 +139,7 @@ SAMPLED = (
 
 
 def _gan(name: str, system: str, data: str, options: str, minutes: float, headline: bool = False) -> Experiment:
-    dataset, judge = data.lower().replace("-", "_"), JUDGES[data]
+    dataset, judge = _dataset(data), JUDGES[data]
     judged = f"--judge {{runs}}/lenet/{judge}-0"
     return Experiment(
         f"{name}-{data.lower()}",
@@ -155,7 +159,7 @@ def _gan(name: str, system: str, data: str, options: str, minutes: float, headli
 
 
 def _swept(data: str) -> Experiment:
-    dataset, judge = data.lower().replace("-", "_"), JUDGES[data]
+    dataset, judge = _dataset(data), JUDGES[data]
     pairs = [f"{model} {loss}" for model in ("simple", "deep", "conv") for loss in GAN_LOSSES]
     return Experiment(
         f"gan-sweep-{data.lower()}",
@@ -194,11 +198,11 @@ GAN = (
             "gan",
             "LenetLike that judges samples",
             data,
-            (f"train_lenet.py --dataset {data.lower().replace('-', '_')}",),
+            (f"train_lenet.py --dataset {_dataset(data)}",),
             ("--max-steps 2",),
             (ACCURACY,),
             8,
-            (data.lower().replace("-", "_"),),
+            (_dataset(data),),
         )
         for data, judge in JUDGES.items()
     ),
