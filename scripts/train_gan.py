@@ -12,7 +12,7 @@ import _clone  # noqa: F401
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
 from torchdl.errors import require
 from torchdl.plots import image_grid, save_png
-from torchdl.tasks import OptimizerName
+from torchdl.tasks import SCHEDULES, OptimizerName
 from torchdl.training.command import Run, RunOptions, run_script, say
 from torchdl.training.inspection import find_inspector
 
@@ -35,6 +35,8 @@ class Config:
     """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
     """The learning rate; 3e-4 (simple), 2e-4 (deep) or 2e-3 (conv) if not given."""
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    """Whether both learning rates fall to 0 over all steps; linear (conv) or constant if not given."""
     beta1: float | None = None
     """Adam's first beta; 0.9 (simple), 0.5 (deep) or 0 (conv) if not given."""
     beta2: float = 0.999
@@ -66,13 +68,21 @@ class Pair(NamedTuple):
     usual: dict[str, Any]
 
 
-PUBLISHED = {"batch_size": 32, "spectral_norm": False, "average": 0.0}
+PUBLISHED = {"batch_size": 32, "schedule": "constant", "spectral_norm": False, "average": 0.0}
 PAIRS = {
     "simple": Pair(simple_gan, {"z_dim": 64, "lr": 3e-4, "beta1": 0.9, **PUBLISHED}),
     "deep": Pair(deep_gan, {"z_dim": 100, "lr": 2e-4, "beta1": 0.5, **PUBLISHED}),
     "conv": Pair(
         conv_gan,
-        {"z_dim": 64, "lr": 2e-3, "beta1": 0.0, "batch_size": 64, "spectral_norm": True, "average": 0.999},
+        {
+            "z_dim": 64,
+            "lr": 2e-3,
+            "beta1": 0.0,
+            "batch_size": 64,
+            "schedule": "linear",
+            "spectral_norm": True,
+            "average": 0.999,
+        },
     ),
 }
 
@@ -112,6 +122,7 @@ def main(config: Config) -> None:
         real_examples=images.spread(config.samples),
         average=own["average"],
         inspector=inspector,
+        schedule=SCHEDULES[own["schedule"]],
     )
     gan = GAN(task.sampler, task.discriminator, images.image_shape)
     # 3. Train.

@@ -39,7 +39,7 @@ class Config:
     """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "one_cycle"] | None = None
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] | None = None
     """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
     batch_size: int = 32
     """Points a step."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from torchdl import BatchLoader, ImageDataset, InputError, Supervised, Trainer
 from torchdl.tasks import SCHEDULES, Schedule, make_optimizer
-from torchdl.tasks.schedules import constant, cosine, one_cycle
+from torchdl.tasks.schedules import constant, cosine, linear, one_cycle
 
 pytestmark = pytest.mark.usefixtures("quick")
 STEPS = [1, 2, 3, 4, 5, 8, 99, 1000]
@@ -100,15 +100,21 @@ def test_one_cycle_has_each_groups_own_peak_and_leaves_the_momentum_alone():
     assert max(seen) == pytest.approx([1.0, 0.1])
 
 
+def test_linear_falls_by_the_same_amount_each_step():
+    assert rates(linear, 5) == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+
+
 def test_constant_is_no_schedule():
     assert rates(constant, 5) == [0.5] * 6
-    assert list(SCHEDULES) == ["constant", "cosine", "one_cycle"]
+    assert list(SCHEDULES) == ["constant", "cosine", "linear", "one_cycle"]
 
 
 # what a trainer does with them
 
 
-@pytest.mark.parametrize(("name", "steps"), [("constant", 14), ("cosine", 14), ("cosine", 9), ("one_cycle", 14)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("constant", 14), ("cosine", 14), ("cosine", 9), ("linear", 9), ("one_cycle", 14)]
+)
 def test_the_history_has_the_rate_that_follows_each_epochs_last_step(name, steps):
     history = fit(classifier(schedule=SCHEDULES[name]), max_steps=steps)
     expected = rates(SCHEDULES[name], steps, lr=1e-2)

@@ -12,6 +12,7 @@ from torch import nn
 from torchdl import GAN, Discriminator, GANTask, Generator, InputError
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Clock
+from torchdl.tasks.schedules import linear
 
 SHAPE = (1, 3, 4)
 
@@ -443,3 +444,12 @@ def test_saturation_is_the_share_of_images_that_the_discriminator_is_sure_of():
 
     task = GANTask(pair()[0], Certain()).eval()
     assert task.evaluate(images(4))["saturation"].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_a_schedule_is_built_for_each_optimizer_over_all_steps():
+    task = make_task(schedule=linear, lr=0.5)
+    optimizers = task.configure_optimizers()
+    schedules = task.configure_schedules(optimizers, 4)
+    assert {name: made.scheduler.optimizer for name, made in schedules.items()} == optimizers
+    assert {made.steps for made in schedules.values()} == {4}
+    assert make_task().configure_schedules(optimizers, 4) == {}

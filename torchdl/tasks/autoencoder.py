@@ -13,7 +13,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import Schedule, build_schedule
+from torchdl.tasks.schedules import Schedule, build_schedules
 
 TRAINING, HELD_OUT, PREVIEW = range(3)  # streams: draws that must not be the same
 
@@ -58,8 +58,8 @@ class AutoencoderTask(Task):
         return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build the one schedule, if there is one."""
-        return build_schedule(self.schedule, optimizers, steps)
+        """Build the schedule, if there is one."""
+        return build_schedules(self.schedule, optimizers, steps)
 
     def disturb(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
         """Add noise to images (B, C, H, W), by their positions (B,); anew in every epoch of training."""

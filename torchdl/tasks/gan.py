@@ -6,7 +6,7 @@ Shapes: B examples, Z numbers of noise, (C, H, W) of an image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.backprop import GANBackprop
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
+from torchdl.tasks.schedules import Schedule, build_schedules
 
 TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
 AHEAD = 1024  # rows of noise drawn at a time
@@ -64,6 +65,7 @@ class GANTask(Task):
         average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999,
             which then is what samples are made with (Yazici et al. 2019); 0 for none.
         inspector: Measures generated images at every evaluation.
+        schedule: Builds the schedule of each optimizer, from it and the number of steps; none by default.
 
     Example:
         >>> model = torchdl.simple_gan()
@@ -91,6 +93,7 @@ class GANTask(Task):
         optimizer: str = "adam",
         average: float = 0.0,
         inspector: Inspector | None = None,
+        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
     ) -> None:
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
@@ -102,7 +105,7 @@ class GANTask(Task):
         self.averaged = None
         if average:
             self.averaged = AveragedModel(generator, multi_avg_fn=partial(average_, average), use_buffers=True)
-        self.inspector = inspector
+        self.inspector, self.schedule = inspector, schedule
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
@@ -144,6 +147,10 @@ class GANTask(Task):
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
             for name, module in (("discriminator", self.discriminator), ("generator", self.generator))
         }
+
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+        """Build a schedule for each optimizer, if there is one."""
+        return build_schedules(self.schedule, optimizers, steps)
 
     def _write_out(self) -> GANBackprop | None:
         """Take the backpropagation that is written out where these networks are its kind and it does what they do."""

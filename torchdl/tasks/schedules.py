@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+)
 
 
 @dataclass
@@ -45,6 +52,11 @@ def cosine(optimizer: Optimizer, steps: int) -> Schedule:
     return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), "step", steps=steps)
 
 
+def linear(optimizer: Optimizer, steps: int) -> Schedule:
+    """Let the learning rate fall to 0 over ``steps`` along a line."""
+    return Schedule(PolynomialLR(optimizer, max(steps, 1), power=1.0), "step", steps=steps)
+
+
 def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     """Let the learning rate rise over a quarter of ``steps`` to what it is set to, and fall to 0 (Smith 2018)."""
     highest = [group["lr"] for group in optimizer.param_groups]
@@ -58,16 +70,17 @@ def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: floa
     return Schedule(MultiStepLR(optimizer, list(at), factor), "step")
 
 
-def build_schedule(
+def build_schedules(
     schedule: Callable[[Optimizer, int], Schedule | None] | None, optimizers: dict[str, Optimizer], steps: int
 ) -> dict[str, Schedule]:
-    """Build the schedule of the optimizer ``model``, a task's only one, if it has one."""
-    built = None if schedule is None else schedule(optimizers["model"], steps)
-    return {} if built is None else {"model": built}
+    """Build the schedule of each optimizer, by its name, if there is to be one."""
+    built = {} if schedule is None else {name: schedule(optimizer, steps) for name, optimizer in optimizers.items()}
+    return {name: made for name, made in built.items() if made is not None}
 
 
 SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
     "constant": constant,
     "cosine": cosine,
+    "linear": linear,
     "one_cycle": one_cycle,
 }

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import Schedule, build_schedule
+from torchdl.tasks.schedules import Schedule, build_schedules
 
 Loss = Callable[..., Tensor]
 
@@ -73,8 +73,8 @@ class Supervised(Task):
         return {"model": self.optimizer(self.model.parameters())}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build the one schedule, if there is one."""
-        return build_schedule(self.schedule, optimizers, steps)
+        """Build the schedule, if there is one."""
+        return build_schedules(self.schedule, optimizers, steps)
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, with its metrics' means."""

@@ -78,7 +78,7 @@ class Learning:
     """Images a step, on each process."""
     lr: float | None = None
     """The learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
-    schedule: Literal["constant", "cosine", "one_cycle"] | None = None
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] | None = None
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float | None = None
     """How much kernels shrink: with adamw times the learning rate, else in the gradient; usually not at all."""
