@@ -23,7 +23,7 @@ class Config:
     model: Literal["mlp", "cnn", "cnn_wide", "lstm", "vgg", "airbench"] = "cnn"
     """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 50's for rows, 36's; one that learns fast."""
     width: int | None = None
-    """Filters of vgg's first block; 32 if not given, as in the course."""
+    """Filters of the first block; 32 (vgg, as in the course) or 64 (airbench) if not given."""
     dropout: float | None = None
     """Probability of dropping a unit before and after vgg's hidden layer; 0.2 if not given, as in the course."""
     images: ImageOptions = field(default_factory=ImageOptions)
@@ -50,7 +50,7 @@ NETWORKS = {
         Learning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, centred=True),
     ),
     "airbench": Network(
-        AirbenchLike,
+        lambda shape, classes, width=64: AirbenchLike(shape, classes, (width, 2 * width, 4 * width)),
         Learning(256, 5e-3, "one_cycle", weight_decay=0.1, label_smoothing=0.2, shift=0.0625, centred=True),
     ),
 }
@@ -62,7 +62,8 @@ def main(config: Config) -> None:
     config = replace(config, learning=config.learning.over(network.learning.over(USUAL)))
     own = {"width": config.width, "dropout": config.dropout}
     own = {key: value for key, value in own.items() if value is not None}
-    require(not own or config.model == "vgg", "--width and --dropout are of --model vgg alone: leave them out")
+    require("width" not in own or config.model in ("vgg", "airbench"), "--width is of vgg and airbench: leave it out")
+    require("dropout" not in own or config.model == "vgg", "--dropout is of vgg alone: leave it out")
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root, config.learning.centred)
     run = Run("cnn", config, config.run, config.trainer, train, test)
