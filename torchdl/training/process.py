@@ -102,6 +102,7 @@ def seed_generators(device: torch.device, *counters: int) -> None:
     seed = random.key(*counters)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
+        torch.cuda.init()  # or there is no generator yet
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
