@@ -21,13 +21,17 @@ def test_images_have_the_shape_that_was_asked_for(shape):
 def test_the_generator_is_its_layers_one_after_another():
     generator = fill_(ConvGenerator(3, (2, 8, 12), width=4)).train()
     z = gaussian(5, 3, seed=1)
-    first, *kernels = (p for p in generator.parameters() if p.dim() > 1)
+    first, *doublings, last = (p for p in generator.parameters() if p.dim() > 1)
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
-    x = (z @ first.T).view(5, 8, 2, 3)
-    for kernel, norm, bias in zip(kernels, norms, (None, generator.maps[-2].bias), strict=True):
+    assert [kernel.shape for kernel in (*doublings, last)] == [(16, 8, 4, 4), (8, 4, 4, 4), (2, 4, 3, 3)]
+    x = (z @ first.T).view(5, 16, 2, 3)
+    for number, norm in enumerate(norms):
         mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
         x = (x - mean) / (variance + 1e-5).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-        x = F.conv_transpose2d(x.relu(), kernel, bias, stride=2, padding=1)
+        x = x.relu()
+        if number < 2:
+            x = F.conv_transpose2d(x, doublings[number], None, stride=2, padding=1)
+    x = F.conv2d(x, last, generator.maps[-2].bias, padding=1)
     torch.testing.assert_close(generator(z), x.tanh(), atol=1e-5, rtol=1e-5)
 
 

@@ -16,15 +16,16 @@ from torchdl.models.lenet import check_in_shape
 
 
 class ConvGenerator(nn.Module):
-    """Turn noise into images: a linear layer to maps of a quarter of the sides, doubled twice, tanh at the end.
+    """Turn noise into images: a linear layer to maps of a quarter of the sides, doubled twice, a 3x3 convolution, tanh.
 
     As in DCGAN each layer but the last has a batch norm and ReLU, and the weights begin as normal(0, 0.02). A
-    doubling is a 4x4 transposed convolution of stride 2, whose kernel the stride divides: no chequered pattern.
+    doubling is a 4x4 transposed convolution of stride 2, whose kernel the stride divides: no chequered pattern. The
+    last convolution, which DCGAN does not have, draws from maps of the images' own sides (as in Miyato et al. 2018).
 
     Args:
         z_dim: Z, numbers of noise.
         image_shape: (C, H, W); H and W divisible by 4.
-        width: Filters at half the sides; twice as many at a quarter of them.
+        width: Filters at the images' sides; twice as many at half of them, four times at a quarter.
 
     Example:
         >>> torchdl.ConvGenerator(z_dim=64, image_shape=(3, 32, 32))(torch.randn(2, 64)).shape
@@ -40,18 +41,21 @@ class ConvGenerator(nn.Module):
         channels, *quarter = check_sides(self, image_shape)
         require(min(z_dim, width) >= 1, "ConvGenerator: z_dim and width must be positive")
         self.z_dim, self.image_shape, self.width = z_dim, tuple(image_shape), width
-        flat = 2 * width * quarter[0] * quarter[1]
+        flat = 4 * width * quarter[0] * quarter[1]
         self.project = nn.Sequential(
-            nn.Linear(z_dim, flat, bias=False),  # (B, Z) -> (B, 2F * H/4 * W/4)
-            nn.Unflatten(1, (2 * width, *quarter)),  # -> (B, 2F, H/4, W/4)
+            nn.Linear(z_dim, flat, bias=False),  # (B, Z) -> (B, 4F * H/4 * W/4)
+            nn.Unflatten(1, (4 * width, *quarter)),  # -> (B, 4F, H/4, W/4)
         )
         self.maps = nn.Sequential(
+            nn.BatchNorm2d(4 * width),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False),  # -> (B, 2F, H/2, W/2)
             nn.BatchNorm2d(2 * width),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),  # -> (B, F, H/2, W/2)
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),  # -> (B, F, H, W)
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # -> (B, C, H, W)
+            nn.Conv2d(width, channels, 3, padding=1),  # -> (B, C, H, W)
             nn.Tanh(),
         )
         dcgan_init_(self)

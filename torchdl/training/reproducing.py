@@ -41,15 +41,18 @@ PACKAGES = {  # by what is imported: how to install it
     "torchvision": "pip install torchvision",
     "efficientnet_lite_pytorch": "pip install -e '.[transfer]'",
 }
+CUDA = "cuda"
 FOLDERS = {"cifar10-jpeg": "CIFAR-10 as files"}
 LARGEST_PICTURE = 200_000  # bytes
 
 
 def lacking(need: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Say what to fetch, and where to put it, for a data set or a package; an empty string if it is there."""
+    """Say what to fetch, and where, for a data set, a package or a device; an empty string if it is there."""
     if need in PACKAGES:
         there = importlib.util.find_spec(need) is not None
         return "" if there else f"the package {need} is not installed: {PACKAGES[need]}"
+    if need == CUDA:
+        return "" if torch.cuda.is_available() else "a CUDA device is not there: on a CPU it would take hours"
     place = data_roots(root)[0]
     if need in SOURCES:
         source = SOURCES[need]
