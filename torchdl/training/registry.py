@@ -1013,6 +1013,7 @@ def _speed(
         tuple(needs),
         pictures=("plots/ratios.png",),
         headline=True,
+        alone=True,
     )
 
 
