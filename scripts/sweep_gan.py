@@ -9,6 +9,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -92,12 +93,14 @@ def main(config: Config) -> None:
     failures = []
     with stopping.requests() as request:
         todo = {cell: judged(config, cell, folder, judge, request) for cell in cells}
-        for cell, outcome in side_by_side(todo, config.jobs, request):
-            if isinstance(outcome, Failed):
-                failures.append(str(outcome))
-                todo.clear()  # what is at work goes on to its end
-            elif not isinstance(outcome, stopping.Stopped):
-                found[cell] = outcome
+        ended = side_by_side(todo, config.jobs, request)
+        with closing(ended):
+            for cell, outcome in ended:
+                if isinstance(outcome, Failed):
+                    failures.append(str(outcome))
+                    todo.clear()  # what is at work goes on to its end
+                elif not isinstance(outcome, stopping.Stopped):
+                    found[cell] = outcome
     require(not failures, "; ".join(failures))
     if len(found) < len(cells):
         raise stopping.Stopped("stopped; the same command goes on from here", request.signal_number)

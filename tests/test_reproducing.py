@@ -368,6 +368,7 @@ def test_what_measures_time_has_the_machine_to_itself(place):
     run(with_jobs(place, 3), timed, *(experiment(name, "--last 0.2", (0,)) for name in ("a", "b", "c")))
     lines = spans(place)
     assert most_at_once(place) >= 2
+    assert [records(place).find(name, 0)["machine"]["jobs"] for name in ("timed", "a")] == [1, 3]
     for seed in (0, 1):
         begun = lines.index(f"+timed-{seed}")
         assert lines[begun + 1] == f"-timed-{seed}"

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -226,8 +226,10 @@ def side_by_side(
     jobs: int,
     request: Request,
     ready: Callable[[KeyT, Sequence[KeyT]], bool] = lambda key, working: True,
-) -> Iterator[tuple[KeyT, T | Failed | Stopped]]:
+) -> Generator[tuple[KeyT, T | Failed | Stopped], None, None]:
     """Run what is to be done, several at a time, and yield each as it ends with what it has returned or raised.
+
+    Close it, and what is still at work is ended at once.
 
     Args:
         todo: What is to be done, by name; what is begun is taken out, and what is still there after a request to stop

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -325,7 +325,7 @@ def run_experiment(
         "parameters": parameters,
         "commit": commit(place.scripts.parent),
         "versions": versions(),
-        "machine": machine(place.threads, place.jobs),
+        "machine": machine(place.threads, 1 if experiment.alone else place.jobs),
     }
     records.put(record)
     return record
@@ -371,21 +371,23 @@ def run_all(
         return (yield from run_experiment(experiment, seed, place, records, request, lock))
 
     todo = {(e.name, seed): run(e, seed) for e, seed in left}
-    for key, outcome in side_by_side(todo, place.jobs, request, ready):
-        name, seed = key
-        if isinstance(outcome, Stopped):
-            stopped.append(key)
-            continue
-        unfinished.remove(name)
-        title = f"[{len(left) - len(unfinished)}/{len(left)}] {name}, seed {seed}"
-        if isinstance(outcome, Failed):
-            failures.append(key)
-            say(f"{title}: FAILED: {outcome}")
-            continue
-        main = by_name[name].figures[:1]
-        shown = "".join(f"; {figure.metric}: {outcome['figures'][figure.metric]['value']:.5g}" for figure in main)
-        say(f"{title}: {'?' if outcome['seconds'] is None else format(outcome['seconds'], '.0f')} s{shown}")
-        after()
+    ended = side_by_side(todo, place.jobs, request, ready)
+    with closing(ended):
+        for key, outcome in ended:
+            name, seed = key
+            if isinstance(outcome, Stopped):
+                stopped.append(key)
+                continue
+            unfinished.remove(name)
+            title = f"[{len(left) - len(unfinished)}/{len(left)}] {name}, seed {seed}"
+            if isinstance(outcome, Failed):
+                failures.append(key)
+                say(f"{title}: FAILED: {outcome}")
+                continue
+            main = by_name[name].figures[:1]
+            shown = "".join(f"; {figure.metric}: {outcome['figures'][figure.metric]['value']:.5g}" for figure in main)
+            say(f"{title}: {'?' if outcome['seconds'] is None else format(outcome['seconds'], '.0f')} s{shown}")
+            after()
     if unfinished:
         where = " and ".join(f"{name}, seed {seed}" for name, seed in stopped or [next(iter(todo))])
         raise Stopped(f"stopped in {where}: nothing is lost, the same command goes on", request.signal_number)
