@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +307,32 @@ def most_at_once(place: Place) -> int:
 
 def with_jobs(place: Place, jobs: int) -> Place:
     return dataclasses.replace(place, jobs=jobs)
+
+
+def test_nothing_is_begun_after_a_request_to_stop_and_closing_ends_what_is_at_work():
+    ended: list[int] = []
+
+    def count(turns: int) -> Iterator[None]:
+        try:
+            for _ in range(turns):
+                yield
+            return turns
+        finally:
+            ended.append(turns)
+
+    request, todo = Request(), {turns: count(turns) for turns in (1, 3, 5)}
+    steps = launching.side_by_side(todo, 2, request)
+    assert next(steps) == (1, 1)
+    request.signal_number = signal.SIGINT
+    assert list(steps) == [(3, 3)]
+    assert list(todo) == [5]
+    ended.clear()
+    todo = {turns: count(turns) for turns in (100, 200, 0)}  # which keeps them alive
+    steps = launching.side_by_side(dict(todo), 3, Request())
+    assert next(steps) == (0, 0)
+    assert ended == [0]
+    steps.close()
+    assert ended == [0, 100, 200]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
