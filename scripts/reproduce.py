@@ -28,7 +28,7 @@ SCRIPTS = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Config:
-    """Run experiments one after another, and write RESULTS.md and results/; what is finished is not run again."""
+    """Run experiments, and write RESULTS.md and results/; what is finished is not run again."""
 
     only: tuple[str, ...] = ()
     """Names of experiments, or of areas such as text; all if none is given."""
@@ -46,14 +46,17 @@ class Config:
     """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
     threads: int = 1
     """CPU threads of each script."""
+    jobs: int = 1
+    """Experiments at a time; what measures time is run alone."""
 
 
 def main(config: Config) -> None:
     """Choose, run, write."""
-    require(config.threads >= 1, f"--threads must be 1 or more, not {config.threads}")
+    for option, value in (("threads", config.threads), ("jobs", config.jobs)):
+        require(value >= 1, f"--{option} must be 1 or more, not {value}")
     chosen = [e for e in choose(config.only, EXPERIMENTS) if e.minutes <= config.most_minutes]
     results = config.out / "results"
-    place = Place(results, SCRIPTS, config.threads, config.data_root)
+    place = Place(results, SCRIPTS, config.threads, config.data_root, jobs=config.jobs)
     absent = {e.name: "; ".join(found) for e in EXPERIMENTS if (found := absences(e, config))}
     if config.list:
         show(chosen, Records.load(results / "records.json"), absent)
@@ -63,7 +66,7 @@ def main(config: Config) -> None:
             torch.set_num_threads(1)  # a process with several cannot be forked
             folder = results / "quick"
             shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
-            place = Place(folder, SCRIPTS, config.threads, make_data(folder / "data"), quick=True)
+            place = Place(folder, SCRIPTS, config.threads, make_data(folder / "data"), True, config.jobs)
             chosen = [e.shortened() for e in chosen]
             if len(chosen) > 5:
                 preload()

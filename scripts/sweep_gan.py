@@ -7,11 +7,9 @@ import os
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,13 +17,13 @@ from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
 
-from torchdl import InputError, plots
+from torchdl import plots
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.training import checkpoint
+from torchdl.training import checkpoint, stopping
 from torchdl.training.command import run_script, say
 from torchdl.training.generation import EVALUATION, load_judge, usual_judge
-from torchdl.training.stopping import Stopped
+from torchdl.training.launching import Failed, Started, Steps, side_by_side, watch
 
 SCRIPTS = Path(__file__).parent
 COLUMNS = {
@@ -91,16 +89,22 @@ def main(config: Config) -> None:
     folder, judge = config.out / f"sweep-{name}", config.judge or usual_judge(config.out, config.dataset)
     load_judge(judge, config.dataset)  # a mistake is better known before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
-    with ThreadPoolExecutor(config.jobs) as pool:
-        futures = [pool.submit(judged, config, cell, folder, judge) for cell in cells]
-        try:
-            found = [future.result() for future in futures]
-        except BaseException as error:
-            pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise Stopped("stopped; the same command goes on from here", 2) from error
-            raise
-    rows = [summary(pair, [r for c, r in zip(cells, found, strict=True) if c[:2] == pair]) for pair in pairs(cells)]
+    found: dict[Cell, dict[str, Any]] = {}
+    failures = []
+    with stopping.requests() as request:
+        todo = {cell: judged(config, cell, folder, judge, request) for cell in cells}
+        ended = side_by_side(todo, config.jobs, request)
+        with closing(ended):
+            for cell, outcome in ended:
+                if isinstance(outcome, Failed):
+                    failures.append(str(outcome))
+                    todo.clear()  # what is at work goes on to its end
+                elif not isinstance(outcome, stopping.Stopped):
+                    found[cell] = outcome
+    require(not failures, "; ".join(failures))
+    if len(found) < len(cells):
+        raise stopping.Stopped("stopped; the same command goes on from here", request.signal_number)
+    rows = [summary(pair, [found[cell] for cell in cells if cell[:2] == pair]) for pair in pairs(cells)]
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
     panels = {"Fréchet distance": {row["name"]: row["Fréchet distance"]["mean"] for row in rows}}
@@ -108,8 +112,8 @@ def main(config: Config) -> None:
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 
 
-def judged(config: Config, cell: Cell, folder: Path, judge: Path) -> dict[str, Any]:
-    """Train and evaluate one cell, or read what was found before."""
+def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopping.Request) -> Steps[dict[str, Any]]:
+    """Train and evaluate one cell, or read what was found before, in steps."""
     name = f"{cell.model}-{cell.loss}-{cell.seed}"
     run, log = folder / "gan" / name, folder / f"{name}.log"
     if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
@@ -121,31 +125,27 @@ def judged(config: Config, cell: Cell, folder: Path, judge: Path) -> dict[str, A
         train = ["--resume", run]
     else:
         shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had anything to go on from
-    call(["train_gan.py", *train, "--threads", 1], log, run / "seconds.json")
-    call(["evaluate_gan.py", run, "--judge", judge, "--samples", config.samples, "--threads", 1, *root], log)
+    evaluate = [run, "--judge", judge, "--samples", config.samples, *root]
+    yield from call(["train_gan.py", *train, "--threads", 1], log, request, run / "seconds.json")
+    yield from call(["evaluate_gan.py", *evaluate, "--threads", 1], log, request)
     result = read(run)
     say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {result['seconds']:.0f} CPU seconds")
     return result
 
 
-def call(command: Sequence[object], log: Path, spent: Path | None = None) -> None:
+def call(command: Sequence[object], log: Path, request: stopping.Request, spent: Path | None = None) -> Steps[None]:
     """Run a script with its output appended to ``log``, and add its CPU seconds to what stands in ``spent``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     script, *arguments = map(str, command)
-    since = time.perf_counter()
-    with log.open("a", encoding="utf-8") as file:
-        process = subprocess.Popen([sys.executable, str(SCRIPTS / script), *arguments], stdout=file, stderr=file)
-        if hasattr(os, "wait4"):
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-        else:  # on Windows, by the clock
-            process.wait()
-            seconds = time.perf_counter() - since
-    if spent is not None and spent.parent.is_dir():
-        write_json(spent, seconds + (json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0))
-    if process.returncode:
-        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
-        raise InputError(f"{shlex.join([script, *arguments])} failed: {''.join(last)} (its output is in {log})")
+    child = Started([str(SCRIPTS / script), *arguments], log, os.environ, None)
+    try:
+        yield from watch(child, log, request)
+    except Failed as failed:
+        raise Failed(f"{shlex.join([script, *arguments])} failed: {failed}") from failed
+    finally:
+        if spent is not None and spent.parent.is_dir():
+            before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+            write_json(spent, before + child.cpu_seconds)
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -122,6 +122,18 @@ def test_an_experiment_is_well_described(experiment):
         assert isinstance(lacking(need, "/nowhere/at/all"), str)
 
 
+def test_what_an_experiment_makes_use_of_stands_before_it():
+    names = [e.name for e in EXPERIMENTS]
+    for number, experiment in enumerate(EXPERIMENTS):
+        assert set(experiment.after) <= set(names[:number])
+    assert any(experiment.after for experiment in EXPERIMENTS)
+
+
+def test_what_measures_time_is_run_alone_except_in_the_quick_form():
+    assert {e.name for e in EXPERIMENTS if e.alone} == {e.name for e in EXPERIMENTS if "benchmark.py" in e.commands[0]}
+    assert not any(e.shortened().alone for e in EXPERIMENTS)
+
+
 def test_what_differs_in_its_command_has_other_settings():
     settings = [e.settings for e in EXPERIMENTS]
     commands = [e.commands for e in EXPERIMENTS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ from torchdl.training.experiments import SCRIPTS, Experiment, Figure, Script
 from torchdl.training.launching import Failed
 from torchdl.training.registry import EXPERIMENTS
 from torchdl.training.reproducing import Place, Records, alone, copy_picture, lacking, read_figure, run_all
-from torchdl.training.stopping import Request, Stopped
+from torchdl.training.stopping import Request, Stopped, requests
 
 ROOT = Path(__file__).resolve().parent.parent
 REPRODUCE = [sys.executable, str(ROOT / "scripts" / "reproduce.py")]
@@ -40,15 +43,17 @@ else:
     folder.mkdir(parents=True)
 log = folder.parent.parent.parent / "calls"
 log.open("a").write(("resumed " if "--resume" in arguments else "begun ") + folder.name + "\\n")
+spans = log.parent / "spans"
+spans.open("a").write(f"+{folder.name}\\n")
 def stop(number, frame):
     (folder / "signals").open("a").write(f"{int(number)}\\n")
-    time.sleep(0.4)  # saving takes its time, and is not to be asked for again
+    time.sleep(float(arguments.get("--saving", 0.4)))  # saving takes its time, and is not to be asked for again
     (folder / "checkpoint.pt").write_text("saved")
     sys.exit(128 + number)
 signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 if "--wait" in arguments and "--resume" not in arguments:
-    (folder / "ready").write_text("")
+    (folder / "ready").write_text(str(os.getpid()))
     time.sleep(float(arguments["--wait"]))
 if "--fail" in arguments and not (log.parent / "mended").exists():
     (folder / "checkpoint.pt").write_text("saved")
@@ -56,6 +61,20 @@ if "--fail" in arguments and not (log.parent / "mended").exists():
 seed = int(folder.name.rsplit("-", 1)[1])
 (folder / "config.json").write_text(json.dumps({"parameters": 7, "data": {"stand_in": "--stand" in arguments}}))
 (folder / "results.json").write_text(json.dumps({"accuracy": 0.5 + seed / 100, "base": [0.25, 0.75]}))
+time.sleep(float(arguments.get("--last", 0)))
+spans.open("a").write(f"-{folder.name}\\n")
+"""
+SWEEPER = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+for cell in ("a", "b"):
+    with (folder.parent.parent.parent / "calls").open("a") as calls:
+        if not (folder / cell).exists():
+            calls.write(f"cell {cell}\\n")
+    (folder / cell).write_text("")
+    if "--fail" in sys.argv and not (folder.parent.parent.parent / "mended").exists():
+        sys.exit("sweeper.py: it went wrong")
+(folder / "results.json").write_text(json.dumps({"accuracy": 0.5, "base": 0.5}))
 """
 FIGURE = Figure("accuracy, %", ("accuracy",), reference_key=("base",), source="the base", scale=100)
 
@@ -66,13 +85,14 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "scripts" / "worker.py").write_text(WORKER)
     worker = Script("--out {runs} --name {name} --seed {seed}", "{runs}/work/{name}")
     monkeypatch.setitem(SCRIPTS, "worker.py", worker)
+    (tmp_path / "scripts" / "sweeper.py").write_text(SWEEPER)
     return Place(tmp_path / "results", tmp_path / "scripts")
 
 
-def experiment(name: str = "one", options: str = "", seeds: tuple[int, ...] = (0, 1)) -> Experiment:
-    return Experiment(
-        name, "text", "a system", "some data", (f"worker.py {options}".strip(),), ("",), (FIGURE,), 1, (), seeds
-    )
+def experiment(name: str = "one", options: str = "", seeds: tuple[int, ...] = (0, 1), **others: Any) -> Experiment:
+    command = f"{others.pop('script', 'worker.py')} {options}".strip()
+    minutes = others.pop("minutes", 1)
+    return Experiment(name, "text", "a system", "some data", (command,), ("",), (FIGURE,), minutes, (), seeds, **others)
 
 
 def records(place: Place) -> Records:
@@ -211,17 +231,43 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place):
     assert calls(place) == ["begun one-0"]
 
 
+def sweep(options: str = "") -> Experiment:
+    return experiment("cells", options, (0,), script="sweeper.py")
+
+
+@pytest.mark.parametrize(("goes_on", "expected"), [(True, ["cell a", "cell b"]), (False, ["cell a"] * 2 + ["cell b"])])
+def test_only_what_goes_on_by_itself_finds_what_it_has_left_and_its_time_is_added_up(
+    place, monkeypatch, goes_on, expected
+):
+    monkeypatch.setitem(SCRIPTS, "sweeper.py", Script("--out {folder}", "{runs}/sweep/{name}", goes_on))
+    assert run(place, sweep("--fail 1"))[0] == ["cells, seed 0"]
+    records(place).put({**records(place).find("cells", 0), "seconds": 1000.0})
+    (place.folder / "mended").write_text("")
+    assert run(place, sweep("--fail 1"))[0] == []
+    assert calls(place) == expected
+    assert (records(place).find("cells", 0)["seconds"] > 1000) == goes_on
+    assert ("it went wrong" in (place.folder / "logs" / "cells-0.log").read_text()) == goes_on
+    run(place, sweep("--other 1"))
+    assert calls(place) == [*expected, "cell a", "cell b"]  # other settings begin anew
+    assert records(place).find("cells", 0)["seconds"] < 1000
+
+
+def test_the_sweep_is_what_goes_on_by_itself():
+    assert [name for name, script in SCRIPTS.items() if script.goes_on] == ["sweep_gan.py"]
+
+
 def test_a_script_ends_when_the_one_that_started_it_is_killed(place, tmp_path):
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux can tell a process that its parent has ended")
     program = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
+import sys, time; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from torchdl.training.launching import Started
 child = Started([{str(place.scripts / "worker.py")!r}, "--out", {str(place.folder / "runs")!r}, "--name", "slow-0",
                  "--wait", "60"], Path({str(tmp_path / "log")!r}), {{}}, None)
 print(child.pid, flush=True)
-child.ended(60)
+while child.ended() is None:
+    time.sleep(0.01)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
@@ -245,6 +291,216 @@ def test_a_second_one_is_kept_out_of_the_folder(tmp_path):
         pass
     with alone(tmp_path):
         pass
+
+
+# several at a time
+
+
+def spans(place: Place) -> list[str]:
+    return (place.folder / "spans").read_text().split()
+
+
+def most_at_once(place: Place) -> int:
+    lines = spans(place)
+    return max(sum(1 if line[0] == "+" else -1 for line in lines[: end + 1]) for end in range(len(lines)))
+
+
+def with_jobs(place: Place, jobs: int) -> Place:
+    return dataclasses.replace(place, jobs=jobs)
+
+
+def test_nothing_is_begun_after_a_request_to_stop_and_closing_ends_what_is_at_work():
+    ended: list[int] = []
+
+    def count(turns: int) -> Iterator[None]:
+        try:
+            for _ in range(turns):
+                yield
+            return turns
+        finally:
+            ended.append(turns)
+
+    request, todo = Request(), {turns: count(turns) for turns in (1, 3, 5)}
+    steps = launching.side_by_side(todo, 2, request)
+    assert next(steps) == (1, 1)
+    request.signal_number = signal.SIGINT
+    assert list(steps) == [(3, 3)]
+    assert list(todo) == [5]
+    ended.clear()
+    todo = {turns: count(turns) for turns in (100, 200, 0)}  # which keeps them alive
+    steps = launching.side_by_side(dict(todo), 3, Request())
+    assert next(steps) == (0, 0)
+    assert ended == [0]
+    steps.close()
+    assert ended == [0, 100, 200]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_as_many_are_at_work_as_there_are_jobs(place, jobs):
+    failed, said = run(with_jobs(place, jobs), *(experiment(name, "--last 0.3") for name in ("a", "b", "c")))
+    assert failed == []
+    assert most_at_once(place) == jobs
+    assert [line.partition("]")[0] for line in said] == [f"[{n}/6" for n in range(1, 7)]
+    kept = {(r["experiment"], r["seed"]): r for r in records(place).kept}
+    assert set(kept) == {(name, seed) for name in ("a", "b", "c") for seed in (0, 1)}
+    for (_, seed), record in kept.items():
+        assert (record["finished"], record["machine"]["jobs"]) == (True, jobs)
+        assert record["figures"]["accuracy, %"]["value"] == 50 + seed
+        assert 0.3 < record["seconds"] < 20
+
+
+def test_the_longest_is_begun_first_with_what_it_waits_for_unless_it_is_one_at_a_time(place):
+    some = [experiment(name, seeds=(0,), minutes=m) for name, m in (("short", 1), ("long", 5), ("judge", 2))]
+    some.append(experiment("longest", seeds=(0,), minutes=9, after=("judge",)))
+    run(with_jobs(place, 2), *some)
+    assert [r["experiment"] for r in records(place).kept][:2] == ["judge", "long"]
+    (place.folder / "records.json").unlink()
+    run(place, *some)
+    assert [r["experiment"] for r in records(place).kept] == ["short", "long", "judge", "longest"]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_what_makes_use_of_others_starts_once_all_their_seeds_have_finished(place, jobs):
+    user = experiment("user", seeds=(0,), after=("judge",))
+    run(with_jobs(place, jobs), user, experiment("judge", "--last 0.3"), experiment("other", "--last 0.1"))
+    lines = spans(place)
+    assert lines.index("+user-0") > max(lines.index("-judge-0"), lines.index("-judge-1"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_makes_use_of_what_has_failed_is_not_started_and_says_so(place, jobs):
+    place = with_jobs(place, jobs)
+    some = [
+        experiment("judge", "--fail 1", (0,)),
+        experiment("user", seeds=(0,), after=("judge",)),
+        experiment("last", seeds=(0,), after=("user",)),
+        experiment("other", seeds=(0,)),
+    ]
+    failed, said = run(place, *some)
+    assert sorted(failed) == ["judge, seed 0", "last, seed 0", "user, seed 0"]
+    ends = {line.partition("] ")[2].partition(": ")[0]: line.partition(": ")[2] for line in said}
+    sentence = "FAILED: it was not started, because it makes use of what has failed"
+    assert ends["user, seed 0"] == f"{sentence} (judge, seed 0)"
+    assert ends["last, seed 0"] == f"{sentence} (user, seed 0)"
+    assert sorted(calls(place)) == ["begun judge-0", "begun other-0"]
+    assert records(place).find("user", 0) is None
+    (place.folder / "mended").write_text("")
+    assert run(place, *some)[0] == []
+    assert calls(place)[2:] == ["begun judge-0", "begun user-0", "begun last-0"]
+
+
+def test_what_measures_time_has_the_machine_to_itself(place):
+    timed = experiment("timed", "--last 0.1", alone=True)
+    run(with_jobs(place, 3), timed, *(experiment(name, "--last 0.2", (0,)) for name in ("a", "b", "c")))
+    lines = spans(place)
+    assert most_at_once(place) >= 2
+    assert [records(place).find(name, 0)["machine"]["jobs"] for name in ("timed", "a")] == [1, 3]
+    for seed in (0, 1):
+        begun = lines.index(f"+timed-{seed}")
+        assert lines[begun + 1] == f"-timed-{seed}"
+        assert sorted(line[1:] for line in lines[:begun] if line[0] == "+") == sorted(
+            line[1:] for line in lines[:begun] if line[0] == "-"
+        )
+
+
+def when_ready(place: Place, names: Sequence[str], then: Callable[[], None]) -> threading.Thread:
+    """Call something once these runs wait."""
+
+    def wait() -> None:
+        until = time.monotonic() + 30
+        while not all((place.folder / "runs" / "work" / name / "ready").exists() for name in names):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_lets_each_of_those_at_work_save_and_the_next_call_resumes_them(place, number):
+    place = with_jobs(place, 2)
+    slow, last = experiment("slow", "--wait 60"), experiment("last", seeds=(0,), minutes=0.5)
+    done = experiment("done", seeds=(0,), minutes=2)
+
+    with requests() as request:
+        thread = when_ready(place, ("slow-0", "slow-1"), lambda: os.kill(os.getpid(), number))
+        with pytest.raises(Stopped, match=r"^stopped in slow, seed \d and slow, seed \d: nothing is lost") as caught:
+            run(place, done, slow, last, request=request)
+        thread.join()
+    assert caught.value.signal_number == number
+    for seed in (0, 1):
+        folder = place.folder / "runs" / "work" / f"slow-{seed}"
+        assert (folder / "signals").read_text() == f"{int(number)}\n"
+        assert (folder / "checkpoint.pt").exists()
+        assert records(place).find("slow", seed)["seconds"] > 0
+    assert records(place).find("done", 0)["finished"]
+    assert sorted(calls(place)) == ["begun done-0", "begun slow-0", "begun slow-1"]
+    failed, said = run(place, done, slow, last)
+    assert (failed, said[0]) == ([], "1 of 4 are finished already")
+    assert sorted(calls(place)[3:]) == ["begun last-0", "resumed slow-0", "resumed slow-1"]
+
+
+def test_a_second_signal_ends_all_at_once_and_what_was_measured_is_kept(place):
+    place = with_jobs(place, 2)
+    slow = experiment("slow", "--wait 60 --saving 60")
+    folders = [place.folder / "runs" / "work" / f"slow-{seed}" for seed in (0, 1)]
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        while not all((folder / "signals").exists() for folder in folders):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    since = time.monotonic()
+    with requests() as request:
+        thread = when_ready(place, ("slow-0", "slow-1"), twice)
+        with pytest.raises(KeyboardInterrupt):
+            run(place, experiment("done", seeds=(0,), minutes=2), slow, request=request)
+        thread.join()
+    assert time.monotonic() - since < 30
+    for folder in folders:
+        assert not (folder / "checkpoint.pt").exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((folder / "ready").read_text()), 0)
+    assert records(place).find("done", 0)["finished"]
+    assert [records(place).find("slow", seed)["seconds"] for seed in (0, 1)] == [None, None]
+
+
+def test_what_ends_although_it_was_to_stop_is_kept(place):
+    request = Request()
+    (place.scripts / "worker.py").write_text(WORKER.replace("sys.exit(128 + number)", ""))
+    thread = when_ready(place, ("one-0",), lambda: setattr(request, "signal_number", signal.SIGINT))
+    with pytest.raises(Stopped, match="stopped in one, seed 1: nothing is lost"):
+        run(place, experiment(options="--wait 1"), request=request)
+    thread.join()
+    assert records(place).find("one", 0)["finished"]
+    assert records(place).find("one", 1) is None
+
+
+def test_forks_work_side_by_side_and_stop_even_where_they_do_not_train(place, tmp_path):
+    (place.scripts / "sleeper.py").write_text(
+        "import sys, time, pathlib\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(60)"
+    )
+    program = f"""
+import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from torchdl.training.launching import run_command, side_by_side
+from torchdl.training.stopping import Stopped, requests
+here = Path({str(tmp_path)!r})
+def asked():
+    while not all((here / name).exists() for name in "ab"):
+        yield
+    os.kill(os.getpid(), signal.SIGTERM)
+with requests() as request:
+    todo = {{n: run_command(["sleeper.py", str(here / n)], here / "scripts", here / "log", {{}}, request, forked=True)
+            for n in "ab"}}
+    ended = dict(side_by_side({{**todo, "asked": asked()}}, 3, request))
+assert all(isinstance(ended[name], Stopped) for name in "ab"), ended
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # what is read
@@ -437,6 +693,7 @@ def test_ctrl_c_stops_the_script_with_a_sentence(tmp_path):
     [
         ({"only": ("mnie",)}, "there is no experiment and no area 'mnie': did you mean mine"),
         ({"threads": 0}, "--threads must be 1 or more, not 0"),
+        ({"jobs": 0}, "--jobs must be 1 or more, not 0"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(script, place, options, said):
@@ -449,5 +706,7 @@ def test_a_script_that_is_killed_has_failed(place):
     (place.scripts / "killed.py").write_text(
         "import os, signal\nprint('x', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
-    with pytest.raises(Failed, match=r"^x \(exit status -9; "):
-        launching.run_command(["killed.py"], place.scripts, place.folder / "log", {}, Request())
+    todo = {"one": launching.run_command(["killed.py"], place.scripts, place.folder / "log", {}, Request())}
+    ((name, outcome),) = launching.side_by_side(todo, 1, Request())
+    assert (name, type(outcome)) == ("one", Failed)
+    assert str(outcome).startswith("x (exit status -9; ")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +17,8 @@ import test_scripts
 from test_scripts import SCRIPTS, assert_mistake
 
 from torchdl import InputError
-from torchdl.training.stopping import Stopped
+from torchdl.training.launching import Failed
+from torchdl.training.stopping import Request, Stopped
 
 run = test_scripts.run
 SHARES = {"0": 0.4, "1": 0.6}
@@ -39,13 +43,13 @@ class Calls:
         self.commands: list[list[str]] = []
         self.fail = fail
 
-    def __call__(self, command, log, spent=None):
+    def __call__(self, command, log, request, spent=None):
+        yield
         words = [str(word) for word in command]
         self.commands.append(words)
         if self.fail and self.fail in " ".join(words):
-            raise KeyboardInterrupt
-        if self.fail:
-            time.sleep(0.1)  # or the others would be done before the stop is seen
+            request.signal_number = signal.SIGINT
+            raise Stopped("", signal.SIGINT)
         if words[0] == "evaluate_gan.py":
             run = Path(words[1])
             distance = 10.0 + int(run.name[-1]) ** 2 + 100 * ("hinge" in run.name)
@@ -56,6 +60,47 @@ class Calls:
             Path(words[words.index("--out") + 1], "gan", words[words.index("--name") + 1]).mkdir(parents=True)
         if spent is not None:
             spent.write_text("7.0")
+
+
+TRAIN = """
+import os, pathlib, signal, sys, time
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+run = pathlib.Path(options.get("--resume") or pathlib.Path(options["--out"], "gan", options["--name"]))
+run.mkdir(parents=True, exist_ok="--resume" in options)
+def stop(number, frame):
+    (run / "checkpoint.pt").write_text("saved")
+    (run / "signals").open("a").write(f"{int(number)} ")
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+while time.process_time() < 0.3:
+    pass
+if options.get("--lr") == "nonsense":
+    sys.exit("it went wrong")
+(run / "ready").touch()
+if "--resume" not in options:
+    time.sleep(60)
+"""
+EVALUATE = """
+import json, pathlib, sys
+row = {"Fréchet distance": 1.0, "precision": 0.5, "recall": 0.6, "coverage": 0.7, "class shares": {"0": 1.0}}
+found = {"generated": row, "training images": {"Fréchet distance": 2.0}}
+pathlib.Path(sys.argv[1], "evaluation.json").write_text(json.dumps({"against held-out images": found}))
+"""
+
+
+@pytest.fixture
+def small(sweep, tmp_path, monkeypatch):
+    """The script as a module, with two tiny scripts in place of those that train and judge."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "train_gan.py").write_text(TRAIN)
+    (tmp_path / "scripts" / "evaluate_gan.py").write_text(EVALUATE)
+    monkeypatch.setattr(sweep, "SCRIPTS", tmp_path / "scripts")
+    return sweep
+
+
+def run_to_its_end(steps):
+    for _ in steps:
+        time.sleep(0.01)
 
 
 def config(sweep, folder: Path, **options):
@@ -113,18 +158,57 @@ def test_ctrl_c_stops_it_with_a_sentence_and_the_rest_is_not_begun(sweep, tmp_pa
     monkeypatch.setattr(sweep, "call", calls)
     with pytest.raises(Stopped, match="same command"):
         sweep.main(config(sweep, tmp_path, seeds=(0, 2, 3, 4)))
-    assert len(calls.commands) <= 5  # one may have been begun before the others were called off
+    assert [words[0] for words in calls.commands] == ["train_gan.py", "evaluate_gan.py", "train_gan.py"]
     assert (tmp_path / "sweep-mnist" / "gan" / "simple-minimax-0" / "evaluation.json").is_file()
     assert not (tmp_path / "sweep-mnist" / "sweep.json").exists()
 
 
-def test_a_script_that_fails_is_named_with_what_it_said_and_its_seconds_count(sweep, tmp_path):
-    log, spent = tmp_path / "log.txt", tmp_path / "seconds.json"
+def test_ctrl_c_lets_each_run_at_work_save_and_the_same_command_goes_on_and_adds_up_their_seconds(small, tmp_path):
+    runs = [tmp_path / "sweep-mnist" / "gan" / f"simple-minimax-{seed}" for seed in (0, 1)]
+    given = config(small, tmp_path, losses=("minimax",), seeds=(0, 1, 2), jobs=2)
+
+    def press() -> None:
+        while not all((run / "ready").exists() for run in runs):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(Stopped, match="the same command goes on"):
+        small.main(given)
+    thread.join()
+    for run in runs:
+        assert (run / "signals").read_text() == "2 "
+        assert 0.3 <= json.loads((run / "seconds.json").read_text()) < 5
+    assert not runs[0].with_name("simple-minimax-2").exists()
+    third = runs[0].with_name("simple-minimax-2")
+    third.mkdir()
+    (third / "checkpoint.pt").touch()  # or it would wait
+    small.main(given)
+    row = json.loads((tmp_path / "sweep-mnist" / "sweep.json").read_text())["rows"][0]
+    first, second, last = row["seconds"]["values"]
+    assert first >= 0.6
+    assert second >= 0.6
+    assert 0.3 <= last < first + second
+
+
+def test_a_failure_begins_no_others_and_is_one_sentence(small, tmp_path):
+    with pytest.raises(InputError, match=r"^train_gan\.py .*--name simple-minimax-0 .* failed: it went wrong \(exit"):
+        small.main(config(small, tmp_path, options="--lr nonsense"))
+    assert [path.name for path in (tmp_path / "sweep-mnist" / "gan").iterdir()] == ["simple-minimax-0"]
+    assert not (tmp_path / "sweep-mnist" / "sweep.json").exists()
+
+
+def test_a_script_that_fails_is_named_with_what_it_said_and_its_seconds_count(small, tmp_path):
+    log, spent = tmp_path / "log.txt", tmp_path / "gan" / "x" / "seconds.json"
+    spent.parent.mkdir(parents=True)
     spent.write_text("30.0")
-    with pytest.raises(InputError, match=r"train_gan\.py --lr nonsense failed: .*log\.txt"):
-        sweep.call(["train_gan.py", "--lr", "nonsense"], log, spent)
-    assert "nonsense" in log.read_text()
-    assert 30.1 < json.loads(spent.read_text()) < 90
+    with pytest.raises(Failed, match=r"train_gan\.py --resume \S+ --lr nonsense failed: it went wrong .*log\.txt"):
+        run_to_its_end(
+            small.call(["train_gan.py", "--resume", spent.parent, "--lr", "nonsense"], log, Request(), spent)
+        )
+    assert log.read_text() == "it went wrong\n"
+    assert 30.3 <= json.loads(spent.read_text()) < 90
 
 
 @pytest.mark.parametrize(

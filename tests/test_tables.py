@@ -125,6 +125,15 @@ def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp
     assert "a CPU (AVX2), 1 of 2 cores, PyTorch 2.14" in text
 
 
+def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(tmp_path):
+    rows = make_rows([ONE], RECORDS)
+    for jobs, end in ((1, ""), (3, ", 3 at a time")):
+        rows = [{**row, "machine": {**row["machine"], "jobs": jobs}} for row in rows]
+        write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
+        line = f"Measured on: a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}.\n"
+        assert line in (tmp_path / "RESULTS.md").read_text()
+
+
 def test_quick_rows_never_come_into_the_main_tables(tmp_path):
     rows = make_rows([ONE], RECORDS, quick=True)
     assert all(row["quick"] and row["data"] == "made up" for row in rows)

@@ -35,6 +35,8 @@ class Script(NamedTuple):
 
     options: str
     folder: str
+    goes_on: bool = False
+    """Whether it goes on by itself where one that was stopped has left its folder."""
 
 
 def _trains(kind: str) -> Script:
@@ -57,7 +59,7 @@ SCRIPTS = {
     "show_activations.py": _shows("activations", "--seed {seed}"),
     "show_convolution.py": _shows("convolution"),
     "show_optimizers.py": _shows("optimizers", "--seed {seed}"),
-    "sweep_gan.py": Script("--out {folder}", "{runs}/sweep/{name}"),
+    "sweep_gan.py": Script("--out {folder}", "{runs}/sweep/{name}", goes_on=True),
     "train_autoencoder.py": _trains("autoencoder"),
     "train_cnn.py": _trains("cnn"),
     "train_cpc.py": _trains("cpc"),
@@ -131,7 +133,9 @@ class Experiment:
     quick_figures: int | None = None
     """How many of the figures the quick form gives, from the first on; all of them if None."""
     after: tuple[str, ...] = ()
-    """Experiments whose runs it makes use of; they are chosen with it."""
+    """Experiments whose runs it makes use of; they are chosen with it, and run before it."""
+    alone: bool = False
+    """Whether nothing else may be at work beside it, as where it measures time."""
 
     @property
     def settings(self) -> str:
@@ -151,7 +155,8 @@ class Experiment:
     def shortened(self) -> Experiment:
         """Return the quick form, of one seed."""
         commands = tuple(f"{c} {q}".strip() for c, q in zip(self.commands, self.quick, strict=True))
-        return replace(self, commands=commands, seeds=self.seeds[:1], figures=self.figures[: self.quick_figures])
+        figures = self.figures[: self.quick_figures]
+        return replace(self, commands=commands, seeds=self.seeds[:1], figures=figures, alone=False)
 
     def launches(self, runs: Path, seed: int) -> list[tuple[list[str], Path]]:
         """Spell out each command for a seed: the script and its arguments, and the folder of what it leaves."""

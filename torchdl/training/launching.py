@@ -1,4 +1,8 @@
-"""Start a script in a process of its own, stop it so that it saves, and read what it has said."""
+"""Start scripts in processes of their own, several at a time, stop them so that they save, and read what they said.
+
+One thread does all of it, as a process with several cannot be forked safely: what runs a script is a generator that
+yields while the script is at work, and :func:`side_by_side` gives several of them turns.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,21 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 from torchdl.training.stopping import Request, Stopped
 
+KeyT = TypeVar("KeyT")
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # what yields while it waits, and returns a T
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+TURN = 0.05  # seconds
 #: What the scripts import sooner or later, and what takes most of the seconds that they need.
 PRELOADED = [
     "torchdl.training.classification",
@@ -50,11 +59,11 @@ class Child(Protocol):
     """A script at work."""
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         """The number of its process."""
 
-    def ended(self, seconds: float) -> int | None:
-        """Wait so long at most; return its exit status, or None if it is still at work."""
+    def ended(self) -> int | None:
+        """Return its exit status, or None if it is still at work."""
 
 
 class Started:
@@ -80,13 +89,16 @@ class Started:
                 preexec_fn=end_with_parent,
             )
         self.pid = self.process.pid
+        self.cpu_seconds = 0.0  # what it has taken, once it has ended
 
-    def ended(self, seconds: float) -> int | None:
-        """Wait so long at most; return its exit status, or None if it is still at work."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+    def ended(self) -> int | None:
+        """Return its exit status, or None if it is still at work."""
+        if self.process.returncode is None:
+            pid, status, used = os.wait4(self.pid, os.WNOHANG)  # Popen.poll does not say what was used
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self.cpu_seconds = used.ru_utime + used.ru_stime
+        return self.process.returncode
 
 
 class Forked:
@@ -103,11 +115,11 @@ class Forked:
         context = multiprocessing.get_context("fork")
         self.process = context.Process(target=_run, args=(list(command), str(log), dict(environment), threads))
         self.process.start()
+        assert self.process.pid is not None
         self.pid = self.process.pid
 
-    def ended(self, seconds: float) -> int | None:
-        """Wait so long at most; return its exit status, or None if it is still at work."""
-        self.process.join(seconds)
+    def ended(self) -> int | None:
+        """Return its exit status, or None if it is still at work."""
         return self.process.exitcode
 
 
@@ -122,6 +134,8 @@ def _run(command: list[str], log: str, environment: dict[str, str], threads: int
     """Become a script."""
     os.setsid()
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of what notes it in a request that is not ours
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(environment)
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
@@ -137,23 +151,39 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def watch(child: Child, request: Request) -> int:
-    """Wait for a script's end and return its exit status; a request to stop is passed on to it once, so that it saves.
+def end_at_once(child: Child) -> None:
+    """Kill a script with all that it has started, and wait for its end, but not forever."""
+    with suppress(ProcessLookupError):  # where it has not become the leader of its group yet
+        os.killpg(child.pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while child.ended() is None and time.monotonic() < until:
+        time.sleep(0.01)
 
-    A second Ctrl-C, which acts at once, ends it at once.
+
+def watch(child: Child, log: Path, request: Request) -> Steps[None]:
+    """Yield until a script has ended; a request to stop is passed on to it once, so that it saves.
+
+    Where its steps are not gone on with, as after a second Ctrl-C, which acts at once, it is ended at once.
+
+    Raises:
+        Failed: It has failed; the message is the last line that it has written.
+        Stopped: It was asked to stop, and has ended before its end.
     """
     passed_on, code = False, None
     try:
-        while code is None:
-            code = child.ended(0.1)
-            if code is None and request.signal_number and not passed_on and child.pid:
+        while (code := child.ended()) is None:
+            if request.signal_number and not passed_on:
                 os.kill(child.pid, request.signal_number)
                 passed_on = True
+            yield
     finally:
-        if code is None and child.pid:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.ended(10)
-    return code
+        if code is None:
+            end_at_once(child)
+    if code and request.signal_number:
+        raise Stopped("", request.signal_number)
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise Failed(f"{''.join(lines[-1:])} (exit status {code}; all that it said: {log})")
 
 
 def run_command(
@@ -165,8 +195,8 @@ def run_command(
     lock: int | None = None,
     forked: bool = False,
     threads: int = 1,
-) -> None:
-    """Run one script to its end.
+) -> Steps[None]:
+    """Run one script to its end, in steps.
 
     Args:
         command: Its name and arguments.
@@ -179,8 +209,7 @@ def run_command(
         threads: CPU threads, where it is forked.
 
     Raises:
-        Failed: It has failed; the message is the last line that it has written.
-        Stopped: It was asked to stop, and has ended before its end.
+        Failed, Stopped: As :func:`watch` says.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as said:
@@ -189,9 +218,45 @@ def run_command(
     child: Child = (
         Forked(full, log, environment, threads) if forked else Started(full, log, {**os.environ, **environment}, lock)
     )
-    code = watch(child, request)
-    if code and request.signal_number:
-        raise Stopped("", request.signal_number)
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise Failed(f"{lines[-1]} (exit status {code}; all that it said: {log})")
+    yield from watch(child, log, request)
+
+
+def side_by_side(
+    todo: dict[KeyT, Steps[T]],
+    jobs: int,
+    request: Request,
+    ready: Callable[[KeyT, Sequence[KeyT]], bool] = lambda key, working: True,
+) -> Generator[tuple[KeyT, T | Failed | Stopped], None, None]:
+    """Run what is to be done, several at a time, and yield each as it ends with what it has returned or raised.
+
+    Close it, and what is still at work is ended at once.
+
+    Args:
+        todo: What is to be done, by name; what is begun is taken out, and what is still there after a request to stop
+            was not begun.
+        jobs: How many at a time.
+        request: What says whether to stop: nothing is begun then, and what is at work is gone on with to its end.
+        ready: Whether one, given by its name, can be begun while those of the names in the list are at work.
+    """
+    working: dict[KeyT, Steps[T]] = {}
+    try:
+        while working or (todo and not request.signal_number):
+            for key in tuple(todo):
+                if not request.signal_number and len(working) < jobs and ready(key, tuple(working)):
+                    working[key] = todo.pop(key)
+            assert working or request.signal_number, f"nothing can be begun of {list(todo)}"
+            for key, steps in tuple(working.items()):
+                outcome: T | Failed | Stopped
+                try:
+                    next(steps)
+                    continue
+                except StopIteration as end:
+                    outcome = end.value
+                except (Failed, Stopped) as error:
+                    outcome = error
+                del working[key]
+                yield key, outcome
+            time.sleep(TURN)
+    finally:
+        for steps in working.values():
+            steps.close()

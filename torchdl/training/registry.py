@@ -1020,6 +1020,7 @@ def _speed(
         tuple(needs),
         pictures=("plots/ratios.png",),
         headline=True,
+        alone=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Run experiments as their users would, one process after another; go on where it was stopped; keep what was measured.
+"""Run experiments as their users would, in processes of their own; go on where it was stopped; keep what was measured.
 
 What is kept is a record for each experiment and seed, whether it is finished, with the hash of its settings: a finished
 one is not run again, an unfinished one goes on from its checkpoint, and one with other settings begins anew.
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from torchdl.errors import InputError, require
 from torchdl.files import replacing, write_json
 from torchdl.training import checkpoint
 from torchdl.training.command import CONFIG
-from torchdl.training.experiments import Experiment, Figure
-from torchdl.training.launching import Failed, run_command
+from torchdl.training.experiments import SCRIPTS, Experiment, Figure
+from torchdl.training.launching import Failed, Steps, run_command, side_by_side
 from torchdl.training.stopping import Request, Stopped
 
 PACKAGES = {  # by what is imported: how to install it
@@ -165,8 +165,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Describe the machine."""
+def machine(threads: int, jobs: int) -> dict[str, Any]:
+    """Describe the machine, and how much of it was in use."""
     model = platform.processor() or platform.machine()
     cpus = Path("/proc/cpuinfo")
     if cpus.exists():
@@ -175,7 +175,7 @@ def machine(threads: int) -> dict[str, Any]:
     found = {"cpu": model, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    return {**found, "threads": threads}
+    return {**found, "threads": threads, "jobs": jobs}
 
 
 # Records
@@ -239,6 +239,7 @@ class Place:
         threads: CPU threads of each.
         data_root: The folder of the data sets; None for where the scripts look by themselves.
         quick: Whether made-up data is right.
+        jobs: Experiments at a time.
     """
 
     folder: Path
@@ -246,6 +247,7 @@ class Place:
     threads: int = 1
     data_root: Path | None = None
     quick: bool = False
+    jobs: int = 1
 
     def environment(self) -> dict[str, str]:
         """Give what is set in the environment of the scripts."""
@@ -271,8 +273,8 @@ def alone(folder: Path) -> Iterator[int]:
 
 def run_experiment(
     experiment: Experiment, seed: int, place: Place, records: Records, request: Request, lock: int | None = None
-) -> dict[str, Any]:
-    """Run an experiment with a seed to its end, keep its record, and return it.
+) -> Steps[dict[str, Any]]:
+    """Run an experiment with a seed to its end, in steps, keep its record, and return it.
 
     Raises:
         Failed: A script has failed, or has left no figure; the record says so.
@@ -281,10 +283,12 @@ def run_experiment(
     known = records.find(experiment.name, seed)
     launches = experiment.launches(place.folder / "runs", seed)
     main_folder, trains = launches[0][1], "--name" in launches[0][0]
-    same = known is not None and known["settings"] == experiment.settings and not known.get("failed")
-    resumes = same and trains and (main_folder / checkpoint.LAST).exists()
+    same = known is not None and known["settings"] == experiment.settings
+    failed = known is not None and "failed" in known
+    resumes = same and not failed and trains and (main_folder / checkpoint.LAST).exists()
+    goes_on = resumes or (same and SCRIPTS[launches[0][0][0]].goes_on)
     # None where a part's time is not known, because it was killed
-    before = known["seconds"] if resumes and known is not None else 0.0
+    before = known["seconds"] if goes_on and known is not None else 0.0
     record = {"experiment": experiment.name, "seed": seed, "settings": experiment.settings, "finished": False}
     records.put({**record, "seconds": None})  # until it is known
     log = place.folder / "logs" / f"{experiment.name}-{seed}.log"
@@ -296,13 +300,15 @@ def run_experiment(
     try:
         if resumes:
             launches[0] = ([launches[0][0][0], "--resume", str(main_folder)], main_folder)
-        else:
+        if not goes_on:
             log.unlink(missing_ok=True)
             shutil.rmtree(main_folder, ignore_errors=True)
         for number, (command, folder) in enumerate(launches):
             if number or not trains:  # a training makes its folder itself, and insists on that
                 folder.mkdir(parents=True, exist_ok=True)
-            run_command(command, place.scripts, log, place.environment(), request, lock, place.quick, place.threads)
+            yield from run_command(
+                command, place.scripts, log, place.environment(), request, lock, place.quick, place.threads
+            )
         stand_in = not place.quick and on_stand_in_data(main_folder)
         require(not stand_in, f"it was run on data that stands in for {experiment.data}: fetch that")
         figures = {figure.metric: read_figure(main_folder, figure) for figure in experiment.figures}
@@ -322,7 +328,7 @@ def run_experiment(
         "parameters": parameters,
         "commit": commit(place.scripts.parent),
         "versions": versions(),
-        "machine": machine(place.threads),
+        "machine": machine(place.threads, 1 if experiment.alone else place.jobs),
     }
     records.put(record)
     return record
@@ -339,30 +345,53 @@ def run_all(
 ) -> list[str]:
     """Run what is not finished, a line each; return the names of those that have failed, with their seeds.
 
+    Where there are several jobs, what takes longest is begun first, so that they end together.
     ``after`` is called whenever something was measured.
 
     Raises:
         Stopped: A signal came; what was measured before is kept.
     """
-    todo = [(e, seed) for e in experiments for seed in e.seeds if not records.is_finished(e, seed)]
+    left = [(e, seed) for e in experiments for seed in e.seeds if not records.is_finished(e, seed)]
     total = sum(len(e.seeds) for e in experiments)
-    if len(todo) < total:
-        say(f"{total - len(todo)} of {total} are finished already")
-    failures = []
-    for number, (experiment, seed) in enumerate(todo, 1):
-        title = f"[{number}/{len(todo)}] {experiment.name}, seed {seed}"
-        try:
-            if request.signal_number:
-                raise Stopped("", request.signal_number)
-            record = run_experiment(experiment, seed, place, records, request, lock)
-        except Stopped as stopped:
-            sentence = f"stopped in {experiment.name}, seed {seed}: nothing is lost, the same command goes on"
-            raise Stopped(sentence, stopped.signal_number) from stopped
-        except Failed as failed:
-            failures.append(f"{experiment.name}, seed {seed}")
-            say(f"{title}: FAILED: {failed}")
-            continue
-        shown = "".join(f"; {f.metric}: {record['figures'][f.metric]['value']:.5g}" for f in experiment.figures[:1])
-        say(f"{title}: {'?' if record['seconds'] is None else format(record['seconds'], '.0f')} s{shown}")
-        after()
-    return failures
+    if len(left) < total:
+        say(f"{total - len(left)} of {total} are finished already")
+    if place.jobs > 1:
+        waits = {name: e.minutes for e in sorted(experiments, key=lambda e: e.minutes) for name in e.after}
+        left.sort(key=lambda one: -one[0].minutes - waits.get(one[0].name, 0))
+    by_name = {e.name: e for e in experiments}
+    unfinished = [e.name for e, _ in left]  # a name for each seed
+    failures: list[tuple[str, int]] = []
+    stopped: list[tuple[str, int]] = []
+
+    def ready(key: tuple[str, int], working: Sequence[tuple[str, int]]) -> bool:
+        together = not any(by_name[name].alone for name, _ in (key, *working))
+        return not set(by_name[key[0]].after) & set(unfinished) and (together or not working)
+
+    def run(experiment: Experiment, seed: int) -> Steps[dict[str, Any]]:
+        broken = [f"{name}, seed {number}" for name, number in failures if name in experiment.after]
+        if broken:
+            raise Failed(f"it was not started, because it makes use of what has failed ({'; '.join(broken)})")
+        return (yield from run_experiment(experiment, seed, place, records, request, lock))
+
+    todo = {(e.name, seed): run(e, seed) for e, seed in left}
+    ended = side_by_side(todo, place.jobs, request, ready)
+    with closing(ended):
+        for key, outcome in ended:
+            name, seed = key
+            if isinstance(outcome, Stopped):
+                stopped.append(key)
+                continue
+            unfinished.remove(name)
+            title = f"[{len(left) - len(unfinished)}/{len(left)}] {name}, seed {seed}"
+            if isinstance(outcome, Failed):
+                failures.append(key)
+                say(f"{title}: FAILED: {outcome}")
+                continue
+            main = by_name[name].figures[:1]
+            shown = "".join(f"; {figure.metric}: {outcome['figures'][figure.metric]['value']:.5g}" for figure in main)
+            say(f"{title}: {'?' if outcome['seconds'] is None else format(outcome['seconds'], '.0f')} s{shown}")
+            after()
+    if unfinished:
+        where = " and ".join(f"{name}, seed {seed}" for name, seed in stopped or [next(iter(todo))])
+        raise Stopped(f"stopped in {where}: nothing is lost, the same command goes on", request.signal_number)
+    return [f"{name}, seed {seed}" for name, seed in failures]

@@ -147,6 +147,7 @@ def write_results(
     machines = dict.fromkeys(
         f"{row['machine']['cpu']} ({row['machine']['instructions']}), {row['machine']['threads']} of "
         f"{row['machine']['cores']} cores, PyTorch {row['versions']['torch']}"
+        + (f", {row['machine']['jobs']} at a time" if row["machine"].get("jobs", 1) > 1 else "")
         for row in rows
     )
     if machines:
