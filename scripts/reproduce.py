@@ -20,7 +20,7 @@ from torchdl.training.command import run_script
 from torchdl.training.experiments import Experiment, choose
 from torchdl.training.launching import preload
 from torchdl.training.registry import EXPERIMENTS
-from torchdl.training.reproducing import Place, Records, alone, lacking, run_all
+from torchdl.training.reproducing import CUDA, PACKAGES, Place, Records, alone, lacking, run_all
 from torchdl.training.tables import make_rows, short_table, write_into, write_results
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -93,12 +93,12 @@ def main(config: Config) -> None:
 
 
 def absences(experiment: Experiment, config: Config) -> list[str]:
-    """Say what an experiment cannot be run without and what is not there; packages alone where data is made or fetched.
+    """Say what an experiment cannot be run without and what is not there.
 
-    Quick forms have made-up data.
+    Data is no matter where it is made up or fetched, and neither is a GPU to a quick form.
     """
-    found = [lacking(need, config.data_root) for need in experiment.needs]
-    return [text for text in found if text and ("package" in text or not (config.quick or config.fetch))]
+    needs = [n for n in experiment.needs if n in PACKAGES or (not config.quick and (n == CUDA or not config.fetch))]
+    return [text for need in needs if (text := lacking(need, config.data_root))]
 
 
 def show(experiments: Sequence[Experiment], records: Records, absent: dict[str, str]) -> None:
@@ -107,8 +107,9 @@ def show(experiments: Sequence[Experiment], records: Records, absent: dict[str, 
         done = sum(records.is_finished(e, seed) for seed in e.seeds)
         note = f"   {absent[e.name]}" if e.name in absent else ""
         print(f"{e.name:22}{e.area:12}{done} of {len(e.seeds)} seeds, {e.minutes:5.1f} min a seed: {e.system}{note}")
-    left = sum(e.minutes * sum(not records.is_finished(e, seed) for seed in e.seeds) for e in experiments)
-    print(f"about {left:.0f} CPU minutes are left")
+    able = [e for e in experiments if e.name not in absent]
+    left = sum(e.minutes * sum(not records.is_finished(e, seed) for seed in e.seeds) for e in able)
+    print(f"about {left:.0f} minutes of one core are left")
 
 
 if __name__ == "__main__":

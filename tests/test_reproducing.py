@@ -669,7 +669,7 @@ def test_the_list_says_what_is_left_and_runs_nothing(script, place, capsys):
     one, two, left = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"mine +text +0 of 2 seeds, +1\.0 min a seed: a system", one)
     assert re.fullmatch(r"other +text +0 of 1 seeds, +1\.0 min a seed: a system +spam was not found .*", two)
-    assert left == "about 3 CPU minutes are left"
+    assert left == "about 3 minutes of one core are left"
     assert not place.folder.exists()
 
 

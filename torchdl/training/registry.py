@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torchdl.losses import GAN_LOSSES
 from torchdl.training.experiments import Experiment, Figure
+from torchdl.training.reproducing import CUDA
 
 
 def _percent(metric: str, *key: str | int, **others: object) -> Figure:
@@ -16,7 +17,6 @@ def _percent(metric: str, *key: str | int, **others: object) -> Figure:
 ACCURACY = _percent("test accuracy", "accuracy")
 HERE = "measured in the same run"
 STEPS = "--max-steps 2"
-CUDA = "cuda"
 
 # Contrastive predictive coding
 
@@ -232,7 +232,7 @@ GAN = (
             "gan-conv",
             "convolutional GAN, hinge loss, spectral norm, averaged weights",
             data,
-            "--model conv --width 64 --loss hinge --batch-size 256 --max-steps 10000 --evaluate-every 4",
+            "--model conv --width 64 --loss hinge --batch-size 256 --max-steps 10000 --evaluate-every 7",
             5,
             headline=True,
             needs=(CUDA,),
