@@ -45,10 +45,14 @@ def setup(threads: int = 0, keep_memory: bool = True) -> str:
     if threads:
         torch.set_num_threads(threads)
     kept = keep_memory and keep_freed_memory()
-    # the same result on the same machine, on GPUs too; cuBLAS reads its variable when it is first used
+    be_deterministic()
+    return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'given back'}"
+
+
+def be_deterministic() -> None:
+    """Have a GPU compute the same each time; cuBLAS reads its variable when it is first used."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
-    return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'given back'}"
 
 
 def has_bf16_units() -> bool:

@@ -173,9 +173,9 @@ def _swept(data: str) -> Experiment:
     return Experiment(
         f"gan-sweep-{data.lower()}",
         "gan",
-        "every pair with every loss after three epochs, the mean of three seeds",
+        "every pair with every loss after one epoch, the mean of three seeds",
         data,
-        (f"sweep_gan.py --dataset {dataset} --epochs 3 --judge {{runs}}/lenet/{judge}-0",),
+        (f"sweep_gan.py --dataset {dataset} --epochs 1 --samples 5000 --judge {{runs}}/lenet/{judge}-0",),
         (
             "--models simple --losses non_saturating --seeds 0 --samples 20 "
             '--options="--max-steps 2 --samples 4 --judged 20"',
@@ -192,7 +192,7 @@ def _swept(data: str) -> Experiment:
             )
             for number, pair in enumerate(pairs)
         ),
-        120,
+        60,
         (dataset,),
         pictures=(f"sweep-{dataset}/sweep.png",),
         quick_figures=1,

@@ -121,6 +121,7 @@ class Fit:
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
         self.folder, self.progress = folder, Progress()
+        process.be_deterministic()
         self.device = process.find_device(options.device)
         distributed.start(self.device)
         self.rank, size = distributed.rank_and_size()
