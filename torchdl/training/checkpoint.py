@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from torchdl.errors import InputError
+from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
 LAST, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
@@ -77,3 +77,29 @@ def read_last(folder: Path) -> tuple[dict[str, Any], str]:
         if not (folder / PREVIOUS).is_file():
             raise InputError(f"{error}; there is none before it to resume from in {folder}") from error
         return read(folder / PREVIOUS), f"{error}; the one before it, {folder / PREVIOUS}, is used instead"
+
+
+def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, float]) -> str:
+    """Take a run's parts to where its last good checkpoint stood.
+
+    Args:
+        folder: The run's folder.
+        parts: What has a state, by name; changed in place.
+        order: What decides which examples a step sees, and at which rate; it must be the same as then.
+
+    Returns:
+        A sentence on what had to be passed over, empty if nothing had.
+
+    Raises:
+        InputError: There is no good checkpoint, the order is another one, or it is another model's.
+    """
+    state, passed_over = read_last(folder)
+    changed = differences(state.get("order", {}), order)
+    require(not changed, f"{folder} cannot go on with {changed}: give it what it was started with")
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error
+    return passed_over

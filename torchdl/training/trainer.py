@@ -150,7 +150,7 @@ class Fit:
         """Train to the end, from the start or from the last checkpoint."""
         self.saved, progress, options = saved, self.progress, self.options
         if resume and self.folder is not None:
-            self.restore(self.folder)
+            self.say(checkpoint.restore(self.folder, self.parts, self.order()))
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
         with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
             if progress.step == 0:
@@ -238,16 +238,3 @@ class Fit:
     def order(self) -> dict[str, float]:
         """Return what decides which examples a step sees, and at which rate: it must be the same after a resume."""
         return {**self.train.order_settings(), **self.updates.order_settings(), "accumulate": self.options.accumulate}
-
-    def restore(self, folder: Path) -> None:
-        """Go to where the run's last good checkpoint stood."""
-        state, passed_over = checkpoint.read_last(folder)
-        self.say(passed_over)
-        changed = checkpoint.differences(state.get("order", {}), self.order())
-        require(not changed, f"{folder} cannot go on with {changed}: give it what it was started with")
-        try:
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error
