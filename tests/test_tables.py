@@ -134,6 +134,17 @@ def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_se
         assert line in (tmp_path / "RESULTS.md").read_text()
 
 
+def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(tmp_path):
+    here, there = make_rows([ONE, TWO], RECORDS)[0], make_rows([ONE, TWO], RECORDS)[-1]
+    there = {**there, "machine": {**there["machine"], "gpu": "a GPU"}}
+    write_results(tmp_path / "RESULTS.md", [here, there], [ONE, TWO], {}, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    expected = "[1] a CPU (AVX2), 1 of 2 cores, PyTorch 2.14; [2] a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14."
+    assert f"Measured on: {expected}" in text
+    cells = [line.split(" | ")[-2] for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    assert [cell.split()[-1] for cell in cells] == ["[2]", "[1]"]  # texts come after CPC
+
+
 def test_quick_rows_never_come_into_the_main_tables(tmp_path):
     rows = make_rows([ONE], RECORDS, quick=True)
     assert all(row["quick"] and row["data"] == "made up" for row in rows)
@@ -152,7 +163,7 @@ def test_without_records_there_are_no_tables_but_a_list(tmp_path):
 
 def test_the_short_table_has_the_main_figures_of_the_headlines():
     table = short_table(make_rows([ONE, TWO], RECORDS), [ONE, TWO])
-    assert table.splitlines()[2:] == ["| a reader, texts | accuracy, % | 97.75 ± 1.06 | 98 |"]
+    assert table.splitlines()[2:] == ["| [a reader, texts](RESULTS.md#texts) | accuracy, % | 97.75 ± 1.06 | 98 |"]
 
 
 def test_a_table_is_put_between_the_markers_and_nothing_else_changes(tmp_path):

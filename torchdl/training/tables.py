@@ -144,14 +144,10 @@ def write_results(
     """
     require(not any(row["quick"] for row in rows), "quick rows are no results: they have no place in the main tables")
     parts = [HEAD]
-    machines = dict.fromkeys(
-        f"{row['machine']['cpu']} ({row['machine']['instructions']}), {row['machine']['threads']} of "
-        f"{row['machine']['cores']} cores, PyTorch {row['versions']['torch']}"
-        + (f", {row['machine']['jobs']} at a time" if row["machine"].get("jobs", 1) > 1 else "")
-        for row in rows
-    )
+    machines = list(dict.fromkeys(map(machine_of, rows)))
     if machines:
-        parts.append(f"Measured on: {'; '.join(machines)}.\n")
+        numbered = [f"[{n}] {machine}" for n, machine in enumerate(machines, 1)] if len(machines) > 1 else machines
+        parts.append(f"Measured on: {'; '.join(numbered)}.\n")
     for area, title in AREAS.items():
         own = [row for row in rows if row["area"] == area]
         of_area = {e.name: e for e in experiments if e.area == area}
@@ -165,7 +161,7 @@ def write_results(
             continue
         parts.append(f"## {title}\n")
         if own:
-            parts.append(area_table(own) + "\n")
+            parts.append(area_table(own, machines) + "\n")
         if shown:
             parts.append(f"Pictures: {', '.join(shown)}.\n")
     parts.append(what_is_not_there(rows, experiments, lacking))
@@ -173,8 +169,21 @@ def write_results(
         temporary.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
-def area_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay the rows of an area out; what is the same as in the row above is left out."""
+def machine_of(row: Mapping[str, Any]) -> str:
+    """Describe the machine that a row was measured on."""
+    machine = row["machine"]
+    parts = [f"{machine['cpu']} ({machine['instructions']})", f"{machine['threads']} of {machine['cores']} cores"]
+    parts += [machine["gpu"]] if "gpu" in machine else []
+    parts += [f"PyTorch {row['versions']['torch']}"]
+    parts += [f"{machine['jobs']} at a time"] if machine.get("jobs", 1) > 1 else []
+    return ", ".join(parts)
+
+
+def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> str:
+    """Lay the rows of an area out; what is the same as in the row above is left out.
+
+    Where there are several machines, each has its number.
+    """
     header = ("system", "data", "metric", "here", "reference", "", "a seed takes", "command")
     lines = []
     for before, row in zip([None, *rows], rows, strict=False):
@@ -185,7 +194,8 @@ def area_table(rows: Sequence[Mapping[str, Any]]) -> str:
             reference += f" ({row['reference_source']})"
         by = f"**{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}**"
         note = by + (f": {row['note']}" if row["note"] else "") if short else ""
-        same = [row["system"], row["data"], duration(row["seconds"]), f"`{row['command']}`"]
+        where = f" [{machines.index(machine_of(row)) + 1}]" if len(machines) > 1 else ""
+        same = [row["system"], row["data"], duration(row["seconds"]) + where, f"`{row['command']}`"]
         system, data, seconds, command = ["″", "″", "", "″"] if again else same
         lines.append([system, data, row["metric"], measured(row), reference, note, seconds, command])
     return lay_out(header, lines)
@@ -206,11 +216,17 @@ def what_is_not_there(
     return "\n".join(["## Not in these tables\n", *lines, ""])
 
 
+def anchor(row: Mapping[str, Any]) -> str:
+    """Link to the table that has a row."""
+    title = AREAS[row["area"]].lower()
+    return f"RESULTS.md#{''.join(c for c in title if c.isalnum() or c in ' -').replace(' ', '-')}"
+
+
 def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> str:
-    """Lay out the README's table: the main figure of each experiment that is a headline."""
+    """Lay out the README's table: the main figure of each experiment that is a headline, with a link to its command."""
     main = {(e.name, e.figures[0].metric) for e in experiments if e.headline and e.figures}
     lines = [
-        [f"{row['system']}, {row['data']}", row["metric"], measured(row), plain_reference(row)]
+        [f"[{row['system']}, {row['data']}]({anchor(row)})", row["metric"], measured(row), plain_reference(row)]
         for row in rows
         if (row["experiment"], row["metric"]) in main
     ]
