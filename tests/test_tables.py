@@ -212,6 +212,14 @@ def test_every_number_of_the_readmes_table_is_in_the_results():
     assert table == short_table(kept_rows(), EXPERIMENTS)
 
 
+def test_the_readme_has_no_measured_number_outside_of_its_table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n", 0, text.index(BEGIN)) < 70  # two screens or so come first
+    text = text.split(BEGIN)[0] + text.split(END)[1]
+    text = re.sub(r"```.*?```|^ {4}.*?$|`[^`]*`|Python 3\.10", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"\d+(?:\.\d+| ?%| times| points| seconds| minutes)|±", text) == []
+
+
 def test_a_number_that_is_not_in_the_results_would_be_found():
     assert numbers_in("h\n-\n| a 3 | b, % | 97.75 ± 1.06 (seed 4) | 1e-12 |") == ["97.75", "1.06", "4", "1e-12"]
 
