@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from torchdl import plots
 from torchdl.training import process
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,6 +21,13 @@ def quick(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave figures undrawn, which takes longer than to train what is compared; others look at them."""
+    blank = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: plots.save_png(blank, path))
 
 
 @pytest.fixture(scope="session")

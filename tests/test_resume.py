@@ -175,9 +175,9 @@ def assert_as_if_uninterrupted(expected, task: Task, history, folder: Path) -> N
     assert not differences(scalars(folder), shown)
 
 
-@pytest.mark.parametrize("name", TASKS)
-# before an epoch's end, at it, after it; in the first step; in the last one
+# before an epoch's end, at it, after it; in the first step; in the last one (the other tasks: see below)
 @pytest.mark.parametrize("step", [EPOCH - 2, EPOCH - 1, EPOCH, 0, STEPS - 1])
+@pytest.mark.parametrize("name", ["classifier", "averaged"])
 def test_training_that_was_stopped_goes_on_as_if_it_never_had_been(tmp_path, uninterrupted, name, step):
     with pytest.raises(Stopped, match=f"stopped after step {step + 1}$") as stopped:
         fit(interrupt(TASKS[name](), step, terminate), tmp_path)
@@ -197,8 +197,7 @@ def test_training_can_be_stopped_again_and_again(tmp_path, uninterrupted, name):
     assert_as_if_uninterrupted(uninterrupted(name), task, fit(task, tmp_path, resume=True), tmp_path)
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("step", [5, 11])
+@pytest.mark.parametrize(("name", "step"), [("classifier", 5), *((name, 11) for name in TASKS)])
 def test_training_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, uninterrupted, name, step):
     with pytest.raises(PowerCut):
         fit(interrupt(TASKS[name](), step, cut_power), tmp_path, checkpoint_every=4)

@@ -374,16 +374,14 @@ def test_a_full_disk_is_one_sentence(run, tmp_path, kilobytes):
     assert not [name for name in left if name.endswith(".tmp")]
 
 
-def test_the_benchmark_gives_both_sides_and_their_ratio(tmp_path):
+def test_the_benchmark_gives_both_sides_and_their_ratio(run, tmp_path):
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(0, 256, (3200, 28, 28))
         write_pair(tmp_path / "data" / "MNIST" / "raw", images, np.arange(3200) % 10, split)
-    options = ["gan", "--repeats", "1", "--seconds", "0.05", "--data-root", "data", "--json", "result.json"]
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), *options]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run("benchmark.py gan --repeats 1 --seconds 0.05 --data-root data --json result.json", tmp_path)
+    assert done.code == 0, done.err
     result = json.loads((tmp_path / "result.json").read_text())
-    assert json.loads(done.stdout) == result
+    assert json.loads(done.out) == result
     gan = result["gan"]
     assert gan["usual"] > 0
     assert gan["ratio"] == pytest.approx(gan["ours"] / gan["usual"], abs=0.01)
