@@ -62,10 +62,8 @@ def train(
 def trained(tmp_path_factory):
     """Train for two epochs with noise; return what training did, and the images."""
     data, test = labelled(20), labelled(9, seed=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchdl.training.process.frozen_heap", contextlib.nullcontext)
-        coding = Coding(10, 1e-2, noise=0.2, visualization_size=3)
-        return (*train(tmp_path_factory.mktemp("runs"), data, test, coding, epochs=2), data, test)
+    coding = Coding(10, 1e-2, noise=0.2, visualization_size=3)
+    return (*train(tmp_path_factory.mktemp("runs"), data, test, coding, epochs=2), data, test)
 
 
 def results_of(run: Run) -> dict:

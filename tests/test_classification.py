@@ -91,9 +91,7 @@ def train(out: Path, data: ImageDataset, test: ImageDataset, images: ImageOption
 def trained(tmp_path_factory):
     """Train for two epochs on images that are hard to tell apart, so that some answers are wrong."""
     data, test = labelled(30, spread=120), labelled(17, seed=1, spread=120)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchdl.training.process.frozen_heap", contextlib.nullcontext)
-        return (*train(tmp_path_factory.mktemp("runs"), data, test, epochs=2), test)
+    return (*train(tmp_path_factory.mktemp("runs"), data, test, epochs=2), test)
 
 
 def counts(network: nn.Module, test: ImageDataset) -> tuple[np.ndarray, Tensor, Tensor]:

@@ -5,14 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from torchdl.training import process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -164,10 +161,8 @@ def made(tmp_path_factory):
     worker = importlib.util.module_from_spec(spec)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "frozen_heap", nullcontext)  # it takes longer than the training
-        spec.loader.exec_module(worker)
-        one = worker.run_all(16, folder / "one")
+    spec.loader.exec_module(worker)
+    one = worker.run_all(16, folder / "one")
     torch.set_num_threads(threads)
     return one, two, folder, done.stdout
 

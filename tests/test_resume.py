@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset
 import torchdl
 from torchdl import BatchLoader, CPCTask, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
 from torchdl.tasks import Schedule, accuracy
-from torchdl.training import checkpoint, process
+from torchdl.training import checkpoint
 
 STEPS, EPOCH = 21, 7  # three epochs of seven steps, the last of each ragged
 PIXELS = (128 + 50 * gaussian(31, 1, 4, 4)).clamp(0, 255).to(torch.uint8)
@@ -28,8 +27,7 @@ IMAGES = ImageDataset(PIXELS, torch.arange(31) % 3, -1, 1)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
-    monkeypatch.setattr(process, "frozen_heap", nullcontext)
+    """Let one thread do these small things."""
     # files of events of one second are read in the order of this number as text, 10 before 9
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     threads = torch.get_num_threads()
