@@ -132,15 +132,16 @@ if __name__ == "__main__":
     script = Path(torchdl.__file__).parents[1] / "scripts" / "train_autoencoder.py"
     options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --name x --threads 1"
     sys.argv, sys.path[0] = [str(script), *options.split()], str(script.parent)
+    leave, distributed.stop = distributed.stop, lambda: None  # a group of processes cannot be joined again
     with suppress(SystemExit):
-        runpy.run_path(str(script), run_name="__main__")  # joins the other process, and leaves it in the end
+        runpy.run_path(str(script), run_name="__main__")
     process.frozen_heap = nullcontext  # it takes longer than the training
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
     cpc.gather = lambda *tensors: (list(tensors), 0)
     made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
     torch.save(made, folder / f"made-by-{rank}.pt")
-    distributed.stop()
+    leave()
 '''
 
 
