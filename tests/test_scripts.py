@@ -92,7 +92,8 @@ def environment(folder: Path) -> dict[str, str]:
 def server() -> subprocess.Popen[str]:
     """Start the process whose forks all tests' scripts are; it ends with its standard input, and so with this one."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", SERVER], env=environment(Path.home()), text=True, **pipes)
+    command = [sys.executable, "-c", SERVER]  # in the clone, where it finds torchdl
+    return subprocess.Popen(command, cwd=SCRIPTS.parent, env=environment(Path.home()), text=True, **pipes)
 
 
 @pytest.fixture(scope="module")
