@@ -106,9 +106,12 @@ def run(tmp_path_factory):
         script, *arguments = shlex.split(command)
         request = {"command": [str(SCRIPTS / script), *arguments], "folder": str(folder), "out": str(out)}
         out.write_text("")
-        server().stdin.write(json.dumps({**request, "err": str(err), "environment": environment(home)}) + "\n")
-        server().stdin.flush()
-        child = int(server().stdout.readline())
+        if server().poll() is not None:
+            server.cache_clear()
+        parent = server()
+        parent.stdin.write(json.dumps({**request, "err": str(err), "environment": environment(home)}) + "\n")
+        parent.stdin.flush()
+        child = int(parent.stdout.readline() or pytest.fail(f"the scripts' parent has ended: {parent.wait()}"))
         try:
             if watch is not None:
                 watch(child, out)
@@ -116,7 +119,7 @@ def run(tmp_path_factory):
             os.kill(child, signal.SIGKILL)
             raise
         finally:
-            code = int(server().stdout.readline())
+            code = int(parent.stdout.readline())
         return Done(code, out.read_text(), err.read_text())
 
     return run_one
