@@ -6,20 +6,35 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from torchdl import plots
 from torchdl.training import process
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has a core of its own
 
 
+@pytest.fixture(scope="session", autouse=True)
+def heap_left_alone():
+    """Leave the heap alone, which has all tests in it: to freeze it takes longer than to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "frozen_heap", nullcontext)
+        yield
+
+
 @pytest.fixture
-def quick(monkeypatch):
-    """Let one thread do these small things, and leave the heap alone: to freeze it takes longer than to train."""
-    monkeypatch.setattr(process, "frozen_heap", nullcontext)
+def quick():
+    """Let one thread do these small things."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave figures undrawn, which takes longer than to train what is compared; others look at them."""
+    blank = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: plots.save_png(blank, path))
 
 
 @pytest.fixture(scope="session")

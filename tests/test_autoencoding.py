@@ -62,10 +62,8 @@ def train(
 def trained(tmp_path_factory):
     """Train for two epochs with noise; return what training did, and the images."""
     data, test = labelled(20), labelled(9, seed=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchdl.training.process.frozen_heap", contextlib.nullcontext)
-        coding = Coding(10, 1e-2, noise=0.2, visualization_size=3)
-        return (*train(tmp_path_factory.mktemp("runs"), data, test, coding, epochs=2), data, test)
+    coding = Coding(10, 1e-2, noise=0.2, visualization_size=3)
+    return (*train(tmp_path_factory.mktemp("runs"), data, test, coding, epochs=2), data, test)
 
 
 def results_of(run: Run) -> dict:
@@ -238,6 +236,7 @@ def test_the_noise_and_what_is_left_of_it_are_in_the_results(trained):
     assert f"noise of 0.2: mse 0.04000 before, {expected:.5f} after" in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_noise_has_no_figures_of_noise(tmp_path):
     run, *_, said = train(tmp_path, labelled(20), labelled(5, seed=1), Coding(10), epochs=1)
     assert not [key for key in results_of(run) if "nois" in key]
@@ -246,6 +245,7 @@ def test_a_run_without_noise_has_no_figures_of_noise(tmp_path):
     assert [tag for tag in events.Tags()["images"] if "images" in tag]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_with_noise_and_a_monitored_metric_every_figure_is_of_the_model_that_is_kept(tmp_path):
     test = labelled(9, seed=1)
     run, model, history, _ = train(
@@ -318,6 +318,7 @@ def test_training_lowers_the_error_and_leaves_the_model_that_is_kept(trained):
     assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
     data, test, coding = labelled(20), labelled(5, seed=1), Coding(10, 1e-2, "constant", 0.1)
     whole = train(tmp_path / "whole", data, test, coding, max_steps=9)
@@ -359,6 +360,7 @@ def test_one_test_image_a_class_is_enough(tmp_path):
     assert results_of(run)["images"] == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_images_is_encoded(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = ImageOptions(str(write_folder(tmp_path / "pictures", size=(3, 12, 12))))

@@ -91,9 +91,7 @@ def train(out: Path, data: ImageDataset, test: ImageDataset, images: ImageOption
 def trained(tmp_path_factory):
     """Train for two epochs on images that are hard to tell apart, so that some answers are wrong."""
     data, test = labelled(30, spread=120), labelled(17, seed=1, spread=120)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchdl.training.process.frozen_heap", contextlib.nullcontext)
-        return (*train(tmp_path_factory.mktemp("runs"), data, test, epochs=2), test)
+    return (*train(tmp_path_factory.mktemp("runs"), data, test, epochs=2), test)
 
 
 def counts(network: nn.Module, test: ImageDataset) -> tuple[np.ndarray, Tensor, Tensor]:
@@ -165,6 +163,7 @@ def test_the_history_ends_with_what_the_results_say(trained):
     assert (run.folder / "metrics.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_class_of_which_there_are_no_test_images_is_none_right(tmp_path):
     some = labelled(10, seed=1)
     without = ImageDataset(some.images[some.labels != 1], some.labels[some.labels != 1], classes=CLASSES)
@@ -174,6 +173,7 @@ def test_a_class_of_which_there_are_no_test_images_is_none_right(tmp_path):
     assert results["images"] == 20
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_learning_is_better_than_guessing_and_label_smoothing_is_in_the_loss_alone(tmp_path):
     test = labelled(20, seed=1)
     run, network, history, _ = train(
@@ -202,6 +202,7 @@ def test_the_pictures_are_there_and_show_something(trained, name):
         assert np.asarray(image.convert("L")).std() > 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_mistakes_shown_are_the_surest_ones(tmp_path, monkeypatch):
     drawn, whole = {}, classification.plots.plot_answers
     monkeypatch.setattr(
@@ -226,6 +227,7 @@ def test_the_mistakes_shown_are_the_surest_ones(tmp_path, monkeypatch):
     assert matrix.sum() - matrix.trace() == len(wrong)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_confusion_matrix_has_true_classes_as_rows(tmp_path, monkeypatch):
     drawn = []
     whole = classification.plots.plot_confusion
@@ -256,6 +258,7 @@ def test_tensorboard_has_the_pictures_and_the_first_images(trained):
     assert {"val/loss", "val/accuracy"} <= set(events.Tags()["scalars"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_examples_are_the_first_training_images_as_they_are_given(tmp_path):
     data = labelled(30)
     run, *_ = train(tmp_path, data, labelled(5), epochs=1, learning=Learning(10, shift=0.3, flip=0.5))
@@ -270,6 +273,7 @@ def test_the_examples_are_the_first_training_images_as_they_are_given(tmp_path):
 # resuming and dry runs
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("cut", [4, 9])
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, cut):
     data, test = labelled(30), labelled(8, seed=1)
@@ -294,6 +298,7 @@ def test_a_damaged_architecture_cannot_be_loaded(trained, tmp_path):
             torchdl.load(tmp_path / "x")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_cannot_go_on_with_other_shifts_or_images(tmp_path):
     data, test = labelled(30), labelled(5, seed=1)
     train(tmp_path, data, test, max_steps=4)
@@ -313,6 +318,7 @@ def test_a_dry_run_does_everything_and_keeps_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_with_a_monitored_metric_the_report_is_of_the_best_epoch(tmp_path):
     test = labelled(17, seed=1, spread=120)
     run, network, history, _ = train(
@@ -352,6 +358,7 @@ def test_images_decoded_late_are_taken_by_workers_and_others_are_not(late):
         ImageOptions(str(late), workers=-1).loader(images, batch_size=4)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_training_on_images_decoded_late_equals_training_on_those_held_in_memory(late, tmp_path, workers):
     ends = []
@@ -382,6 +389,7 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
     assert (run.folder / "plots" / "misclassified.png").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_mirror_images_are_asked_too_where_training_has_mirrored(tmp_path):
     test = labelled(17, seed=1, spread=120)
     run, network, _, said = train(

@@ -1,28 +1,26 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+import test_scripts
 import torch
 from helpers import gaussian
 
 from torchdl.collective import gather, rank_and_size, sum_over_processes
 
-ROOT = Path(__file__).resolve().parent.parent
+run = test_scripts.run
 
 WORKER = """
-import sys
+import os, sys
 
 import torch
 import torch.distributed as dist
 
 from torchdl.collective import gather, rank_and_size, sum_over_processes
 
-folder, rank = sys.argv[1], int(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+other = os.fork()
+rank = int(other == 0)
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=rank, world_size=2)
 made = {"rank and size": rank_and_size()}
 for rows in ((3, 1), (0, 2), (2, 2)):
     whole = torch.randn(sum(rows), 4, 5, generator=torch.Generator().manual_seed(1))
@@ -40,28 +38,20 @@ x = torch.full((3,), 1.0 + rank, requires_grad=True)
 total = sum_over_processes(x)
 (total * torch.tensor([1.0, 2.0, 3.0]) * (1 + rank)).sum().backward()  # each has a loss of its own
 made["sum"] = {"total": total.detach(), "gradient": x.grad, "x": x.detach()}
-torch.save(made, f"{folder}/made-by-{rank}.pt")
+torch.save(made, f"made-by-{rank}.pt")
 dist.destroy_process_group()
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(run, tmp_path_factory):
     """Let two processes gather and add up; return what each came to."""
     folder = tmp_path_factory.mktemp("collective")
     (folder / "worker.py").write_text(WORKER)
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(folder / "worker.py"), str(folder)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    running = [subprocess.Popen([*command, str(rank)], env=environment, **pipes) for rank in (0, 1)]
-    try:
-        for process in running:
-            _, complaint = process.communicate(timeout=120)
-            assert process.returncode == 0, complaint[-3000:]
-    finally:
-        for process in running:
-            process.kill()
+    done = run(str(folder / "worker.py"), folder)
+    assert (done.code, done.err) == (0, "")
     return [torch.load(folder / f"made-by-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

@@ -5,21 +5,19 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torchdl.training import process
-
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What one process with batches of 16 and two with batches of 8 do. Four epochs of five steps: 75 examples leave a last
 #: batch of 11 (shares of 5 and 6), 65 one of 1 (shares of 0 and 1). CPC has batches of 8, and of 2 by 4.
 WORKER = '''
-import os, signal, sys
+import os, runpy, signal, sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -30,7 +28,7 @@ import torchdl
 from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, GANTask, ImageDataset, Predictors, Stopped, Supervised
 from torchdl import Trainer
 from torchdl.tasks import accuracy, cpc
-from torchdl.training import checkpoint, distributed
+from torchdl.training import checkpoint, distributed, process
 
 generator = torch.Generator().manual_seed(5)
 LABELS = torch.arange(96) % 3
@@ -131,12 +129,19 @@ def resumed(batch, folder, rank):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    script = Path(torchdl.__file__).parents[1] / "scripts" / "train_autoencoder.py"
+    options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --name x --threads 1"
+    sys.argv, sys.path[0] = [str(script), *options.split()], str(script.parent)
+    leave, distributed.stop = distributed.stop, lambda: None  # a group of processes cannot be joined again
+    with suppress(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    process.frozen_heap = nullcontext  # it takes longer than the training
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
     cpc.gather = lambda *tensors: (list(tensors), 0)
     made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
     torch.save(made, folder / f"made-by-{rank}.pt")
-    distributed.stop()
+    leave()
 '''
 
 
@@ -149,33 +154,25 @@ def made(tmp_path_factory):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*launch, str(path), str(folder)], env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = [*launch, str(path), str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     two = [torch.load(folder / f"made-by-{rank}.pt", weights_only=True) for rank in (0, 1)]
     spec = importlib.util.spec_from_file_location("distributed_worker", path)
     worker = importlib.util.module_from_spec(spec)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "frozen_heap", nullcontext)  # it takes longer than the training
-        spec.loader.exec_module(worker)
-        one = worker.run_all(16, folder / "one")
+    spec.loader.exec_module(worker)
+    one = worker.run_all(16, folder / "one")
     torch.set_num_threads(threads)
     return one, two, folder, done.stdout
 
 
-def test_two_processes_train_an_autoencoder_and_one_reports(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += [str(ROOT / "scripts" / "train_autoencoder.py"), "--dataset", "mnist_5k", "--max-steps", "2"]
-    command += ["--width", "2", "--code-size", "2", "--noise", "0.3", "--name", "x", "--threads", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads((tmp_path / "runs" / "autoencoder" / "x" / "results.json").read_text())
+def test_two_processes_train_an_autoencoder_and_one_reports(made):
+    folder, said = made[2:]
+    results = json.loads((folder / "runs" / "autoencoder" / "x" / "results.json").read_text())
     assert results["images"] == 500
-    assert done.stdout.count("noise of 0.3: mse 0.09000 before, ") == 1
+    assert said.count("noise of 0.3: mse 0.09000 before, ") == 1
 
 
 CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]

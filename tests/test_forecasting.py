@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import test_scripts
 import torch
 from helpers import gaussian
 from sklearn import metrics as sklearn_metrics
@@ -19,7 +17,8 @@ from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal
 from torchdl.metrics import error_ratio, forecast_errors
 from torchdl.training.forecasting import forecasts, rises, verdict
 
-ROOT = Path(__file__).resolve().parent.parent
+run = test_scripts.run
+FORECAST = "forecast.py --out . --threads 1 --device cpu"
 
 
 # forecasts
@@ -178,50 +177,44 @@ def test_rises_are_those_of_the_next_term_and_split_by_time():
 # the script
 
 
-def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "forecast.py"), *arguments]
-    tail = ["--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
-    return subprocess.run([*command, *tail], capture_output=True, text=True, timeout=300)
-
-
-def test_a_trained_linear_model_forecasts_a_sine_a_hundred_steps_ahead(tmp_path):
-    done = run(tmp_path, "sine", "--horizon", "100", "--epochs", "100", "--name", "x", "--period", "63")
-    assert done.returncode == 0, done.stderr
+def test_a_trained_linear_model_forecasts_a_sine_a_hundred_steps_ahead(run, tmp_path):
+    done = run(f"{FORECAST} sine --horizon 100 --epochs 100 --name x --period 63", tmp_path)
+    assert done.code == 0, done.err
     results = json.loads((tmp_path / "forecast" / "x" / "results.json").read_text())
     far = results["errors"]["100 steps ahead"]
     assert far["linear, trained"]["rmse"] < 1e-3
     assert far["AR(10), least squares"]["rmse"] < 1e-3
     assert far["last value"]["rmse"] > 0.3
     assert set(far) >= {"drift", "season before", "mean of the training part"}
-    assert "it is better" in done.stdout
+    assert "it is better" in done.out
     for name in ("forecast", "errors", "history"):
         assert (tmp_path / "forecast" / "x" / "plots" / f"{name}.png").stat().st_size > 10_000
-    again = run(tmp_path, "--resume", str(tmp_path / "forecast" / "x"), "--epochs", "101")
-    assert again.returncode == 2  # its schedule has come to its end
-    assert "steps of the schedule" in again.stderr
+    again = run(f"{FORECAST} --resume forecast/x --epochs 101", tmp_path)
+    assert again.code == 2  # its schedule has come to its end
+    assert "steps of the schedule" in again.err
 
 
-def test_prices_of_ones_own_are_forecast_in_one_go(tmp_path):
+def test_prices_of_ones_own_are_forecast_in_one_go(run, tmp_path):
     rows = ["date,price,other"] + [f"2020-01-{day:02},{100 + day % 7},x" for day in range(1, 32)]
     (tmp_path / "own.csv").write_text("\n".join(rows))
-    options = ["--csv", str(tmp_path / "own.csv"), "--column", "price", "--length", "3", "--horizon", "4", "--direct"]
-    done = run(tmp_path, "prices", *options, "--epochs", "2", "--name", "x", "--model", "gru")
-    assert done.returncode == 0, done.stderr
+    options = "--csv own.csv --column price --length 3 --horizon 4 --direct --epochs 2 --name x --model gru"
+    done = run(f"{FORECAST} prices {options}", tmp_path)
+    assert done.code == 0, done.err
     architecture = json.loads((tmp_path / "forecast" / "x" / "architecture.json").read_text())
     assert architecture["arguments"]["horizon"] == 4
-    assert "4 steps ahead, 13 forecasts" in done.stdout  # of 16 held-out terms
+    assert "4 steps ahead, 13 forecasts" in done.out  # of 16 held-out terms
 
 
-def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(tmp_path):
-    done = run(tmp_path, "direction", "--google", "--epochs", "1", "--name", "x", "--hidden", "4")
-    assert done.returncode == 0, done.stderr
+def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, tmp_path):
+    done = run(f"{FORECAST} direction --google --epochs 1 --name x --hidden 4", tmp_path)
+    assert done.code == 0, done.err
     results = json.loads((tmp_path / "forecast" / "x" / "results.json").read_text())
     close = google_prices().values[:, 3]
     ups = (close[1:] > close[:-1]).double()
     held_out = ups[-results["held out"] :]
     usual = float(ups[9 : -results["held out"]].mean() > 0.5)
     assert results["accuracy of the more frequent answer"] == pytest.approx(float((held_out == usual).double().mean()))
-    assert f"{results['accuracy']:.1%} of {results['held out']} held-out terms right" in done.stdout
+    assert f"{results['accuracy']:.1%} of {results['held out']} held-out terms right" in done.out
 
 
 @pytest.mark.parametrize(
@@ -236,19 +229,19 @@ def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(tmp_p
         ("prices --csv none.csv", "there is no file none.csv"),
     ],
 )
-def test_wrong_options_are_one_sentence(arguments, sentence, tmp_path):
-    done = run(tmp_path, *arguments.split(), "--name", "x", "--epochs", "1")
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_wrong_options_are_one_sentence(run, arguments, sentence, tmp_path):
+    done = run(f"{FORECAST} {arguments} --name x --epochs 1", tmp_path)
+    assert done.code == 2
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
-def test_a_series_with_a_gap_is_refused_with_its_row(tmp_path):
+def test_a_series_with_a_gap_is_refused_with_its_row(run, tmp_path):
     (tmp_path / "own.csv").write_text("close\n1\n2\n\n4\n")
-    done = run(tmp_path, "returns", "--csv", str(tmp_path / "own.csv"))
-    assert done.returncode == 2
-    assert "has nothing in column 'close', row 4" in done.stderr
+    done = run(f"{FORECAST} returns --csv own.csv", tmp_path)
+    assert done.code == 2
+    assert "has nothing in column 'close', row 4" in done.err
 
 
 def test_no_column_may_be_constant():

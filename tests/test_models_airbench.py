@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+import test_scripts
 import torch
 import torch.nn.functional as F
 from helpers import gaussian
@@ -13,7 +10,7 @@ import torchdl
 from torchdl import AirbenchLike, InputError
 from torchdl.models.airbench import convolution
 
-ROOT = Path(__file__).resolve().parent.parent
+run = test_scripts.run
 
 
 @pytest.mark.parametrize("in_shape", [(3, 32, 32), (1, 28, 28), (2, 17, 21)])
@@ -100,15 +97,9 @@ def test_what_cannot_be_built_is_one_sentence(arguments, sentence):
         AirbenchLike(*arguments)
 
 
-def test_the_script_whitens_trains_and_reports(tmp_path):
-    options = ["--model", "airbench", "--dataset", "mnist_5k", "--dry-run", "--name", "x", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train_cnn.py"), *options, "--threads", "1"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    model = torchdl.load(tmp_path / "cnn" / "x")
+def test_the_script_whitens_trains_and_reports(run, tmp_path):
+    done = run("train_cnn.py --model airbench --dataset mnist_5k --dry-run --name x --out kept --threads 1", tmp_path)
+    assert done.code == 0, done.err
+    model = torchdl.load(tmp_path / "kept" / "cnn" / "x")
     half = len(model.patches.weight) // 2
     assert torch.equal(model.patches.weight[:half], -model.patches.weight[half:])

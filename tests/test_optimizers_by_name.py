@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
+import test_scripts
 import torch
 import torch.nn.functional as F
 from helpers import gaussian
@@ -17,7 +15,7 @@ from torchdl import MLP, GANTask, InputError, Supervised, Trainer, simple_gan
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.tasks import OPTIMIZERS, make_optimizer
 
-ROOT = Path(__file__).resolve().parent.parent
+run = test_scripts.run
 SHAPES = [(3, 2), (2,)]
 LR = 0.05
 
@@ -156,36 +154,16 @@ def test_a_gans_betas_go_to_adam_and_its_kin_alone(name):
         "forecast.py",
     ],
 )
-def test_every_script_takes_a_rule_by_name_and_writes_it_down(command, tmp_path):
-    script, *options = command.split()
-    arguments = [
-        *options,
-        "--optimizer",
-        "momentum",
-        "--dry-run",
-        "--name",
-        "x",
-        "--out",
-        str(tmp_path),
-        "--threads",
-        "1",
-    ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *arguments], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    (record,) = tmp_path.glob("*/x/config.json")
+def test_every_script_takes_a_rule_by_name_and_writes_it_down(run, command, tmp_path):
+    done = run(f"{command} --optimizer momentum --dry-run --name x --out kept --threads 1", tmp_path)
+    assert done.code == 0, done.err
+    (record,) = tmp_path.glob("kept/*/x/config.json")
     assert '"optimizer": "momentum"' in json.dumps(json.loads(record.read_text()))
 
 
-def test_the_demonstration_descends_with_every_rule(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "show_optimizers.py"), "--steps", "60", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_demonstration_descends_with_every_rule(run, tmp_path):
+    done = run("show_optimizers.py --steps 60 --out .", tmp_path)
+    assert done.code == 0, done.err
     found = json.loads((tmp_path / "optimizers.json").read_text())["rules"]
     assert len(found) == 9
     assert all(row["loss above the least"] < 0.05 for row in found.values()), found

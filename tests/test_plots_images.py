@@ -44,8 +44,9 @@ def test_a_confusion_matrix_has_counts_or_shares_of_a_row(tmp_path, figures, nor
     assert axis.get_title() == "72.73% right" + (", in % of a row" if normalize else "")
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize(("classes", "has_numbers"), [(30, True), (31, False), (100, False)])
+@pytest.mark.parametrize(
+    ("classes", "has_numbers", "normalize"), [(30, True, False), (31, False, True), (100, False, False)]
+)
 def test_beyond_thirty_classes_colours_alone_are_drawn(tmp_path, figures, classes, has_numbers, normalize):
     matrix = 3 * np.eye(classes, dtype=int)
     names = [f"class {number}" for number in range(classes)]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 from pathlib import Path
@@ -33,9 +32,7 @@ def pictures(tmp_path, monkeypatch):
 def fitted(tmp_path_factory):
     """Fit a tiny classifier to the digits; return the folder, the model and the history."""
     folder = tmp_path_factory.mktemp("lenet") / "some" / "where"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchdl.training.process.frozen_heap", contextlib.nullcontext)
-        return folder, *fit_model_on("mnist_5k", epochs=1, batch_size=50, folder=folder, device="cpu", **TINY)
+    return folder, *fit_model_on("mnist_5k", epochs=1, batch_size=50, folder=folder, device="cpu", **TINY)
 
 
 def rows_of(folder: Path) -> list[dict[str, float]]:
@@ -122,6 +119,7 @@ def test_the_model_given_is_the_one_kept_and_the_one_measured(fitted):
     assert F.cross_entropy(logits, labels).item() == pytest.approx(history[-1]["val/loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_seed_decides_the_weights(pictures, tmp_path):
     models = [fit_model_on(str(pictures), 1, 6, tmp_path / name, seed=1, device="cpu", **TINY)[0] for name in "ab"]
     assert torch.equal(models[0].classifier[-1].weight, models[1].classifier[-1].weight)
@@ -139,6 +137,7 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(fitted, picture
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("folder", [".", "./", "new"])
 def test_an_empty_folder_is_filled_wherever_it_is(pictures, tmp_path, monkeypatch, folder):
     (tmp_path / "here" / "new").mkdir(parents=True)
@@ -147,6 +146,7 @@ def test_an_empty_folder_is_filled_wherever_it_is(pictures, tmp_path, monkeypatc
     assert (tmp_path / "here" / "new" / "weights.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_folder_it_goes_where_the_scripts_leave_theirs(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit_model_on(pictures.name, epochs=1, batch_size=6, data_root=pictures.parent, device="cpu", **TINY)

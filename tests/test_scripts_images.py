@@ -5,9 +5,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ import test_scripts
 import torch
 from PIL import Image
 from test_classification import CLASSES, write_folder
-from test_scripts import SCRIPTS, assert_mistake, environment, files, importing
+from test_scripts import assert_mistake, files, stop
 
 import torchdl
 from torchdl import artifacts
@@ -24,12 +21,6 @@ from torchdl import artifacts
 run = test_scripts.run
 LENET = "train_lenet.py --width 2 --hidden 8 --batch-size 12"
 CODER = "train_autoencoder.py --width 4 --depth 2 --code-size 24 --batch-size 12 --visualization-size 2"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    with importing("sklearn.cluster, sklearn.decomposition, sklearn.manifold, sklearn.neighbors"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -154,22 +145,9 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace, folder, 
 
 def test_a_classifier_that_sigterm_stopped_goes_on_along_its_schedule(run, pictures, tmp_path):
     options = f"--dataset {pictures} --width 2 --hidden 8 --batch-size 12 --schedule one_cycle --shift 0.1 --epochs 30"
-    command = [sys.executable, str(SCRIPTS / "train_lenet.py"), *options.split(), "--name", "cut"]
-    said = [tmp_path / name for name in ("out", "err")]
-    with said[0].open("w") as out, said[1].open("w") as err:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=err)
-    try:
-        deadline = time.monotonic() + 60
-        while not re.search(r"^epoch 1 ", said[0].read_text(), re.MULTILINE):
-            assert process.poll() is None, said[1].read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
-    finally:
-        process.kill()
-        process.wait()
-    again = re.fullmatch(r"train_lenet\.py: stopped after step (\d+); go on with: python (.*)\n", said[1].read_text())
+    stopped = run(f"train_lenet.py {options} --name cut", tmp_path, stop(signal.SIGTERM, "^epoch 1 "))
+    assert stopped.code == 128 + signal.SIGTERM
+    again = re.fullmatch(r"train_lenet\.py: stopped after step (\d+); go on with: python (.*)\n", stopped.err)
     assert 3 <= int(again[1]) < 90
     longer = run(f"{again[2]} --epochs 31", tmp_path)
     assert longer.code == 2

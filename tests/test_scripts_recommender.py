@@ -10,7 +10,7 @@ import pytest
 import test_scripts
 import torch
 from test_plots import is_drawn
-from test_scripts import assert_mistake, importing
+from test_scripts import assert_mistake
 
 import torchdl
 from torchdl import BatchLoader, InputError, MatrixFactorization, RatingModel, Supervised, Trainer, split_ratings
@@ -21,12 +21,6 @@ from torchdl.training.recommending import CATALOGUE, Catalogue, errors, fit_mean
 
 run = test_scripts.run
 MF = "train_recommender.py --dataset films --model mf --dim 3 --batch-size 64 --lr 0.05"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    with importing("pandas, matplotlib.backends.backend_agg"):
-        yield
 
 
 def low_rank(users: int = 40, items: int = 30, share: float = 0.6, seed: int = 0) -> Ratings:

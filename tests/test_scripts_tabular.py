@@ -14,7 +14,7 @@ import test_scripts
 import torch
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from test_plots import is_drawn
-from test_scripts import assert_mistake, importing
+from test_scripts import assert_mistake
 from test_tabular import table
 
 import torchdl
@@ -24,15 +24,6 @@ from torchdl.data.tabular import breast_cancer
 run = test_scripts.run
 CANCER = "train_tabular.py --epochs 12 --lr 0.03 --batch-size 64 --evaluate-every 12"
 PRICE = "train_tabular.py --csv own.csv --target price --epochs 10 --lr 0.1 --batch-size 16 --evaluate-every 10"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    with importing(
-        "sklearn.datasets, sklearn.dummy, sklearn.linear_model, sklearn.metrics, sklearn.model_selection, "
-        "pandas.plotting, mpl_toolkits.mplot3d, matplotlib.backends.backend_agg"
-    ):
-        yield
 
 
 @pytest.fixture(scope="module")

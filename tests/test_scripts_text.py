@@ -13,7 +13,7 @@ import test_scripts
 import torch
 from sklearn import metrics
 from test_plots import is_drawn
-from test_scripts import assert_mistake, files, importing
+from test_scripts import assert_mistake, files
 
 import torchdl
 from torchdl import Vocabulary
@@ -39,15 +39,6 @@ def rows(counts: dict[str, int]) -> list[tuple[str, str]]:
 def write(path: Path, made: list[tuple[str, str]], encoding: str = "utf-8") -> None:
     with path.open("w", newline="", encoding=encoding) as file:
         csv.writer(file).writerows([("kind", "message"), *made])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported_once():
-    with importing(
-        "pandas, sklearn.dummy, sklearn.metrics, sklearn.feature_extraction.text, sklearn.linear_model, "
-        "sklearn.model_selection, sklearn.pipeline, matplotlib.backends.backend_agg"
-    ):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torchdl
 from torchdl.models.backbones import build_network
 
 run = test_scripts.run
-NET = "--backbone resnet18 --weights tiny.pth --input-size 32 --batch-size 12"
+NET = "--backbone shufflenet_v2_x0_5 --weights tiny.pth --input-size 32 --batch-size 12"
 SCRIPT = f"train_transfer.py {NET} --dataset pictures"
 
 
@@ -24,7 +24,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("transfer")
     write_folder(folder / "pictures", train=12, test=4, size=(1, 16, 16))
     torch.manual_seed(0)
-    torch.save(build_network("resnet18").state_dict(), folder / "tiny.pth")
+    torch.save(build_network("shufflenet_v2_x0_5").state_dict(), folder / "tiny.pth")
     (folder / "file").write_text("x")
     for part in ("train", "test"):
         for name in ("0", "1"):
@@ -75,11 +75,14 @@ def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
         ("--backbone vgg61", "unknown backbone 'vgg61': choose one of alexnet"),
         ("--backbone mobilenet_v3_small", "the weights tiny.pth are not mobilenet_v3_small's, but another network's"),
         ("--weights file", "file is no file of weights"),
-        ("--weights none", "resnet18 has no weights 'none': choose default, IMAGENET1K_V1, or name a file of them"),
+        (
+            "--weights none",
+            "shufflenet_v2_x0_5 has no weights 'none': choose default, IMAGENET1K_V1, or name a file of them",
+        ),
         ("--dataset hollow", "the class hollow/train/0 is empty"),
         ("--input-size 0", "the input size must be 1 or more pixels, not 0"),
         ("--finetune 1", "--finetune is of --approach augment"),
-        ("--finetune 99 --approach augment", "resnet18 has 5 blocks"),
+        ("--finetune 99 --approach augment", "shufflenet_v2_x0_5 has 5 blocks"),
         ("--flip 0.5", "leave --shift and --flip out"),
         ("--centred True", "leave --centred out"),
         ("--per-class 13", "the class ant has 12 images, and 13 are to be drawn: draw fewer"),

@@ -22,7 +22,7 @@ from torchdl.training.classification import ImageOptions, Learning
 from torchdl.training.command import Run, RunOptions
 from torchdl.training.transfer import FineTuning, extract_features, fit_augmented, fit_on_features
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "undrawn")
 TINY = "mobilenet_v3_small"
 CLASSES = ("ant", "bee", "cow")
 OPTIONS, LEARNING = ImageOptions(), Learning(batch_size=10, lr=1e-2)
