@@ -30,7 +30,7 @@ class Config:
     z_dim: int | None = None
     """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
     width: int | None = None
-    """Filters of conv's first convolution; 16 if not given."""
+    """Filters of conv where its maps are largest; 16 if not given."""
     optimizer: OptimizerName = "adam"
     """The rule of both networks' updates; the betas are for adam and adamw alone."""
     lr: float | None = None
