@@ -103,10 +103,13 @@ def absences(experiment: Experiment, config: Config) -> list[str]:
 
 def show(experiments: Sequence[Experiment], records: Records, absent: dict[str, str]) -> None:
     """Print the experiments, a line each."""
+    width = max(len(e.name) for e in experiments) + 2
     for e in experiments:
         done = sum(records.is_finished(e, seed) for seed in e.seeds)
         note = f"   {absent[e.name]}" if e.name in absent else ""
-        print(f"{e.name:22}{e.area:12}{done} of {len(e.seeds)} seeds, {e.minutes:5.1f} min a seed: {e.system}{note}")
+        print(
+            f"{e.name:{width}}{e.area:12}{done} of {len(e.seeds)} seeds, {e.minutes:5.1f} min a seed: {e.system}{note}"
+        )
     able = [e for e in experiments if e.name not in absent]
     left = sum(e.minutes * sum(not records.is_finished(e, seed) for seed in e.seeds) for e in able)
     print(f"about {left:.0f} minutes of one core are left")

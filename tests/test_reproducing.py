@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -310,6 +311,18 @@ def most_at_once(place: Place) -> int:
 
 def with_jobs(place: Place, jobs: int) -> Place:
     return dataclasses.replace(place, jobs=jobs)
+
+
+def test_what_is_finished_is_run_again_where_its_folder_is_gone_and_is_made_use_of(place):
+    judge, middle = experiment("judge", seeds=(0,)), experiment("middle", seeds=(0,), after=("judge",))
+    user = experiment("user", seeds=(0,), after=("middle",))
+    assert run(place, judge, middle)[0] == []
+    shutil.rmtree(place.folder / "runs")
+    assert run(place, judge, middle)[1] == ["2 of 2 are finished already"]
+    assert run(place, judge, middle, user)[0] == []
+    assert calls(place)[2:] == ["begun judge-0", "begun middle-0", "begun user-0"]
+    shutil.rmtree(place.folder / "runs" / "work" / "user-0")
+    assert run(place, judge, middle, user)[1] == ["3 of 3 are finished already"]
 
 
 def test_nothing_is_begun_after_a_request_to_stop_and_closing_ends_what_is_at_work():

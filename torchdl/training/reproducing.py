@@ -345,13 +345,20 @@ def run_all(
 ) -> list[str]:
     """Run what is not finished, a line each; return the names of those that have failed, with their seeds.
 
+    What is finished but has left no folder, as in a new clone, is run again where what is not finished makes use of it.
     Where there are several jobs, what takes longest is begun first, so that they end together.
     ``after`` is called whenever something was measured.
 
     Raises:
         Stopped: A signal came; what was measured before is kept.
     """
-    left = [(e, seed) for e in experiments for seed in e.seeds if not records.is_finished(e, seed)]
+    left: list[tuple[Experiment, int]] = []
+    used: set[str] = set()  # by what is left
+    for e in reversed(experiments):  # what uses others comes after them
+        gone = {s for s in e.seeds if e.name in used and not e.launches(place.folder / "runs", s)[0][1].exists()}
+        again = [(e, seed) for seed in e.seeds if seed in gone or not records.is_finished(e, seed)]
+        left = again + left
+        used |= set(e.after) if again else set()
     total = sum(len(e.seeds) for e in experiments)
     if len(left) < total:
         say(f"{total - len(left)} of {total} are finished already")
