@@ -306,8 +306,10 @@ def test_a_second_signal_acts_at_once(tmp_path):
         signal.raise_signal(signal.SIGINT)  # two of os.kill may come as one
         signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         fit(interrupt(classifier(), 4, impatient), tmp_path)
     assert not (tmp_path / checkpoint.LAST).exists()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(signal.SIGINT, before)
