@@ -387,7 +387,7 @@ def test_the_shapes_are_printed_and_the_weights_left_alone(capsys):
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"visualization_size": 0}, "visualization_size must be from 1 to 32, not 0"),
         ({"visualization_size": 33}, "visualization_size must be from 1 to 32, not 33"),
-        ({"schedule": "linear"}, "unknown schedule 'linear': choose one of constant, cosine, one_cycle"),
+        ({"schedule": "falling"}, "unknown schedule 'falling': choose one of constant, cosine, linear, one_cycle"),
     ],
 )
 def test_bad_settings_are_refused(settings, sentence):

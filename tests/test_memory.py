@@ -162,7 +162,7 @@ def test_measurements_are_drawn_through_their_means_with_bars_over_their_range(t
     ("arguments", "sentence"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"schedule": "linear"}, "unknown schedule 'linear': choose one of constant, cosine, one_cycle"),
+        ({"schedule": "falling"}, "unknown schedule 'falling': choose one of constant, cosine, linear, one_cycle"),
     ],
 )
 def test_a_wrong_way_of_learning_is_said(arguments, sentence):

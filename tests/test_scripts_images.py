@@ -232,11 +232,11 @@ def test_a_mistake_in_an_empty_folder_leaves_it_empty(run, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("train_lenet.py --schedule linear", "linear"),
-        ("train_cnn.py --schedule linear", "linear"),
+        ("train_lenet.py --schedule falling", "falling"),
+        ("train_cnn.py --schedule falling", "falling"),
         ("train_cnn.py --model resnet", "resnet"),
         ("train_lenet.py --epochs 0", "epochs must be 1 or more, not 0"),
-        ("train_autoencoder.py --schedule linear", "invalid choice 'linear'"),
+        ("train_autoencoder.py --schedule falling", "invalid choice 'falling'"),
         ("train_autoencoder.py --batch-size 0", "batch_size must be at least 1, not 0"),
         ("train_autoencoder.py --visualization-size 0", "visualization_size must be from 1 to 32, not 0"),
         ("train_autoencoder.py --visualization-size 33", "visualization_size must be from 1 to 32, not 33"),

@@ -38,7 +38,7 @@ class Coding:
     """Images a step, on each process."""
     lr: float = 1e-3
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""

@@ -41,7 +41,7 @@ class Fitting:
     """The rule of updates."""
     lr: float | None = None
     """The learning rate, the highest one with a schedule."""
-    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
     """The learning rate's course: as it is, as in the lectures; falling to 0; rising first, then falling to 0."""
 
 

@@ -43,7 +43,7 @@ class Learning:
     """Sequences a step."""
     lr: float = 0.05
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     optimizer: OptimizerName = "adam"
     """The rule of updates."""

@@ -48,7 +48,7 @@ class TableLearning:
     """The rule of updates."""
     lr: float = 1e-2
     """The learning rate, the highest one with a schedule."""
-    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float = 3e-3
     """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
