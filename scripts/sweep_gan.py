@@ -108,7 +108,7 @@ def main(config: Config) -> None:
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
     panels = {"Fréchet distance": {row["name"]: row["Fréchet distance"]["mean"] for row in rows}}
-    plots.plot_bars(panels, folder / "sweep.png", f"{config.dataset}, {config.epochs} epochs: less is better")
+    plots.plot_bars(panels, folder / "sweep.png", f"{config.dataset}, --epochs {config.epochs}: less is better")
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 
 
