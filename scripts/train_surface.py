@@ -20,7 +20,7 @@ from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
-from torchdl.tasks import SCHEDULES, OptimizerName, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, make_optimizer
 from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
@@ -39,7 +39,7 @@ class Config:
     """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] | None = None
+    schedule: ScheduleName | None = None
     """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
     batch_size: int = 32
     """Points a step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
@@ -14,6 +15,8 @@ from torch.optim.lr_scheduler import (
     PolynomialLR,
     ReduceLROnPlateau,
 )
+
+ScheduleName = Literal["constant", "cosine", "linear", "one_cycle"]
 
 
 @dataclass

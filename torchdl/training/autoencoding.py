@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid, save_png, side_by_side
-from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock, OptimizerName
+from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock, OptimizerName, ScheduleName
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
 from torchdl.training.command import Run, say
@@ -38,7 +38,7 @@ class Coding:
     """Images a step, on each process."""
     lr: float = 1e-3
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "one_cycle"
+    schedule: ScheduleName = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 
@@ -78,7 +78,7 @@ class Learning:
     """Images a step, on each process."""
     lr: float | None = None
     """The learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] | None = None
+    schedule: ScheduleName | None = None
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float | None = None
     """How much kernels shrink: with adamw times the learning rate, else in the gradient; usually not at all."""

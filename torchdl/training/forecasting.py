@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, binary_accuracy, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import Loss
 from torchdl.training.command import Run, say
 
@@ -41,7 +41,7 @@ class Fitting:
     """The rule of updates."""
     lr: float | None = None
     """The learning rate, the highest one with a schedule."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """The learning rate's course: as it is, as in the lectures; falling to 0; rising first, then falling to 0."""
 
 

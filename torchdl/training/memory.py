@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torchdl import plots
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, binary_accuracy, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, binary_accuracy, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 from torchdl.training.trainer import Trainer
@@ -43,7 +43,7 @@ class Learning:
     """Sequences a step."""
     lr: float = 0.05
     """The learning rate, the highest one with --schedule one_cycle."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "one_cycle"
+    schedule: ScheduleName = "one_cycle"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     optimizer: OptimizerName = "adam"
     """The rule of updates."""

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import Loss, class_probabilities, logits_for
 from torchdl.training.command import Run, say
 
@@ -42,7 +42,7 @@ class TextLearning:
     """The rule of updates."""
     lr: float = 6e-3
     """The learning rate, the highest one with a schedule."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float = 0.01
     """How much kernels shrink: with adamw times the learning rate, else in the gradient."""

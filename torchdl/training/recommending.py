@@ -25,7 +25,7 @@ from torchdl.data.movielens import find_ratings, read_titles
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, number, read_ratings
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 
@@ -73,7 +73,7 @@ class RatingLearning:
     """The learning rate, the highest one with a schedule; 0.08 for the course's network."""
     weight_decay: float | None = None
     """How much vectors and kernels shrink: with adamw times the learning rate, else in the gradient."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] | None = None
+    schedule: ScheduleName | None = None
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     damping: float = 5.0
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torchdl.data import BatchLoader
 from torchdl.data.tabular import Columns, Table, numbers, text
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, Supervised, accuracy, binary_accuracy, make_optimizer
+from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import class_probabilities, logits_for
 from torchdl.training.command import Run, say
 
@@ -48,7 +48,7 @@ class TableLearning:
     """The rule of updates."""
     lr: float = 1e-2
     """The learning rate, the highest one with a schedule."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
     weight_decay: float = 3e-3
     """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
