@@ -127,6 +127,10 @@ def _dataset(data: str) -> str:
     return data.lower().replace("-", "_")
 
 
+def _judged(data: str) -> str:
+    return f"--judge {{runs}}/lenet/{JUDGES[data]}-0"
+
+
 def _sampled(metric: str, key: str, higher_is_better: bool, scale: float = 1) -> Figure:
     keys = [(AGAINST, kind, key) for kind in ("generated", "training images")]
     return Figure(metric, keys[0], higher_is_better, None, REAL, keys[1], "evaluation.json", scale)
@@ -149,8 +153,7 @@ def _gan(
     needs: tuple[str, ...] = (),
     note: str = "",
 ) -> Experiment:
-    dataset, judge = _dataset(data), JUDGES[data]
-    judged = f"--judge {{runs}}/lenet/{judge}-0"
+    dataset, judged = _dataset(data), _judged(data)
     return Experiment(
         f"{name}-{data.lower()}",
         "gan",
@@ -164,19 +167,19 @@ def _gan(
         (0, 1, 2),
         ("samples/generated.png", "plots/nearest.png"),
         headline,
-        after=(judge,),
+        after=(JUDGES[data],),
     )
 
 
 def _swept(data: str) -> Experiment:
-    dataset, judge = _dataset(data), JUDGES[data]
+    dataset = _dataset(data)
     pairs = [f"{model} {loss}" for model in ("simple", "deep", "conv") for loss in GAN_LOSSES]
     return Experiment(
         f"gan-sweep-{data.lower()}",
         "gan",
         "every pair with every loss after one epoch, the mean of three seeds",
         data,
-        (f"sweep_gan.py --dataset {dataset} --epochs 1 --samples 5000 --judge {{runs}}/lenet/{judge}-0",),
+        (f"sweep_gan.py --dataset {dataset} --epochs 1 --samples 5000 {_judged(data)}",),
         (
             "--models simple --losses non_saturating --seeds 0 --samples 20 "
             '--options="--max-steps 2 --samples 4 --judged 20"',
@@ -197,7 +200,7 @@ def _swept(data: str) -> Experiment:
         (dataset,),
         pictures=(f"sweep-{dataset}/sweep.png",),
         quick_figures=1,
-        after=(judge,),
+        after=(JUDGES[data],),
     )
 
 
@@ -270,13 +273,12 @@ def _classifier(
     system: str,
     data: str,
     command: str,
-    needs: str,
+    needs: tuple[str, ...],
     minutes: float,
     seeds: Sequence[int] = (0, 1, 2),
     figures: tuple[Figure, ...] = (ACCURACY,),
     quick: str = STEPS,
     headline: bool = False,
-    more_needs: tuple[str, ...] = (),
 ) -> Experiment:
     return Experiment(
         name,
@@ -287,7 +289,7 @@ def _classifier(
         (quick,),
         figures,
         minutes,
-        (needs, *more_needs),
+        needs,
         tuple(seeds),
         CONFUSION[:1],
         headline,
@@ -300,7 +302,7 @@ IMAGES = (
         "the network of lecture 24, as given",
         "MNIST",
         "train_cnn.py --model mlp --dataset mnist --epochs 10",
-        "mnist",
+        ("mnist",),
         1.5,
         figures=(replace(COURSE_MNIST, note="with --schedule cosine it gets there (mnist-mlp-cosine)"),),
     ),
@@ -309,7 +311,7 @@ IMAGES = (
         "the same, its learning rate falling to 0",
         "MNIST",
         "train_cnn.py --model mlp --dataset mnist --epochs 10 --schedule cosine",
-        "mnist",
+        ("mnist",),
         1.5,
         figures=(COURSE_MNIST,),
     ),
@@ -318,7 +320,7 @@ IMAGES = (
         "LenetLike, width 32, depth 2",
         "MNIST",
         "train_lenet.py --dataset mnist --schedule cosine --epochs 5",
-        "mnist",
+        ("mnist",),
         7,
         headline=True,
     ),
@@ -327,7 +329,7 @@ IMAGES = (
         "the LSTM of lecture 50, which reads rows, as given",
         "MNIST",
         "train_cnn.py --model lstm --dataset mnist --epochs 10",
-        "mnist",
+        ("mnist",),
         6,
         (0,),
         figures=(
@@ -344,7 +346,7 @@ IMAGES = (
         "the same, tuned",
         "MNIST",
         "train_cnn.py --model lstm --dataset mnist --epochs 10 --schedule cosine --batch-size 128 --lr 3e-3",
-        "mnist",
+        ("mnist",),
         4.5,
         (0,),
         figures=(replace(ACCURACY, reference=98.7, source="the course"),),
@@ -354,7 +356,7 @@ IMAGES = (
         "the network of lecture 32, as given",
         "Fashion-MNIST",
         "train_cnn.py --model cnn --dataset fashion_mnist",
-        "fashion_mnist",
+        ("fashion_mnist",),
         10,
         (0,),
     ),
@@ -363,7 +365,7 @@ IMAGES = (
         "the network of lecture 36",
         "Fashion-MNIST",
         "train_cnn.py --model vgg --dataset fashion_mnist --flip 0.5 --epochs 8",
-        "fashion_mnist",
+        ("fashion_mnist",),
         42,
         (0,),
         (
@@ -381,7 +383,7 @@ IMAGES = (
         "LenetLike, width 32, depth 2",
         "CIFAR-10 (JPEG)",
         "train_lenet.py --dataset cifar10-jpeg --schedule cosine --epochs 5",
-        "cifar10-jpeg",
+        ("cifar10-jpeg",),
         7,
     ),
     _classifier(
@@ -389,7 +391,7 @@ IMAGES = (
         "the network of lecture 33, as given",
         "CIFAR-10 (JPEG)",
         "train_cnn.py --model cnn_wide --dataset cifar10-jpeg",
-        "cifar10-jpeg",
+        ("cifar10-jpeg",),
         13,
         (0,),
     ),
@@ -398,19 +400,18 @@ IMAGES = (
         "the network of lecture 36, three times as wide",
         "CIFAR-10 (JPEG)",
         f"train_cnn.py --model vgg --width 96 --epochs 28 --batch-size 256 {ON_GPU}",
-        "cifar10-jpeg",
+        ("cifar10-jpeg", CUDA),
         3,
         figures=(replace(ACCURACY, reference=90, source="the course"), MIRRORED),
         quick=QUICK_ON_CPU,
         headline=True,
-        more_needs=(CUDA,),
     ),
     _classifier(
         "cifar-airbench",
         "a network that learns in few passes (Jordan 2024), twice as wide",
         "CIFAR-10 (JPEG)",
         f"train_cnn.py --model airbench --width 128 --epochs 20 --batch-size 512 {ON_GPU}",
-        "cifar10-jpeg",
+        ("cifar10-jpeg", CUDA),
         1,
         figures=(
             replace(
@@ -422,7 +423,6 @@ IMAGES = (
             MIRRORED,
         ),
         quick=QUICK_ON_CPU,
-        more_needs=(CUDA,),
     ),
     Experiment(
         "autoencoder-mnist",
