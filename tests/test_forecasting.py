@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -74,6 +75,9 @@ def test_what_needs_no_training_is_what_a_loop_gives():
         seasonal_last_value(x, 2, 6)
     with pytest.raises(InputError, match="a line goes through two terms"):
         drift(x[:, :1], 2)
+    for function in (last_value, drift, partial(seasonal_last_value, period=2)):
+        with pytest.raises(InputError, match="horizon must be 1 or more, not 0"):
+            function(x, horizon=0)
 
 
 def test_lecture_40s_proof_ar_2_recovers_a_sine_and_forecasts_it_without_error():
@@ -99,6 +103,8 @@ def test_least_squares_are_numpys():
     np.testing.assert_allclose(np.vstack([weight.T, bias]), wanted, atol=1e-5)
     with pytest.raises(InputError, match="least squares fit a linear model, not one of kind 'gru'"):
         fit_linear_(SequenceModel("gru", 2, 2), x, y)
+    with pytest.raises(InputError, match="not one of kind 'Linear'"):
+        fit_linear_(torch.nn.Linear(2, 1), x, y)
 
 
 # metrics

@@ -131,6 +131,12 @@ def test_generating_uses_running_statistics_and_leaves_the_mode_and_statistics_a
     assert torch.equal(samples, gan.eval()(gan.noise(4, seed=1)))
 
 
+def test_images_of_another_size_than_the_generator_gives_are_refused_not_cut_up():
+    gan = GAN(Generator(img_dim=2 * 784), Discriminator(784))
+    with pytest.raises(InputError, match=r"the generator gives 1568 numbers an image, \(1, 28, 28\) has 784"):
+        gan.generate_samples(3)
+
+
 def test_generating_restores_training_mode_after_a_failure():
     gan = simple_gan().train()
     with pytest.raises(RuntimeError):

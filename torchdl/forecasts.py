@@ -30,7 +30,7 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
         >>> torchdl.forecast(model, torch.zeros(1, 3, 1), horizon=4).flatten()
         tensor([1., 2., 3., 4.])
     """
-    require(horizon >= 1, f"horizon must be 1 or more, not {horizon}")
+    _check_horizon(horizon)
     length, known, parts = x.shape[1], 0, []
     while known < horizon:
         new = model(x)
@@ -53,6 +53,7 @@ def last_value(x: Tensor, horizon: int) -> Tensor:
         >>> torchdl.last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
         tensor([5., 5., 5.])
     """
+    _check_horizon(horizon)
     return x[:, -1:].expand(-1, horizon, -1)
 
 
@@ -63,6 +64,7 @@ def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
         >>> torchdl.seasonal_last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3, period=2).flatten()
         tensor([2., 5., 2.])
     """
+    _check_horizon(horizon)
     require(1 <= period <= x.shape[1], f"a period must be from 1 to the {x.shape[1]} terms seen, not {period}")
     return x[:, x.shape[1] - period + torch.arange(horizon, device=x.device) % period]
 
@@ -74,6 +76,7 @@ def drift(x: Tensor, horizon: int) -> Tensor:
         >>> torchdl.drift(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
         tensor([ 7.,  9., 11.])
     """
+    _check_horizon(horizon)
     require(x.shape[1] >= 2, "a line goes through two terms: let the windows have two")
     slope = (x[:, -1:] - x[:, :1]) / (x.shape[1] - 1)  # (N, 1, D)
     return x[:, -1:] + slope * torch.arange(1, horizon + 1, device=x.device).view(1, -1, 1)  # (H,) -> (1, H, 1)
@@ -98,7 +101,8 @@ def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
         >>> weight.detach()  # x[t] = 2 cos(0.1) x[t-1] - x[t-2]
         tensor([[-1.0000,  1.9900]])
     """
-    require(model.kind == "linear", f"least squares fit a linear model, not one of kind {model.kind!r}")
+    kind = getattr(model, "kind", type(model).__name__)
+    require(kind == "linear", f"least squares fit a linear model, not one of kind {kind!r}")
     rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)
     rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     targets = y.flatten(1).double().cpu()  # (N, K)
@@ -109,3 +113,7 @@ def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
     weight.copy_(solution[:-1].T)
     bias.copy_(solution[-1])
     return model
+
+
+def _check_horizon(horizon: int) -> None:
+    require(horizon >= 1, f"horizon must be 1 or more, not {horizon}")

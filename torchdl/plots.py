@@ -333,7 +333,7 @@ def plot_forecast(values: Tensor, boundary: int, one_step: Tensor, own: Tensor, 
     low, high = float(came.min()), float(came.max())
     margin = (high - low) / 2 or 1.0  # its own predictions may run far away
     part.set(ylim=(low - margin, high + margin), xlabel="term")
-    part.legend()
+    part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above: curves are anywhere
     for axis in (whole, part):
         axis.grid(alpha=0.3)
     save_figure(figure, path)
