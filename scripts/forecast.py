@@ -97,6 +97,11 @@ def main(config: Config) -> None:
         "fitting": replace(config.fitting, lr=experiment.lr if config.fitting.lr is None else config.fitting.lr),
     }
     config = replace(config, **chosen)
+    require(
+        config.experiment in ("prices", "returns", "direction") or (config.csv is None and not config.google),
+        f"{config.experiment} makes its own series: --csv and --google are for prices, returns and direction",
+    )
+    require(config.csv is None or not config.google, "--csv and --google are two series: leave one of them out")
     require(0 < chosen["held_out"] < 1, f"held_out is a share of the series in (0, 1), not {chosen['held_out']}")
     # 1. Get the series, and split it by time.
     series = experiment.load(config)

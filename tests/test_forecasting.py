@@ -233,6 +233,8 @@ def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, 
         ("prices --google --column clse", "there is no column 'clse': choose among open, high, low, close, volume"),
         ("direction --google --column clse", "there is no column 'clse'"),
         ("prices --csv none.csv", "there is no file none.csv"),
+        ("--csv own.csv", "sine makes its own series: --csv and --google are for prices, returns and direction"),
+        ("prices --google --csv own.csv", "--csv and --google are two series: leave one of them out"),
     ],
 )
 def test_wrong_options_are_one_sentence(run, arguments, sentence, tmp_path):

@@ -125,6 +125,9 @@ assert torch.equal(states[0], torch.get_rng_state()), "torch's generator was use
 assert states[1:] == (random.getstate(), numpy.random.get_state()[1].tolist()), "a generator was used"
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 heavy = {"torchvision", "tensorboard", "matplotlib", "pandas", "sklearn", "mlxtend", "PIL", "keras", "tensorflow"}
+assert "torchdl.latent" not in sys.modules
+assert callable(torchdl.latent.invert) and callable(torchdl.metrics.silent_units)
+assert not hasattr(torchdl, "nothing")
 print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
 assert "torchdl" in new
 """

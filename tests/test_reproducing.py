@@ -536,6 +536,12 @@ def test_figures_are_read_from_json_and_from_the_last_row_of_csv(tmp_path, file,
     assert read_figure(tmp_path, Figure("m", key, file=file, scale=10)) == {"value": 10 * expected}
 
 
+def test_of_a_figure_of_several_seeds_each_is_kept(tmp_path):
+    (tmp_path / "results.json").write_text('{"a": [1, 2, 6], "b": [3, 3, 3]}')
+    figure = Figure("m", ("a",), reference_key=("b",), scale=10, of_seeds=True)
+    assert read_figure(tmp_path, figure) == {"value": 30, "reference": 30, "values": [10, 20, 60]}
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [

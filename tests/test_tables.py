@@ -79,6 +79,14 @@ def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
     assert set([*wanted.split(), "commit", "versions", "machine"]) <= set(first)
 
 
+def test_a_run_that_goes_through_several_seeds_makes_a_row_of_them():
+    figure = Figure("accuracy, %", ("a",), of_seeds=True)
+    sweep = Experiment("sweep", "gan", "every GAN", "digits", ("sweep_gan.py",), ("",), (figure,), 1)
+    kept = {**record(sweep, 0), "figures": {figure.metric: {"value": 98.0, "values": [97.0, 98.0, 99.0]}}}
+    (row,) = make_rows([sweep], [kept])
+    assert (row["seeds"], row["values"], row["mean"], row["std"]) == ([0, 1, 2], [97.0, 98.0, 99.0], 98.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("mean", "reference", "higher", "short"),
     [
@@ -94,8 +102,13 @@ def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
     ],
 )
 def test_what_falls_short_is_what_is_worse_as_shown(mean, reference, higher, short):
-    row = {"mean": mean, "reference": reference, "higher_is_better": higher, "digits": 2}
+    row = {"mean": mean, "values": [mean], "reference": reference, "higher_is_better": higher, "digits": 2}
     assert shortfall(row) == pytest.approx(short)
+
+
+def test_values_on_both_sides_of_their_reference_do_not_make_up_for_one_another():
+    row = {"mean": 0.5, "values": [0.2, 0.8], "reference": 0.5, "higher_is_better": None, "digits": 2}
+    assert shortfall(row) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,17 @@ def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_se
         write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
         line = f"Measured on: a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}.\n"
         assert line in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short(tmp_path):
+    figures = [Figure(f"accuracy {n}, %", ("a",), reference=98, source="the course", note="too few") for n in range(4)]
+    one = Experiment("one", "text", "a reader", "texts", ("train_text.py",), ("",), tuple(figures), 1)
+    values = dict(zip([f.metric for f in figures], (99.0, 97.0, 96.0, 95.0), strict=True))
+    kept = {**record(one, 0), "figures": {metric: {"value": value} for metric, value in values.items()}}
+    write_results(tmp_path / "RESULTS.md", make_rows([one], [kept]), [one], {}, tmp_path)
+    lines = [line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if "accuracy" in line]
+    assert ["too few" in line for line in lines] == [False, True, False, False]
+    assert ["short by" in line for line in lines] == [False, True, True, True]
 
 
 def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(tmp_path):

@@ -1,5 +1,8 @@
 """torchdl: a deep-learning course and contrastive predictive coding in PyTorch."""
 
+import importlib
+from typing import Any
+
 from torchdl.artifacts import load, save
 from torchdl.data import (
     AddingProblem,
@@ -158,3 +161,12 @@ __all__ = [
     "transfer_model",
     "whole_batch",
 ]
+
+MODULES = ("convolution", "latent", "metrics", "plots")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module that is beside these names when it is first asked for: ``torchdl.latent``, say."""
+    if name in MODULES:
+        return importlib.import_module(f"torchdl.{name}")
+    raise AttributeError(f"module 'torchdl' has no attribute {name!r}")

@@ -99,6 +99,8 @@ class Figure:
     """Digits after the point, in tables."""
     note: str = ""
     """What was tried, where it falls short of its reference."""
+    of_seeds: bool = False
+    """Whether a list stands there, of a value for each of the seeds 0, 1, ... that one command goes through."""
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,17 @@ def lacking(need: str, root: str | os.PathLike[str] | None = None) -> str:
 # What a run has left
 
 
-def look_up(value: Any, key: Sequence[str | int]) -> float:
-    """Follow a key into what JSON has given, and take the mean of a list of numbers."""
+def look_up(value: Any, key: Sequence[str | int]) -> list[float]:
+    """Follow a key into what JSON has given, to a list of numbers or to one."""
     for part in key:
         value = value[part]
-    return sum(value) / len(value) if isinstance(value, list) else float(value)
+    return [float(each) for each in (value if isinstance(value, list) else [value])]
 
 
-def read_figure(folder: Path, figure: Figure) -> dict[str, float]:
-    """Read a figure's value, and its reference where that was measured, too, in a run's folder.
+def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
+    """Read a figure's ``value``, and its ``reference`` where that was measured, too, in a run's folder.
+
+    Of lists both are the means; where they are of several seeds, ``values`` are those of each.
 
     Raises:
         InputError: The file is not there, is damaged, or has no such number.
@@ -100,15 +102,17 @@ def read_figure(folder: Path, figure: Figure) -> dict[str, float]:
         if path.suffix == ".csv":
             rows = list(csv.DictReader(text.splitlines()))
             (column,) = figure.key
-            found = {"value": float([row[str(column)] for row in rows if row[str(column)]][-1])}
+            found = {"value": [float([row[str(column)] for row in rows if row[str(column)]][-1])]}
         else:
             values = json.loads(text)
             found = {name: look_up(values, key) for name, key in keys.items()}
+        scaled = {name: [figure.scale * each for each in values] for name, values in found.items()}
+        means = {name: sum(values) / len(values) for name, values in scaled.items()}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): where is what the script measures?") from error
     except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"{path} has no {'/'.join(map(str, figure.key))!r}, where {figure.metric!r} is") from error
-    return {name: value * figure.scale for name, value in found.items()}
+    return {**means, "values": scaled["value"]} if figure.of_seeds else means
 
 
 def count_parameters(folder: Path) -> int | None:

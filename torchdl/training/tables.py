@@ -17,7 +17,9 @@ HEAD = """# Results
 Written by `python scripts/reproduce.py`, which runs each command below with each of the seeds, in a process of its own;
 `results/results.json` has these numbers unrounded, one a seed, with the commit, the versions and the machine of each.
 Mean ± sample standard deviation over the seeds; the number alone where there is one seed. A reference is what the
-figure is to be compared with; where the mean falls short of it, it says by how much, and what was tried.
+figure is to be compared with; where the mean falls short of it, it says by how much, and, where there is more to say,
+why. In the commands `RUN` is the folder that the one before has left; `reproduce.py` adds the seed, a name and
+`--out results/runs`, so that the judge is `train_lenet.py --dataset mnist --out results/runs --name judge-mnist-0`.
 """
 
 
@@ -45,7 +47,7 @@ def make_row(
 ) -> dict[str, Any]:
     """Make the row of a figure that was measured with some seeds."""
     found = [record["figures"][figure.metric] for record in records]
-    values = [each["value"] for each in found]
+    values = [value for each in found for value in each.get("values", [each["value"]])]
     references = [each["reference"] for each in found if "reference" in each]
     seconds = [record["seconds"] for record in records]
 
@@ -63,7 +65,7 @@ def make_row(
         "reference": statistics.fmean(references) if references else figure.reference,
         "reference_source": figure.source,
         "reference_measured": bool(references),
-        "seeds": [record["seed"] for record in records],
+        "seeds": list(range(len(values))) if figure.of_seeds else [record["seed"] for record in records],
         "values": values,
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else None,
@@ -82,13 +84,13 @@ def make_row(
 def shortfall(row: Mapping[str, Any]) -> float:
     """Say by how much a row's mean is worse than its reference, as both are shown; 0 where it is not.
 
-    Where nearer is better, it is how far apart they are.
+    Where nearer is better, it is how far from the reference its values are, on the average.
     """
     if row["reference"] is None:
         return 0.0
     mean, reference = (round(row[key], row["digits"]) for key in ("mean", "reference"))
     if row["higher_is_better"] is None:
-        return abs(mean - reference)
+        return statistics.fmean(abs(round(value, row["digits"]) - reference) for value in row["values"])
     return max(0.0, reference - mean if row["higher_is_better"] else mean - reference)
 
 
@@ -184,16 +186,17 @@ def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> st
 
     Where there are several machines, each has its number.
     """
-    header = ("system", "data", "metric", "here", "reference", "", "a seed takes", "command")
+    header = ("system", "data", "metric", "here", "reference", "", "a run takes", "command")
     lines = []
     for before, row in zip([None, *rows], rows, strict=False):
         again = before is not None and before["experiment"] == row["experiment"]
+        said = before is not None and again and before["note"] == row["note"] and shortfall(before) > 0
         short = shortfall(row)
         reference = plain_reference(row)
         if reference and row["reference_source"]:
             reference += f" ({row['reference_source']})"
         by = f"**{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}**"
-        note = by + (f": {row['note']}" if row["note"] else "") if short else ""
+        note = by + (f": {row['note']}" if row["note"] and not said else "") if short else ""
         where = f" [{machines.index(machine_of(row)) + 1}]" if len(machines) > 1 else ""
         same = [row["system"], row["data"], duration(row["seconds"]) + where, f"`{row['command']}`"]
         system, data, seconds, command = ["″", "″", "", "″"] if again else same
