@@ -42,7 +42,7 @@ PACKAGES = {  # by what is imported: how to install it
     "efficientnet_lite_pytorch": "pip install -e '.[transfer]'",
 }
 CUDA = "cuda"
-FOLDERS = {"cifar10-jpeg": "CIFAR-10 as files"}
+FOLDERS = {"cifar10-jpeg": "CIFAR-10 as JPEG files of Pillow's default quality"}
 LARGEST_PICTURE = 200_000  # bytes
 
 
