@@ -19,6 +19,7 @@ import torchdl
 from torchdl import BatchLoader, CPCTask, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
 from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint
+from torchdl.training.logger import Logger
 
 STEPS, EPOCH = 21, 7  # three epochs of seven steps, the last of each ragged
 PIXELS = (128 + 50 * gaussian(31, 1, 4, 4)).clamp(0, 255).to(torch.uint8)
@@ -205,6 +206,37 @@ def test_training_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, unint
     assert_as_if_uninterrupted(uninterrupted(name), task, history, tmp_path)
 
 
+@pytest.mark.parametrize("logged", [False, True], ids=["before", "after"])
+def test_a_crash_beside_the_last_log_loses_nothing(tmp_path, uninterrupted, monkeypatch, logged):
+    log = Logger.epoch
+
+    def crash(self, history, *others):
+        if len(history) < STEPS // EPOCH or logged:
+            log(self, history, *others)
+        if len(history) == STEPS // EPOCH:
+            raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Logger, "epoch", crash)
+        with pytest.raises(PowerCut):
+            fit(classifier(), tmp_path)
+    task = classifier()
+    history = fit(task, tmp_path, resume=True)
+    assert_as_if_uninterrupted(uninterrupted("classifier"), task, history, tmp_path)
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + len(history)
+
+
+def test_the_end_of_a_run_within_an_epoch_is_measured_again_where_it_is_gone_on_with(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Logger, "epoch", lambda *_: cut_power())
+        with pytest.raises(PowerCut):
+            fit(classifier(), tmp_path, max_steps=EPOCH - 2)
+    first = fit(classifier(), tmp_path, max_steps=EPOCH - 2, resume=True)
+    assert [row["step"] for row in first] == [EPOCH - 2]
+    assert fit(classifier(), tmp_path, max_steps=EPOCH - 2, resume=True) == first
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+
+
 def test_tensorboard_shows_no_step_twice_after_a_crash(tmp_path):
     with pytest.raises(PowerCut):
         fit(interrupt(classifier(), 11, cut_power), tmp_path, checkpoint_every=4, log_every=1)
@@ -278,7 +310,7 @@ class Other(Supervised):
     """The same model with its parameters in two groups."""
 
     def __init__(self, task: Supervised) -> None:
-        super().__init__(task.model, task.loss, task.metrics)
+        super().__init__(task.model, task.loss, task.metrics, schedule=task.schedule)
 
     def configure_optimizers(self):
         first, *rest = self.model.parameters()
@@ -291,6 +323,7 @@ class Other(Supervised):
         ({"batch": 5}, "batch size 5 instead of 4"),
         ({"seed": 3}, "seed 3 instead of 0"),
         ({"accumulate": 2}, "accumulate 2 instead of 1"),
+        ({"monitor": "val/accuracy"}, "monitor val/accuracy instead of val/loss"),
     ],
 )
 def test_what_would_change_the_order_is_an_input_error(tmp_path, options, named):

@@ -11,7 +11,7 @@ from torch import nn
 
 from torchdl import BatchLoader, ImageDataset, InputError, Supervised, Trainer
 from torchdl.tasks import SCHEDULES, Schedule, make_optimizer
-from torchdl.tasks.schedules import constant, cosine, linear, one_cycle
+from torchdl.tasks.schedules import constant, cosine, linear, milestones, one_cycle
 
 pytestmark = pytest.mark.usefixtures("quick")
 STEPS = [1, 2, 3, 4, 5, 8, 99, 1000]
@@ -277,3 +277,14 @@ def test_parameters_that_are_held_fixed_are_left_out_and_empty_groups_too():
 def test_bad_settings_of_adamw_are_refused(lr, weight_decay, sentence):
     with pytest.raises(InputError, match=sentence):
         make_optimizer("adamw", network().parameters(), lr, weight_decay)
+
+
+def test_a_resume_with_other_milestones_is_refused(tmp_path):
+    def task(*settings: object) -> Supervised:
+        return classifier(schedule=lambda optimizer, steps: milestones(optimizer, steps, *settings))
+
+    fit(task([3], 0.5), max_steps=4, folder=tmp_path)
+    for settings in (([5], 0.5), ([3], 0.1)):
+        with pytest.raises(InputError, match=r"cannot go on with schedule of 'model' MultiStepLR by .* instead of"):
+            fit(task(*settings), max_steps=8, folder=tmp_path, resume=True)
+    assert fit(task([3], 0.5), max_steps=8, folder=tmp_path, resume=True)[-1]["step"] == 8

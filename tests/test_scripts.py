@@ -275,6 +275,7 @@ MISTAKES = {
     "--data-root file": "the data root file is not a folder",
     "--dataset mnist --data-root data": "train-images-idx3-ubyte has .* truncated",
     "--name ../y": "--name is a name, not a path",
+    "--name ..": "--name is a name, not a path",
     "--name x": "runs/gan/x exists already: choose another --name, or go on with --resume runs/gan/x",
     "--monitor val/nothing": "no metric 'val/nothing' to monitor",
     "--resume runs/gan/none": "runs/gan/none is no run of a script.*No such file",

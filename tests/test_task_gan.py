@@ -451,5 +451,5 @@ def test_a_schedule_is_built_for_each_optimizer_over_all_steps():
     optimizers = task.configure_optimizers()
     schedules = task.configure_schedules(optimizers, 4)
     assert {name: made.scheduler.optimizer for name, made in schedules.items()} == optimizers
-    assert {made.steps for made in schedules.values()} == {4}
+    assert {made.settings for made in schedules.values()} == {"over 4 steps"}
     assert make_task().configure_schedules(optimizers, 4) == {}

@@ -270,6 +270,25 @@ def test_the_best_epoch_is_kept_and_patience_ends_in_time(tmp_path, mode, patien
     assert kept["progress"]["best"] == values[best - 1]
 
 
+@pytest.mark.parametrize(("values", "best"), [([3, 1, 0], 5), ([3, 1, 2], 4)])
+def test_the_end_of_a_run_within_an_epoch_may_be_the_best(tmp_path, values, best):
+    task, held_out = Scripted(values), BatchLoader(blobs(3).without_labels(), 2)
+    task.evaluate = lambda batch: {"score": torch.full((len(batch),), values[-(-task.clock.step // 2) - 1])}
+    options = {"folder": tmp_path, "monitor": "val/score", "validation": held_out}
+    history = fit(task, n=4, batch=2, max_steps=5, **options)
+    assert [row["val/score"] for row in history] == values
+    assert checkpoint.read(tmp_path / checkpoint.BEST)["task"]["weight"] == best
+    last = checkpoint.read(tmp_path / checkpoint.LAST)  # from before the end, to be gone on with
+    assert (last["progress"]["step"], last["progress"]["best"], len(last["progress"]["history"])) == (5, 1, 2)
+
+
+def test_a_metric_that_is_gone_after_a_stop_is_an_input_error(tmp_path):
+    held_out = BatchLoader(blobs(5), 5)
+    fit(classifier(), validation=held_out, folder=tmp_path, monitor="val/loss", epochs=1)
+    with pytest.raises(InputError, match="no metric 'val/loss' to monitor"):
+        fit(classifier(), folder=tmp_path, monitor="val/loss", epochs=2, resume=True)
+
+
 @pytest.mark.parametrize("validation", [None, BatchLoader(blobs(5), 5)], ids=["none", "some"])
 def test_an_unknown_metric_to_monitor_is_an_input_error_before_any_training(tmp_path, validation):
     task = classifier()

@@ -27,13 +27,14 @@ class Schedule:
         scheduler: Any of ``torch.optim.lr_scheduler``.
         every: ``step`` (of the optimizer) or ``epoch``.
         monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows, an epoch at a time.
-        steps: What the schedule was made for, if it has an end, beyond which it cannot go on; else 0.
+        settings: What it was made for, in words, which a resumed run must have, too: a checkpoint would silently bring
+            back what was, and a schedule that has an end cannot go on beyond it.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
     every: str = "epoch"
     monitor: str | None = None
-    steps: int = 0
+    settings: str = ""
 
 
 def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
@@ -52,12 +53,12 @@ def constant(optimizer: Optimizer, steps: int) -> None:
 
 def cosine(optimizer: Optimizer, steps: int) -> Schedule:
     """Let the learning rate fall to 0 over ``steps`` along half a cosine (Loshchilov and Hutter 2017)."""
-    return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), "step", steps=steps)
+    return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), "step", settings=f"over {steps} steps")
 
 
 def linear(optimizer: Optimizer, steps: int) -> Schedule:
     """Let the learning rate fall to 0 over ``steps`` along a line."""
-    return Schedule(PolynomialLR(optimizer, max(steps, 1), power=1.0), "step", steps=steps)
+    return Schedule(PolynomialLR(optimizer, max(steps, 1), power=1.0), "step", settings=f"over {steps} steps")
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
@@ -65,12 +66,16 @@ def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     highest = [group["lr"] for group in optimizer.param_groups]
     total = steps + 1  # the scheduler counts where it starts, too
     rise = 0.25 if total != 4 else 0.5  # a quarter of 4 would be a rise in no step, which it divides by
-    return Schedule(OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False), "step", steps=steps)
+    return Schedule(
+        OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False),
+        "step",
+        settings=f"over {steps} steps",
+    )
 
 
 def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: float) -> Schedule:
     """Multiply the learning rate by ``factor`` after each of these numbers of steps."""
-    return Schedule(MultiStepLR(optimizer, list(at), factor), "step")
+    return Schedule(MultiStepLR(optimizer, list(at), factor), "step", settings=f"by {factor:g} after {[*at]}")
 
 
 def build_schedules(

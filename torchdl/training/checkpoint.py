@@ -54,11 +54,15 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def differences(old: Mapping[str, float], new: Mapping[str, float]) -> str:
-    """Say which settings, 0 where they are not given, are new; an empty string where none is."""
-    pairs = {key: (old.get(key, 0), new.get(key, 0)) for key in {**old, **new}}
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say which settings, numbers or words, are new; an empty string where none is."""
+
+    def shown(value: Any) -> str:
+        return f"{value:.12g}" if isinstance(value, (int, float)) else str(value or "none").strip()
+
+    pairs = {key: (old.get(key), new.get(key)) for key in {**old, **new}}
     return ", ".join(
-        f"{key} {now:.12g} instead of {before:.12g}" for key, (before, now) in pairs.items() if now != before
+        f"{key} {shown(now)} instead of {shown(before)}" for key, (before, now) in pairs.items() if now != before
     )
 
 
@@ -79,7 +83,7 @@ def read_last(folder: Path) -> tuple[dict[str, Any], str]:
         return read(folder / PREVIOUS), f"{error}; the one before it, {folder / PREVIOUS}, is used instead"
 
 
-def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, float]) -> str:
+def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) -> str:
     """Take a run's parts to where its last good checkpoint stood.
 
     Args:

@@ -179,7 +179,9 @@ class Run:
             self.folder = Path(self.temporary.name)
         else:
             name = options.name or f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
-            require(name == Path(name).name, f"--name is a name, not a path: {name!r}; the folder of runs is --out")
+            require(
+                name == Path(name).name != "..", f"--name is a name, not a path: {name!r}; the folder of runs is --out"
+            )
             self.folder = options.out / experiment / name
             taken = self.is_main and self.folder.exists() and any(self.folder.iterdir())
             require(

@@ -153,19 +153,20 @@ class Fit:
             self.say(checkpoint.restore(self.folder, self.parts, self.order()))
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
         with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
+            measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
+            choice = ", ".join([*measured, "train/..."])
+            for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
+                known = name in measured or name.startswith("train/")
+                require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
             if progress.step == 0:
-                measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
-                choice = ", ".join([*measured, "train/..."])
-                for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
-                    known = name in measured or name.startswith("train/")
-                    require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
                 self.logger.record(record, [*measured, *self.updates.learning_rates()])
-            while progress.step < self.steps or progress.batch >= len(self.train):  # or stopped just before its end
+            whole = True
+            while whole and (progress.step < self.steps or progress.batch):  # an epoch is to begin, or to end
                 if options.patience and progress.since_best >= options.patience:
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
                 self.train_epoch()
-                self.end_epoch()
+                whole = self.end_epoch()
         return progress.history
 
     def train_epoch(self) -> None:
@@ -193,11 +194,14 @@ class Fit:
                 if options.checkpoint_every and progress.step % options.checkpoint_every == 0:
                     self.save()
 
-    def end_epoch(self) -> None:
-        """Evaluate, preview, log, step the schedules of epochs, and save."""
+    def end_epoch(self) -> bool:
+        """Evaluate, preview, log, step the schedules of epochs, and save; False where max_steps has cut the epoch.
+
+        What is saved of a cut epoch is from before its end, so that it can be gone on with.
+        """
         progress, options = self.progress, self.options
         self.updates.collect(progress)
-        if cut := progress.batch < len(self.train):  # max_steps came first: what is saved can go on from here
+        if cut := progress.batch < len(self.train):
             self.save()
         row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step}
         row |= {**progress.epoch_sums.means(), **self.updates.learning_rates()}
@@ -207,13 +211,14 @@ class Fit:
             with torch.no_grad(), self.updates.autocast():
                 previews = self.task.eval().preview()
         progress.history.append(row)
+        alarms = self.task.alarms(row) if due else []
+        self.logger.epoch(progress.history, previews, alarms)  # before it is saved: a resume forgets what came after
         if not cut:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
             self.updates.end_epoch(row)
-            self.save(best=progress.is_best(row, options.monitor, options.mode))
-        alarms = self.task.alarms(row) if due else []
-        self.logger.epoch(progress.history, previews, alarms)  # once saved, or a resume would log it twice
+        self.save(last=not cut, best=progress.is_best(row, options.monitor, options.mode))
         self.say("\nALARM: ".join([describe(row), *alarms] if due else []))
+        return not cut
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""
@@ -223,18 +228,20 @@ class Fit:
         batches = 2 if self.options.dry_run else batches
         return evaluate(self.task, self.validation, self.device, self.updates.autocast, clock, batches)
 
-    def save(self, best: bool = False) -> None:
-        """Write a checkpoint, and keep it as the best one if it is."""
+    def save(self, last: bool = True, best: bool = False) -> None:
+        """Write a checkpoint, as the last one, the best one, or both."""
         self.updates.collect(self.progress)
-        if self.folder is None:
+        if self.folder is None or not (last or best):
             return
         state = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         if self.rank == 0:
-            checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
+            if last:
+                checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
             if best:
                 checkpoint.write(state, self.folder / checkpoint.BEST)
             self.saved()
 
-    def order(self) -> dict[str, float]:
-        """Return what decides which examples a step sees, and at which rate: it must be the same after a resume."""
-        return {**self.train.order_settings(), **self.updates.order_settings(), "accumulate": self.options.accumulate}
+    def order(self) -> dict[str, Any]:
+        """Return what decides which examples a step sees, at which rate, and what is best: the same after a resume."""
+        own = {name: getattr(self.options, name) for name in ("accumulate", "monitor", "mode")}
+        return {**self.train.order_settings(), **self.updates.order_settings(), **own}

@@ -156,12 +156,13 @@ class Updates:
         for name, schedule in self.schedules.items():
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
-    def order_settings(self) -> dict[str, float]:
-        """Return the seed, the rules, their initial rates and schedules' steps (0 without an end), to be compared."""
-        kinds = {name: type(schedule.scheduler).__name__ for name, schedule in self.schedules.items()}
-        lengths = {f"steps of the schedule {kinds[n]} of {n!r}": s.steps for n, s in self.schedules.items()}
-        rules = {f"rule {rule_of(optimizer)} of {name!r}": 1 for name, optimizer in self.optimizers.items()}
-        return {"seed": self.seed, **self.rates, **rules, **lengths}
+    def order_settings(self) -> dict[str, Any]:
+        """Return the seed, the rules, their initial rates and the schedules, to be compared."""
+        rules = {f"rule of {name!r}": rule_of(optimizer) for name, optimizer in self.optimizers.items()}
+        schedules = {
+            f"schedule of {name!r}": f"{type(s.scheduler).__name__} {s.settings}" for name, s in self.schedules.items()
+        }
+        return {"seed": self.seed, **self.rates, **rules, **schedules}
 
     def collect(self, progress: Progress) -> None:
         """Add the numbers measured since the last time to the progress: the one place that waits for the device.
