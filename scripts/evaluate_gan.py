@@ -23,7 +23,7 @@ class Config:
     run: tyro.conf.Positional[Path]
     """The run's folder, such as runs/gan/first."""
     judge: Path | None = None
-    """A finished run of train_lenet.py on the same data set; runs/lenet/judge-DATASET if not given."""
+    """A finished run of train_lenet.py on the same data; lenet/judge-DATASET beside the run's gan/ if not given."""
     samples: int = 10_000
     """How many images to generate; fewer where fewer are held out."""
     paired: int = PAIRED
@@ -43,8 +43,8 @@ def main(config: Config) -> None:
     for name, number in (("samples", config.samples), ("paired", config.paired)):
         require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
     gan, dataset = load_gan(config.run), dataset_of(config.run)
-    # the folder of all runs is two above the run's own
-    judge = load_judge(config.judge or usual_judge(config.run.parent.parent, dataset), dataset)
+    runs = config.run.resolve().parents[1]
+    judge = load_judge(config.judge or usual_judge(runs, dataset), dataset)
     say(process.setup(config.threads))
     train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
     say(introduce(test))

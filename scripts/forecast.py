@@ -92,7 +92,7 @@ def main(config: Config) -> None:
     experiment, direction = EXPERIMENTS[config.experiment], config.experiment == "direction"
     chosen: dict[str, Any] = {
         "model": config.model or experiment.model,
-        "hidden": config.hidden or experiment.hidden,
+        "hidden": experiment.hidden if config.hidden is None else config.hidden,
         "held_out": (1 / 3 if direction else 0.5) if config.held_out is None else config.held_out,
         "fitting": replace(config.fitting, lr=experiment.lr if config.fitting.lr is None else config.fitting.lr),
     }

@@ -10,7 +10,8 @@ import _clone  # noqa: F401
 import tyro
 
 import torchdl
-from torchdl.data.tabular import Columns, read_table
+from torchdl.data.files import read_csv
+from torchdl.data.tabular import Columns
 from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.training.command import run_script
@@ -35,7 +36,7 @@ def main(config: Config) -> None:
     """Load, predict, write."""
     columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
     check_fit(model, columns)
-    table = read_table(config.csv, columns.texts)
+    table = read_csv(config.csv, columns.texts)
     gaps = ", ".join(f"{name!r} {count:,}" for name, count in columns.gaps(table).items())
     require(not gaps or config.missing == "fill", f"{config.csv} lacks values in {gaps}: fill in, or --missing fill")
     if gaps:

@@ -44,19 +44,16 @@ class Config:
     """The folder that RESULTS.md and results/ are written to; a README.md with markers there has its table renewed."""
     data_root: Path | None = None
     """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
-    threads: int = 1
-    """CPU threads of each script."""
     jobs: int = 1
-    """Experiments at a time; what measures time is run alone."""
+    """Experiments at a time, of one CPU thread each; what measures time is run alone."""
 
 
 def main(config: Config) -> None:
     """Choose, run, write."""
-    for option, value in (("threads", config.threads), ("jobs", config.jobs)):
-        require(value >= 1, f"--{option} must be 1 or more, not {value}")
+    require(config.jobs >= 1, f"--jobs must be 1 or more, not {config.jobs}")
     chosen = [e for e in choose(config.only, EXPERIMENTS) if e.minutes <= config.most_minutes]
     results = config.out / "results"
-    place = Place(results, SCRIPTS, config.threads, config.data_root, jobs=config.jobs)
+    place = Place(results, SCRIPTS, config.data_root, jobs=config.jobs)
     absent = {e.name: "; ".join(found) for e in EXPERIMENTS if (found := absences(e, config))}
     if config.list:
         show(chosen, Records.load(results / "records.json"), absent)
@@ -66,7 +63,7 @@ def main(config: Config) -> None:
             torch.set_num_threads(1)  # a process with several cannot be forked
             folder = results / "quick"
             shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
-            place = Place(folder, SCRIPTS, config.threads, make_data(folder / "data"), True, config.jobs)
+            place = Place(folder, SCRIPTS, make_data(folder / "data"), True, config.jobs)
             chosen = [e.shortened() for e in chosen]
             if len(chosen) > 5:
                 preload()

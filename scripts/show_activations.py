@@ -83,11 +83,11 @@ def main(config: Config) -> None:
     """Draw, train, measure."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
     process.setup(config.threads)
-    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
     plot_functions(curves(), config.out / "activations.png")
     print(f"functions and derivatives: {config.out / 'activations.png'}")
     if not config.steps:
         return
+    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
     print(introduce(train))
     found = demonstrate(config, train, test)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")

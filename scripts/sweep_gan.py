@@ -115,12 +115,18 @@ def main(config: Config) -> None:
 def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopping.Request) -> Steps[dict[str, Any]]:
     """Train and evaluate one cell, or read what was found before, in steps."""
     name = f"{cell.model}-{cell.loss}-{cell.seed}"
-    run, log = folder / "gan" / name, folder / f"{name}.log"
-    if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
-        return read(run)
+    run, log, settings = folder / "gan" / name, folder / f"{name}.log", folder / f"{name}.json"
     root = ["--data-root", config.data_root] if config.data_root else []
     options = f"--model {cell.model} --loss {cell.loss} --seed {cell.seed} --epochs {config.epochs} {config.options}"
     train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, "--judge", judge, *root]
+    asked = {"options": options, "samples": config.samples, "judge": str(judge.resolve())}
+    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else asked
+    changed = checkpoint.differences(known, asked)
+    require(not changed, f"{run} was made with other settings ({changed}): choose another --out, or remove {folder}")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    write_json(settings, asked)
+    if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
+        return read(run)
     if (run / checkpoint.LAST).is_file():
         train = ["--resume", run]
     else:

@@ -94,6 +94,7 @@ def main(config: Config) -> None:
         name: usual if getattr(config, name) is None else getattr(config, name) for name, usual in pair.usual.items()
     }
     config = replace(config, **own)
+    require(config.samples >= 1, f"--samples must be 1 or more, not {config.samples}")
     require(config.width is None or config.model == "conv", "--width is of --model conv alone: leave it out")
     size = {} if config.width is None else {"width": config.width}
     # 1. Get the data.

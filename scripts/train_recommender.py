@@ -13,7 +13,7 @@ from torchdl import MatrixFactorization, RatingModel, Trainer
 from torchdl.data.ratings import split_ratings
 from torchdl.errors import InputError, require
 from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.recommending import RatingLearning, RatingOptions, fit_recommender, recommend
+from torchdl.training.recommending import USUAL, RatingLearning, RatingOptions, fit_recommender, recommend
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class Kind(NamedTuple):
 
 
 GIVEN = RatingLearning(1024, "momentum", 0.08, 0.0, "constant")
-USUAL = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")
 KINDS = {
     "course": Kind(RatingModel, {"dim": 10, "hidden": 1024, "dropout": 0.0}, GIVEN),
     "network": Kind(

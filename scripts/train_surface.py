@@ -40,7 +40,7 @@ class Config:
     lr: float = 0.01
     """The learning rate, the highest one with --schedule one_cycle."""
     schedule: ScheduleName | None = None
-    """The learning rate's course: as it is (the lecture's, for relu), falling to 0 (for sine), or rising before."""
+    """The learning rate's course: constant (relu's, as in the lecture), cosine (sine's), linear or one_cycle."""
     batch_size: int = 32
     """Points a step."""
     frequency: float = 4.0
@@ -56,9 +56,9 @@ def surface(x: Tensor) -> Tensor:
     return (2 * x[:, :1]).cos() + (3 * x[:, 1:]).cos()
 
 
-def grid(side: float, steps: int = 50) -> Tensor:
-    """Lay points (steps^2, 2) over [-side, side]^2."""
-    line = torch.linspace(-side, side, steps)
+def grid(side: float) -> Tensor:
+    """Lay points (2500, 2) over [-side, side]^2."""
+    line = torch.linspace(-side, side, 50)
     return torch.cartesian_prod(line, line)
 
 

@@ -69,9 +69,8 @@ def main(config: Config) -> None:
         return
     # 1. Get the texts, split them, and number the training part's words.
     own = config.csv is not None
-    require(
-        bool(config.text and config.label) == own, "a --csv FILE needs --text COLUMN and --label COLUMN, and they it"
-    )
+    named = [bool(config.text), bool(config.label)]
+    require(named == [own, own], "a --csv FILE needs --text COLUMN and --label COLUMN, and they it")
     require(config.vectors is not None or not config.freeze, "--freeze is for given word vectors: name --vectors FILE")
     path = config.csv if config.csv is not None else find_file("spam", config.run.data_root)
     text, label = (config.text, config.label) if own else ("v2", "v1")

@@ -181,6 +181,11 @@ def test_arguments_that_do_not_fit_are_refused(folder, arguments):
     refusal(folder)
 
 
+def test_numbers_beyond_all_bounds_are_refused(folder):
+    rewrite(folder, lambda d: d.update({"class": "ImageEncoder", "arguments": {"image_size": 1e300}}))
+    assert "ImageEncoder cannot be built" in refusal(folder)
+
+
 def test_missing_arguments_are_refused(folder):
     rewrite(folder, lambda d: d["arguments"].pop("discriminator"))
     assert "GAN cannot be built" in refusal(folder)

@@ -11,7 +11,7 @@ from scipy import ndimage, stats
 from torch.utils.data import DataLoader
 
 import torchdl
-from torchdl import BatchLoader, Digits, InputError, load_digits, random
+from torchdl import BatchLoader, Digits, InputError, ShiftedImages, load_digits, random
 from torchdl.data import digits as module
 from torchdl.data.sources import LabelledImages
 
@@ -290,6 +290,23 @@ def test_the_embedded_digits_are_parted_five_to_one_with_all_digits_in_every_par
     for subset, each in (("train", 375), ("valid", 75), ("test", 50)):
         assert embedded[subset].labels.bincount().tolist() == [each] * 10
         assert embedded[subset].counts.tolist() == [each] * 10
+
+
+def test_a_subset_of_ones_own_is_looked_up_by_its_labels(embedded):
+    digits = embedded["valid"]
+    sevens = digits.subset((digits.labels == 7).nonzero()[:2, 0])
+    assert sevens.counts.tolist() == [0] * 7 + [2, 0, 0]
+    found = sevens.get_batch_by_labels([7] * 9)
+    assert all(any(torch.equal(image, seven) for seven in sevens[:2][0]) for image in found)
+    with pytest.raises(InputError, match="every label must be one that the set has images of"):
+        sevens.get_batch_by_labels([1])
+    with pytest.raises(InputError, match="before leaving their labels out"):
+        digits.without_labels().subset(torch.tensor([0]))
+
+
+def test_digits_are_not_shifted_for_they_make_their_own_images(embedded):
+    with pytest.raises(InputError, match="not what Digits makes of them"):
+        ShiftedImages(embedded["valid"])
 
 
 def test_no_image_is_in_two_subsets_and_none_is_lost_or_relabelled(embedded):

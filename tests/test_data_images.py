@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import torchdl
-from torchdl import ImageDataset, InputError
+from torchdl import ImageDataset, InputError, ShiftedImages
 from torchdl.data.images import at_equal_distances
 
 EVERY_BYTE = torch.arange(256, dtype=torch.uint8).view(16, 1, 4, 4)
@@ -81,6 +81,8 @@ def test_the_images_themselves_are_left_alone():
 def test_an_index_beyond_the_end_is_an_index_error():
     with pytest.raises(IndexError):
         ImageDataset(EVERY_BYTE)[16]
+    assert torch.equal(ImageDataset(EVERY_BYTE)[-1], ImageDataset(EVERY_BYTE)[15])
+    assert torch.equal(ShiftedImages(ImageDataset(EVERY_BYTE))[-1], ShiftedImages(ImageDataset(EVERY_BYTE))[15])
     assert len(list(ImageDataset(EVERY_BYTE))) == 16  # which is how a for loop ends
 
 

@@ -29,6 +29,7 @@ from torchdl.data.series import (
     sine,
     sine_of_square,
 )
+from torchdl.data.tabular import load_transistors
 
 
 @pytest.fixture(autouse=True)
@@ -283,6 +284,13 @@ def test_a_damaged_file_is_an_error_and_no_reason_for_a_stand_in(tmp_path):
     (tmp_path / "csv" / "sbux.csv").write_text("open,high,low,close,volume\n1,2,3,x,5\n")
     with pytest.raises(InputError, match="has 'x' in column 'close', row 2"):
         load_prices(tmp_path)
+
+
+def test_a_wrong_folder_of_data_is_an_error_and_no_reason_for_a_stand_in(tmp_path):
+    (tmp_path / "file").touch()
+    for load in (load_prices, load_transistors):
+        with pytest.raises(InputError, match="is not a folder"):
+            load(tmp_path / "file")
 
 
 def test_an_unknown_file_and_one_not_to_be_fetched_are_one_sentence(tmp_path):

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import gaussian
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from torchdl.training.distributed import synchronize_batch_norm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -130,7 +133,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     script = Path(torchdl.__file__).parents[1] / "scripts" / "train_autoencoder.py"
-    options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --name x --threads 1"
+    options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --monitor val/loss --name x"
     sys.argv, sys.path[0] = [str(script), *options.split()], str(script.parent)
     leave, distributed.stop = distributed.stop, lambda: None  # a group of processes cannot be joined again
     with suppress(SystemExit):
@@ -173,6 +176,20 @@ def test_two_processes_train_an_autoencoder_and_one_reports(made):
     results = json.loads((folder / "runs" / "autoencoder" / "x" / "results.json").read_text())
     assert results["images"] == 500
     assert said.count("noise of 0.3: mse 0.09000 before, ") == 1
+
+
+def test_the_best_model_is_what_both_processes_end_with(made):
+    assert made[3].count("the best val/loss, ") == 1
+
+
+def test_the_batch_norm_of_all_processes_takes_bfloat16_as_pytorchs_does():
+    x, norms = gaussian(6, 4, 3, 3).bfloat16(), [torch.nn.BatchNorm2d(4) for _ in range(2)]
+    synchronize_batch_norm(norms[1])
+    outputs = [norm(x) for norm in norms]
+    assert [output.dtype for output in outputs] == [torch.bfloat16] * 2
+    torch.testing.assert_close(*outputs)
+    for one, other in zip(*(norm.state_dict().values() for norm in norms), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
 
 
 CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]

@@ -197,7 +197,7 @@ def test_a_trained_linear_model_forecasts_a_sine_a_hundred_steps_ahead(run, tmp_
         assert (tmp_path / "forecast" / "x" / "plots" / f"{name}.png").stat().st_size > 10_000
     again = run(f"{FORECAST} --resume forecast/x --epochs 101", tmp_path)
     assert again.code == 2  # its schedule has come to its end
-    assert "steps of the schedule" in again.err
+    assert "CosineAnnealingLR over 303 steps instead of" in again.err
 
 
 def test_prices_of_ones_own_are_forecast_in_one_go(run, tmp_path):
@@ -229,6 +229,9 @@ def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, 
         ("sine --held-out 1.5", "held_out is a share of the series in (0, 1), not 1.5"),
         ("sine --length 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),
         ("sine --horizon 200", "has no window of"),
+        ("sine --period 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),
+        ("sine --hidden 0 --model mlp", "hidden must be"),
+        ("direction --csv rising.csv --column price", "'price' always rises in the held-out part: no question"),
         ("sine --model mlp --activation none", "activation"),
         ("prices --google --column clse", "there is no column 'clse': choose among open, high, low, close, volume"),
         ("direction --google --column clse", "there is no column 'clse'"),
@@ -238,7 +241,10 @@ def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, 
     ],
 )
 def test_wrong_options_are_one_sentence(run, arguments, sentence, tmp_path):
+    prices = [*torch.arange(30).remainder(4).tolist(), *range(20)]
+    (tmp_path / "rising.csv").write_text("\n".join(["price", *map(str, prices)]))
     done = run(f"{FORECAST} {arguments} --name x --epochs 1", tmp_path)
+    assert not (tmp_path / "forecast").exists()
     assert done.code == 2
     assert sentence in done.err
     assert "Traceback" not in done.err

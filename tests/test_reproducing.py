@@ -739,7 +739,6 @@ def test_ctrl_c_stops_the_script_with_a_sentence(tmp_path):
     ("options", "said"),
     [
         ({"only": ("mnie",)}, "there is no experiment and no area 'mnie': did you mean mine"),
-        ({"threads": 0}, "--threads must be 1 or more, not 0"),
         ({"jobs": 0}, "--jobs must be 1 or more, not 0"),
     ],
 )

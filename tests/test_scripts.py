@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -20,11 +21,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from helpers import write_pair
 from PIL import Image
 
 import torchdl
 from torchdl.training import checkpoint
+from torchdl.training.command import run_script, say
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.startswith("_"))
@@ -160,6 +163,39 @@ def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
     assert files(folder) == before
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+def end_of(main, monkeypatch) -> object:
+    """Run a script's main, and return the exit status."""
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(main, Nothing)
+    return ended.value.code
+
+
+def test_a_machine_without_memory_is_one_sentence(monkeypatch, capsys):
+    for ask in (lambda _: torch.empty(10**15), lambda _: np.empty(10**15)):
+        assert end_of(ask, monkeypatch) == 1
+        assert capsys.readouterr().err.startswith("x.py: the memory is not enough: ")
+
+    def broken(_: Nothing) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="of ours"):
+        run_script(broken, Nothing)
+
+
+def test_what_the_console_has_no_character_for_ends_no_run(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert end_of(lambda _: say("a smile: \N{GRINNING FACE}"), monkeypatch) == 0
+    console.flush()
+    assert console.buffer.getvalue().rstrip() == b"a smile: ?"
+
+
 # help
 
 
@@ -270,6 +306,8 @@ MISTAKES = {
     "--lr nan": "the learning rate must be a positive number, not nan",
     "--z-dim 0": "z_dim.*must be positive",
     "--threads -1": "threads must be 0",
+    "--seed -1": "seed must be from 0 to 4294967295, not -1",
+    "--samples 0": "--samples must be 1 or more, not 0",
     "--device cuda": "no CUDA device can be used here: choose --device cpu",
     "--device abacus": "unknown device 'abacus'",
     "--data-root file": "the data root file is not a folder",

@@ -244,6 +244,16 @@ def test_rows_without_the_target_are_predicted_and_shown(run, trained, tmp_path)
     assert done.out.endswith(f"RMSE {rmse:.4g}, MAE {mae:.4g} on 6 rows with a target\n")
 
 
+def test_a_file_of_the_one_column_that_is_known_is_predicted(run, tmp_path):
+    pd.DataFrame({"rooms": range(40), "price": range(0, 80, 2)}).to_csv(tmp_path / "own.csv", index=False)
+    done = run("train_tabular.py --csv own.csv --target price --epochs 1 --name x", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    pd.DataFrame({"rooms": [1, 2, 3]}).to_csv(tmp_path / "new.csv", index=False)
+    done = run("predict_tabular.py runs/tabular/x --csv new.csv --out p.csv", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 3
+
+
 # the lectures' scripts
 
 

@@ -152,6 +152,7 @@ def test_given_vectors_are_said_used_and_kept_still(run, workplace):
     [
         ("--csv sms.csv", "needs --text COLUMN and --label COLUMN"),
         ("--text a --label b", "needs --text COLUMN"),
+        ("--text a", "needs --text COLUMN"),
         ("--csv sms.csv --text sms --label kind", "has no column 'sms': its columns are kind, message"),
         ("--csv none.csv --text a --label b", "there is no file none.csv"),
         ("--csv one.csv --text message --label kind", "holds one class alone"),

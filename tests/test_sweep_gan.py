@@ -137,6 +137,9 @@ def test_every_pair_is_trained_and_judged_with_every_seed_and_the_table_is_of_th
     calls.commands.clear()
     sweep.main(config(sweep, tmp_path, epochs=3, options="--width 4", samples=50))
     assert calls.commands == []
+    for options, said in ({"epochs": 5}, "--epochs 5 .* instead of"), ({"samples": 60}, "samples 60 instead of 50"):
+        with pytest.raises(InputError, match=f"was made with other settings .*{said}.*: choose another --out"):
+            sweep.main(config(sweep, tmp_path, **{"epochs": 3, "options": "--width 4", "samples": 50, **options}))
 
 
 def test_what_was_stopped_goes_on_and_what_was_killed_at_once_begins_anew(sweep, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def build(description: Any) -> nn.Module:
     arguments = description["arguments"]
     try:
         return cls(**{k: build(v) if isinstance(v, dict) else v for k, v in arguments.items()})
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{cls.__name__} cannot be built from these arguments: {reason}") from error
 

@@ -195,11 +195,9 @@ def plot_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path, norma
     save_figure(figure, path)
 
 
-def plot_answers(
-    images: Tensor, labels: Sequence[str], answers: Sequence[str], path: Path, columns: int = 6, title: str = ""
-) -> None:
+def plot_answers(images: Tensor, labels: Sequence[str], answers: Sequence[str], path: Path, title: str = "") -> None:
     """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for, as PNG."""
-    figure, axes = sheet(len(images), columns, 1.5, 2.0)
+    figure, axes = sheet(len(images), 6, 1.5, 2.0)
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
     for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
@@ -238,11 +236,9 @@ def plot_label_efficiency(
     save_figure(figure, path)
 
 
-def plot_functions(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: Path, columns: int = 3
-) -> None:
+def plot_functions(curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: Path) -> None:
     """Draw functions with their derivatives, a panel each, as PNG: (x, values, derivatives) by name."""
-    figure, axes = sheet(len(curves), columns, 3.2, 2.6)
+    figure, axes = sheet(len(curves), 3, 3.2, 2.6)
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
         axis.plot(x, derivatives, "--", label="f'")
@@ -301,9 +297,9 @@ def plot_measured(
     save_figure(figure, path)
 
 
-def plot_maps(pictures: Mapping[str, Tensor], path: Path, columns: int = 3) -> None:
+def plot_maps(pictures: Mapping[str, Tensor], path: Path) -> None:
     """Draw images (H, W), (1, H, W) or (3, H, W) under their names as PNG; grey ones from their least to greatest."""
-    figure, axes = sheet(len(pictures), columns, 3.4, 2.6)
+    figure, axes = sheet(len(pictures), 3, 3.4, 2.6)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         if picture.dim() == 3:
             picture = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0).clamp(0, 1)  # (H, W) or (H, W, 3)

@@ -42,6 +42,8 @@ class ShiftedImages(Dataset):
     """
 
     def __init__(self, images: ImageDataset, shift: float = 0.1, flip: float = 0.5, seed: int = 0) -> None:
+        plain = type(images).__getitems__ is ImageDataset.__getitems__
+        require(plain, f"ShiftedImages moves images as they are held, not what {type(images).__name__} makes of them")
         require(0 <= shift < 1, f"shift must be a share of the sides in [0, 1), not {shift}")
         require(0 <= flip <= 1, f"flip must be a probability in [0, 1], not {flip}")
         self.images, self.shift, self.flip, self.seed, self.epoch = images, shift, flip, seed, 0
@@ -72,7 +74,7 @@ class ShiftedImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
-        batch = self.__getitems__([index])
+        batch = self.__getitems__([range(len(self))[index]])
         return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:

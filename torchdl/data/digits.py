@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -83,8 +84,18 @@ class Digits(ImageDataset):
         low = -1.0 if rescale else 0.0
         super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, stand_in)
         self.image_size, self.color, self.rescale, self.seed, self.epoch = image_size, color, rescale, seed, 0
+        self._find_by_label(labels)
+
+    def _find_by_label(self, labels: Tensor) -> None:
         self.by_label = labels.argsort(stable=True)  # (N,) all images of label 0, then of 1, ...
-        self.counts = labels.bincount(minlength=len(classes))  # images a label
+        self.counts = labels.bincount(minlength=len(self.classes))  # images a label
+
+    def subset(self, indices: Tensor) -> Digits:
+        """Return the digits numbered ``indices`` (n,), in that order, as a data set of their own."""
+        require(self.labels is not None, "take the subset of digits before leaving their labels out")
+        part = cast(Digits, super().subset(indices))
+        part._find_by_label(cast(Tensor, part.labels))
+        return part
 
     def to(self, device: str | torch.device) -> Digits:
         """Move the images and photographs to ``device``, in place; returns the data set itself."""

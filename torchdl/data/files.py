@@ -25,6 +25,10 @@ class FileSource:
     sha256: str
 
 
+class NotFound(InputError):
+    """A file is nowhere, and could not be downloaded."""
+
+
 _COURSE = "https://raw.githubusercontent.com/lazyprogrammer/machine_learning_examples/master/tf2.0/"
 FILES = {
     "moore": FileSource(
@@ -45,7 +49,7 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
     """Find a data set's file by name in the data folders (see :mod:`torchdl.data.sources`), or download it.
 
     Raises:
-        InputError: It is nowhere; the sentence says where was looked, and where to put it.
+        NotFound: It is nowhere; the sentence says where was looked, and where to put it.
     """
     require(name in FILES, f"unknown file {name!r}: choose one of {', '.join(FILES)}")
     source, roots = FILES[name], data_roots(root)
@@ -53,11 +57,12 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
     if found is not None:
         return found
     path, looked = roots[0] / source.place, ", ".join(str(r / source.place) for r in roots)
-    require(fetch, f"{name} was not found ({looked}), and downloading was turned off: put it into {path}")
+    if not fetch:
+        raise NotFound(f"{name} was not found ({looked}), and downloading was turned off: put it into {path}")
     try:
         download(source.urls, path, source.sha256)
     except InputError as error:
-        raise InputError(f"{name} was not found ({looked}), and {error}: put it into {path}") from error
+        raise NotFound(f"{name} was not found ({looked}), and {error}: put it into {path}") from error
     return path
 
 

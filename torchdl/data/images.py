@@ -140,7 +140,7 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self.__getitems__(range(len(self))[index])
-        batch = self.__getitems__([index])
+        batch = self.__getitems__([range(len(self))[index]])  # IndexError where there is none, counted from the end too
         return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from torchdl import random
 from torchdl.data.described import fingerprint
-from torchdl.data.files import find_file, read_csv
+from torchdl.data.files import NotFound, find_file, read_csv
 from torchdl.errors import InputError, require
 
 
@@ -168,9 +168,7 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
     """
     try:
         return read_series(find_file("sbux", root, fetch), PRICES)
-    except InputError as error:
-        if "was not found" not in str(error):
-            raise
+    except NotFound as error:
         missing = str(error)
     google = google_prices()
     return Series(google.values, google.columns, f"{missing}. IN ITS PLACE: {google.origin}", stand_in=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.files import find_file, read_csv
+from torchdl.data.files import NotFound, find_file, read_csv
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 
@@ -417,17 +417,19 @@ def load_transistors(
     """
     import pandas  # imported late: it takes a second
 
-    stand_in, origin = False, ""
+    stand_in = False
     try:
         path = find_file("moore", root, fetch)
-        table = pandas.read_csv(path, header=None)
-        origin = f"{len(table):,} processors' transistors from {path}"
-    except InputError as error:
+    except NotFound as error:
         table = pandas.read_csv(Path(__file__).with_name("transistors.csv"))
         origin = f"{error}. IN ITS PLACE: {len(table)} processors' transistors as their makers published them"
         stand_in = True
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: fetch it again") from error
+    else:
+        try:
+            table = pandas.read_csv(path, header=None)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: fetch it again") from error
+        origin = f"{len(table):,} processors' transistors from {path}"
     numbers = table.iloc[:, :2].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64")
     values = torch.from_numpy(numbers.copy())
     whole = bool(values.isfinite().all() and (values > 0).all() and len(values) > 2)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.init import keras_init_
-
-CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+from torchdl.models.rnn import RECURRENT
 
 
 class ImageEncoder(nn.Module):
@@ -132,10 +131,10 @@ class ContextNetwork(nn.Module):
 
     def __init__(self, code_size: int = 128, context_size: int = 256, cell: str = "gru") -> None:
         super().__init__()
-        require(cell in CELLS, f"ContextNetwork: unknown cell {cell!r}: choose one of {', '.join(CELLS)}")
+        require(cell in RECURRENT, f"ContextNetwork: unknown cell {cell!r}: choose one of {', '.join(RECURRENT)}")
         require(min(code_size, context_size) >= 1, "ContextNetwork: code_size and context_size must be positive")
         self.code_size, self.context_size, self.cell = code_size, context_size, cell
-        self.core = keras_init_(CELLS[cell](code_size, context_size, batch_first=True))
+        self.core = keras_init_(RECURRENT[cell](code_size, context_size, batch_first=True))
 
     def forward(self, codes: Tensor) -> Tensor:
         """Give the contexts (B, T, H) of codes (B, T, D); each knows the codes up to its own."""

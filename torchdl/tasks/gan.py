@@ -223,7 +223,7 @@ class GANTask(Task):
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
         on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
-        sure = ((on_real > SURE).double() + (on_fake < 1 - SURE).double()) / 2
+        sure = ((on_real > SURE).float() + (on_fake < 1 - SURE).float()) / 2
         return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": sure}
 
     def summarize(self) -> dict[str, float]:

@@ -39,7 +39,7 @@ class Coding:
     lr: float = 1e-3
     """The learning rate, the highest one with --schedule one_cycle."""
     schedule: ScheduleName = "one_cycle"
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
     visualization_size: int = 8
@@ -69,8 +69,10 @@ def fit_autoencoder(
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
     test_batches = images.loader(test, held_out, batch_size=500)
     history = run.fit(task, model, batches, test_batches)
-    device = process.find_device(run.trainer.device)
-    error = evaluate(task, test_batches, device, nullcontext, Clock(seed))["val/loss"]  # by all processes together
+    error = 0.0
+    if coding.noise:  # by all processes together
+        device = process.find_device(run.trainer.device)
+        error = evaluate(task, test_batches, device, nullcontext, Clock(seed))["val/loss"]
     if run.is_main:
         report(run, task, train, test, error)
     return history

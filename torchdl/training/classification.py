@@ -79,7 +79,7 @@ class Learning:
     lr: float | None = None
     """The learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
     schedule: ScheduleName | None = None
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     weight_decay: float | None = None
     """How much kernels shrink: with adamw times the learning rate, else in the gradient; usually not at all."""
     optimizer: OptimizerName | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import io
 import itertools
 import json
 import os
@@ -65,6 +66,9 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     where Ctrl-C or SIGTERM stopped the run.
     """
     threading.excepthook = _report_from_thread
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the console has no character for ends no run
     sentence, status = "", 0
     try:
         main(parse(config_class, sys.argv[1:]))
@@ -77,8 +81,10 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sentence, status = f"{where}{error.strerror or error}; what was saved before is as it was", 1
-    except torch.OutOfMemoryError:
-        sentence, status = "the device ran out of memory: choose a smaller --batch-size", 1
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "tried to allocate" not in str(error):
+            raise
+        sentence, status = "the memory is not enough: ask for less at a time, with a smaller --batch-size say", 1
     finally:
         distributed.stop()
     if sentence:
@@ -246,12 +252,12 @@ class Run:
         except Stopped as stopped:
             again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])
             raise Stopped(f"{stopped}; go on with: {again}", stopped.signal_number) from stopped
-        if self.trainer.monitor and (self.folder / checkpoint.BEST).is_file():
+        if self.trainer.monitor and self.is_main and (self.folder / checkpoint.BEST).is_file():
             best = checkpoint.read(self.folder / checkpoint.BEST)
             task.load_state_dict(best["task"])
             say(f"the best {self.trainer.monitor}, {best['progress']['best']:.5g}, is the model that is kept")
-            if self.is_main:
-                artifacts.save(model, self.folder)
+            artifacts.save(model, self.folder)
+        distributed.unite(task)  # the best one is process 0's alone
         if self.is_main:
             plots.plot_history(history, self.folder / "plots" / "history.png")
         return history

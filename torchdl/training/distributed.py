@@ -70,6 +70,8 @@ def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     """Do what ``norm`` does to ``x`` (B, C, ...), with the statistics of the batch over all processes."""
     if not norm.training:
         return type(norm).forward(norm, x)
+    kind = x.dtype
+    x = x.to(torch.promote_types(kind, torch.float32))  # half the digits would not do for sums over a batch
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
     count = x.new_tensor([x.numel() / x.shape[1]])
@@ -83,7 +85,7 @@ def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
         norm.running_mean.lerp_(mean.detach(), weight)
         norm.running_var.lerp_(variance.detach() * n / (n - 1), weight)
     y = centred * torch.rsqrt(variance + norm.eps).view(shape)
-    return y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)
+    return (y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)).to(kind)
 
 
 def synchronize_batch_norm(module: nn.Module) -> None:

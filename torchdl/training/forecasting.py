@@ -42,7 +42,7 @@ class Fitting:
     lr: float | None = None
     """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "cosine"
-    """The learning rate's course: as it is, as in the lectures; falling to 0; rising first, then falling to 0."""
+    """The learning rate's course: constant (the lectures'); cosine or linear, falling to 0; one_cycle, rising first."""
 
 
 def fit(
@@ -78,7 +78,8 @@ def fit_forecaster(
         fitting: How it learns.
     """
     direct = model.horizon or 1
-    split.test(horizon)  # what cannot be forecast is said before anything is trained
+    for split_by in (split, *([Split(split.series, period, split.held_out)] if period else [])):
+        split_by.test(horizon)  # what cannot be forecast is said before anything is trained
     fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, fitting)
     return report(run, model, linear, split, horizon, period) if run.is_main else {}
 
@@ -198,11 +199,15 @@ def fit_direction(run: Run, model: nn.Module, split: Split, target: str, fitting
     """Train a model to say whether a column will rise, and compare it with saying always the more frequent answer."""
     split.series.select([target])  # which says what there is to choose from
     train, test = rises(split.series, split, target)
-    ups = float(train.targets.mean())
-    require(0 < ups < 1, f"{target!r} always {'rises' if ups else 'falls or stays'} in the training part: no question")
+    ups, later = (float(part.targets.mean()) for part in (train, test))
+    for share, name in ((ups, "training"), (later, "held-out")):
+        does = "rises" if share else "falls or stays"
+        require(0 < share < 1, f"{target!r} always {does} in the {name} part: no question")
     fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, fitting)
     if not run.is_main:
         return {}
+    for part in (train, test):
+        part.to("cpu")
     with torch.no_grad():
         right = binary_accuracy(model(test.inputs), test.targets)
         known = float(binary_accuracy(model(train.inputs), train.targets).mean())

@@ -124,13 +124,14 @@ def load_judge(folder: Path, dataset: str) -> Judge:
 
 @torch.no_grad()
 def judge_images(judge: Judge, images: Tensor, device: torch.device) -> Judged:
-    """Give the features and probabilities of images (N, C, H, W) in [0, 1], on the device."""
+    """Give the features and probabilities of images (N, C, H, W) in [0, 1], on the device if it has float64."""
     judge.model.to(device)
+    kept = torch.device("cpu") if device.type == "mps" else device
     units, logits = [], []
     for batch in images.split(BATCH):
         found = judge.model.hidden_units(judge.low + (1 - judge.low) * batch.to(device))
-        units.append(found)
-        logits.append(judge.model.logits_of(found))
+        units.append(found.to(kept))
+        logits.append(judge.model.logits_of(found).to(kept))
     return Judged(torch.cat(units), torch.cat(logits).double().softmax(1))
 
 

@@ -108,12 +108,11 @@ class Forked:
         command: The script's path and its arguments.
         log: The file that what it says is added to.
         environment: What is to be set in its environment.
-        threads: CPU threads.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], threads: int) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=_run, args=(list(command), str(log), dict(environment), threads))
+        self.process = context.Process(target=_run, args=(list(command), str(log), dict(environment)))
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -130,8 +129,8 @@ def preload() -> None:
             importlib.import_module(name)
 
 
-def _run(command: list[str], log: str, environment: dict[str, str], threads: int) -> None:
-    """Become a script."""
+def _run(command: list[str], log: str, environment: dict[str, str]) -> None:
+    """Become a script, of one CPU thread."""
     os.setsid()
     end_with_parent()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of what notes it in a request that is not ours
@@ -140,7 +139,7 @@ def _run(command: list[str], log: str, environment: dict[str, str], threads: int
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(said, number)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     sys.argv, sys.path[0] = command, str(Path(command[0]).parent)
     runpy.run_path(command[0], run_name="__main__")
 
@@ -194,7 +193,6 @@ def run_command(
     request: Request,
     lock: int | None = None,
     forked: bool = False,
-    threads: int = 1,
 ) -> Steps[None]:
     """Run one script to its end, in steps.
 
@@ -206,7 +204,6 @@ def run_command(
         request: What says whether to stop.
         lock: An open file that it keeps open, too.
         forked: Whether it is spared the imports.
-        threads: CPU threads, where it is forked.
 
     Raises:
         Failed, Stopped: As :func:`watch` says.
@@ -215,9 +212,7 @@ def run_command(
     with open(log, "a", encoding="utf-8") as said:
         said.write(f"$ python scripts/{shlex.join(command)}\n")
     full = [str(scripts / command[0]), *command[1:]]
-    child: Child = (
-        Forked(full, log, environment, threads) if forked else Started(full, log, {**os.environ, **environment}, lock)
-    )
+    child: Child = Forked(full, log, environment) if forked else Started(full, log, {**os.environ, **environment}, lock)
     yield from watch(child, log, request)
 
 

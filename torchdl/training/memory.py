@@ -44,7 +44,7 @@ class Learning:
     lr: float = 0.05
     """The learning rate, the highest one with --schedule one_cycle."""
     schedule: ScheduleName = "one_cycle"
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     optimizer: OptimizerName = "adam"
     """The rule of updates."""
 

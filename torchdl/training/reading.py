@@ -43,7 +43,7 @@ class TextLearning:
     lr: float = 6e-3
     """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "cosine"
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     weight_decay: float = 0.01
     """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
     balanced: bool = False

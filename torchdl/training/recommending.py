@@ -74,13 +74,16 @@ class RatingLearning:
     weight_decay: float | None = None
     """How much vectors and kernels shrink: with adamw times the learning rate, else in the gradient."""
     schedule: ScheduleName | None = None
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     damping: float = 5.0
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""
 
     def over(self, own: RatingLearning) -> RatingLearning:
         """Fill in what is None from a model's own settings."""
         return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
+
+
+USUAL = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")
 
 
 def fit_means(split: RatingSplit, damping: float = 5.0, rounds: int = ROUNDS) -> dict[str, tuple[Tensor, Tensor]]:
@@ -122,7 +125,7 @@ def predict_means(pairs: Tensor, mean: float, deviations: tuple[Tensor, Tensor])
 def predict(model: nn.Module, pairs: Tensor, device: torch.device) -> Tensor:
     """Predict ratings (N,), on the CPU in float64, of pairs (N, 2); the model is left in evaluation mode."""
     model.eval().to(device)
-    return torch.cat([model(part.to(device)).double().cpu() for part in pairs.split(CHUNK)])
+    return torch.cat([model(part.to(device)).cpu().double() for part in pairs.split(CHUNK)])
 
 
 def errors(predicted: Tensor, true: Tensor) -> dict[str, float]:
@@ -145,9 +148,9 @@ def fit_recommender(
     one. ``ratings`` and ``titles`` are what :meth:`RatingOptions.load` gives.
     """
     require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
-    rate, decay = learning.lr or 1e-3, learning.weight_decay or 0.0
-    optimizer = partial(make_optimizer, learning.optimizer or "adam", lr=rate, weight_decay=decay)
-    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[learning.schedule or "constant"])
+    chosen: Any = learning.over(USUAL)
+    optimizer = partial(make_optimizer, chosen.optimizer, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[chosen.schedule])
     train = BatchLoader(split.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
     since = time.perf_counter()
     run.fit(task, model, train, BatchLoader(split.test, CHUNK))

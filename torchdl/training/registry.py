@@ -1005,7 +1005,6 @@ def _speed(
     ratios: dict[str, str],
     needs: Sequence[str],
     minutes: float,
-    threads: str = "",
     reference: float = 1.0,
     source: str = BESIDE,
 ) -> Experiment:
@@ -1017,7 +1016,7 @@ def _speed(
         "speed",
         system,
         data,
-        (f"benchmark.py {part}{threads}",),
+        (f"benchmark.py {part}",),
         (QUICK_SPEED,),
         figures,
         minutes,

@@ -169,7 +169,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
-def machine(threads: int, jobs: int) -> dict[str, Any]:
+def machine(jobs: int) -> dict[str, Any]:
     """Describe the machine, and how much of it was in use."""
     model = platform.processor() or platform.machine()
     cpus = Path("/proc/cpuinfo")
@@ -179,7 +179,7 @@ def machine(threads: int, jobs: int) -> dict[str, Any]:
     found = {"cpu": model, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
-    return {**found, "threads": threads, "jobs": jobs}
+    return {**found, "threads": 1, "jobs": jobs}
 
 
 # Records
@@ -240,7 +240,6 @@ class Place:
     Args:
         folder: The folder of runs, logs and pictures.
         scripts: The folder of the scripts.
-        threads: CPU threads of each.
         data_root: The folder of the data sets; None for where the scripts look by themselves.
         quick: Whether made-up data is right.
         jobs: Experiments at a time.
@@ -248,14 +247,13 @@ class Place:
 
     folder: Path
     scripts: Path
-    threads: int = 1
     data_root: Path | None = None
     quick: bool = False
     jobs: int = 1
 
     def environment(self) -> dict[str, str]:
         """Give what is set in the environment of the scripts."""
-        found = {"OMP_NUM_THREADS": str(self.threads)}
+        found = {"OMP_NUM_THREADS": "1"}
         if self.data_root is not None:
             found["TORCHDL_DATA"] = str(self.data_root.resolve())
         if self.quick:  # what is kept of made-up images is of no use later
@@ -310,9 +308,7 @@ def run_experiment(
         for number, (command, folder) in enumerate(launches):
             if number or not trains:  # a training makes its folder itself, and insists on that
                 folder.mkdir(parents=True, exist_ok=True)
-            yield from run_command(
-                command, place.scripts, log, place.environment(), request, lock, place.quick, place.threads
-            )
+            yield from run_command(command, place.scripts, log, place.environment(), request, lock, place.quick)
         stand_in = not place.quick and on_stand_in_data(main_folder)
         require(not stand_in, f"it was run on data that stands in for {experiment.data}: fetch that")
         figures = {figure.metric: read_figure(main_folder, figure) for figure in experiment.figures}
@@ -332,7 +328,7 @@ def run_experiment(
         "parameters": parameters,
         "commit": commit(place.scripts.parent),
         "versions": versions(),
-        "machine": machine(place.threads, 1 if experiment.alone else place.jobs),
+        "machine": machine(1 if experiment.alone else place.jobs),
     }
     records.put(record)
     return record

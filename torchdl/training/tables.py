@@ -90,7 +90,7 @@ def shortfall(row: Mapping[str, Any]) -> float:
         return 0.0
     mean, reference = (round(row[key], row["digits"]) for key in ("mean", "reference"))
     if row["higher_is_better"] is None:
-        return statistics.fmean(abs(round(value, row["digits"]) - reference) for value in row["values"])
+        return round(statistics.fmean(abs(value - row["reference"]) for value in row["values"]), row["digits"])
     return max(0.0, reference - mean if row["higher_is_better"] else mean - reference)
 
 

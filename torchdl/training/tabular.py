@@ -49,7 +49,7 @@ class TableLearning:
     lr: float = 1e-2
     """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "cosine"
-    """The learning rate's course: as it is; falling to 0; rising over a quarter of the steps, then falling to 0."""
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     weight_decay: float = 3e-3
     """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
 

@@ -75,6 +75,7 @@ class Trainer:
         for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
             value = getattr(self, name)
             require(least <= value < math.inf, f"{name} must be {least} or more, not {value}")
+        require(0 <= self.seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric to watch: set monitor, too")
