@@ -31,6 +31,7 @@ import torchdl
 from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import require
+from torchdl.files import write_json
 from torchdl.plots import plot_ratios
 from torchdl.tasks import accuracy
 from torchdl.training import process
@@ -52,7 +53,7 @@ class Config:
     seconds: float = 10.0
     """About how long one measurement takes; below 1 to see whether it works, when there may be fewer examples."""
     threads: int | None = None
-    """PyTorch's CPU threads on either side; 1 for gan and forecast if not given (more do not help), else its choice."""
+    """CPU threads of either side; if not given PyTorch's choice for cpc and lenet, and 1 for the others."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
@@ -443,10 +444,10 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
         theirs.close()
     for repeat in range(repeats + 2):
         for side, pipe in pipes.items():
-            pipe.send(sizes.get(side, least))
             try:
+                pipe.send(sizes.get(side, least))
                 rate = pipe.recv()
-            except EOFError:
+            except (EOFError, BrokenPipeError):
                 raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to learn how much fills the seconds
                 sizes[side] = max(least, int(rate * config.seconds) // 64 * 64)
@@ -464,6 +465,8 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
 def main(config: Config) -> None:
     """Measure, print, draw and save."""
     require(config.repeats is None or config.repeats >= 1, f"--repeats must be 1 or more, not {config.repeats}")
+    if config.json is not None:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
     parts = list(MEASUREMENTS) if config.name == "all" else [config.name]
     if {"gan", "lenet"} & set(parts):
         import_torchvision()  # the usual side needs it: say at once where it does not work
@@ -482,13 +485,16 @@ def main(config: Config) -> None:
         bars = {title: (found["ratio"], *found["ratios"]) for title, found in report.items()}
         plot_ratios(bars, config.png, "times as quick as the usual way: median, least and greatest")
     machine: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    machine |= {"torch": torch.__version__, "threads": config.threads or torch.get_num_threads()}
+    machine |= {
+        "torch": torch.__version__,
+        "threads": config.threads or {"cpc, lenet": torch.get_num_threads(), "others": 1},
+    }
     if "cpc" in parts:
         machine["keras"] = keras_backend()
-    text = json.dumps({**report, "left out": left_out, **machine}, indent=2)
-    print(text)
+    found = {**report, "left out": left_out, **machine}
+    print(json.dumps(found, indent=2))
     if config.json is not None:
-        config.json.write_text(text + "\n", encoding="utf-8")
+        write_json(config.json, found)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Config:
     pooling: Literal["last", "max"] = "last"
     """What the output is made from: the last state, or the greatest value of each unit."""
     activation: Literal["tanh", "relu", "none"] | None = None
-    """Of rnn and mlp; none leaves a linear recurrence, as lecture 43 tries."""
+    """What rnn and mlp bend their states by; none leaves a linear recurrence, as lecture 43 tries."""
     length: int = 10
     """Terms that the model sees."""
     horizon: int = 20

@@ -44,9 +44,9 @@ class Config:
     """
 
     dataset: str = "mnist"
-    """What train_gan.py takes."""
+    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k (needs no download), or a folder with train/ and test/."""
     models: tuple[Literal["simple", "deep", "conv"], ...] = ("simple", "deep", "conv")
-    """The pairs."""
+    """The pairs of networks to compare."""
     losses: tuple[Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"], ...] = (
         "non_saturating",
         "minimax",
@@ -54,7 +54,7 @@ class Config:
         "hinge",
         "wgan_gp",
     )
-    """The losses."""
+    """The losses to train each pair by."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """The seeds, of weights, order and noise."""
     epochs: int = 5

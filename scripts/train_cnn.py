@@ -21,7 +21,7 @@ class Config:
     """Train a network: mlp, cnn, cnn_wide and lstm as the course has them, vgg and airbench as they learn best here."""
 
     model: Literal["mlp", "cnn", "cnn_wide", "lstm", "vgg", "airbench"] = "cnn"
-    """Lecture 24's for MNIST, 32's for Fashion-MNIST, 33's for CIFAR-10, 50's for rows, 36's; one that learns fast."""
+    """The networks of lectures 24 (mlp), 32 (cnn), 33 (cnn_wide), 50 (lstm) and 36 (vgg), or one that learns fast."""
     width: int | None = None
     """Filters of the first block; 32 (vgg, as in the course) or 64 (airbench) if not given."""
     dropout: float | None = None

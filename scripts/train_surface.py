@@ -38,7 +38,7 @@ class Config:
     optimizer: OptimizerName = "adam"
     """The rule of updates with relu; with sine it is adamw."""
     lr: float = 0.01
-    """The learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName | None = None
     """The learning rate's course: constant (relu's, as in the lecture), cosine (sine's), linear or one_cycle."""
     batch_size: int = 32

@@ -186,12 +186,12 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
             with Image.open(Path(path)) as image:
                 pictures = np.array(image.convert("RGB"))[None]  # a copy: torch warns of what cannot be written to
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"the background {path} is no picture that can be read: name a PNG or JPEG") from error
+            raise InputError(f"{path} is no picture that can be read: name a PNG or JPEG") from error
     height, width = pictures.shape[1:3]
-    name = path or "from scikit-learn"
+    name = path or "scikit-learn's picture"
     require(
         min(height, width) >= size,
-        f"the background {name} has {width} x {height} pixels: name one of at least {size} x {size}",
+        f"{name} has {width} x {height} pixels: name one of at least {size} x {size}",
     )
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255).contiguous()  # (P, C, H, W)
 

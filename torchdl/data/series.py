@@ -100,7 +100,7 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
     Args:
         path: The file.
         columns: Which columns to take; all that hold numbers if none is named. A column ``date``, where there is one,
-            must not go back in time.
+            must go forward in time.
 
     Raises:
         InputError: The file, a column or a value is not there, a value is no finite number (the row is named as a

@@ -28,6 +28,7 @@ class WordEmbedding(nn.Embedding):
     def __init__(self, vocabulary_size: int, dim: int) -> None:
         require(vocabulary_size >= 1 and dim >= 1, "an embedding has 1 word and 1 number a word at least")
         super().__init__(vocabulary_size + 1, dim, padding_idx=0)
+        self.vocabulary_size, self.dim = vocabulary_size, dim
         spread_(self, 0.05)  # as Keras does
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ class Coding:
     batch_size: int = 64
     """Images a step, on each process."""
     lr: float = 1e-3
-    """The learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "one_cycle"
     """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     noise: float = 0.0

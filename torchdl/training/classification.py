@@ -75,9 +75,9 @@ class Learning:
     """How a classifier learns; what is None is as its network has it."""
 
     batch_size: int | None = None
-    """Images a step, on each process."""
+    """Images a step, on each process; usually 64, in the course 32."""
     lr: float | None = None
-    """The learning rate, the highest one with --schedule one_cycle; usually 1e-3."""
+    """The learning rate, the highest one with a schedule; usually 1e-3."""
     schedule: ScheduleName | None = None
     """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     weight_decay: float | None = None

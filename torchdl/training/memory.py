@@ -42,7 +42,7 @@ class Learning:
     batch_size: int = 128
     """Sequences a step."""
     lr: float = 0.05
-    """The learning rate, the highest one with --schedule one_cycle."""
+    """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "one_cycle"
     """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     optimizer: OptimizerName = "adam"

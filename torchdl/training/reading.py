@@ -23,7 +23,7 @@ from torchdl import artifacts, plots
 from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
-from torchdl.files import write_json
+from torchdl.files import replacing, write_json
 from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, binary_accuracy, make_optimizer
 from torchdl.tasks.supervised import Loss, class_probabilities, logits_for
 from torchdl.training.command import Run, say
@@ -233,6 +233,7 @@ def write_mistakes(path: Path, test: Texts, found: np.ndarray) -> None:
     wrong = np.flatnonzero(answers != true)
     wrong = wrong[np.argsort(-found[wrong].max(1), kind="stable")]
     rows = [(test.classes[true[i]], test.classes[answers[i]], found[i].max(), test.texts[i]) for i in wrong]
-    pandas.DataFrame(rows, columns=["class", "answer", "probability", "text"]).to_csv(path, index=False)
+    with replacing(path) as temporary:
+        pandas.DataFrame(rows, columns=["class", "answer", "probability", "text"]).to_csv(temporary, index=False)
     for known, answer, share, text in rows[:SHOWN]:
         say(f"{known}, not {answer} ({share:.1%}): {text if len(text) < 80 else text[:79] + '…'}")

@@ -39,7 +39,7 @@ class TableLearning:
     hidden: tuple[int, ...] = ()
     """Widths of hidden layers; none for a linear model."""
     activation: str = "relu"
-    """What follows a hidden layer; one of torchdl.models.ACTIVATIONS."""
+    """What follows a hidden layer: relu, leaky_relu, elu, gelu, silu, softplus, tanh, sigmoid, sine, bru."""
     dropout: float = 0.0
     """Probability of dropping a hidden unit."""
     batch_size: int = 32

@@ -59,7 +59,7 @@ def extract_features(
     whatever changes in any of the three is computed anew.
 
     Args:
-        model: A :class:`torchdl.models.TransferModel`; it is left on the device.
+        model: A :class:`torchdl.models.TransferModel`; it is moved to the device where there is something to compute.
         images: N images in [0, 1].
         options: How they are loaded.
         batch_size: B.
