@@ -9,7 +9,8 @@ import _clone  # noqa: F401
 
 from torchdl import AddingProblem, SequenceModel, Trainer, random
 from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.memory import Learning, fit_adding
+from torchdl.training.learning import Learning
+from torchdl.training.memory import fit_adding
 
 HELD_OUT = 1  # what tells the held-out sequences' seed from the training's
 
@@ -32,7 +33,7 @@ class Config:
     """Recurrent layers, each reading the states of the one before it."""
     pooling: Literal["last", "max"] = "last"
     """Whether the last state is taken, or the greatest value of each."""
-    learning: Learning = field(default_factory=lambda: Learning(batch_size=50, lr=0.02))
+    learning: Learning = field(default_factory=lambda: Learning(50, 0.02, "one_cycle"))
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=15, clip_norm=1.0))
 

@@ -14,8 +14,19 @@ from torchdl import SequenceModel, Trainer
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.errors import require
 from torchdl.models.rnn import Kind
+from torchdl.tasks import ScheduleName
 from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.forecasting import Fitting, fit_direction, fit_forecaster
+from torchdl.training.forecasting import fit_direction, fit_forecaster
+from torchdl.training.learning import Learning
+
+
+@dataclass(frozen=True)
+class SeriesLearning(Learning):
+    """How a network learns a series."""
+
+    lr: float | None = None  # type: ignore[assignment]
+    """The learning rate, the highest one with a schedule; the lecture's if not given."""
+    schedule: ScheduleName = "cosine"
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class Config:
     """Terms of a season, for the baseline that repeats it; 0 for none."""
     held_out: float | None = None
     """Share of the series, at its end, that is forecast; a half, for direction a third, if not given."""
-    fitting: Fitting = field(default_factory=Fitting)
+    learning: SeriesLearning = field(default_factory=SeriesLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=200, evaluate_every=50))
 
@@ -94,7 +105,7 @@ def main(config: Config) -> None:
         "model": config.model or experiment.model,
         "hidden": experiment.hidden if config.hidden is None else config.hidden,
         "held_out": (1 / 3 if direction else 0.5) if config.held_out is None else config.held_out,
-        "fitting": replace(config.fitting, lr=experiment.lr if config.fitting.lr is None else config.fitting.lr),
+        "learning": replace(config.learning, lr=experiment.lr if config.learning.lr is None else config.learning.lr),
     }
     config = replace(config, **chosen)
     require(
@@ -122,11 +133,11 @@ def main(config: Config) -> None:
     )
     # 3. Train it, and see what its forecasts are worth.
     if direction:
-        fit_direction(run, model, split, config.column, chosen["fitting"])
+        fit_direction(run, model, split, config.column, chosen["learning"])
     else:
         columns = len(series.columns)
         linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
-        fit_forecaster(run, model, linear, split, config.horizon, config.period, chosen["fitting"])
+        fit_forecaster(run, model, linear, split, config.horizon, config.period, chosen["learning"])
     run.close()
 
 

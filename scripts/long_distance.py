@@ -16,7 +16,8 @@ from torchdl.data.synthetic import deciding_terms
 from torchdl.errors import require
 from torchdl.training import process
 from torchdl.training.command import run_script
-from torchdl.training.memory import CHANCE, Learning, Results, report_distances, table, tell_apart
+from torchdl.training.learning import Learning
+from torchdl.training.memory import CHANCE, Results, report_distances, table, tell_apart
 
 Network = Literal["linear", "rnn", "gru", "lstm", "rnn_max", "gru_max", "lstm_max"]
 NETWORKS: tuple[Network, ...] = ("linear", "rnn", "gru", "lstm", "rnn_max", "gru_max", "lstm_max")
@@ -45,7 +46,7 @@ class Config:
     """Passes over the other half."""
     clip_norm: float = 1.0
     """Scale gradients down to this norm; 0 for never."""
-    learning: Learning = field(default_factory=Learning)
+    learning: Learning = field(default_factory=lambda: Learning(128, 0.05, "one_cycle"))
     quick: bool = False
     """See in a minute or two how it works: T = 10 and 20, long distance, without the slow gru and gru_max."""
     out: Path = Path("runs/long_distance")

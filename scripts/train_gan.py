@@ -12,7 +12,7 @@ import _clone  # noqa: F401
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
 from torchdl.errors import require
 from torchdl.plots import image_grid, save_png
-from torchdl.tasks import SCHEDULES, OptimizerName
+from torchdl.tasks import OptimizerName, find_schedule
 from torchdl.training.command import Run, RunOptions, run_script, say
 from torchdl.training.inspection import find_inspector
 
@@ -123,7 +123,7 @@ def main(config: Config) -> None:
         real_examples=images.spread(config.samples),
         average=own["average"],
         inspector=inspector,
-        schedule=SCHEDULES[own["schedule"]],
+        schedule=find_schedule(own["schedule"]),
     )
     gan = GAN(task.sampler, task.discriminator, images.image_shape)
     # 3. Train.

@@ -20,7 +20,7 @@ from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, make_optimizer
+from torchdl.tasks import OptimizerName, ScheduleName, find_schedule, make_optimizer
 from torchdl.tasks.optimizers import check_optimizer
 from torchdl.training.command import Run, RunOptions, run_script, say
 
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
         nn.init.uniform_(waves, -config.frequency, config.frequency)
         nn.init.uniform_(phases, -math.pi, math.pi)
         optimizer = partial(few_waves, lr=config.lr, weight_decay=config.weight_decay)
-    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[schedule])
+    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(schedule))
     held_out = grid(3)
     loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
     run.fit(task, model, loader, BatchLoader(ArrayDataset(held_out, surface(held_out)), 2500))

@@ -249,7 +249,7 @@ def test_a_run_without_noise_has_no_figures_of_noise(tmp_path):
 def test_with_noise_and_a_monitored_metric_every_figure_is_of_the_model_that_is_kept(tmp_path):
     test = labelled(9, seed=1)
     run, model, history, _ = train(
-        tmp_path, labelled(5), test, Coding(5, 1e-3, "constant", 0.3), epochs=3, monitor="val/loss", mode="max"
+        tmp_path, labelled(5), test, Coding(5, 1e-3, "constant", noise=0.3), epochs=3, monitor="val/loss", mode="max"
     )
     losses = [row["val/loss"] for row in history]
     assert max(losses) > losses[-1]  # the last epoch is not the one that is kept
@@ -320,7 +320,7 @@ def test_training_lowers_the_error_and_leaves_the_model_that_is_kept(trained):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
-    data, test, coding = labelled(20), labelled(5, seed=1), Coding(10, 1e-2, "constant", 0.1)
+    data, test, coding = labelled(20), labelled(5, seed=1), Coding(10, 1e-2, "constant", noise=0.1)
     whole = train(tmp_path / "whole", data, test, coding, max_steps=9)
     train(tmp_path / "cut", data, test, coding, max_steps=4)
     resumed = train(tmp_path / "cut", data, test, coding, max_steps=9, resume=True)

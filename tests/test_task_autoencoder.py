@@ -244,3 +244,12 @@ def test_noise_that_is_no_standard_deviation_is_refused(noise):
 def test_a_learning_rate_that_is_not_positive_is_refused(lr):
     with pytest.raises(InputError, match="the learning rate must be a positive number"):
         fit(AutoencoderTask(network(), lr=lr), images(4))
+
+
+def test_kernels_alone_shrink_by_the_weight_decay():
+    task = AutoencoderTask(Autoencoder((1, 8, 8), width=4, depth=1), optimizer="adamw", weight_decay=0.1)
+    groups = task.configure_optimizers()["model"].param_groups
+    assert {group["weight_decay"]: {p.dim() > 1 for p in group["params"]} for group in groups} == {
+        0.1: {True},
+        0.0: {False},
+    }

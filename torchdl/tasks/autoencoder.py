@@ -29,6 +29,7 @@ class AutoencoderTask(Task):
         schedule: Builds the schedule from the optimizer and the number of steps; none by default.
         examples: Images (N, C, H, W) in [0, 1] to look at over time.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
+        weight_decay: See :func:`torchdl.tasks.make_optimizer`.
 
     Example:
         >>> task = torchdl.AutoencoderTask(torch.nn.Identity(), noise=0.1)  # it leaves all the noise: 20 dB
@@ -47,15 +48,17 @@ class AutoencoderTask(Task):
         schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
         examples: Tensor | None = None,
         optimizer: str = "adam",
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__()
         require(0 <= noise < math.inf, f"noise must be a standard deviation of 0 or more, not {noise}")
-        self.model, self.noise, self.optimizer, self.lr, self.schedule = model, noise, optimizer, lr, schedule
+        self.model, self.noise, self.schedule = model, noise, schedule
+        self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.register_buffer("examples", examples, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build the one optimizer, named ``model``."""
-        return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr)}
+        return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr, self.weight_decay)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
         """Build the schedule, if there is one."""

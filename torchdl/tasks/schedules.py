@@ -16,6 +16,8 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from torchdl.errors import require
+
 ScheduleName = Literal["constant", "cosine", "linear", "one_cycle"]
 
 
@@ -92,3 +94,9 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
     "linear": linear,
     "one_cycle": one_cycle,
 }
+
+
+def find_schedule(name: str) -> Callable[[Optimizer, int], Schedule | None]:
+    """Return the one of :data:`SCHEDULES` of that name; :class:`InputError` where there is none."""
+    require(name in SCHEDULES, f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
+    return SCHEDULES[name]

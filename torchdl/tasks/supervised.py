@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,6 +30,11 @@ def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
 def logits_for(classes: int) -> int:
     """Count the logits that tell so many classes apart: one tells two, and is one number where there are no classes."""
     return classes if classes > 2 else 1
+
+
+def loss_for(classes: int) -> tuple[Loss, Callable[[Tensor, Tensor], Tensor]]:
+    """Give the loss of so many classes, and the accuracy."""
+    return (F.binary_cross_entropy_with_logits, binary_accuracy) if classes == 2 else (F.cross_entropy, accuracy)
 
 
 def class_probabilities(logits: Tensor) -> Tensor:

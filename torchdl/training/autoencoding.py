@@ -19,11 +19,12 @@ from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid, save_png, side_by_side
-from torchdl.tasks import SCHEDULES, AutoencoderTask, Clock, OptimizerName, ScheduleName
+from torchdl.tasks import AutoencoderTask, Clock, ScheduleName, find_schedule
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
 from torchdl.training.command import Run, say
 from torchdl.training.evaluation import evaluate
+from torchdl.training.learning import Learning
 from torchdl.training.probing import map_codes
 
 REFERENCE = 10_000  # training images whose codes are searched and clustered
@@ -31,28 +32,20 @@ QUERIES, NEIGHBOURS, KNN = 8, 8, 10
 
 
 @dataclass(frozen=True)
-class Coding:
+class Coding(Learning):
     """How an autoencoder learns, and what is shown of it."""
 
     batch_size: int = 64
-    """Images a step, on each process."""
-    lr: float = 1e-3
-    """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "one_cycle"
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     noise: float = 0.0
     """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
     visualization_size: int = 8
     """Square root of the number of test images that are shown beside their reconstructions."""
-    optimizer: OptimizerName = "adam"
-    """The rule of updates."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        super().__post_init__()
         size = self.visualization_size
         require(1 <= size <= 32, f"visualization_size must be from 1 to 32, not {size}")
-        known = ", ".join(SCHEDULES)
-        require(self.schedule in SCHEDULES, f"unknown schedule {self.schedule!r}: choose one of {known}")
 
 
 def fit_autoencoder(
@@ -65,7 +58,8 @@ def fit_autoencoder(
     seed = run.trainer.seed
     pixels, held_out = train.without_labels(), test.without_labels()
     shown = held_out.spread(min(len(test), coding.visualization_size**2))
-    task = AutoencoderTask(model, coding.noise, coding.lr, SCHEDULES[coding.schedule], shown, coding.optimizer)
+    rule = (coding.optimizer, coding.weight_decay)
+    task = AutoencoderTask(model, coding.noise, coding.lr, find_schedule(coding.schedule), shown, *rule)
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
     test_batches = images.loader(test, held_out, batch_size=500)
     history = run.fit(task, model, batches, test_batches)

@@ -20,7 +20,7 @@ from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import image_grid
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, make_optimizer
+from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, find_schedule, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 
@@ -106,13 +106,12 @@ def make_task(model: nn.Module, learning: Learning, build_task: Callable[..., Su
     chosen = asdict(learning.over(USUAL))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
-    require(chosen["schedule"] in SCHEDULES, f"unknown schedule: choose one of {', '.join(SCHEDULES)}")
     return build_task(
         model,
         partial(F.cross_entropy, label_smoothing=smoothing),
         {"accuracy": accuracy},
         partial(make_optimizer, chosen["optimizer"], lr=chosen["lr"], weight_decay=chosen["weight_decay"]),
-        SCHEDULES[chosen["schedule"]],
+        find_schedule(chosen["schedule"]),
     )
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,25 +22,12 @@ from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, binary_accuracy, make_optimizer
+from torchdl.tasks import binary_accuracy
 from torchdl.tasks.supervised import Loss
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Learning
 
 NAIVE = ("last value", "mean of the training part", "drift", "season before")
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """How a network learns a series; what is None is as the lecture has it."""
-
-    batch_size: int = 32
-    """Windows a step, on each process."""
-    optimizer: OptimizerName = "adam"
-    """The rule of updates."""
-    lr: float | None = None
-    """The learning rate, the highest one with a schedule."""
-    schedule: ScheduleName = "cosine"
-    """The learning rate's course: constant (the lectures'); cosine or linear, falling to 0; one_cycle, rising first."""
 
 
 def fit(
@@ -52,19 +37,16 @@ def fit(
     test: Dataset,
     loss: Loss,
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    fitting: Fitting,
+    learning: Learning,
 ) -> None:
     """Train on windows, in the run; the model is left on the CPU, in evaluation mode."""
-    lr = 1e-3 if fitting.lr is None else fitting.lr
-    optimizer = partial(make_optimizer, fitting.optimizer, lr=lr)
-    task = Supervised(model, loss, metrics, optimizer, SCHEDULES[fitting.schedule])
-    loader = BatchLoader(train, fitting.batch_size, shuffle=True, seed=run.trainer.seed)
-    run.fit(task, model, loader, BatchLoader(test, 500))
+    loader = BatchLoader(train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
+    run.fit(learning.task(model, loss, metrics), model, loader, BatchLoader(test, 500))
     model.cpu().eval()
 
 
 def fit_forecaster(
-    run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int, fitting: Fitting
+    run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int, learning: Learning
 ) -> dict[str, Any]:
     """Train a model to give the next terms, and leave in the run's folder what :func:`report` writes.
 
@@ -75,12 +57,12 @@ def fit_forecaster(
         split: The series.
         horizon: H, how far ahead the long forecasts go.
         period: Terms of a season, for the baseline that repeats it; 0 for none.
-        fitting: How it learns.
+        learning: How it learns.
     """
     direct = model.horizon or 1
     for split_by in (split, *([Split(split.series, period, split.held_out)] if period else [])):
         split_by.test(horizon)  # what cannot be forecast is said before anything is trained
-    fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, fitting)
+    fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, learning)
     return report(run, model, linear, split, horizon, period) if run.is_main else {}
 
 
@@ -195,7 +177,7 @@ def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, Arra
     return labelled(split.train(), values[: split.boundary]), labelled(split.test(), values[start:])
 
 
-def fit_direction(run: Run, model: nn.Module, split: Split, target: str, fitting: Fitting) -> dict[str, Any]:
+def fit_direction(run: Run, model: nn.Module, split: Split, target: str, learning: Learning) -> dict[str, Any]:
     """Train a model to say whether a column will rise, and compare it with saying always the more frequent answer."""
     split.series.select([target])  # which says what there is to choose from
     train, test = rises(split.series, split, target)
@@ -203,7 +185,7 @@ def fit_direction(run: Run, model: nn.Module, split: Split, target: str, fitting
     for share, name in ((ups, "training"), (later, "held-out")):
         does = "rises" if share else "falls or stays"
         require(0 < share < 1, f"{target!r} always {does} in the {name} part: no question")
-    fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, fitting)
+    fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, learning)
     if not run.is_main:
         return {}
     for part in (train, test):

@@ -8,8 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +18,10 @@ from torchdl import plots
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, binary_accuracy, make_optimizer
+from torchdl.tasks import binary_accuracy
 from torchdl.training import process
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Learning
 from torchdl.training.trainer import Trainer
 
 CHANCE = 50.0  # per cent: labels 0 and 1 are equally frequent
@@ -33,30 +32,6 @@ class Result(NamedTuple):
 
     train: float
     held_out: float
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How each network learns."""
-
-    batch_size: int = 128
-    """Sequences a step."""
-    lr: float = 0.05
-    """The learning rate, the highest one with a schedule."""
-    schedule: ScheduleName = "one_cycle"
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
-    optimizer: OptimizerName = "adam"
-    """The rule of updates."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
-        known = ", ".join(SCHEDULES)
-        require(self.schedule in SCHEDULES, f"unknown schedule {self.schedule!r}: choose one of {known}")
-
-    def task(self, model: nn.Module, loss: Callable[..., Tensor], **metrics: Callable[..., Tensor]) -> Supervised:
-        """Build the task of training ``model`` so."""
-        optimizer = partial(make_optimizer, self.optimizer, lr=self.lr)
-        return Supervised(model, loss, metrics, optimizer, SCHEDULES[self.schedule])
 
 
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
@@ -82,7 +57,7 @@ def tell_apart(
     half = count // 2
     parts = [ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None))]
     process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
-    task = learning.task(build(), F.binary_cross_entropy_with_logits, accuracy=binary_accuracy)
+    task = learning.task(build(), F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     train = BatchLoader(parts[0], learning.batch_size, shuffle=True, seed=trainer.seed)
     with redirect_stdout(io.StringIO()):  # a line an epoch of each of many trainings
         history = trainer.fit(task, train, BatchLoader(parts[1], 500))
@@ -139,7 +114,7 @@ def report_distances(found: Results, settings: Mapping[str, Any], folder: Path) 
 
 def fit_adding(run: Run, model: nn.Module, train: AddingProblem, held_out: AddingProblem, learning: Learning) -> None:
     """Train a network to add in ``run``; leave ``results.json`` and the error's course, ``plots/mse.png``, there."""
-    task = learning.task(model, F.mse_loss, absolute_error=absolute_error)
+    task = learning.task(model, F.mse_loss, {"absolute_error": absolute_error})
     batches = BatchLoader(train, learning.batch_size)  # no order is needed: the sequences are random
     history = run.fit(task, model, batches, BatchLoader(held_out, 500))
     if not run.is_main:

@@ -10,13 +10,11 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl import artifacts, plots
@@ -24,28 +22,23 @@ from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, binary_accuracy, make_optimizer
-from torchdl.tasks.supervised import Loss, class_probabilities, logits_for
+from torchdl.tasks import OptimizerName, ScheduleName
+from torchdl.tasks.supervised import Loss, class_probabilities, logits_for, loss_for
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Learning
 
 VOCABULARY, CLASSES = "vocabulary.json", "classes.json"
 SHOWN = 5  # wrong answers on the console
 
 
 @dataclass(frozen=True)
-class TextLearning:
-    """How a network learns to read."""
+class TextLearning(Learning):
+    """How a network learns texts."""
 
-    batch_size: int = 32
-    """Texts a step, on each process."""
-    optimizer: OptimizerName = "adamw"
-    """The rule of updates."""
     lr: float = 6e-3
-    """The learning rate, the highest one with a schedule."""
     schedule: ScheduleName = "cosine"
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
-    """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
     balanced: bool = False
     """Weigh each class by the inverse of how many texts it has, so that a rare one counts as much."""
     by_length: bool = True
@@ -84,12 +77,11 @@ def fit_reader(
         learning: How it learns.
     """
     number, vocabulary, longest = len(train.classes), data.vocabulary, data.longest
-    loss, right = (F.binary_cross_entropy_with_logits, binary_accuracy) if number == 2 else (F.cross_entropy, accuracy)
+    loss, right = loss_for(number)
     if learning.balanced:
         counts = torch.tensor(list(train.counts.values()))
         loss = weighted(loss, counts.sum() / (number * counts))
-    optimizer = partial(make_optimizer, learning.optimizer, lr=learning.lr, weight_decay=learning.weight_decay)
-    task = Supervised(model, loss, {"accuracy": right}, optimizer, SCHEDULES[learning.schedule])
+    task = learning.task(model, loss, {"accuracy": right})
     by_length = learning.by_length
     batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=run.trainer.seed, by_length=by_length)
     say(

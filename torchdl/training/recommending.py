@@ -25,7 +25,7 @@ from torchdl.data.movielens import find_ratings, read_titles
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, number, read_ratings
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, make_optimizer
+from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
 
@@ -150,7 +150,7 @@ def fit_recommender(
     require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
     chosen: Any = learning.over(USUAL)
     optimizer = partial(make_optimizer, chosen.optimizer, lr=chosen.lr, weight_decay=chosen.weight_decay)
-    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=SCHEDULES[chosen.schedule])
+    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(chosen.schedule))
     train = BatchLoader(split.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
     since = time.perf_counter()
     run.fit(task, model, train, BatchLoader(split.test, CHUNK))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,10 @@ from torchdl.data import BatchLoader
 from torchdl.data.tabular import Columns, Table, numbers, text
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.tasks import SCHEDULES, OptimizerName, ScheduleName, Supervised, accuracy, binary_accuracy, make_optimizer
-from torchdl.tasks.supervised import class_probabilities, logits_for
+from torchdl.tasks import ScheduleName
+from torchdl.tasks.supervised import class_probabilities, logits_for, loss_for
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Learning
 
 if TYPE_CHECKING:
     import pandas
@@ -33,25 +33,18 @@ SHOWN = 30  # columns whose weights are drawn
 
 
 @dataclass(frozen=True)
-class TableLearning:
+class TableLearning(Learning):
     """How a network learns a table."""
 
+    lr: float = 1e-2
+    schedule: ScheduleName = "cosine"
+    weight_decay: float = 3e-3
     hidden: tuple[int, ...] = ()
     """Widths of hidden layers; none for a linear model."""
     activation: str = "relu"
     """What follows a hidden layer: relu, leaky_relu, elu, gelu, silu, softplus, tanh, sigmoid, sine, bru."""
     dropout: float = 0.0
     """Probability of dropping a hidden unit."""
-    batch_size: int = 32
-    """Rows a step, on each process."""
-    optimizer: OptimizerName = "adam"
-    """The rule of updates."""
-    lr: float = 1e-2
-    """The learning rate, the highest one with a schedule."""
-    schedule: ScheduleName = "cosine"
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
-    weight_decay: float = 3e-3
-    """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
 
 
 def outputs(columns: Columns) -> int:
@@ -65,10 +58,8 @@ def fit_table(run: Run, model: nn.Module, table: Table, learning: TableLearning)
     ``model`` maps (N, D) to (N, :func:`outputs`).
     """
     number = len(table.columns.classes)
-    loss = F.mse_loss if number == 0 else F.binary_cross_entropy_with_logits if number == 2 else F.cross_entropy
-    metrics = {} if number == 0 else {"accuracy": binary_accuracy if number == 2 else accuracy}
-    optimizer = partial(make_optimizer, learning.optimizer, lr=learning.lr, weight_decay=learning.weight_decay)
-    task = Supervised(model, loss, metrics, optimizer, SCHEDULES[learning.schedule])
+    loss, right = loss_for(number)
+    task = learning.task(model, loss, {"accuracy": right}) if number else learning.task(model, F.mse_loss)
     train = BatchLoader(table.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
     for note in table.notes:
         say(note)

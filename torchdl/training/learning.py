@@ -1,0 +1,40 @@
+"""How a network learns: the options of the scripts whose tasks have one model, one loss and one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from torchdl.errors import require
+from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
+from torchdl.tasks.supervised import Loss
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a network learns."""
+
+    batch_size: int = 32
+    """Examples a step, on each process."""
+    lr: float = 1e-3
+    """The learning rate, the highest one with a schedule."""
+    schedule: ScheduleName = "constant"
+    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
+    optimizer: OptimizerName = "adam"
+    """The rule of updates."""
+    weight_decay: float = 0.0
+    """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        find_schedule(self.schedule)
+
+    def task(
+        self, model: nn.Module, loss: Loss, metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None
+    ) -> Supervised:
+        """Build the task of training ``model`` so."""
+        optimizer = partial(make_optimizer, self.optimizer, lr=self.lr, weight_decay=self.weight_decay)
+        return Supervised(model, loss, metrics, optimizer, find_schedule(self.schedule))
