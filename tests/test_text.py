@@ -235,6 +235,8 @@ def test_an_encoding_can_be_named(tmp_path):
     [
         ([], "holds no texts"),
         (["ham,a", "spam, ", "ham,b"], r"1 empty texts \(in row 3\)"),
+        (["ham,a", "", "spam, ", "ham,b", "", ""], r"1 empty texts \(in row 4\)"),
+        (["ham,a", "spam", "ham,b"], r"1 empty texts \(in row 3\)"),
         (["ham,a", ",b"], "has no kind in row 3"),
         (["ham,a", "ham,b"], r"one class alone \(ham\)"),
     ],

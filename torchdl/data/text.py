@@ -130,14 +130,20 @@ def read_texts(
     with explained(path, f"in {known}"):
         # as they stand: a text may be NA or a number
         table = pandas.read_csv(
-            path, encoding="utf-8-sig" if known == "UTF-8" else known, dtype=str, na_filter=False, index_col=False
+            path,
+            encoding="utf-8-sig" if known == "UTF-8" else known,
+            dtype=str,
+            na_filter=False,
+            index_col=False,
+            skip_blank_lines=False,  # so that rows are counted as a spreadsheet does
         )
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
     texts, labels = list(table[text]), [name.strip() for name in table[label]]
-    require(bool(texts), f"{path} holds no texts below its header")
-    rows = [row for row, content in enumerate(texts) if content.strip()]
-    empty = sorted(set(range(len(texts))) - set(rows))
+    filled = (table != "").any(axis=1).to_numpy().nonzero()[0].tolist()
+    require(bool(filled), f"{path} holds no texts below its header")
+    rows = [row for row in filled if texts[row].strip()]
+    empty = [row for row in filled if not texts[row].strip()]
     some = ", ".join(str(row + 2) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
     require(
         skip_empty or not empty,

@@ -49,8 +49,10 @@ def weighted(loss: Loss, weights: Tensor) -> Loss:
     """Weigh the losses of examples by their classes' weights (K,)."""
 
     def weigh(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        nonlocal weights
+        weights = weights.to(output.device)  # once
         losses = loss(output, target, reduction="none")  # of the target's shape
-        losses = losses * weights.to(output.device)[target.long()]
+        losses = losses * weights[target.long()]
         return losses.mean() if reduction == "mean" else losses
 
     return weigh
