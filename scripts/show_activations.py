@@ -83,13 +83,14 @@ def main(config: Config) -> None:
     """Draw, train, measure."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
     process.setup(config.threads)
+    parts = ("train", "test") if config.steps else ()
+    images = [load_images(config.dataset, part, config.data_root) for part in parts]
     plot_functions(curves(), config.out / "activations.png")
     print(f"functions and derivatives: {config.out / 'activations.png'}")
-    if not config.steps:
+    if not images:
         return
-    train, test = (load_images(config.dataset, split, config.data_root) for split in ("train", "test"))
-    print(introduce(train))
-    found = demonstrate(config, train, test)
+    print(introduce(images[0]))
+    found = demonstrate(config, *images)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
     for name, measured in found.items():
         for key, values in measured.items():
