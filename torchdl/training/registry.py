@@ -916,7 +916,8 @@ RATINGS = tuple(
 # Transfer learning
 
 FEW = "--per-class 500 --dataset cifar10-jpeg"
-HEAD = f"{FEW} --input-size 160 --lr 1e-3 --weight-decay 3 --schedule cosine"
+RATES = "--lr 1e-3 --weight-decay 3 --schedule cosine"
+HEAD = f"{FEW} --input-size 160 {RATES}"
 LITE = ("cifar10-jpeg", "efficientnet_lite_pytorch")
 QUICK_HEAD = f"{STEPS} --per-class 2 --batch-size 4"
 
@@ -947,7 +948,13 @@ def _transfer(
 
 
 TRANSFER = (
-    _transfer("transfer-pixels", "a head on pixels", f"train_transfer.py --backbone pixels {HEAD}", LITE[:1], 0.7),
+    _transfer(
+        "transfer-pixels",
+        "a head on pixels",
+        f"train_transfer.py --backbone pixels {FEW} --input-size 32 {RATES}",
+        LITE[:1],
+        0.7,
+    ),
     _transfer(
         "transfer-features",
         "a head on features that are kept",
