@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import torchdl
 from torchdl import CPC, ContextNetwork, ImageEncoder, InputError, Predictors, image_cpc
 from torchdl.models import SignalEncoder, keras_init_
-from torchdl.models.cpc import CELLS
+from torchdl.models.rnn import RECURRENT
 
 
 def parameters(module: nn.Module) -> int:
@@ -103,7 +103,7 @@ def test_evaluation_is_deterministic_and_keeps_the_statistics_which_training_mov
 # what the context knows
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", RECURRENT)
 def test_a_context_knows_the_terms_up_to_its_own_and_none_after(cell):
     model = small(every_term=True, cell=cell)
     context, future = gaussian(2, 4, 6).requires_grad_(), gaussian(2, 3, 6, seed=1).requires_grad_()
@@ -118,7 +118,7 @@ def test_a_context_knows_the_terms_up_to_its_own_and_none_after(cell):
         assert of_future is None or (of_future == 0).all()
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", RECURRENT)
 def test_predicting_from_the_last_term_alone_is_the_last_of_predicting_from_every_term(cell):
     context, future = gaussian(2, 4, 6), gaussian(2, 3, 6, seed=1)
     every, last = (small(every_term, cell)(context, future) for every_term in (True, False))

@@ -407,7 +407,7 @@ def test_what_makes_use_of_what_has_failed_is_not_started_and_says_so(place, job
 
 def test_what_measures_time_has_the_machine_to_itself(place):
     timed = experiment("timed", "--last 0.1", alone=True)
-    run(with_jobs(place, 3), timed, *(experiment(name, "--last 0.2", (0,)) for name in ("a", "b", "c")))
+    run(with_jobs(place, 3), timed, *(experiment(name, "--last 1", (0,)) for name in ("a", "b", "c")))
     lines = spans(place)
     assert most_at_once(place) >= 2
     assert [records(place).find(name, 0)["machine"]["jobs"] for name in ("timed", "a")] == [1, 3]

@@ -306,7 +306,6 @@ MISTAKES = {
     "--lr nan": "the learning rate must be a positive number, not nan",
     "--z-dim 0": "z_dim.*must be positive",
     "--threads -1": "threads must be 0",
-    "--seed -1": "seed must be from 0 to 4294967295, not -1",
     "--samples 0": "--samples must be 1 or more, not 0",
     "--device cuda": "no CUDA device can be used here: choose --device cpu",
     "--device abacus": "unknown device 'abacus'",

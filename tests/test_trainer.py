@@ -519,6 +519,8 @@ def test_a_loader_without_a_resumable_order_is_an_input_error():
     "options",
     [
         {"epochs": 0},
+        {"seed": -1},
+        {"seed": 2**32},
         {"accumulate": 0},
         {"log_every": 0},
         {"evaluate_every": -1},
