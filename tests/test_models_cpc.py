@@ -260,7 +260,7 @@ def test_signals_are_predicted_from_their_windows():
         (lambda: SignalEncoder(kernels=(4, 4), strides=(2,)), "must be as many"),
         (lambda: SignalEncoder(kernels=(), strides=()), "must be as many"),
         (lambda: SignalEncoder(kernels=(2,), strides=(3,)), "kernel 2 must be at least its stride 3"),
-        (lambda: ContextNetwork(cell="transformer"), "unknown cell 'transformer': choose one of gru, lstm, rnn"),
+        (lambda: ContextNetwork(cell="transformer"), "unknown cell 'transformer': choose one of rnn, gru, lstm"),
         (lambda: ContextNetwork(0), "must be positive"),
         (lambda: Predictors(steps=0), "must be positive"),
         (lambda: CPC(ImageEncoder(28), ContextNetwork(), "linear"), "must be modules"),
