@@ -975,7 +975,8 @@ TRANSFER = (
         "transfer-finetune",
         "a fine-tuned network: its head and its last 12 blocks",
         f"train_transfer.py --backbone efficientnet_lite0 --approach augment {FEW} --input-size 128 --epochs 7 "
-        "--evaluate-every 7 --finetune 12 --finetune-epochs 5 --finetune-lr 5e-4 --lr 1e-3 --weight-decay 0.5 --schedule cosine",
+        "--evaluate-every 7 --finetune 12 --finetune-epochs 5 --finetune-lr 5e-4 --lr 1e-3 --weight-decay 0.5 "
+        "--schedule cosine",
         LITE,
         22,
         f"{QUICK_HEAD} --input-size 32",
