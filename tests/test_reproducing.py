@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_registry import config_class
 from test_scripts import environment
@@ -605,9 +606,29 @@ def test_what_is_lacking_is_said_with_what_to_fetch_and_where_to_put_it(tmp_path
     assert [lacking(need, made) for need in needs] == [""] * len(needs)
     monkeypatch.setattr(reproducing.importlib.util, "find_spec", lambda name: None)
     assert lacking("keras") == "the package keras is not installed: pip install -e '.[test]'"
-    for there, sentence in ((True, ""), (False, "a CUDA device is not there: on a CPU it would take hours")):
-        monkeypatch.setattr(reproducing.torch.cuda, "is_available", lambda there=there: there)
+    for name, sentence in (("A100", ""), ("", "a CUDA device is not there: on a CPU it would take hours")):
+        monkeypatch.setattr(reproducing, "gpu", lambda name=name: name)
         assert lacking(CUDA) == sentence
+
+
+def test_a_gpu_is_asked_for_by_another_process_so_that_forks_can_use_it(monkeypatch):
+    for name in ("is_available", "get_device_name", "init"):
+        monkeypatch.setattr(torch.cuda, name, lambda: pytest.fail("CUDA was begun to be used"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    asked: list[str] = []
+
+    def run(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[2])
+        return subprocess.CompletedProcess(command, 0, "A100\n")
+
+    monkeypatch.setattr(reproducing.subprocess, "run", run)
+    reproducing.gpu.cache_clear()
+    try:
+        assert [reproducing.machine(2)["gpu"] for _ in range(2)] == ["A100"] * 2
+    finally:
+        reproducing.gpu.cache_clear()
+    assert len(asked) == 1
+    compile(asked[0], "asked", "exec")
 
 
 def test_made_up_data_is_the_same_for_a_seed_and_read_by_the_library(tmp_path):

@@ -151,7 +151,6 @@ def _gan(
     minutes: float,
     headline: bool = False,
     needs: tuple[str, ...] = (),
-    note: str = "",
 ) -> Experiment:
     dataset, judged = _dataset(data), _judged(data)
     return Experiment(
@@ -161,7 +160,7 @@ def _gan(
         data,
         (f"train_gan.py --dataset {dataset} {options} {judged}", f"evaluate_gan.py {judged}", "generate.py --n 64"),
         QUICK_GAN,
-        tuple(replace(figure, note=note) for figure in SAMPLED),
+        SAMPLED,
         minutes,
         (dataset, *needs),
         (0, 1, 2),
@@ -242,7 +241,6 @@ GAN = (
             5,
             headline=True,
             needs=(CUDA,),
-            note="the GPU was given back after some 8,200 of the 10,000 steps, the rates at 0.18 of the first",
         )
         for data in JUDGES
     ),

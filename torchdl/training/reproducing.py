@@ -15,10 +15,12 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def lacking(need: str, root: str | os.PathLike[str] | None = None) -> str:
         there = importlib.util.find_spec(need) is not None
         return "" if there else f"the package {need} is not installed: {PACKAGES[need]}"
     if need == CUDA:
-        return "" if torch.cuda.is_available() else "a CUDA device is not there: on a CPU it would take hours"
+        return "" if gpu() else "a CUDA device is not there: on a CPU it would take hours"
     place = data_roots(root)[0]
     if need in SOURCES:
         source = SOURCES[need]
@@ -177,9 +179,19 @@ def machine(jobs: int) -> dict[str, Any]:
         lines = (line.partition(":") for line in cpus.read_text().splitlines())
         model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), model)
     found = {"cpu": model, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return {**found, "threads": 1, "jobs": jobs}
+    return {**found, **({"gpu": gpu()} if gpu() else {}), "threads": 1, "jobs": jobs}
+
+
+@cache
+def gpu() -> str:
+    """Name the GPU that scripts will use; empty where there is none.
+
+    Another process asks for it: a process that has begun to use CUDA cannot have forks that use it.
+    """
+    if not torch.cuda.device_count():  # which leaves CUDA alone
+        return ""
+    ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    return subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 # Records
