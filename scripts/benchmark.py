@@ -8,7 +8,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
 from torchdl.training.command import run_script
+from torchdl.training.reproducing import machine
 from torchdl.training.transfer import extract_features
 
 TRANSFER_SIDE = 160  # pixels that the frozen network is given
@@ -484,14 +484,10 @@ def main(config: Config) -> None:
     if config.png is not None:
         bars = {title: (found["ratio"], *found["ratios"]) for title, found in report.items()}
         plot_ratios(bars, config.png, "times as quick as the usual way: median, least and greatest")
-    machine: dict[str, Any] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    machine |= {
-        "torch": torch.__version__,
-        "threads": config.threads or {"cpc, lenet": torch.get_num_threads(), "others": 1},
-    }
+    threads = config.threads or {"cpc, lenet": torch.get_num_threads(), "others": 1}
+    found = {**report, "left out": left_out, **machine(), "torch": torch.__version__, "threads": threads}
     if "cpc" in parts:
-        machine["keras"] = keras_backend()
-    found = {**report, "left out": left_out, **machine}
+        found["keras"] = keras_backend()
     print(json.dumps(found, indent=2))
     if config.json is not None:
         write_json(config.json, found)

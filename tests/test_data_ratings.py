@@ -84,23 +84,23 @@ def test_own_columns_without_a_time(tmp_path):
     assert (found.user.tolist(), found.item.tolist(), found.time) == (["ann", "bob"], ["007", "7"], None)
 
 
-GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7))]
+GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7)), ""]
 
 
 @pytest.mark.parametrize("piece", [3, 1000])
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ("1,2,nought,4", "broken in the 8th row below its header: 'nought' as 'rating'"),
-        ("1,2,,4", "in the 8th row below its header"),
+        ("1,2,nought,4", "broken in the 8th row (not counting blank ones) below its header: 'nought' as 'rating'"),
+        ("1,2,,4", "in the 8th row (not counting blank ones) below its header"),
         ("1,2,inf,4", "no finite rating in the 8th row"),
         ("1,2,1e39,4", "no finite rating in the 8th row"),
-        ("1,2,3", "in the 8th row below its header: nothing as 'timestamp'"),
-        ("1,2", "in the 8th row below its header"),
-        (",2,3,4", "in the 8th row below its header: nothing as 'userId'"),
-        ("1, ,3,4", "in the 8th row below its header: ' ' as 'movieId'"),
-        ("1,2,3,soon", "in the 8th row below its header: 'soon' as 'timestamp'"),
-        ("1,2,3,5,4", "Expected 4 fields in line 9, saw 5"),  # a decimal comma
+        ("1,2,3", "in the 8th row (not counting blank ones) below its header: nothing as 'timestamp'"),
+        ("1,2", "in the 8th row (not counting blank ones) below its header"),
+        (",2,3,4", "in the 8th row (not counting blank ones) below its header: nothing as 'userId'"),
+        ("1, ,3,4", "in the 8th row (not counting blank ones) below its header: ' ' as 'movieId'"),
+        ("1,2,3,soon", "in the 8th row (not counting blank ones) below its header: 'soon' as 'timestamp'"),
+        ("1,2,3,5,4", "Expected 4 fields in line 10, saw 5"),  # a decimal comma
         ('"1,2,3,4', "EOF inside string"),
     ],
 )

@@ -624,7 +624,7 @@ def test_a_gpu_is_asked_for_by_another_process_so_that_forks_can_use_it(monkeypa
     monkeypatch.setattr(reproducing.subprocess, "run", run)
     reproducing.gpu.cache_clear()
     try:
-        assert [reproducing.machine(2)["gpu"] for _ in range(2)] == ["A100"] * 2
+        assert [reproducing.machine()["gpu"] for _ in range(2)] == ["A100"] * 2
     finally:
         reproducing.gpu.cache_clear()
     assert len(asked) == 1

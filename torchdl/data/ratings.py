@@ -97,7 +97,10 @@ def read_ratings(
     require(len(columns[rating]) > 0, f"{path} holds no ratings below its header")
     wrong = ~np.isfinite(columns[rating])
     row = int(wrong.argmax()) + 1
-    require(not wrong.any(), f"{path} has no finite rating in the {ordinal(row)} row below its header: mend it")
+    require(
+        not wrong.any(),
+        f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: mend it",
+    )
     return Ratings(
         columns[user], columns[item], columns[rating], columns.get(time), f"{len(wrong):,} ratings from {path}"
     )
@@ -155,7 +158,7 @@ def checked(path: Path, table: Any, rating: str, time: str) -> Any:
         if wrong.any():
             place = int(wrong.argmax())
             row, found = int(table.index[place]) + 1, str(table[name].iloc[place])
-            sentence = f"{path} is broken in the {ordinal(row)} row below its header"
+            sentence = f"{path} is broken in the {ordinal(row)} row (not counting blank ones) below its header"
             raise InputError(f"{sentence}: {repr(found) if found else 'nothing'} as {name!r}; remove or mend it")
     return pandas.DataFrame(made)
 

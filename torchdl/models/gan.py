@@ -177,9 +177,9 @@ class GAN(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Give images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
         images = self.generator(z)
-        size, wanted = images[0].numel(), torch.Size(self.image_shape).numel()
+        size, wanted = images.shape[1:].numel(), torch.Size(self.image_shape).numel()
         require(size == wanted, f"GAN: the generator gives {size} numbers an image, {self.image_shape} has {wanted}")
-        return images.view(-1, *self.image_shape)  # (B, D) -> (B, C, H, W)
+        return images.view(len(images), *self.image_shape)  # (B, D) -> (B, C, H, W)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Draw noise (n, Z): the first rows of a larger draw from the same ``seed`` are the same."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from torchdl.plots import image_grid
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, find_schedule, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Overrides
 
 SHOWN = 36  # misclassified images
 
@@ -71,7 +72,7 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
-class Learning:
+class Learning(Overrides):
     """How a classifier learns; what is None is as its network has it."""
 
     batch_size: int | None = None
@@ -92,10 +93,6 @@ class Learning:
     """Probability of mirroring a training image; usually 0, in the course 0.5 (for what has no left and right)."""
     centred: bool | None = None
     """Pixels in [-1, 1] rather than in [0, 1]; usually not."""
-
-    def over(self, own: Learning) -> Learning:
-        """Fill in what is None from a network's own settings."""
-        return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 USUAL = Learning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)

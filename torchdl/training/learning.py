@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
 from torchdl.tasks.supervised import Loss
+
+OverridesT = TypeVar("OverridesT", bound="Overrides")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Settings of which those that are None are as a network has them."""
+
+    def over(self: OverridesT, own: OverridesT) -> OverridesT:
+        """Fill in what is None from a network's own settings."""
+        return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from torchdl.files import replacing, write_json
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
 from torchdl.training import process
 from torchdl.training.command import Run, say
+from torchdl.training.learning import Overrides
 
 CATALOGUE = "catalogue.npz"
 CHUNK = 2**16  # pairs that are predicted at a time
@@ -62,7 +63,7 @@ class RatingOptions:
 
 
 @dataclass(frozen=True)
-class RatingLearning:
+class RatingLearning(Overrides):
     """How a model of ratings learns; what is None is as the model has it."""
 
     batch_size: int = 1024
@@ -77,10 +78,6 @@ class RatingLearning:
     """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
     damping: float = 5.0
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""
-
-    def over(self, own: RatingLearning) -> RatingLearning:
-        """Fill in what is None from a model's own settings."""
-        return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 USUAL = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")

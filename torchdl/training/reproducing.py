@@ -171,15 +171,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
-def machine(jobs: int) -> dict[str, Any]:
-    """Describe the machine, and how much of it was in use."""
+def machine() -> dict[str, Any]:
+    """Describe the machine."""
     model = platform.processor() or platform.machine()
     cpus = Path("/proc/cpuinfo")
     if cpus.exists():
         lines = (line.partition(":") for line in cpus.read_text().splitlines())
         model = next((value.strip() for name, _, value in lines if name.strip() == "model name"), model)
     found = {"cpu": model, "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
-    return {**found, **({"gpu": gpu()} if gpu() else {}), "threads": 1, "jobs": jobs}
+    return {**found, "gpu": gpu()} if gpu() else found
 
 
 @cache
@@ -340,7 +340,7 @@ def run_experiment(
         "parameters": parameters,
         "commit": commit(place.scripts.parent),
         "versions": versions(),
-        "machine": machine(1 if experiment.alone else place.jobs),
+        "machine": {**machine(), "threads": 1, "jobs": 1 if experiment.alone else place.jobs},
     }
     records.put(record)
     return record
