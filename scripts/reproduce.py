@@ -19,7 +19,7 @@ from torchdl.training import stopping
 from torchdl.training.command import run_script
 from torchdl.training.experiments import Experiment, choose
 from torchdl.training.launching import preload
-from torchdl.training.registry import EXPERIMENTS
+from torchdl.training.registry import EXPERIMENTS, NOT_RUN
 from torchdl.training.reproducing import CUDA, PACKAGES, Place, Records, alone, lacking, run_all
 from torchdl.training.tables import make_rows, short_table, write_into, write_results
 
@@ -75,7 +75,7 @@ def main(config: Config) -> None:
                 return
             rows = make_rows(EXPERIMENTS, records.kept)
             write_json(results / "results.json", rows)
-            write_results(config.out / "RESULTS.md", rows, EXPERIMENTS, absent, results / "pictures")
+            write_results(config.out / "RESULTS.md", rows, EXPERIMENTS, absent, results / "pictures", NOT_RUN)
             write_into(config.out / "README.md", short_table(rows, EXPERIMENTS))
 
         able = [e for e in chosen if e.name not in absent]

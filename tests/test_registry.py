@@ -51,6 +51,11 @@ def flat(config: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("command", [command for _, command, _ in registry.NOT_RUN])
+def test_what_was_not_run_can_be(command):
+    parse_script(shlex.split(command))
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
 def test_each_script_takes_the_arguments_as_typed_and_in_the_quick_form(experiment):
     for form in (experiment, experiment.shortened()):

@@ -122,7 +122,8 @@ def test_numbers_are_written_with_their_digits(value, digits, text):
 def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp_path):
     rows = make_rows([ONE, TWO, THREE], RECORDS)
     lacking = {"three": "mnist was not found: put it there"}
-    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, tmp_path / "pictures")
+    more = [("a fourth", "train_cpc.py", "fetch it")]
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, tmp_path / "pictures", more)
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.index("## Contrastive") < text.index("## Texts")
     assert "## Generative" not in text.replace("- three", "")
@@ -133,7 +134,7 @@ def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp
     assert "`python scripts/train_text.py`" in accuracy
     assert any("| RMSE | 0.6500 ± 0.2121 | 0.6500 (means) |  |  | ″ |" in line for line in lines)
     assert "| 99.00 (seed 0) | 98 (the" in text
-    assert "- three (`train_gan.py`): mnist was not found: put it there" in text
+    assert "- three (`train_gan.py`): mnist was not found: put it there\n- a fourth (`train_cpc.py`): fetch it" in text
     assert "11.00" not in text
     assert "a CPU (AVX2), 1 of 2 cores, PyTorch 2.14" in text
 

@@ -138,6 +138,7 @@ def test_a_column_of_texts_may_hold_numbers_too():
         ("a,b\n1,2\n1,2,3\n", "is no CSV file that can be read .*Expected 2 fields in line 3, saw 3"),
         ("a,b\n1,2,3\n1,2\n", "has rows of more cells than its header of 2 has names"),
         ('a,b\n"1,2\n', "is no CSV file that can be read .*EOF inside string"),
+        ("75,0,190.5\n54,?,160\n", "has numbers where its columns' names belong: write a header"),
         ("a,b\né,2\n", "is no CSV file that can be read .*utf-8.*: save it as UTF-8"),
     ],
 )

@@ -134,6 +134,7 @@ def write_results(
     experiments: Sequence[Experiment],
     lacking: Mapping[str, str],
     pictures: Path,
+    not_run: Sequence[tuple[str, str, str]] = (),
 ) -> None:
     """Write ``RESULTS.md``: a table an area, and what is not in them.
 
@@ -143,6 +144,7 @@ def write_results(
         experiments: Every experiment.
         lacking: What to fetch, by the names of those that cannot be run without.
         pictures: The folder of the pictures, which are linked to where they are there.
+        not_run: What is no experiment for want of data: the system, its command, what to fetch.
     """
     require(not any(row["quick"] for row in rows), "quick rows are no results: they have no place in the main tables")
     parts = [HEAD]
@@ -166,7 +168,7 @@ def write_results(
             parts.append(area_table(own, machines) + "\n")
         if shown:
             parts.append(f"Pictures: {', '.join(shown)}.\n")
-    parts.append(what_is_not_there(rows, experiments, lacking))
+    parts.append(what_is_not_there(rows, experiments, lacking, not_run))
     with replacing(path) as temporary:
         temporary.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
@@ -205,17 +207,21 @@ def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> st
 
 
 def what_is_not_there(
-    rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment], lacking: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]],
+    experiments: Sequence[Experiment],
+    lacking: Mapping[str, str],
+    not_run: Sequence[tuple[str, str, str]],
 ) -> str:
     """List the experiments with figures that have no row: for want of data, or because nobody has run them yet."""
     known = {row["experiment"] for row in rows}
     left = [e for e in experiments if e.figures and e.name not in known]
-    if not left:
-        return ""
     lines = [
         f"- {e.name} (`{' && '.join(e.typed)}`): {lacking.get(e.name, 'not run yet')}"
         for e in sorted(left, key=lambda e: e.name not in lacking)
     ]
+    lines += [f"- {system} (`{command}`): {fetch}" for system, command, fetch in not_run]
+    if not lines:
+        return ""
     return "\n".join(["## Not in these tables\n", *lines, ""])
 
 
