@@ -1,4 +1,4 @@
-"""Draw the activation functions with their derivatives, and measure how many ReLU units die (lectures 20 and 21)."""
+"""Draw the activation functions with their derivatives, and measure how many ReLU units die (lecture 20)."""
 
 from __future__ import annotations
 
