@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import _clone  # noqa: F401
 
 from torchdl import LenetLike, Trainer
-from torchdl.training.classification import USUAL, ImageOptions, Learning, fit_classifier
+from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, fit_classifier
 from torchdl.training.command import Run, RunOptions, run_script
 
 
@@ -22,7 +22,7 @@ class Config:
     hidden: int = 512
     """Units of the hidden layer."""
     images: ImageOptions = field(default_factory=ImageOptions)
-    learning: Learning = field(default_factory=Learning)
+    learning: ClassifierLearning = field(default_factory=ClassifierLearning)
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 

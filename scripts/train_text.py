@@ -108,6 +108,7 @@ def predict(config: Config) -> None:
     for text, row in zip(config.predict, reader.probabilities(config.predict), strict=True):
         unknown = reader.unknown(text)
         note = f"  (words that it does not know: {', '.join(unknown)})" if unknown else ""
+        note = note if reader.vocabulary.tokenize(text) else "  (there is no word in it)"
         print(f"{reader.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
 
 

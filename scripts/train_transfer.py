@@ -10,7 +10,7 @@ import _clone  # noqa: F401
 from torchdl import Trainer
 from torchdl.errors import require
 from torchdl.models import transfer_model
-from torchdl.training.classification import USUAL, ImageOptions, Learning
+from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions
 from torchdl.training.command import Run, RunOptions, run_script
 from torchdl.training.transfer import check_resumed, fit_augmented, fit_on_features
 
@@ -22,7 +22,8 @@ class Config:
     backbone: str = "vgg16"
     """One of torchvision's networks, efficientnet_lite0 (with its weights: the extra transfer), or pixels for none."""
     approach: Literal["augment", "features"] = "features"
-    """Take augmented images through the network in every epoch; or compute all images' features once and keep them."""
+    """Take augmented images through the network in every epoch, with shift 0.1 and flip 0.5 where nothing else is said;
+    or compute all images' features once and keep them."""
     weights: str = "default"
     """What torchvision downloads: default, or a name such as IMAGENET1K_V1; or a file of the network's weights."""
     input_size: int | None = None
@@ -34,7 +35,7 @@ class Config:
     finetune_lr: float = 1e-5
     """Their learning rate."""
     images: ImageOptions = field(default_factory=ImageOptions)
-    learning: Learning = field(default_factory=Learning)
+    learning: ClassifierLearning = field(default_factory=ClassifierLearning)
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 

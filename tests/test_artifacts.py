@@ -56,7 +56,18 @@ def test_a_nested_model_comes_back_with_its_arguments_weights_and_statistics(tmp
     assert torch.equal(back.generate_samples(4), gan.generate_samples(4))
 
 
-@pytest.mark.parametrize("model", [Generator(3, 4, ()), Discriminator(4), torchdl.simple_gan(), torchdl.deep_gan()])
+@pytest.mark.parametrize(
+    "model",
+    [
+        Generator(3, 4, ()),
+        Discriminator(4),
+        torchdl.simple_gan(),
+        torchdl.deep_gan(),
+        torchdl.models.Sine(),
+        torchdl.LenetLike((1, 8, 8), 3),
+        torchdl.TextLSTM(9),
+    ],
+)
 def test_every_model_class_can_be_saved_and_described_again(tmp_path, model):
     artifacts.save(model, tmp_path)
     back = artifacts.load(tmp_path)

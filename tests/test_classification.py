@@ -22,7 +22,7 @@ from torchdl import ImageDataset, InputError, LenetLike, Trainer
 from torchdl.data import folder as folders
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.training import checkpoint, classification
-from torchdl.training.classification import USUAL, ImageOptions, Learning, fit_classifier, predict
+from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, fit_classifier, predict
 from torchdl.training.command import Run, RunOptions
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -74,7 +74,7 @@ def model(seed: int = 0, shape: tuple[int, int, int] = (1, 12, 12)) -> LenetLike
 
 def train(out: Path, data: ImageDataset, test: ImageDataset, images: ImageOptions | None = None, **options):
     """Train in ``out/tests/x``, or go on there; return the run, the model, the history and what was said."""
-    learning = options.pop("learning", Learning(batch_size=10, lr=1e-2))
+    learning = options.pop("learning", ClassifierLearning(batch_size=10, lr=1e-2))
     resume = out / "tests" / "x" if options.pop("resume", False) else None
     name = options.pop("name", "x")
     run_options = RunOptions(out=out, name=name, resume=resume, threads=1, keep_memory=False)
@@ -108,11 +108,13 @@ def counts(network: nn.Module, test: ImageDataset) -> tuple[np.ndarray, Tensor, 
 
 
 def test_what_is_asked_for_goes_before_a_networks_own_settings():
-    own = Learning(batch_size=32, lr=4e-3, schedule="one_cycle", flip=0.5)
-    asked = Learning(batch_size=7, weight_decay=0.0, flip=0.0)
-    assert asked.over(own) == Learning(7, 4e-3, "one_cycle", weight_decay=0.0, flip=0.0)  # a zero is an answer, too
-    assert Learning().over(own) == own
-    assert Learning().over(USUAL) == USUAL
+    own = ClassifierLearning(batch_size=32, lr=4e-3, schedule="one_cycle", flip=0.5)
+    asked = ClassifierLearning(batch_size=7, weight_decay=0.0, flip=0.0)
+    assert asked.over(own) == ClassifierLearning(
+        7, 4e-3, "one_cycle", weight_decay=0.0, flip=0.0
+    )  # a zero is an answer, too
+    assert ClassifierLearning().over(own) == own
+    assert ClassifierLearning().over(USUAL) == USUAL
     assert None not in asdict(own.over(USUAL)).values()
     assert own.batch_size == 32
 
@@ -120,14 +122,14 @@ def test_what_is_asked_for_goes_before_a_networks_own_settings():
 @pytest.mark.parametrize(
     ("learning", "sentence"),
     [
-        (Learning(batch_size=0), "batch_size must be at least 1, not 0"),
-        (Learning(lr=0.0), "the learning rate must be a positive number, not 0.0"),
-        (Learning(lr=math.nan), "the learning rate must be a positive number, not nan"),
-        (Learning(weight_decay=-1.0), "weight_decay must be 0 or more, not -1.0"),
-        (Learning(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), not 1.0"),
-        (Learning(label_smoothing=-0.1), r"label_smoothing must be in \[0, 1\), not -0.1"),
-        (Learning(shift=1.0), r"shift must be a share of the sides in \[0, 1\), not 1.0"),
-        (Learning(flip=2.0), r"flip must be a probability in \[0, 1\], not 2.0"),
+        (ClassifierLearning(batch_size=0), "batch_size must be at least 1, not 0"),
+        (ClassifierLearning(lr=0.0), "the learning rate must be a positive number, not 0.0"),
+        (ClassifierLearning(lr=math.nan), "the learning rate must be a positive number, not nan"),
+        (ClassifierLearning(weight_decay=-1.0), "weight_decay must be 0 or more, not -1.0"),
+        (ClassifierLearning(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), not 1.0"),
+        (ClassifierLearning(label_smoothing=-0.1), r"label_smoothing must be in \[0, 1\), not -0.1"),
+        (ClassifierLearning(shift=1.0), r"shift must be a share of the sides in \[0, 1\), not 1.0"),
+        (ClassifierLearning(flip=2.0), r"flip must be a probability in \[0, 1\], not 2.0"),
     ],
 )
 def test_bad_settings_are_refused_and_leave_nothing_behind(tmp_path, learning, sentence):
@@ -177,7 +179,11 @@ def test_a_class_of_which_there_are_no_test_images_is_none_right(tmp_path):
 def test_learning_is_better_than_guessing_and_label_smoothing_is_in_the_loss_alone(tmp_path):
     test = labelled(20, seed=1)
     run, network, history, _ = train(
-        tmp_path, labelled(60), test, epochs=4, learning=Learning(10, 1e-2, "one_cycle", 0.01, label_smoothing=0.2)
+        tmp_path,
+        labelled(60),
+        test,
+        epochs=4,
+        learning=ClassifierLearning(10, 1e-2, "one_cycle", 0.01, label_smoothing=0.2),
     )
     results = json.loads((run.folder / "results.json").read_text())
     assert results["accuracy"] > 0.9
@@ -261,7 +267,7 @@ def test_tensorboard_has_the_pictures_and_the_first_images(trained):
 @pytest.mark.usefixtures("undrawn")
 def test_the_examples_are_the_first_training_images_as_they_are_given(tmp_path):
     data = labelled(30)
-    run, *_ = train(tmp_path, data, labelled(5), epochs=1, learning=Learning(10, shift=0.3, flip=0.5))
+    run, *_ = train(tmp_path, data, labelled(5), epochs=1, learning=ClassifierLearning(10, shift=0.3, flip=0.5))
     shown = np.asarray(Image.open(run.folder / "plots" / "examples.png"))
     assert shown.shape == (8 * 14 + 2, 8 * 14 + 2)
     tiles = np.stack([shown[2 + 14 * r : 14 + 14 * r, 2 + 14 * c : 14 + 14 * c] for r in range(8) for c in range(8)])
@@ -277,7 +283,7 @@ def test_the_examples_are_the_first_training_images_as_they_are_given(tmp_path):
 @pytest.mark.parametrize("cut", [4, 9])
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, cut):
     data, test = labelled(30), labelled(8, seed=1)
-    learning = Learning(10, 1e-2, shift=0.2, flip=0.3)
+    learning = ClassifierLearning(10, 1e-2, shift=0.2, flip=0.3)
     whole = train(tmp_path / "whole", data, test, learning=learning, max_steps=18)
     train(tmp_path / "cut", data, test, learning=learning, max_steps=cut)
     (tmp_path / "cut" / "tests" / "x" / "architecture.json").write_text("{")  # is written anew
@@ -303,7 +309,7 @@ def test_a_run_cannot_go_on_with_other_shifts_or_images(tmp_path):
     data, test = labelled(30), labelled(5, seed=1)
     train(tmp_path, data, test, max_steps=4)
     with pytest.raises(InputError, match="cannot go on with largest shift in % 10 instead of 0"):
-        train(tmp_path, data, test, max_steps=8, resume=True, learning=Learning(10, 1e-2, shift=0.1))
+        train(tmp_path, data, test, max_steps=8, resume=True, learning=ClassifierLearning(10, 1e-2, shift=0.1))
     with pytest.raises(InputError, match="was trained on other data"):
         train(tmp_path, labelled(30, seed=7), test, max_steps=8, resume=True)
     assert checkpoint.read(tmp_path / "tests" / "x" / checkpoint.LAST)["progress"]["step"] == 4
@@ -327,7 +333,7 @@ def test_with_a_monitored_metric_the_report_is_of_the_best_epoch(tmp_path):
         test,
         epochs=12,
         monitor="val/loss",
-        learning=Learning(10, 3e-2),
+        learning=ClassifierLearning(10, 3e-2),
     )
     losses = [row["val/loss"] for row in history]
     results = json.loads((run.folder / "results.json").read_text())
@@ -370,7 +376,7 @@ def test_training_on_images_decoded_late_equals_training_on_those_held_in_memory
         else:
             data, test = options.load()
         assert isinstance(data.images, DecodedLate) is not resident
-        learning = Learning(12, 1e-3, shift=0.2, flip=0.5)
+        learning = ClassifierLearning(12, 1e-3, shift=0.2, flip=0.5)
         run, network, history, _ = train(tmp_path / str(number), data, test, options, epochs=1, learning=learning)
         ends.append((network.state_dict(), history, (run.folder / "results.json").read_text()))
     assert all(torch.equal(tensor, ends[1][0][name]) for name, tensor in ends[0][0].items())
@@ -384,7 +390,7 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
     data, test = options.load()
     if not is_late:
         data, test = labelled(20, spread=1), labelled(5, spread=1, seed=1)
-    run, *_ = train(tmp_path / "runs", data, test, options, epochs=8, learning=Learning(10, 1e-2))
+    run, *_ = train(tmp_path / "runs", data, test, options, epochs=8, learning=ClassifierLearning(10, 1e-2))
     assert json.loads((run.folder / "results.json").read_text())["accuracy"] == 1
     assert (run.folder / "plots" / "misclassified.png").is_file()
 
@@ -393,7 +399,7 @@ def test_a_classifier_that_makes_no_mistakes_has_a_report_too(late, tmp_path, is
 def test_mirror_images_are_asked_too_where_training_has_mirrored(tmp_path):
     test = labelled(17, seed=1, spread=120)
     run, network, _, said = train(
-        tmp_path, labelled(30, spread=120), test, epochs=1, learning=Learning(10, 1e-2, flip=0.5)
+        tmp_path, labelled(30, spread=120), test, epochs=1, learning=ClassifierLearning(10, 1e-2, flip=0.5)
     )
     pixels, labels = test[:]
     with torch.no_grad():

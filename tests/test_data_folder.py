@@ -796,7 +796,13 @@ def test_labels_that_are_no_classes_are_refused(label):
     pixels, labels = gaussian(4, 2, 2).to(torch.uint8), torch.tensor([0, 1, label, 2])
     with pytest.raises(InputError, match="labels must be from 0 to 2, a number for each of the classes"):
         ImageDataset(pixels, labels, classes=CLASSES)
-    ImageDataset(pixels, labels)  # without names for them, anything goes
+    if label < 0:  # which a loss would leave out
+        with pytest.raises(InputError, match="labels must be 0 or more, a number for each"):
+            ImageDataset(pixels, labels)
+    else:
+        ImageDataset(pixels, labels)  # without names for them there may be more
+    with pytest.raises(InputError, match=r"labels must be int64, the numbers of classes, not torch\.float32"):
+        ImageDataset(pixels, labels.float())
     ImageDataset(pixels, labels.clamp(0, 2), classes=CLASSES)
     ImageDataset(pixels, classes=CLASSES)
 

@@ -112,6 +112,12 @@ def test_a_broken_row_is_named(tmp_path, monkeypatch, piece, row, sentence):
     assert str(path) in str(caught.value)
 
 
+def test_ratings_have_columns_of_one_length():
+    two, three = np.arange(2), np.arange(3)
+    with pytest.raises(InputError, match=r"a user, an item and perhaps a time: there are \[3, 2, 2\] of them"):
+        Ratings(three, two, two.astype(np.float32), None, "nowhere")
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -119,7 +125,7 @@ def test_a_broken_row_is_named(tmp_path, monkeypatch, piece, row, sentence):
         (b"userId,movieId,rating\n", "holds no ratings below its header"),
         (b"userId,rating\n1,2\n", "0 columns 'movieId'"),
         (b"userId,movieId,rating,rating\n1,2,3,4\n", "2 columns 'rating'"),
-        (b"userId,movieId,rating\n1,2,3,4\n", "more cells in a row than names in its header"),
+        (b"userId,movieId,rating\n1,2,3,4\n", "more cells in the first row below its header than names in it"),
         (b"userId,movieId,rating\n\xe9,2,3\n", "'utf-8' codec can't decode"),
         (b"\xff\xfeu,\xe9\n", "no CSV file that can be read"),
     ],

@@ -60,6 +60,12 @@ def test_words_do_change_a_score(model):
     pytest.fail("no word changes the score")
 
 
+@pytest.mark.parametrize("network", [TextLSTM, TextCNN])
+def test_texts_without_any_words_count_as_padding_alone(network):
+    model = network(5).eval()
+    torch.testing.assert_close(model(torch.zeros(2, 0, dtype=torch.int64)), model(torch.zeros(2, 3, dtype=torch.int64)))
+
+
 def test_padding_gets_no_gradient_and_stays_zero(model):
     model = type(model)(WORDS, 2, 5)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -70,6 +70,18 @@ def test_a_network_without_its_classifier_gives_features_and_has_blocks(name, fe
     assert left <= {"class_token", "encoder.pos_embedding"}
 
 
+def test_a_transformer_is_of_the_size_that_its_weights_are_for(monkeypatch):
+    with torch.device("meta"):
+        state = build_network("vit_b_16", 384).state_dict()
+        monkeypatch.setattr(module, "_download", lambda *_: state)
+        backbone, wants = load_backbone("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")
+        assert (backbone.image_size, wants.input_size) == (384, 384)
+        monkeypatch.setattr(module, "_download", lambda *_: build_network("vit_b_16").state_dict())
+        assert transfer_model("vit_b_16", 3, input_size=224).input_size == 224
+        with pytest.raises(InputError, match="vit_b_16 takes no images of 64 pixels a side: its weights have a vector"):
+            transfer_model("vit_b_16", 3, input_size=64)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_file_of_weights_is_loaded_whole(network, file, tmp_path, suffix):
     path = file
@@ -244,7 +256,7 @@ def test_one_that_cannot_be_built_without_memory_is_loaded_too(tmp_path):
         ({"interpolation": "magic"}, "unknown interpolation 'magic': choose one of nearest, bilinear, bicubic"),
         ({"finetuned": 14}, "mobilenet_v3_small has 13 blocks: that many can be fine-tuned at most, not 14"),
         ({"finetuned": -1}, "has 13 blocks"),
-        ({"backbone": "vit_b_16", "input_size": 32}, "vit_b_16 takes no images of 32 pixels a side"),
+        ({"backbone": "vit_b_16", "input_size": 40}, "vit_b_16 takes no images of 40 pixels a side"),
         ({"backbone": "inception_v3", "input_size": 32}, "inception_v3 takes no images of 32 pixels a side"),
     ],
 )

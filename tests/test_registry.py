@@ -118,11 +118,15 @@ def test_an_experiment_is_well_described(experiment):
     assert len(set(metrics)) == len(metrics)
     assert experiment.figures or experiment.pictures
     for figure in experiment.figures:
-        referred = figure.reference is not None or bool(figure.reference_key)
+        referred = figure.reference is not None or bool(figure.reference_key or figure.reference_of)
         assert not (figure.reference is not None and figure.reference_key)
         assert referred == bool(figure.source)
         assert figure.higher_is_better is not None or referred
         assert not (figure.note and not referred)
+        if figure.reference_of:
+            (other,) = choose([figure.reference_of], EXPERIMENTS)
+            assert figure.metric in {found.metric for found in other.figures}
+            assert not figure.reference_key
     for need in experiment.needs:
         assert isinstance(lacking(need, "/nowhere/at/all"), str)
 

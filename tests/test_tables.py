@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_values_on_both_sides_of_their_reference_do_not_make_up_for_one_another(
 )
 def test_numbers_are_written_with_their_digits(value, digits, text):
     assert number(value, digits) == text
+
+
+def test_a_figure_may_be_compared_with_another_experiments():
+    beside = replace(TWO, figures=(replace(MAIN, reference=0.5, reference_of="one", source="a reader, and a half"),))
+    one, two = (row for row in make_rows([ONE, beside], RECORDS) if row["metric"] == MAIN.metric)
+    assert (one["reference"], two["reference"]) == (98, 97.75 + 0.5)
+    (alone,) = make_rows([beside], RECORDS)
+    assert (alone["reference"], shortfall(alone)) == (None, 0)
 
 
 def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp_path):

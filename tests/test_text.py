@@ -254,6 +254,23 @@ def test_empty_texts_are_left_out_if_asked_and_counted(tmp_path):
     assert "3 empty ones were left out" in found.origin
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            "kind,text\nham,hello there, world\nspam,a,b\n",
+            "more cells than its header .* put what holds a comma",
+        ),
+        ("kind,text\nham,hello\nspam,hello there, world\n", "Expected 2 fields in line 3, saw 3"),
+        ("kind,text,text\nham,a,b\nspam,b,c\n", "several columns named text: rename them"),
+    ],
+)
+def test_a_text_is_never_cut_at_its_comma(tmp_path, content, sentence):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        read_texts(tmp_path / "x.csv", "text", "kind")
+
+
 def test_what_is_not_there_is_said(tmp_path):
     path = write(tmp_path / "t.csv", ["ham,a"])
     with pytest.raises(InputError, match="no column 'sms': its columns are kind, message"):

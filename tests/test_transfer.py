@@ -18,14 +18,14 @@ from torchdl.data import draw_per_class
 from torchdl.models import TransferModel
 from torchdl.tasks import make_optimizer
 from torchdl.training import transfer as module
-from torchdl.training.classification import ImageOptions, Learning
+from torchdl.training.classification import ClassifierLearning, ImageOptions
 from torchdl.training.command import Run, RunOptions
 from torchdl.training.transfer import FineTuning, extract_features, fit_augmented, fit_on_features
 
 pytestmark = pytest.mark.usefixtures("quick", "undrawn")
 TINY = "mobilenet_v3_small"
 CLASSES = ("ant", "bee", "cow")
-OPTIONS, LEARNING = ImageOptions(), Learning(batch_size=10, lr=1e-2)
+OPTIONS, LEARNING = ImageOptions(), ClassifierLearning(batch_size=10, lr=1e-2)
 
 
 def labelled(count: int, seed: int = 0) -> ImageDataset:
@@ -189,7 +189,7 @@ def test_augmented_images_differ_from_epoch_to_epoch_and_the_backbone_does_not(t
     data, test = labelled(33), labelled(12, seed=1)
     one, other = tiny(), tiny()
     train(fit_augmented, tmp_path, one, data, test, name="one")
-    train(fit_augmented, tmp_path, other, data, test, Learning(10, 1e-2, shift=0.2, flip=0.5), name="other")
+    train(fit_augmented, tmp_path, other, data, test, ClassifierLearning(10, 1e-2, shift=0.2, flip=0.5), name="other")
     assert one.features.fingerprint() == other.features.fingerprint() == tiny().features.fingerprint()
     assert not torch.allclose(one.head.linear.weight, other.head.linear.weight, atol=1e-2)
 
@@ -254,7 +254,7 @@ def test_the_head_must_be_trained_first(tmp_path, epochs):
 def test_features_take_no_augmentation(tmp_path):
     data = labelled(12)
     with pytest.raises(InputError, match="leave --shift and --flip out, or use --approach augment"):
-        train(fit_on_features, tmp_path, tiny(), data, data, Learning(10, flip=0.5))
+        train(fit_on_features, tmp_path, tiny(), data, data, ClassifierLearning(10, flip=0.5))
 
 
 # images that are drawn

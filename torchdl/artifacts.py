@@ -32,7 +32,11 @@ def describe(model: nn.Module) -> dict[str, Any]:
         getattr(torchdl.models, name, None) is type(model),
         f"{name} is not one of torchdl's model classes, which alone can be saved: keep its state_dict() instead",
     )
-    arguments = {key: getattr(model, key) for key in inspect.signature(type(model)).parameters}
+    parameters = inspect.signature(type(model)).parameters
+    # a module without arguments has nn.Module's, of any number
+    arguments = {
+        key: getattr(model, key) for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
     return {
         "class": name,
         "arguments": {k: describe(v) if isinstance(v, nn.Module) else v for k, v in arguments.items()},

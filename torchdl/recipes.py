@@ -48,6 +48,7 @@ def make_lenet_model(
         torch.Size([2, 10])
     """
     if dataset in SHAPES:
+        require(image_size is None, f"only a folder's images are resized: leave image_size out for {dataset}")
         return LenetLike(*SHAPES[dataset], **init)
     images = load_images(dataset, "test", data_root, image_size=image_size, skip_corrupt=skip_corrupt)
     return LenetLike(images.image_shape, len(images.classes), **init)

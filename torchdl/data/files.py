@@ -94,16 +94,24 @@ def read_csv(path: str | os.PathLike[str], texts: Collection[str] = ()) -> panda
             table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=kinds)
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is no CSV file that can be read ({error}): save it as UTF-8") from error
-    # of a cell too many in each row pandas would make the rows' names, and move all others one column on
-    require(
-        isinstance(table.index, pandas.RangeIndex),
-        f"{path} has rows of more cells than its header of {len(table.columns)} has names: name every column",
-    )
-    names = [name for cell in header.iloc[0] if (name := str(cell).strip())]
-    double = sorted({name for name in names if names.count(name) > 1})  # pandas would rename them
-    require(not double, f"{path} has several columns named {', '.join(double)}: rename them")
+    check_columns(path, header, table)
     table.columns = [str(name).strip() for name in table.columns]
     filled = table.notna().any(axis=1).to_numpy().nonzero()[0]
     table = table.iloc[: int(filled[-1]) + 1 if len(filled) else 0]
     require(len(table) > 0, f"{path} holds no rows below its header")
     return table
+
+
+def check_columns(path: Path, header: pandas.DataFrame, table: pandas.DataFrame) -> None:
+    """Raise InputError where a table read by pandas has more cells in a row than names, or a name twice."""
+    import pandas
+
+    # of a cell too many in the first row pandas makes the rows' names, and moves all others one column on
+    require(
+        isinstance(table.index, pandas.RangeIndex),
+        f"{path} has rows of more cells than its header of {len(table.columns)} has names: name every column, and put "
+        "what holds a comma between quotes",
+    )
+    names = [name for cell in header.iloc[0] if (name := str(cell).strip())]
+    double = sorted({name for name in names if names.count(name) > 1})  # pandas renames them
+    require(not double, f"{path} has several columns named {', '.join(double)}: rename them")

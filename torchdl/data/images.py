@@ -63,8 +63,11 @@ class ImageDataset(Dataset):
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
         require(labels is None or len(labels) == len(images), "there must be one label an image")
-        known = labels is None or not classes or bool(((labels >= 0) & (labels < len(classes))).all())
-        require(known, f"the labels must be from 0 to {len(classes) - 1}, a number for each of the classes")
+        if labels is not None:
+            require(labels.dtype == torch.int64, f"labels must be int64, the numbers of classes, not {labels.dtype}")
+            known = bool((labels >= 0).all()) and (not classes or bool((labels < len(classes)).all()))
+            most = f"from 0 to {len(classes) - 1}" if classes else "0 or more"
+            require(known, f"the labels must be {most}, a number for each of the classes")
         if isinstance(images, Tensor) and images.dim() == 3:
             images = images.unsqueeze(1)  # (N, H, W) -> (N, C, H, W)
         self.images = cast(Tensor, images)  # files decoded late have what is used of a tensor here
@@ -214,7 +217,7 @@ def load_images(
         found = load_labelled(name, split, root, fetch)
         return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.stand_in)
     files = read_folder(folder, split, image_size, skip_corrupt)
-    origin = f"{len(files.labels):,} images from {folder / split}"
+    origin = f"{len(files.labels):,} images from {folder / split if (folder / split).is_dir() else folder}"
     if files.corrupt:
         more = f" and {len(files.corrupt) - 5:,} more" if len(files.corrupt) > 5 else ""
         named = ", ".join(files.corrupt[:5])

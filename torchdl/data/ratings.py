@@ -41,6 +41,13 @@ class Ratings:
     origin: str
     stand_in: bool = False
 
+    def __post_init__(self) -> None:
+        columns = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
+        require(
+            len({len(column) for column in columns}) == 1,
+            f"a rating has a user, an item and perhaps a time: there are {[len(column) for column in columns]} of them",
+        )
+
     def __len__(self) -> int:
         return len(self.rating)
 
@@ -124,7 +131,8 @@ def pieces(path: Path, types: Any) -> Iterator[Any]:
         for piece in reader:
             # of a cell too many pandas would make the rows' names, and move all others one column on
             require(
-                isinstance(piece.index, pandas.RangeIndex), f"{path} has more cells in a row than names in its header"
+                isinstance(piece.index, pandas.RangeIndex),
+                f"{path} has more cells in the first row below its header than names in it: mend that row",
             )
             yield piece
 

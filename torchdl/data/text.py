@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl.data.described import fingerprint
-from torchdl.data.files import explained
+from torchdl.data.files import check_columns, explained
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -129,14 +130,10 @@ def read_texts(
         raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
     with explained(path, f"in {known}"):
         # as they stand: a text may be NA or a number
-        table = pandas.read_csv(
-            path,
-            encoding="utf-8-sig" if known == "UTF-8" else known,
-            dtype=str,
-            na_filter=False,
-            index_col=False,
-            skip_blank_lines=False,  # so that rows are counted as a spreadsheet does
-        )
+        as_is: Any = {"encoding": "utf-8-sig" if known == "UTF-8" else known, "dtype": str, "na_filter": False}
+        header = pandas.read_csv(path, header=None, nrows=1, **as_is)
+        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # so that rows are counted as a spreadsheet does
+    check_columns(path, header, table)
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
     texts, labels = list(table[text]), [name.strip() for name in table[label]]

@@ -56,8 +56,8 @@ def check_backbone(name: str) -> None:
     require(name in names, f"unknown backbone {name!r}: choose one of {', '.join(names)}")
 
 
-def build_network(name: str) -> nn.Module:
-    """Build a network whole, for 1,000 classes, with random weights."""
+def build_network(name: str, input_size: int | None = None) -> nn.Module:
+    """Build a network whole, for 1,000 classes, with random weights; of a transformer's ``input_size`` if given."""
     check_backbone(name)
     if name == PIXELS:
         return nn.Sequential()
@@ -68,7 +68,9 @@ def build_network(name: str) -> nn.Module:
 
     # these two have outputs beside the last one, and scale their inputs once more; their weights are for that
     more = {"aux_logits": True, "transform_input": True, "init_weights": False}
-    options = more if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = more if name in ("googlenet", "inception_v3") else {}
+    if name.startswith("vit_") and input_size is not None:  # which have a vector for each place
+        options = {"image_size": input_size}
     try:
         return models.get_model(name, weights=None, **options)
     except NotImplementedError:  # some compute their sizes by tensors, which a device without memory has no values of
@@ -88,9 +90,9 @@ def without_classifier(network: nn.Module) -> nn.Module:
     return network
 
 
-def build_backbone(name: str) -> nn.Module:
+def build_backbone(name: str, input_size: int | None = None) -> nn.Module:
     """Build a backbone, a network without its classifier, with random weights, for weights to be loaded into."""
-    return without_classifier(build_network(name))
+    return without_classifier(build_network(name, input_size))
 
 
 def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default") -> tuple[nn.Module, Preprocessing]:
@@ -104,11 +106,13 @@ def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default")
     Raises:
         InputError: There is no such network, or there are no such weights, or they are another network's.
     """
-    network = build_network(name)
+    check_backbone(name)
     if name == PIXELS:
-        return network, PIXELS_PREPROCESSING
+        return build_network(name), PIXELS_PREPROCESSING
     wanted, known = "" if weights is None else os.fspath(weights), _torchvision_weights(name)
     chosen = known.get(wanted, known.get("default"))
+    preprocessing = LITE_PREPROCESSING if chosen is None else _preprocessing(chosen)
+    network = build_network(name, preprocessing.input_size)
     if weights is not None:
         if wanted in known:
             state = _download(known[wanted], name)
@@ -126,7 +130,7 @@ def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default")
         except RuntimeError as error:
             reason = " ".join(str(error).split("\n", 1)[-1].split())[:160]
             raise InputError(f"the weights {wanted} are not {name}'s, but another network's: {reason}") from error
-    return without_classifier(network), LITE_PREPROCESSING if chosen is None else _preprocessing(chosen)
+    return without_classifier(network), preprocessing
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

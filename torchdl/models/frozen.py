@@ -18,6 +18,12 @@ class FrozenFeatures(nn.Module):
 
     Args:
         backbone: Gives the features.
+
+    Example:
+        >>> frozen = torchdl.FrozenFeatures(torch.nn.BatchNorm1d(3)).train()
+        >>> before = frozen.fingerprint()
+        >>> frozen(torch.randn(8, 3)).requires_grad, frozen.fingerprint() == before
+        (False, True)
     """
 
     def __init__(self, backbone: nn.Module) -> None:

@@ -87,7 +87,7 @@ class TextLSTM(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """Give the outputs (B, K) of texts (B, T); one without words counts as one of padding alone."""
-        words, count = words_first(words)
+        words, count = words_first(F.pad(words, (0, max(0, 1 - words.shape[1]))))  # (B, T), T at least 1
         states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no word sees what comes after it
         place = torch.arange(words.shape[1], device=words.device)
         is_padding = place >= count.clamp(min=1)[:, None]  # (B, T)

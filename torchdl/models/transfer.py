@@ -103,7 +103,10 @@ class TransferModel(nn.Module):
         self.input_size, self.resize_size = input_size, resize_size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
         self.finetuned, self.finetuning = finetuned, False
-        network = build_backbone(backbone)
+        try:
+            network = build_backbone(backbone, input_size)
+        except AssertionError as error:  # a transformer's patches must fill the image
+            raise InputError(f"{backbone} takes no images of {input_size} pixels a side: {error}") from error
         self.features = FrozenFeatures(network)
         lay_out_(self)
         self.register_load_state_dict_post_hook(lay_out_)
@@ -192,6 +195,11 @@ def transfer_model(
     """
     network, wants = load_backbone(backbone, weights)
     if input_size is not None:
+        require(
+            not backbone.startswith("vit_") or input_size == wants.input_size,
+            f"{backbone} takes no images of {input_size} pixels a side: its weights have a vector for each place in "
+            f"{wants.input_size}; leave --input-size out",
+        )
         wants = wants._replace(input_size=input_size, resize_size=input_size)
     model = TransferModel(backbone, num_classes, *wants, finetuned=finetuned)
     model.features.backbone.load_state_dict(network.state_dict())

@@ -33,7 +33,8 @@ class ImageOptions:
     """Which labelled images."""
 
     dataset: str = "mnist"
-    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/."""
+    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/, or flat, as
+    Food-5K."""
     image_size: int | None = None
     """Pixels a side that a folder's images are resized to; needed where they are of several sizes."""
     skip_corrupt: bool = False
@@ -63,7 +64,13 @@ class ImageOptions:
         require(needed, "--valid-per-class needs --per-class, the images to train on")
         counts = [count for count in (self.per_class, self.valid_per_class) if count is not None]
         train, *held_out = draw_per_class(train, counts, self.draw_seed) if counts else [train]
-        return train, held_out[0] if held_out else part("test")
+        test = held_out[0] if held_out else part("test")
+        require(
+            train.image_shape == test.image_shape,
+            f"the training images are of (channels, height, width) {train.image_shape}, and the test images of "
+            f"{test.image_shape}: choose an --image-size for both",
+        )
+        return train, test
 
     def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
         """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""
@@ -72,7 +79,7 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
-class Learning(Overrides):
+class ClassifierLearning(Overrides):
     """How a classifier learns; what is None is as its network has it."""
 
     batch_size: int | None = None
@@ -95,10 +102,12 @@ class Learning(Overrides):
     """Pixels in [-1, 1] rather than in [0, 1]; usually not."""
 
 
-USUAL = Learning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
+USUAL = ClassifierLearning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
 
 
-def make_task(model: nn.Module, learning: Learning, build_task: Callable[..., Supervised] = Supervised) -> Supervised:
+def make_task(
+    model: nn.Module, learning: ClassifierLearning, build_task: Callable[..., Supervised] = Supervised
+) -> Supervised:
     """Build the task of a classifier that learns as ``learning`` says."""
     chosen = asdict(learning.over(USUAL))
     smoothing = chosen["label_smoothing"]
@@ -113,7 +122,12 @@ def make_task(model: nn.Module, learning: Learning, build_task: Callable[..., Su
 
 
 def fit_classifier(
-    run: Run, model: nn.Module, train: ImageDataset, test: ImageDataset, images: ImageOptions, learning: Learning
+    run: Run,
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    images: ImageOptions,
+    learning: ClassifierLearning,
 ) -> list[dict[str, float]]:
     """Train a classifier in ``run``, and leave in its folder what :func:`report` writes; return the history.
 
@@ -132,7 +146,7 @@ def train_classifier(
     train: ImageDataset,
     test: ImageDataset,
     images: ImageOptions,
-    learning: Learning,
+    learning: ClassifierLearning,
     build_task: Callable[..., Supervised] = Supervised,
 ) -> list[dict[str, float]]:
     """Train a classifier in ``run``; ``build_task`` takes what :class:`torchdl.Supervised` takes."""

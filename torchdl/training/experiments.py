@@ -101,6 +101,8 @@ class Figure:
     """What was tried, where it falls short of its reference."""
     of_seeds: bool = False
     """Whether a list stands there, of a value for each of the seeds 0, 1, ... that one command goes through."""
+    reference_of: str = ""
+    """An experiment whose mean of the same metric, and ``reference`` more, it is to be compared with."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def make_rows(
     experiments: Iterable[Experiment], records: Sequence[Mapping[str, Any]], quick: bool = False
 ) -> list[dict[str, Any]]:
     """Make a row for each figure of each experiment of which there are finished records, in the registry's order."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for experiment in experiments:
         of_seed = {r["seed"]: r for r in records if r["experiment"] == experiment.name and r["finished"]}
         finished = [
@@ -39,6 +39,12 @@ def make_rows(
             measured = [r for r in finished if figure.metric in r["figures"]]
             if measured:
                 rows.append(make_row(experiment, figure, measured, quick))
+    means = {(row["experiment"], row["metric"]): row["mean"] for row in rows}
+    for row in rows:
+        if (of := row.pop("reference_of")) and (mean := means.get((of, row["metric"]))) is not None:
+            row["reference"] = mean + (row["reference"] or 0)
+        elif of:
+            row["reference"] = None  # it was not run
     return rows
 
 
@@ -63,6 +69,7 @@ def make_row(
         "metric": figure.metric,
         "higher_is_better": figure.higher_is_better,
         "reference": statistics.fmean(references) if references else figure.reference,
+        "reference_of": figure.reference_of,
         "reference_source": figure.source,
         "reference_measured": bool(references),
         "seeds": list(range(len(values))) if figure.of_seeds else [record["seed"] for record in records],

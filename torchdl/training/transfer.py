@@ -27,7 +27,7 @@ from torchdl.errors import require
 from torchdl.files import replacing
 from torchdl.tasks import Supervised, Update, make_optimizer
 from torchdl.training import process
-from torchdl.training.classification import USUAL, ImageOptions, Learning, make_task, report, train_classifier
+from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, make_task, report, train_classifier
 from torchdl.training.command import Run, processes, read_record, say
 from torchdl.training.probing import linear_score
 
@@ -157,7 +157,7 @@ def fit_augmented(
     train: ImageDataset,
     test: ImageDataset,
     images: ImageOptions,
-    learning: Learning,
+    learning: ClassifierLearning,
     finetune_epochs: int = 0,
     finetune_lr: float = 1e-4,
 ) -> None:
@@ -196,7 +196,7 @@ def fit_on_features(
     train: ImageDataset,
     test: ImageDataset,
     images: ImageOptions,
-    learning: Learning,
+    learning: ClassifierLearning,
     cache: Path | None = None,
 ) -> None:
     """Way two: the features of all images are computed once, and a head is trained on them alone."""
