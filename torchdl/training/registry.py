@@ -1106,7 +1106,7 @@ TRANSFER = (
     _transfer(
         "scratch-lenet",
         "LenetLike from scratch",
-        f"train_lenet.py {FEW} --shift 0.1 --flip 0.5 --epochs 20",
+        f"train_lenet.py {FEW} --shift 0.1 --flip 0.5 --epochs 20 --schedule cosine",
         LITE[:1],
         6,
         QUICK_HEAD,
