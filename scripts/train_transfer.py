@@ -28,6 +28,8 @@ class Config:
     """What torchvision downloads: default, or a name such as IMAGENET1K_V1; or a file of the network's weights."""
     input_size: int | None = None
     """Pixels a side that the network is given, for small images 96, say; what its weights want if not given."""
+    levels: int = 0
+    """How many of the network's blocks before its last are looked at, too, by their channels' means."""
     finetune: int = 0
     """How many of the network's last blocks learn, too, in the last epochs of --approach augment."""
     finetune_epochs: int = 1
@@ -53,7 +55,7 @@ def main(config: Config) -> None:
     run = Run("transfer", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = transfer_model(
-        config.backbone, len(train.classes), config.weights, config.input_size, finetuned=config.finetune
+        config.backbone, len(train.classes), config.weights, config.input_size, config.finetune, config.levels
     )
     # 3. Train its head, and see what it gets wrong.
     data = (train, test, config.images, config.learning)

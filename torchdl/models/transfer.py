@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,11 @@ def lay_out_(model: nn.Module, _: object = None) -> None:
     model.features.to(memory_format=torch.channels_last)
 
 
+def keep_means(module: nn.Module, _: object, found: Tensor) -> None:
+    """Keep, with a block, the means (B, C) of what it gives: (B, C, H, W), or of a transformer (B, N, C)."""
+    module.means = found.mean((2, 3) if found.dim() == 4 else 1)
+
+
 class TransferModel(nn.Module):
     """Classify images in [0, 1] by a backbone's features: preprocessing on the device, the backbone, a linear head.
 
@@ -70,6 +76,8 @@ class TransferModel(nn.Module):
         std: What each channel is divided by.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
         finetuned: How many of the backbone's last blocks can learn.
+        levels: How many of the blocks before the last are looked at, too: each channel's mean over the image is a
+            feature more. What is small or blurred is easier to tell by what comes before the last block.
 
     The weights are random; :func:`transfer_model` loads trained ones.
 
@@ -90,6 +98,7 @@ class TransferModel(nn.Module):
         std: Sequence[float] = (0.229, 0.224, 0.225),
         interpolation: str = "bilinear",
         finetuned: int = 0,
+        levels: int = 0,
     ) -> None:
         super().__init__()
         require(num_classes >= 2, f"TransferModel: num_classes must be at least 2, not {num_classes}")
@@ -102,7 +111,7 @@ class TransferModel(nn.Module):
         self.backbone, self.num_classes = backbone, num_classes
         self.input_size, self.resize_size = input_size, resize_size
         self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
-        self.finetuned, self.finetuning = finetuned, False
+        self.finetuned, self.finetuning, self.levels = finetuned, False, levels
         try:
             network = build_backbone(backbone, input_size)
         except AssertionError as error:  # a transformer's patches must fill the image
@@ -117,9 +126,18 @@ class TransferModel(nn.Module):
         )
         for module in (module for block in blocks[len(blocks) - finetuned :] for module in block):
             module.requires_grad_(True)
+        before = max(0, len(blocks) - 1)
+        require(
+            0 <= levels <= before,
+            f"{backbone} has {before} blocks before its last: levels must be 0 to that, not {levels}",
+        )
+        require(not levels or "swin" not in backbone, f"{backbone} has its channels last: leave --levels out")
+        self.seen = [block[-1] for block in blocks[before - levels : before]]
+        for module in self.seen:
+            module.register_forward_hook(keep_means)
         first = next(network.parameters(), torch.empty(0))
         try:
-            size = self.features(torch.zeros(1, 3, input_size, input_size, device=first.device)).flatten(1).shape[1]
+            size = self.features_of(torch.zeros(1, 3, input_size, input_size, device=first.device)).shape[1]
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"{backbone} takes no images of {input_size} pixels a side: {reason}") from error
@@ -149,9 +167,13 @@ class TransferModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Give the features (B, D) of images (B, C, H, W) in [0, 1]."""
-        x = self.preprocess(images)
+        return self.features_of(self.preprocess(images))
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """Give the features (B, D) of what :meth:`preprocess` gives."""
         found = self.features.backbone(x) if self.finetuning else self.features(x)
-        return found.flatten(1)  # (B, D, 1, 1) or (B, C, H, W) -> (B, D)
+        # (B, E, 1, 1) or (B, C, H, W) -> (B, E), and a mean for each channel of the blocks that are looked at
+        return torch.cat([found.flatten(1), *(cast(Tensor, module.means) for module in self.seen)], 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the logits (B, K) of images (B, C, H, W) in [0, 1]."""
@@ -163,7 +185,7 @@ class TransferModel(nn.Module):
 
     def transform(self) -> str:
         """Name all that decides what features an image has, besides the backbone's weights."""
-        sizes = (self.backbone, self.input_size, self.resize_size)
+        sizes = (self.backbone, self.input_size, self.resize_size, *([self.levels] if self.levels else []))
         return repr((*sizes, self.mean, self.std, self.interpolation))
 
 
@@ -173,6 +195,7 @@ def transfer_model(
     weights: str | os.PathLike[str] | None = "default",
     input_size: int | None = None,
     finetuned: int = 0,
+    levels: int = 0,
 ) -> TransferModel:
     """Build a :class:`TransferModel` upon trained weights, with the preprocessing that they want.
 
@@ -183,6 +206,7 @@ def transfer_model(
         input_size: Pixels a side that the whole image is resized to in place of the weights' own resizing and cutting;
             for small images a smaller number is quicker.
         finetuned: How many of the backbone's last blocks can learn.
+        levels: How many of the blocks before the last are looked at, too.
 
     Raises:
         InputError: There is no such backbone, or its weights cannot be had or are another network's.
@@ -201,6 +225,6 @@ def transfer_model(
             f"{wants.input_size}; leave --input-size out",
         )
         wants = wants._replace(input_size=input_size, resize_size=input_size)
-    model = TransferModel(backbone, num_classes, *wants, finetuned=finetuned)
+    model = TransferModel(backbone, num_classes, *wants, finetuned=finetuned, levels=levels)
     model.features.backbone.load_state_dict(network.state_dict())
     return model

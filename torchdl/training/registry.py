@@ -1021,7 +1021,7 @@ RATINGS = tuple(
 
 FEW = "--per-class 500 --dataset cifar10-jpeg"
 RATES = "--lr 1e-3 --weight-decay 3 --schedule cosine"
-HEAD = f"{FEW} --input-size 160 {RATES}"
+HEAD = f"{FEW} --input-size 160 --levels 17 {RATES}"
 LITE = ("cifar10-jpeg", "efficientnet_lite_pytorch")
 QUICK_HEAD = f"{STEPS} --per-class 2 --batch-size 4"
 

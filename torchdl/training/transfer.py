@@ -33,7 +33,7 @@ from torchdl.training.probing import linear_score
 
 CHUNK = 512  # images whose features are one file
 MEASURED = 512  # training images whose features the head's standardisation is taken from
-FIXED = ("approach", "backbone", "weights", "input_size", "finetune", "finetune_epochs", "finetune_lr")
+FIXED = ("approach", "backbone", "weights", "input_size", "levels", "finetune", "finetune_epochs", "finetune_lr")
 
 
 class Extraction(NamedTuple):
