@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -256,6 +257,8 @@ def test_one_that_cannot_be_built_without_memory_is_loaded_too(tmp_path):
         ({"interpolation": "magic"}, "unknown interpolation 'magic': choose one of nearest, bilinear, bicubic"),
         ({"finetuned": 14}, "mobilenet_v3_small has 13 blocks: that many can be fine-tuned at most, not 14"),
         ({"finetuned": -1}, "has 13 blocks"),
+        ({"levels": 13}, "mobilenet_v3_small has 12 blocks before its last: levels must be 0 to that, not 13"),
+        ({"backbone": "swin_t", "input_size": 224, "resize_size": 224, "levels": 1}, "leave --levels out"),
         ({"backbone": "vit_b_16", "input_size": 40}, "vit_b_16 takes no images of 40 pixels a side"),
         ({"backbone": "inception_v3", "input_size": 32}, "inception_v3 takes no images of 32 pixels a side"),
     ],
@@ -263,3 +266,38 @@ def test_one_that_cannot_be_built_without_memory_is_loaded_too(tmp_path):
 def test_bad_arguments_are_refused(arguments, sentence):
     with torch.device("meta"), pytest.raises(InputError, match=sentence):
         TransferModel(**{"backbone": TINY, "num_classes": 3, "input_size": 32, **arguments})
+
+
+# levels
+
+
+def test_levels_are_the_means_of_the_blocks_before_the_last():
+    torch.manual_seed(0)
+    model = TransferModel("resnet18", num_classes=3, input_size=64, resize_size=64, levels=2).eval()
+    network, x = model.features.backbone, model.preprocess(images())
+    with torch.no_grad():
+        first = network.layer1(network.maxpool(network.relu(network.bn1(network.conv1(x)))))
+        second = network.layer2(first)
+        third = network.layer3(second)
+        last = network.layer4(third)
+        expected = torch.cat([found.mean((2, 3)) for found in (last, second, third)], 1)
+        torch.testing.assert_close(model.encode(images()), expected)
+        plain = TransferModel("resnet18", num_classes=3, input_size=64, resize_size=64).eval()
+        plain.features.backbone.load_state_dict(network.state_dict())
+        torch.testing.assert_close(plain.encode(images()), expected[:, :512])
+    assert plain.transform() != model.transform()
+    assert model.head.features == 512 + 128 + 256
+
+
+def test_a_copy_looks_at_blocks_of_its_own_and_a_saved_model_at_as_many(tmp_path):
+    torch.manual_seed(0)
+    model = TransferModel(TINY, num_classes=3, input_size=32, resize_size=32, levels=4).eval()
+    before = model.encode(images())
+    copied = copy.deepcopy(model)
+    for parameter in copied.features.parameters():
+        parameter.data.mul_(0.5)
+    assert not torch.equal(copied.encode(images()), before)
+    assert torch.equal(model.encode(images()), before)
+    torchdl.save(model, tmp_path)
+    assert torch.equal(torchdl.load(tmp_path).eval().encode(images()), before)
+    assert TransferModel("vit_b_16", 3, levels=2).head.features == 3 * 768

@@ -35,7 +35,7 @@ def workplace(tmp_path_factory):
 @pytest.mark.parametrize("approach", ["augment", "features"])
 def test_both_approaches_leave_a_run_that_predicts_and_goes_on(run, workplace, tmp_path, approach):
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
-    command = f"{SCRIPT} --approach {approach}"
+    command = f"{SCRIPT} --levels 2 --approach {approach}"
     cut = run(f"{command} --max-steps 4 --name cut", tmp_path)
     whole = run(f"{command} --max-steps 7 --name whole", tmp_path)
     resumed = run("train_transfer.py --resume runs/transfer/cut --max-steps 7", tmp_path)
@@ -60,7 +60,7 @@ def test_both_approaches_leave_a_run_that_predicts_and_goes_on(run, workplace, t
 
 
 def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
-    options = "--approach augment --finetune 1 --epochs 2 --per-class 5 --valid-per-class 2 --dry-run"
+    options = "--approach augment --finetune 1 --levels 1 --epochs 2 --per-class 5 --valid-per-class 2 --dry-run"
     command = SCRIPT.replace("tiny.pth", str(workplace / "tiny.pth")).replace("pictures", str(workplace / "pictures"))
     done = run(f"{command} {options}", tmp_path)
     assert (done.code, done.err) == (0, "")
@@ -82,6 +82,7 @@ def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
         ("--dataset hollow", "the class hollow/train/0 is empty"),
         ("--input-size 0", "the input size must be 1 or more pixels, not 0"),
         ("--finetune 1", "--finetune is of --approach augment"),
+        ("--levels 5", "shufflenet_v2_x0_5 has 4 blocks before its last: levels must be 0 to that, not 5"),
         ("--finetune 99 --approach augment", "shufflenet_v2_x0_5 has 5 blocks"),
         ("--flip 0.5", "leave --shift and --flip out"),
         ("--centred True", "leave --centred out"),
