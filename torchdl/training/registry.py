@@ -1144,6 +1144,7 @@ def _speed(
     needs: Sequence[str],
     minutes: float,
     source: str = AIM,
+    options: str = "",
     note: str = "",
 ) -> Experiment:
     figures = tuple(
@@ -1155,7 +1156,7 @@ def _speed(
         "speed",
         system,
         data,
-        (f"benchmark.py {part}",),
+        (f"benchmark.py {part}{options}",),
         (QUICK_SPEED,),
         figures,
         minutes,
@@ -1182,6 +1183,7 @@ SPEED = (
         {"data": ("making sequences", 20), "step": ("a training step", 1), "data and step": ("both", 1.5)},
         ("keras",),
         8,
+        options=" --repeats 3",
     ),
     _speed(
         "lenet",
@@ -1190,6 +1192,7 @@ SPEED = (
         {"fp32": ("images a second", 2.2), "against ImageFolder": ("images a second, against files", 2.2)},
         ("torchvision",),
         4,
+        options=" --repeats 3",
     ),
     _speed(
         "forecast",
@@ -1207,6 +1210,7 @@ SPEED = (
         ("efficientnet_lite_pytorch",),
         8,
         source="ten passes through the network against one",
+        options=" --repeats 3",
     ),
     _speed(
         "startup",

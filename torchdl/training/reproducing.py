@@ -263,9 +263,9 @@ class Place:
     quick: bool = False
     jobs: int = 1
 
-    def environment(self) -> dict[str, str]:
-        """Give what is set in the environment of the scripts."""
-        found = {"OMP_NUM_THREADS": "1"}
+    def environment(self, alone: bool = False) -> dict[str, str]:
+        """Give what is set in the environment of the scripts; one that runs ``alone`` may use all cores."""
+        found = {} if alone else {"OMP_NUM_THREADS": "1"}
         if self.data_root is not None:
             found["TORCHDL_DATA"] = str(self.data_root.resolve())
         if self.quick:  # what is kept of made-up images is of no use later
@@ -320,7 +320,9 @@ def run_experiment(
         for number, (command, folder) in enumerate(launches):
             if number or not trains:  # a training makes its folder itself, and insists on that
                 folder.mkdir(parents=True, exist_ok=True)
-            yield from run_command(command, place.scripts, log, place.environment(), request, lock, place.quick)
+            yield from run_command(
+                command, place.scripts, log, place.environment(experiment.alone), request, lock, place.quick
+            )
         stand_in = not place.quick and on_stand_in_data(main_folder)
         require(not stand_in, f"it was run on data that stands in for {experiment.data}: fetch that")
         figures = {figure.metric: read_figure(main_folder, figure) for figure in experiment.figures}
@@ -340,7 +342,8 @@ def run_experiment(
         "parameters": parameters,
         "commit": commit(place.scripts.parent),
         "versions": versions(),
-        "machine": {**machine(), "threads": 1, "jobs": 1 if experiment.alone else place.jobs},
+        "machine": machine()
+        | ({"threads": os.cpu_count(), "jobs": 1} if experiment.alone else {"threads": 1, "jobs": place.jobs}),
     }
     records.put(record)
     return record
