@@ -411,7 +411,9 @@ def test_what_measures_time_has_the_machine_to_itself(place):
     run(with_jobs(place, 3), timed, *(experiment(name, "--last 1", (0,)) for name in ("a", "b", "c")))
     lines = spans(place)
     assert most_at_once(place) >= 2
-    assert [records(place).find(name, 0)["machine"]["jobs"] for name in ("timed", "a")] == [1, 3]
+    machines = [records(place).find(name, 0)["machine"] for name in ("timed", "a")]
+    assert [(machine["jobs"], machine["threads"]) for machine in machines] == [(1, os.cpu_count()), (3, 1)]
+    assert place.environment(alone=True).keys() ^ place.environment().keys() == {"OMP_NUM_THREADS"}
     for seed in (0, 1):
         begun = lines.index(f"+timed-{seed}")
         assert lines[begun + 1] == f"-timed-{seed}"

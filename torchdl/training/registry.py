@@ -1175,6 +1175,7 @@ SPEED = (
         {"gan": ("images a second", 4)},
         ("torchvision",),
         3,
+        note="4.2 to 4.7 on another day: the machine is shared",
     ),
     _speed(
         "cpc",
@@ -1184,6 +1185,7 @@ SPEED = (
         ("keras",),
         8,
         options=" --repeats 3",
+        note="28 times on two cores with AVX-512",
     ),
     _speed(
         "lenet",
@@ -1193,6 +1195,7 @@ SPEED = (
         ("torchvision",),
         4,
         options=" --repeats 3",
+        note="half of a step are convolutions, a quarter matrix products, and both sides have them",
     ),
     _speed(
         "forecast",
