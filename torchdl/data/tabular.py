@@ -47,18 +47,9 @@ def read_table(path: str | os.PathLike[str], texts: Collection[str] = ()) -> pan
     """
     table = read_csv(path, texts)
     require(table.shape[1] > 1, f"{path} has one column alone, {table.columns[0]!r}: is its separator a comma?")
-    named = [name for name in table.columns if not is_number(name)]
+    named = [name for name in table.columns if not looks_like_a_number(name)]
     require(len(named) > 0, f"{path} has numbers where its columns' names belong: write a header above its rows")
     return table
-
-
-def is_number(text: str) -> bool:
-    """Say whether a text is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def holds_numbers(column: pandas.Series) -> bool:
