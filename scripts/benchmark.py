@@ -305,10 +305,10 @@ def importing(package: str, config: Config, folder: Path) -> Callable[[int], flo
 
 
 def noise_images() -> tuple[Tensor, Tensor]:
-    """Draw images of CIFAR-10's shape (10000, 3, 32, 32) and labels: what they show costs no time."""
+    """Draw as many images as CIFAR-10 has, (50000, 3, 32, 32), and labels: what they show costs no time."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return images, torch.randint(0, 10, (10_000,), generator=generator)
+    images = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 10, (50_000,), generator=generator)
 
 
 def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Callable[[int], float]:
@@ -319,10 +319,10 @@ def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Calla
     from torchvision import datasets, transforms
 
     images, labels = noise_images()
-    pixels = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()  # (N, C, H, W) -> (N, H, W, C), as torchvision has them
     dataset: Any
     if from_files:
-        for number, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+        for number, (image, label) in enumerate(zip(pixels[:2_000], labels.tolist(), strict=False)):
             (folder / "images" / str(label)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / "images" / str(label) / f"{number}.jpg")
         dataset = datasets.ImageFolder(str(folder / "images"), transforms.ToTensor())

@@ -1,24 +1,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 
 import pytest
 import torch
 
 from torchdl import plots
-from torchdl.training import process
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has a core of its own
-
-
-@pytest.fixture(scope="session", autouse=True)
-def heap_left_alone():
-    """Leave the heap alone, which has all tests in it: to freeze it takes longer than to train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "frozen_heap", nullcontext)
-        yield
 
 
 @pytest.fixture

@@ -138,7 +138,6 @@ if __name__ == "__main__":
     leave, distributed.stop = distributed.stop, lambda: None  # a group of processes cannot be joined again
     with suppress(SystemExit):
         runpy.run_path(str(script), run_name="__main__")
-    process.frozen_heap = nullcontext  # it takes longer than the training
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
     cpc.gather = lambda *tensors: (list(tensors), 0)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import math
 from contextlib import nullcontext
 from functools import partial
@@ -23,8 +22,6 @@ from torchdl.training.evaluation import evaluate
 from torchdl.training.progress import Sums
 
 SGD = partial(torch.optim.SGD, lr=1.0)
-FROZEN_HEAP = process.frozen_heap
-
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -553,13 +550,6 @@ def test_bfloat16_trains_on_a_cpu_with_weights_in_float32(make):
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert not same(weights(half), weights(full))
     assert_close(weights(half), weights(full), 0.05)
-
-
-def test_the_heap_is_frozen_while_training_and_thawed_after_it():
-    before = gc.get_freeze_count()
-    with FROZEN_HEAP():
-        assert gc.get_freeze_count() > before
-    assert gc.get_freeze_count() == 0
 
 
 def test_without_a_compiler_the_trainer_says_so_and_trains_as_it_is(monkeypatch, capsys):

@@ -83,7 +83,7 @@ class Task(nn.Module):
     def losses(self, batch: Any) -> Iterator[Update]:
         """Yield the batch's updates in turn; each is applied before the next one's loss is computed.
 
-        The trainer runs each part in an autocast region of its own, so never yield inside a ``with``.
+        The trainer runs each part in a region of its own (of autocast, say), so never yield inside a ``with``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say its losses")
 

@@ -22,7 +22,7 @@ def evaluate(
     task: Task,
     loader: BatchLoader,
     device: torch.device,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    region: Callable[[], AbstractContextManager[Any]],
     clock: Clock = Clock(),  # noqa: B008  # immutable
     batches: int | None = None,
 ) -> dict[str, float]:
@@ -32,7 +32,7 @@ def evaluate(
         task: The task, on ``device``; it is left in evaluation mode.
         loader: The held-out batches.
         device: Where to evaluate.
-        autocast: Opens a region of the chosen precision.
+        region: Opens the region that forward passes run in.
         clock: What the task's random draws are keyed by.
         batches: Evaluate only so many; all if None.
     """
@@ -41,7 +41,7 @@ def evaluate(
     totals: dict[str, tuple[Tensor, Tensor]] = {}  # of the values and of their weights
     for batch, span in islice(loader.batches(0), batches):
         task.clock = clock._replace(start=span.start)
-        with autocast():
+        with region():
             values = task.evaluate(process.move(batch, device))
         for name, value in values.items():  # one an example, so that a ragged last batch weighs what it should
             value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))

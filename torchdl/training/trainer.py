@@ -153,7 +153,7 @@ class Fit:
         if resume and self.folder is not None:
             self.say(checkpoint.restore(self.folder, self.parts, self.order()))
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
-        with closing(self.logger), process.frozen_heap(), stopping.requests() as self.request:
+        with closing(self.logger), stopping.requests() as self.request:
             measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
             choice = ", ".join([*measured, "train/..."])
             for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
@@ -209,7 +209,7 @@ class Fit:
         previews = {}
         if due := progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
-            with torch.no_grad(), self.updates.autocast():
+            with torch.no_grad(), self.updates.region():
                 previews = self.task.eval().preview()
         progress.history.append(row)
         alarms = self.task.alarms(row) if due else []
@@ -227,7 +227,7 @@ class Fit:
             return {}
         clock = Clock(self.options.seed, 0, self.progress.step)
         batches = 2 if self.options.dry_run else batches
-        return evaluate(self.task, self.validation, self.device, self.updates.autocast, clock, batches)
+        return evaluate(self.task, self.validation, self.device, self.updates.region, clock, batches)
 
     def save(self, last: bool = True, best: bool = False) -> None:
         """Write a checkpoint, as the last one, the best one, or both."""

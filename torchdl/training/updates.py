@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchdl.data.loader import Span
 from torchdl.errors import InputError
+from torchdl.models.layout import blocked
 from torchdl.tasks import Clock, Schedule, Task, Update
 from torchdl.training import distributed, process
 from torchdl.training.progress import Progress
@@ -85,9 +86,12 @@ class Updates:
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         return {self.tag("charts", name, "learning_rate"): float(rate) for name, rate in rates.items()}
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Open a region of its own: within one, a second forward would reuse weights cast before the first step."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+    def region(self) -> AbstractContextManager[Any]:
+        """Open a region for a forward pass, of bf16 or of oneDNN's blocks where a network likes them.
+
+        Each needs its own: within one of bf16, a second forward would reuse weights cast before the first step.
+        """
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
 
     def step(self, group: list[tuple[Any, Span]], progress: Progress) -> None:
         """Do every update of the task on a group of batches, whose gradients are added up, and count the step."""
@@ -109,7 +113,7 @@ class Updates:
         """Do the next update of all batches of the group together; False when there is none left."""
         where = (progress.step, progress.batch)
         for losses, self.task.clock, count in runs:
-            with self.autocast():
+            with self.region():
                 update = next(losses, None)
             if update is None:
                 return False
