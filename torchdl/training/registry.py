@@ -1195,7 +1195,7 @@ SPEED = (
         ("torchvision",),
         12,
         options=" --repeats 15",
-        note="2.57 times on two cores with AVX-512, and 2.37 against files",
+        note="2.57 and 1.96 in two runs on two cores with AVX-512",
     ),
     _speed(
         "forecast",
