@@ -11,7 +11,7 @@ from helpers import gaussian
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, LenetLike, Supervised, Trainer
-from torchdl.models.layout import blocked, suits_blocks
+from torchdl.layout import blocked, suits_blocks
 from torchdl.tasks import Update
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -138,7 +138,7 @@ def test_the_trainer_has_networks_compute_in_blocks_in_fp32(precision):
 
 def test_a_hook_sees_ordinary_tensors_in_the_trainer():
     model, means = network(), []
-    model.features.register_forward_hook(lambda _module, _inputs, output: means.append(float(output.std())))
+    model.features.register_forward_hook(lambda _module, _inputs, output: means.append(output.detach().std().item()))
     Trainer(epochs=1, device="cpu").fit(Supervised(model, F.cross_entropy), batches())
     assert len(means) == 2
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchdl.data.loader import Span
 from torchdl.errors import InputError
-from torchdl.models.layout import blocked
+from torchdl.layout import blocked
 from torchdl.tasks import Clock, Schedule, Task, Update
 from torchdl.training import distributed, process
 from torchdl.training.progress import Progress
