@@ -322,7 +322,7 @@ def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Calla
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()  # (N, C, H, W) -> (N, H, W, C), as torchvision has them
     dataset: Any
     if from_files:
-        for number, (image, label) in enumerate(zip(pixels[:2_000], labels.tolist(), strict=False)):
+        for number, (image, label) in enumerate(zip(pixels[:2_000], labels[:2_000].tolist(), strict=True)):
             (folder / "images" / str(label)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / "images" / str(label) / f"{number}.jpg")
         dataset = datasets.ImageFolder(str(folder / "images"), transforms.ToTensor())

@@ -54,7 +54,8 @@ class LenetLike(nn.Module):
         stages: list[nn.Module] = []
         for stage in range(depth):
             filters = width * 2**stage
-            # the greatest of four, then ReLU, is ReLU, then the greatest of four, at a quarter of the cost
+            # the greatest of four, then ReLU, is ReLU, then the greatest of four, at a quarter of the cost;
+            # not in place, because the derivative of pooling in blocks wants what pooling gave as it was
             stages += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
             channels = filters
         self.features = keras_init_(nn.Sequential(*stages))
