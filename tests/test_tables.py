@@ -77,7 +77,7 @@ def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
     assert (rows[0]["std"], rows[0]["seconds"], rows[0]["parameters"]) == (None, 10.0, 5)
     assert rows[0]["command"] == "python scripts/train_cpc.py && python scripts/probe_cpc.py RUN"
     wanted = "system data metric higher_is_better reference reference_source values mean std seconds parameters command"
-    assert set([*wanted.split(), "commit", "versions", "machine"]) <= set(first)
+    assert set([*wanted.split(), "commit", "versions", "machines"]) <= set(first)
 
 
 def test_a_run_that_goes_through_several_seeds_makes_a_row_of_them():
@@ -149,10 +149,9 @@ def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp
 
 
 def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(tmp_path):
-    rows = make_rows([ONE], RECORDS)
     for jobs, end in ((1, ""), (3, ", 3 at a time")):
-        rows = [{**row, "machine": {**row["machine"], "jobs": jobs}} for row in rows]
-        write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
+        records = [{**r, "machine": {**r["machine"], "jobs": jobs}} for r in RECORDS]
+        write_results(tmp_path / "RESULTS.md", make_rows([ONE], records), [ONE], {}, tmp_path)
         line = f"Measured on: a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}.\n"
         assert line in (tmp_path / "RESULTS.md").read_text()
 
@@ -169,14 +168,18 @@ def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short(tmp_pat
 
 
 def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(tmp_path):
-    here, there = make_rows([ONE, TWO], RECORDS)[0], make_rows([ONE, TWO], RECORDS)[-1]
-    there = {**there, "machine": {**there["machine"], "gpu": "a GPU"}}
-    write_results(tmp_path / "RESULTS.md", [here, there], [ONE, TWO], {}, tmp_path)
+    elsewhere = [(TWO, 0), (ONE, 2)]  # one of ONE's seeds, and all of TWO's
+    records = [
+        {**r, "machine": {**r["machine"], "gpu": "a GPU"}} if (e, r["seed"]) in elsewhere else r
+        for r, e in zip(RECORDS, (ONE, ONE, ONE, TWO, THREE), strict=True)
+    ]
+    rows = [row for row in make_rows([ONE, TWO], records) if row["metric"] == MAIN.metric]
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     expected = "[1] a CPU (AVX2), 1 of 2 cores, PyTorch 2.14; [2] a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14."
     assert f"Measured on: {expected}" in text
     cells = [line.split(" | ")[-2] for line in text.splitlines() if line.startswith("| ") and "`" in line]
-    assert [cell.split()[-1] for cell in cells] == ["[2]", "[1]"]  # texts come after CPC
+    assert [cell.split(" s ")[-1] for cell in cells] == ["[2]", "[1, 2]"]  # texts come after CPC
 
 
 def test_quick_rows_never_come_into_the_main_tables(tmp_path):

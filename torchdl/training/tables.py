@@ -83,7 +83,7 @@ def make_row(
         "note": figure.note,
         "commit": ", ".join(different("commit")),
         "versions": different("versions")[-1],
-        "machine": different("machine")[-1],
+        "machines": list(dict.fromkeys(map(machine_of, records))),
         "quick": quick,
     }
 
@@ -155,7 +155,7 @@ def write_results(
     """
     require(not any(row["quick"] for row in rows), "quick rows are no results: they have no place in the main tables")
     parts = [HEAD]
-    machines = list(dict.fromkeys(map(machine_of, rows)))
+    machines = list(dict.fromkeys(machine for row in rows for machine in row["machines"]))
     if machines:
         numbered = [f"[{n}] {machine}" for n, machine in enumerate(machines, 1)] if len(machines) > 1 else machines
         parts.append(f"Measured on: {'; '.join(numbered)}.\n")
@@ -180,12 +180,12 @@ def write_results(
         temporary.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
-def machine_of(row: Mapping[str, Any]) -> str:
-    """Describe the machine that a row was measured on."""
-    machine = row["machine"]
+def machine_of(record: Mapping[str, Any]) -> str:
+    """Describe the machine that a record was measured on."""
+    machine = record["machine"]
     parts = [f"{machine['cpu']} ({machine['instructions']})", f"{machine['threads']} of {machine['cores']} cores"]
     parts += [machine["gpu"]] if "gpu" in machine else []
-    parts += [f"PyTorch {row['versions']['torch']}"]
+    parts += [f"PyTorch {record['versions']['torch']}"]
     parts += [f"{machine['jobs']} at a time"] if machine.get("jobs", 1) > 1 else []
     return ", ".join(parts)
 
@@ -206,7 +206,8 @@ def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> st
             reference += f" ({row['reference_source']})"
         by = f"**{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}**"
         note = by + (f": {row['note']}" if row["note"] and not said else "") if short else ""
-        where = f" [{machines.index(machine_of(row)) + 1}]" if len(machines) > 1 else ""
+        numbers = ", ".join(str(machines.index(machine) + 1) for machine in row["machines"])
+        where = f" [{numbers}]" if len(machines) > 1 else ""
         same = [row["system"], row["data"], duration(row["seconds"]) + where, f"`{row['command']}`"]
         system, data, seconds, command = ["″", "″", "", "″"] if again else same
         lines.append([system, data, row["metric"], measured(row), reference, note, seconds, command])
