@@ -418,8 +418,7 @@ IMAGES = (
         "train_cnn.py --model vgg --dataset fashion_mnist --flip 0.5 --epochs 8",
         ("fashion_mnist",),
         42,
-        (0,),
-        (
+        figures=(
             replace(
                 ACCURACY,
                 reference=92.1,
@@ -444,7 +443,6 @@ IMAGES = (
         "train_cnn.py --model cnn_wide --dataset cifar10-jpeg",
         ("cifar10-jpeg",),
         13,
-        (0,),
     ),
     _classifier(
         "cifar-vgg",
@@ -485,6 +483,7 @@ IMAGES = (
         (CODES, KNN, NMI),
         12,
         ("mnist",),
+        seeds=(0, 1, 2),
         pictures=("plots/reconstructions.png",),
         headline=True,
     ),
@@ -523,6 +522,7 @@ IMAGES = (
         (CODES, KNN, NMI),
         15,
         ("cifar10-jpeg",),
+        seeds=(0, 1, 2),
         pictures=("plots/reconstructions.png",),
     ),
     Experiment(
@@ -1185,7 +1185,6 @@ SPEED = (
         ("keras",),
         8,
         options=" --repeats 3",
-        note="28 times on two cores with AVX-512",
     ),
     _speed(
         "lenet",
@@ -1195,7 +1194,7 @@ SPEED = (
         ("torchvision",),
         12,
         options=" --repeats 15",
-        note="2.57 and 1.96 in two runs on two cores with AVX-512",
+        note="2.34 in another run (GUIDE.md has more): the machine is shared",
     ),
     _speed(
         "forecast",
