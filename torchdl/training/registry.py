@@ -1194,7 +1194,7 @@ SPEED = (
         ("torchvision",),
         12,
         options=" --repeats 15",
-        note="2.34 in another run (GUIDE.md has more): the machine is shared",
+        note="2.34 and 2.25 in two other runs (GUIDE.md has more): the machine is shared",
     ),
     _speed(
         "forecast",
