@@ -168,10 +168,10 @@ def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short(tmp_pat
 
 
 def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(tmp_path):
-    elsewhere = [(TWO, 0), (ONE, 2)]  # one of ONE's seeds, and all of TWO's
+    elsewhere = [("two", 0), ("one", 2)]  # one of two seeds of ONE, and all of TWO
     records = [
-        {**r, "machine": {**r["machine"], "gpu": "a GPU"}} if (e, r["seed"]) in elsewhere else r
-        for r, e in zip(RECORDS, (ONE, ONE, ONE, TWO, THREE), strict=True)
+        {**r, "machine": {**r["machine"], "gpu": "a GPU"}} if (r["experiment"], r["seed"]) in elsewhere else r
+        for r in RECORDS
     ]
     rows = [row for row in make_rows([ONE, TWO], records) if row["metric"] == MAIN.metric]
     write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
