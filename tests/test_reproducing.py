@@ -461,14 +461,6 @@ def test_one_signal_lets_each_of_those_at_work_save_and_the_next_call_resumes_th
     assert sorted(calls(place)[3:]) == ["begun last-0", "resumed slow-0", "resumed slow-1"]
 
 
-@pytest.fixture
-def ctrl_c():
-    """Let Ctrl-C interrupt, also where a shell has started these tests in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_second_signal_ends_all_at_once_and_what_was_measured_is_kept(place, ctrl_c):
     place = with_jobs(place, 2)
     slow = experiment("slow", "--wait 60 --saving 60")

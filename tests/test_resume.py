@@ -334,15 +334,13 @@ def test_what_would_change_the_order_is_an_input_error(tmp_path, options, named)
     assert (tmp_path / checkpoint.LAST).read_bytes() == before
 
 
-def test_a_second_signal_acts_at_once(tmp_path):
+def test_a_second_signal_acts_at_once(tmp_path, ctrl_c):
     def impatient():
         signal.raise_signal(signal.SIGINT)  # two of os.kill, which any thread may take, may come as one
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         fit(interrupt(classifier(), 4, impatient), tmp_path)
     assert not (tmp_path / checkpoint.LAST).exists()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-    signal.signal(signal.SIGINT, before)
