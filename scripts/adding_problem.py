@@ -8,11 +8,12 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import AddingProblem, SequenceModel, Trainer, random
-from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.learning import Learning
-from torchdl.training.memory import fit_adding
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
+from torchdl.recipes.learning import Learning
+from torchdl.recipes.sequence_memory import adding_report, adding_training
 
-HELD_OUT = 1  # what tells the held-out sequences' seed from the training's
+TEST = 1  # tells the test sequences' seed from the training's
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,19 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Run the four steps."""
     seed = config.trainer.seed
     # 1. Make the data.
     train = AddingProblem(config.sequences, config.terms, config.low, seed)
-    held_out = AddingProblem(-(-config.sequences // 5), config.terms, config.low, random.key(seed, HELD_OUT))
-    run = Run("adding", config, config.run, config.trainer, train, held_out)
+    test = AddingProblem(-(-config.sequences // 5), config.terms, config.low, random.key(seed, TEST))
+    run = Run("adding", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = SequenceModel(config.kind, 2, 1, None, config.hidden, config.layers, pooling=config.pooling)
-    # 3. Train it, and see how far it errs.
-    fit_adding(run, model, train, held_out, config.learning)
+    # 3. Train it.
+    history = run.fit(*adding_training(model, train, test, config.learning))
+    # 4. Look at its error.
+    if run.is_main:
+        run.keep(adding_report(model, test, history))
     run.close()
 
 

@@ -25,6 +25,9 @@ import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
+from torchdl.training.classification import ImageOptions
+from torchdl.training.command import run_script
+from torchdl.training.transfer import extract_features
 
 import torchdl
 from torchdl.data.series import Windows, sine
@@ -34,10 +37,7 @@ from torchdl.files import write_json
 from torchdl.plots import plot_ratios
 from torchdl.tasks import accuracy
 from torchdl.training import process
-from torchdl.training.classification import ImageOptions
-from torchdl.training.command import run_script
 from torchdl.training.reproducing import machine
-from torchdl.training.transfer import extract_features
 
 TRANSFER_SIDE = 160  # pixels that the frozen network is given
 

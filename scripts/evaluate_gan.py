@@ -6,28 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _clone  # noqa: F401
-import tyro
 
 import torchdl
-from torchdl.data.described import introduce
+from torchdl.cli.arguments import Positional
+from torchdl.cli.console import describe_data, say
+from torchdl.cli.finished_runs import dataset_of, find_extractor, load_gan
+from torchdl.cli.run import keep_report
+from torchdl.cli.script import run_script
 from torchdl.errors import require
-from torchdl.training import process
-from torchdl.training.command import run_script, say
-from torchdl.training.generation import LEAST, PAIRED, dataset_of, evaluate_run, load_gan, load_judge, usual_judge
+from torchdl.files import EVALUATION
+from torchdl.recipes.gan_evaluation import KID_SAMPLES, LEAST, evaluate_generator
+from torchdl.training.device import find_device, setup_process
 
 
 @dataclass(frozen=True)
 class Config:
     """Compare generated images with held-out ones: distances of features, precision, coverage, classes, copies."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """The run's folder, such as runs/gan/first."""
-    judge: Path | None = None
+    feature_extractor: Path | None = None
     """A finished run of train_lenet.py on the same data; lenet/judge-DATASET beside the run's gan/ if not given."""
     samples: int = 10_000
-    """How many images to generate; fewer where fewer are held out."""
-    paired: int = PAIRED
-    """Of how many of them the kernel distance and the neighbours are found, which takes the square of it."""
+    """Number of images to generate; fewer where there are fewer test images."""
+    kid_samples: int = KID_SAMPLES
+    """Number of them for the kernel distance and the neighbours, which take the square of it in time."""
     seed: int = 0
     """Which noise to draw."""
     data_root: Path | None = None
@@ -39,16 +42,17 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Load the generator, its data and the judge; measure."""
-    for name, number in (("samples", config.samples), ("paired", config.paired)):
+    """Load the generator, its data and the feature extractor; measure."""
+    for name, number in (("samples", config.samples), ("kid-samples", config.kid_samples)):
         require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
     gan, dataset = load_gan(config.run), dataset_of(config.run)
-    runs = config.run.resolve().parents[1]
-    judge = load_judge(config.judge or usual_judge(runs, dataset), dataset)
-    say(process.setup(config.threads))
+    extractor = find_extractor(config.feature_extractor, config.run.resolve().parents[1], dataset)
+    say(setup_process(config.threads))
     train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
-    say(introduce(test))
-    evaluate_run(config.run, gan, judge, train, test, config.samples, config.seed, config.device, config.paired)
+    say(describe_data(test))
+    device = find_device(config.device)
+    report = evaluate_generator(gan, extractor, train, test, config.samples, config.seed, device, config.kid_samples)
+    keep_report(report, config.run, name=EVALUATION)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import _clone  # noqa: F401
 import numpy as np
-import tyro
 
+from torchdl.cli.arguments import Positional
+from torchdl.cli.script import run_script
 from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, check_numbers, holds_numbers, read_table
 from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix
-from torchdl.training.command import run_script
 
 
 @dataclass(frozen=True)
 class Config:
     """Describe a CSV file's columns, and draw their histograms and a scatter matrix of those that hold numbers."""
 
-    csv: tyro.conf.Positional[Path | None] = None
+    csv: Positional[Path | None] = None
     """A CSV file with a header; scikit-learn's breast tumours if none is given."""
     columns: tuple[str, ...] = ()
     """Columns of the scatter matrix; the first six of numbers that differ if none is given."""

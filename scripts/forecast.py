@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
-import tyro
 
 from torchdl import SequenceModel, Trainer
+from torchdl.cli.arguments import Positional
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.errors import require
 from torchdl.models.rnn import Kind
+from torchdl.recipes.forecasting import (
+    direction_data,
+    direction_training,
+    evaluate_direction,
+    evaluate_forecaster,
+    forecaster_training,
+)
+from torchdl.recipes.learning import Learning
 from torchdl.tasks import ScheduleName
-from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.forecasting import fit_direction, fit_forecaster
-from torchdl.training.learning import Learning
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,7 @@ class SeriesLearning(Learning):
 class Config:
     """Forecast a time series, one step and many steps ahead, beside forecasts that need no training."""
 
-    experiment: tyro.conf.Positional[
-        Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"]
-    ] = "sine"
+    experiment: Positional[Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"]] = "sine"
     """Lectures 39 and 43, 47, 51, 52, and 53, which asks whether the price will rise."""
     csv: Path | None = None
     """A CSV file for the last three, with a header and a term a row; Starbucks' prices if none is given."""
@@ -131,13 +136,19 @@ def main(config: Config) -> None:
         config.activation,
         None if direction else config.horizon if config.direct else 1,
     )
-    # 3. Train it, and see what its forecasts are worth.
+    # 3. Train it, and compare its forecasts with those that need no training.
+    learning, seed = chosen["learning"], config.trainer.seed
     if direction:
-        fit_direction(run, model, split, config.column, chosen["learning"])
+        data = direction_data(split, config.column)
+        run.fit(*direction_training(model, data, learning, seed))
+        if run.is_main:
+            run.keep(evaluate_direction(model, data, config.column))
     else:
-        columns = len(series.columns)
-        linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
-        fit_forecaster(run, model, linear, split, config.horizon, config.period, chosen["learning"])
+        run.fit(*forecaster_training(model, split, config.horizon, config.period, learning, seed))
+        if run.is_main:
+            columns = len(series.columns)
+            linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
+            run.keep(evaluate_forecaster(model, linear, split, config.horizon, config.period))
     run.close()
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import _clone  # noqa: F401
 import torch
-import tyro
 from torch import Tensor
 
 import torchdl
+from torchdl import GAN
+from torchdl.cli.arguments import Positional
+from torchdl.cli.finished_runs import dataset_of, load_gan
+from torchdl.cli.script import run_script
 from torchdl.errors import require
 from torchdl.latent import INTERPOLATIONS, invert
-from torchdl.plots import image_grid, save_png
-from torchdl.training.command import run_script
-from torchdl.training.generation import dataset_of, load_gan
+from torchdl.pictures import image_grid, save_png
 
 COLUMNS = 8  # of walks and of images that are rebuilt
 
@@ -25,7 +26,7 @@ COLUMNS = 8  # of walks and of images that are rebuilt
 class Config:
     """Generate images with the GAN of a run that is finished, or that has saved a checkpoint at least."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """The run's folder, such as runs/gan/first."""
     n: int = 64
     """How many images."""
@@ -45,7 +46,7 @@ class Config:
     """The folder of the data sets, with --invert."""
 
 
-def rebuild(config: Config, gan: Any) -> Tensor:
+def rebuild(config: Config, gan: GAN) -> Tensor:
     """Look for held-out images; return rows of them with their reconstructions below, in [-1, 1]."""
     data = torchdl.load_images(dataset_of(config.run), "test", config.data_root, low=-1, high=1).without_labels()
     require(config.n <= len(data), f"only {len(data):,} images are held out: --n must be as many at most")

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import _clone  # noqa: F401
 
 from torchdl import SequenceModel, Trainer
+from torchdl.cli.script import run_script
 from torchdl.data.synthetic import deciding_terms
 from torchdl.errors import require
-from torchdl.training import process
-from torchdl.training.command import run_script
-from torchdl.training.learning import Learning
-from torchdl.training.memory import CHANCE, Results, report_distances, table, tell_apart
+from torchdl.recipes.learning import Learning
+from torchdl.recipes.sequence_memory import Results, distance_report, tell_apart
+from torchdl.training.device import setup_process
 
 Network = Literal["linear", "rnn", "gru", "lstm", "rnn_max", "gru_max", "lstm_max"]
 NETWORKS: tuple[Network, ...] = ("linear", "rnn", "gru", "lstm", "rnn_max", "gru_max", "lstm_max")
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
         require(len(set(values)) == len(values) > 0, f"--{name} must be one or more, each once, not {list(values)}")
     for distance, terms in product(config.distances, config.terms):
         deciding_terms(distance, terms)  # what cannot be made is said before anything is trained
-    process.setup(config.threads)
+    setup_process(config.threads)
     found: Results = {}
     for distance, name, terms, seed in product(config.distances, config.networks, config.terms, config.seeds):
         reading: Any = {"kind": name.removesuffix("_max"), "pooling": "max" if name.endswith("_max") else "last"}
@@ -79,10 +79,9 @@ def main(config: Config) -> None:
             f"(training {result.train:.2f} %), {time.perf_counter() - since:.0f} s",
             flush=True,
         )
-    report_distances(found, asdict(config), config.out)
-    print(
-        f"\nheld-out sequences right, % (chance: {CHANCE:g})\n{table(found)}\nas a picture: {config.out}/accuracy.png"
-    )
+    report = distance_report(found, asdict(config))
+    report.save(config.out, "accuracy.json", plots="")
+    print(f"\n{report.summary}\nresults and figure: {config.out}")
 
 
 if __name__ == "__main__":

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Literal
 
 import _clone  # noqa: F401
-import tyro
 
 import torchdl
+from torchdl.cli.arguments import Positional
+from torchdl.cli.script import run_script
 from torchdl.data.files import read_csv
 from torchdl.data.tabular import Columns
 from torchdl.errors import require
 from torchdl.files import replacing
-from torchdl.training.command import run_script
-from torchdl.training.tabular import COLUMNS, answers, check_fit, score
+from torchdl.recipes.tabular import COLUMNS, check_fit, predict, score
 
 
 @dataclass(frozen=True)
 class Config:
     """Predict the target for every row of a new CSV file; if the file has the target, say how right that is."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """The run's folder."""
     csv: Path
     """The CSV file, with the columns that the model was trained on, in any order; others are not looked at."""
@@ -43,7 +43,7 @@ def main(config: Config) -> None:
         print(f"missing values, filled: {gaps}")
     if unseen := columns.unseen(table):
         print(f"rows with a text that training has not seen, which counts as none of its kinds: {unseen}")
-    found = answers(model, columns, columns.inputs(table))
+    found = predict(model, columns, columns.inputs(table))
     said = score(columns, found, table)
     predictions = table[[]].copy()
     predictions[columns.target] = [columns.classes[i] for i in found.argmax(1)] if columns.classes else found

@@ -7,29 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import _clone  # noqa: F401
-import numpy as np
 import torch.nn.functional as F
-import tyro
-from sklearn.metrics import confusion_matrix
 from torch import nn
 
 import torchdl
-from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits, plots
-from torchdl.data.described import introduce
+from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits
+from torchdl.cli.arguments import Positional
+from torchdl.cli.console import describe_data
+from torchdl.cli.script import run_script
 from torchdl.errors import require
-from torchdl.files import write_json
+from torchdl.files import read_config
 from torchdl.models import FrozenFeatures, probe_head
+from torchdl.recipes.cpc_probe import Embeddings, Probes, describe, encode, probe, probe_report
 from torchdl.tasks import accuracy, plateau
-from torchdl.training import process
-from torchdl.training.command import read_record, run_script
-from torchdl.training.probing import Report, encode, map_codes, probe
+from torchdl.training.device import find_device, seed_generators, setup_process
 
 
 @dataclass(frozen=True)
 class Config:
     """Measure what an encoder trained by train_cpc.py has learnt, on test digits, without training it further."""
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     """The run's folder, such as runs/cpc/first."""
     epochs: int = 15
     """Epochs of the probing network; the supervised encoder is trained for as many epochs as the run."""
@@ -47,69 +45,57 @@ class Config:
     """CPU threads; 0 for PyTorch's choice."""
 
 
-def supervised_encoder(description: dict[str, Any], train: Digits, valid: Digits, trainer: Trainer) -> nn.Module:
+def supervised_encoder(description: dict[str, Any], train: Digits, validation: Digits, trainer: Trainer) -> nn.Module:
     """Train an encoder of the same shape from the labels themselves, with a linear layer at its end."""
     encoder = artifacts.build(description)
     model = nn.Sequential(encoder, nn.LeakyReLU(0.3), nn.Linear(encoder.code_size, len(train.classes)))  # type: ignore[arg-type]
     task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
-    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=trainer.seed), BatchLoader(valid, 500))
+    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=trainer.seed), BatchLoader(validation, 500))
     return encoder
 
 
 def main(config: Config) -> None:
     """Load the encoder, encode the digits, probe, draw."""
-    settings = read_record(config.run).get("config", {})
+    settings = read_config(config.run).get("config", {})
     model = torchdl.load(config.run)
     if not isinstance(model, torchdl.CPC) or "image_size" not in settings:
         kind = type(model).__name__
         raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
     require(min(config.epochs, config.views) >= 1, "--epochs and --views must be 1 or more")
-    print(process.setup(config.threads))
+    print(setup_process(config.threads))
     shape = {key: settings[key] for key in ("image_size", "color", "rescale", "background")}
     root = config.data_root or settings["run"]["data_root"]
-    train, valid, test = (
+    train, validation, test = (
         load_digits(subset, **shape, seed=config.seed, name=settings["dataset"], root=root)
         for subset in ("train", "valid", "test")
     )
-    print(introduce(train))
+    print(describe_data(train))
     length = {key: settings["trainer"][key] for key in ("epochs", "max_steps")}
     trainer = Trainer(**length, seed=config.seed, device=config.device)
     description = artifacts.describe(model.encoder)
     encoders = {"cpc": lambda: model.encoder}
     if config.baselines:
         encoders["random"] = lambda: artifacts.build(description)
-        encoders["supervised"] = lambda: supervised_encoder(description, train, valid, trainer)
-    reports: dict[str, Report] = {}
-    folder = config.run / "probe"
+        encoders["supervised"] = lambda: supervised_encoder(description, train, validation, trainer)
+    probes: dict[str, Probes] = {}
+    first: Embeddings | None = None
     for name, build in encoders.items():
         print(f"{name} encoder")
-        process.seed_generators(process.find_device(config.device), config.seed)
+        seed_generators(find_device(config.device), config.seed)
         frozen = FrozenFeatures(build())
         before = frozen.fingerprint()
-        coded = encode(frozen, train, config.views if train.color else 1, config.device)
-        held_out, unseen = (encode(frozen, digits, device=config.device) for digits in (valid, test))
-        head = probe_head(coded.codes.shape[2], len(test.classes))
-        report = reports[name] = probe(head, coded, held_out, unseen, config.epochs, config.seed, config.device)
+        learnt_from = encode(frozen, train, config.views if train.color else 1, config.device)
+        followed, tested = (encode(frozen, digits, device=config.device) for digits in (validation, test))
+        first = first or tested
+        head = probe_head(learnt_from.codes.shape[2], len(test.classes))
+        probes[name] = probe(head, learnt_from, followed, tested, config.epochs, config.seed, config.device)
         assert frozen.fingerprint() == before, "a probe has changed the frozen encoder"
-        for key, values in report.accuracy.items():
-            spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
-            print(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")
-        if name == "cpc":
-            matrix = confusion_matrix(unseen.labels, report.answers, labels=range(len(test.classes)))
-            plots.plot_confusion(matrix, test.classes, folder / "confusion.png")
-            points, labels = map_codes(unseen.codes[0, :2000], config.seed), unseen.labels[:2000].numpy()
-            plots.plot_map(points, labels, test.classes, "codes of test digits, t-SNE", folder / "codes.png")
-    curves = {name: report.by_labels for name, report in reports.items()}
-    note = "labels (one a class: k-means' clusters named by them; more: logistic regression)"
-    plots.plot_label_efficiency(curves, folder / "label_efficiency.png", note)
-    record = {
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "data": train.origin,
-        "accuracy": {name: report.accuracy for name, report in reports.items()},
-    }
-    write_json(folder / "probe.json", record)
-    print(f"results: {folder / 'probe.json'}, pictures beside it")
+        print(describe(probes[name]))
+    assert first is not None
+    more = {"seed": config.seed, "epochs": config.epochs, "data": train.origin}
+    report, folder = probe_report(probes, first, test.classes, config.seed, more), config.run / "probe"
+    report.save(folder, "probe.json", plots="")
+    print(f"results: {folder / 'probe.json'}, figures beside it")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import _clone  # noqa: F401
 import torch
+from torchdl.training.command import run_script
 
 from torchdl.data.miniature import make_data
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.training import stopping
-from torchdl.training.command import run_script
 from torchdl.training.experiments import Experiment, choose
 from torchdl.training.launching import preload
 from torchdl.training.registry import EXPERIMENTS, NOT_RUN

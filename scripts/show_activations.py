@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdl import MLP, BatchLoader, ImageDataset, Supervised, Trainer, load_images
-from torchdl.data.described import introduce
+from torchdl.cli.console import describe_data
+from torchdl.cli.script import run_script
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.metrics import silent_units
 from torchdl.models import ACTIVATIONS
 from torchdl.plots import plot_functions, plot_lines
 from torchdl.tasks import accuracy, make_optimizer
-from torchdl.training import process
-from torchdl.training.command import run_script
+from torchdl.training.device import setup_process
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # Adam's learning rates
 
@@ -72,8 +70,7 @@ def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict
             task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, partial(make_optimizer, "adam", lr=rate))
             loader = BatchLoader(train, 64, shuffle=True, seed=config.seed)
             trainer = Trainer(max_steps=config.steps, evaluate_every=10**6, seed=config.seed, device="cpu")
-            with redirect_stdout(io.StringIO()):  # ten trainings' lines an epoch
-                history = trainer.fit(task, loader, BatchLoader(test, 500))
+            history = trainer.fit(task, loader, BatchLoader(test, 500))
             found[activation]["silent"].append(silent_units(model.eval(), train[: 10**6][0], (kind,)))
             found[activation]["accuracy"].append(history[-1]["val/accuracy"])
     return found
@@ -82,21 +79,21 @@ def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict
 def main(config: Config) -> None:
     """Draw, train, measure."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
-    process.setup(config.threads)
+    setup_process(config.threads)
     parts = ("train", "test") if config.steps else ()
     images = [load_images(config.dataset, part, config.data_root) for part in parts]
     plot_functions(curves(), config.out / "activations.png")
     print(f"functions and derivatives: {config.out / 'activations.png'}")
     if not images:
         return
-    print(introduce(images[0]))
+    print(describe_data(images[0]))
     found = demonstrate(config, *images)
     print(f"{'':14}" + "".join(f"{rate:>12g}" for rate in RATES) + "   learning rate")
     for name, measured in found.items():
         for key, values in measured.items():
             print(f"{name:14}" + "".join(f"{value:12.1%}" for value in values) + f"   {key}")
     silent = {name: (RATES, [100 * share for share in measured["silent"]]) for name, measured in found.items()}
-    plot_lines(silent, config.out / "dying.png", "learning rate", "units silent for every image, %", log_x=True)
+    plot_lines(silent, "learning rate", "units silent for every image, %", True, config.out / "dying.png")
     write_json(config.out / "dying.json", {"learning rates": RATES, **found})
     print(f"the shares as a picture: {config.out / 'dying.png'}")
 

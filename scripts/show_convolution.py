@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 
 from torchdl import convolution
+from torchdl.cli.script import run_script
 from torchdl.convolution import MODES, SOBEL_X, SOBEL_Y, as_matrix, correlate, correlate_by_loops, correlate_color
 from torchdl.data.digits import load_photographs
 from torchdl.errors import require
 from torchdl.files import write_json
-from torchdl.plots import plot_maps
-from torchdl.training.command import run_script
+from torchdl.plots import plot_images
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def main(config: Config) -> None:
     pictures = {
         "photograph": photograph,
         f"blurred, {config.size}x{config.size}, mode same": correlate_color(photograph, deep, mode="same"),
-        "upright edges": correlate(grey, SOBEL_X),
-        "lying edges": correlate(grey, SOBEL_Y),
+        "vertical edges": correlate(grey, SOBEL_X),
+        "horizontal edges": correlate(grey, SOBEL_Y),
         "edges of all directions": edges,
         "how orange: one deep kernel": correlate_color(photograph, orange, mode="same"),
     }
     path = config.out / "convolution.png"
-    plot_maps(pictures, path)
+    plot_images(pictures, path)
     write_json(config.out / "convolution.json", {"largest": max(found.values()), "differences": found})
     print(f"picture: {path}")
 

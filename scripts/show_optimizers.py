@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import random
+from torchdl.cli.script import run_script
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_paths
 from torchdl.tasks import make_optimizer
-from torchdl.training.command import run_script
 
 EXAMPLES, BATCH = 64, 16
 RULES = {  # by name: the optimizer, and examples an update

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
+from torchdl.training.command import run_script, say
+from torchdl.training.generation import EVALUATION, load_judge, usual_judge
 
 from torchdl import plots
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.training import checkpoint, stopping
-from torchdl.training.command import run_script, say
-from torchdl.training.generation import EVALUATION, load_judge, usual_judge
 from torchdl.training.launching import Failed, Started, Steps, side_by_side, watch
 
 SCRIPTS = Path(__file__).parent

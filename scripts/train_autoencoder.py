@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 import _clone  # noqa: F401
 
 from torchdl import Autoencoder, Trainer
-from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
-from torchdl.training.classification import ImageOptions
-from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
+from torchdl.recipes.autoencoder import (
+    Coding,
+    autoencoder_training,
+    denoising_error,
+    evaluate_autoencoder,
+    shape_table,
+)
+from torchdl.recipes.image_classification import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,22 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Run the four steps."""
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root)
     run = Run("autoencoder", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = Autoencoder(train.image_shape, config.width, config.depth, config.code_size)
     if config.verbose:
-        print_shapes(model, config.coding.batch_size)
-    # 3. Train it, and see what its codes are good for.
-    fit_autoencoder(run, model, train, test, config.images, config.coding)
+        run.say(shape_table(model, config.coding.batch_size))
+    # 3. Train it.
+    seed, device = config.trainer.seed, config.trainer.device
+    training = autoencoder_training(model, train, test, config.images, config.coding, seed)
+    run.fit(*training)
+    # 4. Look at what its latent codes are good for.
+    error = denoising_error(training, device, seed) if config.coding.noise else None
+    if run.is_main:
+        run.keep(evaluate_autoencoder(training.task, train, test, device, error))
     run.close()
 
 

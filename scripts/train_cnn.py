@@ -11,9 +11,17 @@ import _clone  # noqa: F401
 from torch import nn
 
 from torchdl import MLP, AirbenchLike, RowReader, StridedCNN, Trainer, VGGLike
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.errors import require
-from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, fit_classifier
-from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.recipes.image_classification import (
+    DEFAULTS,
+    ClassifierLearning,
+    ImageOptions,
+    classifier_training,
+    evaluate_classifier,
+    example_images,
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ NETWORKS = {
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Run the four steps."""
     network = NETWORKS[config.model]
-    config = replace(config, learning=config.learning.over(network.learning.over(USUAL)))
+    config = replace(config, learning=config.learning.with_defaults(network.learning.with_defaults(DEFAULTS)))
     own = {"width": config.width, "dropout": config.dropout}
     own = {key: value for key, value in own.items() if value is not None}
     require("width" not in own or config.model in ("vgg", "airbench"), "--width is of vgg and airbench: leave it out")
@@ -73,8 +81,13 @@ def main(config: Config) -> None:
     model = network.build(train.image_shape, len(train.classes), **own)
     if isinstance(model, AirbenchLike):
         model.whiten_(train.spread(min(5000, len(train)))[0])
-    # 3. Train it, and see what it gets wrong.
-    fit_classifier(run, model, train, test, config.images, config.learning)
+    # 3. Train it.
+    training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed)
+    run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    # 4. Look at what it gets wrong.
+    if run.is_main:
+        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
+        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more))
     run.close()
 
 

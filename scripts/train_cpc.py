@@ -11,10 +11,13 @@ import _clone  # noqa: F401
 import torch
 
 from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
+from torchdl.cli.console import say
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
+from torchdl.collective import rank_and_size
 from torchdl.errors import require
 from torchdl.plots import plot_sequences
 from torchdl.tasks import OptimizerName
-from torchdl.training.command import Run, RunOptions, processes, run_script, say
 
 SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
 
@@ -67,7 +70,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Run the four steps."""
-    batch_size = config.batch_size * processes()  # of all processes
+    size = rank_and_size()[1]
+    batch_size = config.batch_size * size  # of all processes
     positive = config.batch_size // 2 if config.positive_samples is None else config.positive_samples
     every_term = config.head == "infonce" if config.every_term is None else config.every_term
     config = replace(config, positive_samples=positive, every_term=every_term)
@@ -87,8 +91,8 @@ def main(config: Config) -> None:
         )
 
     # 1. Make the sequences.
-    shape = (config.terms, config.predict_terms, positive * processes(), batch_size)
-    train, valid = (SEQUENCES[config.data](digits(subset), *shape) for subset in ("train", "valid"))
+    shape = (config.terms, config.predict_terms, positive * size, batch_size)
+    train, validation = (SEQUENCES[config.data](digits(subset), *shape) for subset in ("train", "valid"))
     run = Run("cpc", config, config.run, config.trainer, train.images)
     # 2. Build the model.
     model = image_cpc(
@@ -106,14 +110,14 @@ def main(config: Config) -> None:
         config.temperature,
         config.other_steps,
         classes=len(train.images.classes),
-        examples=valid[: config.batch_size],
+        examples=validation[: config.batch_size],
         optimizer=config.optimizer,
     )
     # 3. Train.
     low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]
-    picture = plot_sequences(first.context, first.future, first.label, first.digits, low=low)
-    batches, held_out = (BatchLoader(sequences, config.batch_size) for sequences in (train, valid))
-    run.fit(task, model, batches, held_out, pictures={"sequences": picture})
+    figure = plot_sequences(first.context, first.future, first.label, first.digits, low)
+    batches, validation_batches = (BatchLoader(sequences, config.batch_size) for sequences in (train, validation))
+    run.fit(task, batches, validation_batches, pictures={"sequences": figure})
     # 4. Look at what the codes of test digits are like.
     if run.is_main:
         with closing(run.logger()) as logger, torch.no_grad():

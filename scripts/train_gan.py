@@ -10,11 +10,13 @@ from typing import Any, Literal, NamedTuple
 import _clone  # noqa: F401
 
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
+from torchdl.cli.console import say
+from torchdl.cli.finished_runs import find_sample_monitor
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.errors import require
-from torchdl.plots import image_grid, save_png
+from torchdl.pictures import image_grid, save_png
 from torchdl.tasks import OptimizerName, find_schedule
-from torchdl.training.command import Run, RunOptions, run_script, say
-from torchdl.training.inspection import find_inspector
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Config:
     model: Literal["simple", "deep", "conv"] = "simple"
     """The notes' pair with one hidden layer each, the course's with three and two, or convolutions as in DCGAN."""
     loss: Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"] = "non_saturating"
-    """What the two networks play for."""
+    """The GAN loss."""
     z_dim: int | None = None
     """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
     width: int | None = None
@@ -51,9 +53,9 @@ class Config:
     """Divide every kernel of the discriminator by its largest singular value; only with conv if not given."""
     average: float | None = None
     """Decay of a moving average of the generator's weights, by which samples are made; 0.999 (conv) or 0 for none."""
-    judge: Path | None = None
-    """A finished run of train_lenet.py on the same data, which measures samples; OUT/lenet/judge-DATASET if there."""
-    judged: int = 2000
+    feature_extractor: Path | None = None
+    """A finished run of train_lenet.py on the same data, to measure samples by; OUT/lenet/judge-DATASET if there."""
+    evaluation_samples: int = 2000
     """Samples to compare with training images at every evaluation; the generator with the least distance is kept."""
     samples: int = 64
     """Images to look at over time, from a fixed noise."""
@@ -98,21 +100,22 @@ def main(config: Config) -> None:
     require(config.width is None or config.model == "conv", "--width is of --model conv alone: leave it out")
     size = {} if config.width is None else {"width": config.width}
     # 1. Get the data.
-    images, held_out = (
+    images, test = (
         load_images(config.dataset, part, config.run.data_root, low=-1, high=1) for part in ("train", "test")
     )
-    inspector, sentence = find_inspector(config.judge, config.run.out, config.dataset, images, config.judged)
-    if inspector is not None and not config.trainer.monitor:
-        config = replace(config, trainer=replace(config.trainer, monitor="val/frechet_distance"))
-    images, held_out = images.without_labels(), held_out.without_labels()
+    monitor, sentence = find_sample_monitor(
+        config.feature_extractor, config.run.out, config.dataset, images, config.evaluation_samples
+    )
+    if monitor is not None and not config.trainer.monitor:
+        config = replace(config, trainer=replace(config.trainer, monitor="samples/frechet_distance"))
+    images, test = images.without_labels(), test.without_labels()
     train = BatchLoader(images, own["batch_size"], shuffle=True, seed=config.trainer.seed, drop_last=True)
-    run = Run("gan", config, config.run, config.trainer, images, held_out)
+    run = Run("gan", config, config.run, config.trainer, images, test)
     say(sentence)
     # 2. Build the model.
-    networks = pair.build(images.image_shape, own["z_dim"], spectral_norm=own["spectral_norm"], **size)
+    gan = pair.build(images.image_shape, own["z_dim"], spectral_norm=own["spectral_norm"], **size)
     task = GANTask(
-        networks.generator,
-        networks.discriminator,
+        gan,
         loss=config.loss,
         lr=own["lr"],
         beta1=own["beta1"],
@@ -122,16 +125,16 @@ def main(config: Config) -> None:
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
         average=own["average"],
-        inspector=inspector,
+        monitor=monitor,
         schedule=find_schedule(own["schedule"]),
     )
-    gan = GAN(task.sampler, task.discriminator, images.image_shape)
     # 3. Train.
-    run.fit(task, gan, train, BatchLoader(held_out, 500))
+    run.fit(task, train, BatchLoader(test, 500))
     # 4. Generate.
     if run.is_main:
         path = run.folder / "samples" / "final.png"
-        save_png(image_grid((gan.generate_samples(config.samples) + 1) / 2), path)
+        samples = task.trained.generate_samples(config.samples)  # type: ignore[operator]
+        save_png(image_grid((samples + 1) / 2), path)
         say(f"samples: {path}  (more: python scripts/generate.py {run.folder} --n 64 --out digits.png)")
     run.close()
 

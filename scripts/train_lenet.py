@@ -7,8 +7,16 @@ from dataclasses import dataclass, field, replace
 import _clone  # noqa: F401
 
 from torchdl import LenetLike, Trainer
-from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, fit_classifier
-from torchdl.training.command import Run, RunOptions, run_script
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
+from torchdl.recipes.image_classification import (
+    DEFAULTS,
+    ClassifierLearning,
+    ImageOptions,
+    classifier_training,
+    evaluate_classifier,
+    example_images,
+)
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,20 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
-    config = replace(config, learning=config.learning.over(USUAL))
+    """Run the four steps."""
+    config = replace(config, learning=config.learning.with_defaults(DEFAULTS))
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root, config.learning.centred)
     run = Run("lenet", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = LenetLike(train.image_shape, len(train.classes), config.width, config.depth, config.hidden)
-    # 3. Train it, and see what it gets wrong.
-    fit_classifier(run, model, train, test, config.images, config.learning)
+    # 3. Train it.
+    training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed)
+    run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    # 4. Look at what it gets wrong.
+    if run.is_main:
+        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
+        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more))
     run.close()
 
 

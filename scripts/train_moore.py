@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,13 +10,14 @@ import _clone  # noqa: F401
 import torch.nn.functional as F
 
 from torchdl import MLP, BatchLoader, Supervised, Trainer
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.data.tabular import load_transistors
 from torchdl.errors import require
-from torchdl.files import write_json
 from torchdl.plots import plot_line_fit
+from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, make_optimizer, milestones
 from torchdl.tasks.optimizers import check_optimizer
-from torchdl.training.command import Run, RunOptions, run_script, say
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(config: Config) -> None:
         optimizer=partial(make_optimizer, config.optimizer, lr=config.lr),
         schedule=partial(milestones, at=[config.later_epoch * len(loader)], factor=config.later_lr / config.lr),
     )
-    run.fit(task, model, loader)
+    run.fit(task, loader)
     # 4. Compare it with least squares, and draw both.
     if run.is_main:
         weight, bias = (float(p.detach().flatten()[0]) for p in model.cpu().parameters())
@@ -80,14 +80,12 @@ def main(config: Config) -> None:
             "R2": 1 - float(residual.square().sum() / (y - y.mean()).square().sum()),
             "processors": len(x),
         }
-        write_json(run.folder / "results.json", results)
         lines = {"trained": bias + weight * x, "least squares": y.mean() + slope * x}
-        path = run.folder / "plots" / "moore.png"
-        plot_line_fit(years, y, lines, "year", "transistors", path)
-        with closing(run.logger()) as logger:
-            logger.show(path)
-        say(f"slope: {weight:.5f} by training, {slope:.5f} by least squares (standard error {error:.5f}) a year")
-        say(f"transistors double every {results['years to double, by training']:.3f} years, ± {doubling_error:.3f}")
+        summary = (
+            f"slope: {weight:.5f} by training, {slope:.5f} by least squares (standard error {error:.5f}) a year\n"
+            f"transistors double every {results['years to double, by training']:.3f} years, ± {doubling_error:.3f}"
+        )
+        run.keep(Report(results, summary, {"moore": plot_line_fit(years, y, lines, "year", "transistors")}))
     run.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -10,10 +11,20 @@ import _clone  # noqa: F401
 from torch import nn
 
 from torchdl import MatrixFactorization, RatingModel, Trainer
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.data.ratings import split_ratings
 from torchdl.errors import InputError, require
-from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.recommending import USUAL, RatingLearning, RatingOptions, fit_recommender, recommend
+from torchdl.recipes.recommendation import (
+    CATALOGUE,
+    DEFAULTS,
+    RatingLearning,
+    RatingOptions,
+    evaluate_ratings,
+    rating_training,
+    recommend,
+    save_catalogue,
+)
 
 
 @dataclass(frozen=True)
@@ -51,15 +62,15 @@ GIVEN = RatingLearning(1024, "momentum", 0.08, 0.0, "constant")
 KINDS = {
     "course": Kind(RatingModel, {"dim": 10, "hidden": 1024, "dropout": 0.0}, GIVEN),
     "network": Kind(
-        RatingModel, {"dim": 16, "hidden": 128, "dropout": 0.4, "factors": 64}, replace(USUAL, weight_decay=1e-4)
+        RatingModel, {"dim": 16, "hidden": 128, "dropout": 0.4, "factors": 64}, replace(DEFAULTS, weight_decay=1e-4)
     ),
-    "mf": Kind(MatrixFactorization, {"dim": 64}, USUAL),
-    "bias": Kind(MatrixFactorization, {"dim": 0}, replace(USUAL, weight_decay=1e-4)),
+    "mf": Kind(MatrixFactorization, {"dim": 64}, DEFAULTS),
+    "bias": Kind(MatrixFactorization, {"dim": 0}, replace(DEFAULTS, weight_decay=1e-4)),
 }
 
 
 def main(config: Config) -> None:
-    """Run the three steps, or recommend."""
+    """Run the four steps, or recommend by a finished run."""
     if config.recommend:
         if config.run.resume is None:
             raise InputError("--recommend needs a finished run: --resume runs/recommender/NAME")
@@ -70,15 +81,21 @@ def main(config: Config) -> None:
     own = {key: value for key in ("dim", "hidden", "dropout") if (value := getattr(config, key)) is not None}
     foreign = ", ".join(f"--{key}" for key in own if key not in kind.settings or config.model == "bias")
     require(not foreign, f"{foreign} is no setting of --model {config.model}: leave it out")
-    config = replace(config, learning=config.learning.over(kind.learning))
+    config = replace(config, learning=config.learning.with_defaults(kind.learning))
     # 1. Get the ratings, and hold some out.
     ratings, titles = config.ratings.load(config.run.data_root)
     split = split_ratings(ratings, config.ratings.test_share, config.ratings.split == "time", seed=config.trainer.seed)
     run = Run("recommender", config, config.run, config.trainer, split.train, split.test)
     # 2. Build the model.
     model = kind.build(len(split.users), len(split.items), split.mean, **{**kind.settings, **own})
-    # 3. Train it, and see what it is worth.
-    fit_recommender(run, model, split, config.learning, ratings, titles)
+    # 3. Train it.
+    since = time.perf_counter()
+    run.fit(*rating_training(model, split, config.learning, config.trainer.seed))
+    more = {"seconds of training": time.perf_counter() - since, "epoch chosen by": run.chosen_by}
+    # 4. Compare it with means.
+    if run.is_main:
+        save_catalogue(run.folder / CATALOGUE, split, ratings, titles)
+        run.keep(evaluate_ratings(model, split, config.learning.damping, config.trainer.device, more))
     run.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.errors import require
-from torchdl.files import write_json
 from torchdl.plots import plot_surfaces
+from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, find_schedule, make_optimizer
 from torchdl.tasks.optimizers import check_optimizer
-from torchdl.training.command import Run, RunOptions, run_script, say
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def main(config: Config) -> None:
         nn.init.uniform_(phases, -math.pi, math.pi)
         optimizer = partial(few_waves, lr=config.lr, weight_decay=config.weight_decay)
     task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(schedule))
-    held_out = grid(3)
+    inner = grid(3)
     loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
-    run.fit(task, model, loader, BatchLoader(ArrayDataset(held_out, surface(held_out)), 2500))
+    run.fit(task, loader, BatchLoader(ArrayDataset(inner, surface(inner)), 2500))
     # 4. See how far it goes.
     if run.is_main:
         wide = grid(5)
@@ -105,24 +105,20 @@ def main(config: Config) -> None:
             "RMSE outside": float(error[outside].mean().sqrt()),
         }
         results["RMSE outside of always 0"] = float(surface(wide)[outside].square().mean().sqrt())
-        write_json(run.folder / "results.json", results)
 
         def shaped(points: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             x1, x2, y = (part.view(50, 50).numpy() for part in (*points.T, values[:, 0]))  # (S^2,) -> (S, S)
             return x1, x2, y
 
         with torch.no_grad():
-            inside = model(held_out)
-        paths = [run.folder / "plots" / f"{name}.png" for name in ("surface", "extrapolation")]
-        plot_surfaces(
-            {"learnt, with the points": shaped(held_out, inside), "true": shaped(held_out, surface(held_out))},
-            paths[0],
-            torch.cat([x, surface(x)], 1).numpy(),
-        )
-        plot_surfaces({"learnt from [-3, 3]²": shaped(wide, found), "true": shaped(wide, surface(wide))}, paths[1])
-        with closing(run.logger()) as logger:
-            logger.show(*paths)
-        say("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+            inside = model(inner)
+        learnt = {"learnt, with the points": shaped(inner, inside), "true": shaped(inner, surface(inner))}
+        beyond = {"learnt from [-3, 3]²": shaped(wide, found), "true": shaped(wide, surface(wide))}
+        figures = {
+            "surface": plot_surfaces(learnt, torch.cat([x, surface(x)], 1).numpy()),
+            "extrapolation": plot_surfaces(beyond),
+        }
+        run.keep(Report(results, "  ".join(f"{name} {value:.4f}" for name, value in results.items()), figures))
     run.close()
 
 

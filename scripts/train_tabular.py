@@ -9,10 +9,11 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import MLP, Trainer
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
-from torchdl.training.command import Run, RunOptions, run_script
-from torchdl.training.tabular import TableLearning, fit_table, outputs
+from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outputs, table_training
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Config:
     """What the target is; texts, and up to ten whole numbers, are classes if not said."""
     ignore: tuple[str, ...] = ()
     """Columns to leave out."""
-    kinds: tuple[str, ...] = ()
-    """Columns that are kinds, each its own number, even where they look like numbers."""
+    categories: tuple[str, ...] = ()
+    """Columns of categories, even where they look like numbers."""
     missing: Literal["refuse", "drop", "fill"] = "refuse"
     """Missing values: an error, their rows left out, or numbers replaced by the training mean."""
     test_share: float = 0.33
@@ -39,16 +40,21 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Run the four steps."""
     # 1. Get the table, split it, and turn it into numbers.
     require(config.csv is None or bool(config.target), "say which column is to be predicted: --target COLUMN")
-    require(config.csv is not None or not (config.target or config.kinds), "--target and --kinds are of a --csv FILE")
+    require(
+        config.csv is not None or not (config.target or config.categories),
+        "--target and --categories need a --csv FILE",
+    )
     if config.csv is None:
         rows, target = breast_cancer(), "diagnosis"
     else:
-        rows, target = read_table(config.csv, config.kinds), config.target
-    for name in config.kinds:
-        require(name in rows.columns, f"there is no column {name!r} of kinds: choose among {', '.join(rows.columns)}")
+        rows, target = read_table(config.csv, config.categories), config.target
+    for name in config.categories:
+        require(
+            name in rows.columns, f"there is no column {name!r} of categories: choose among {', '.join(rows.columns)}"
+        )
     origin = str(config.csv or "scikit-learn's breast tumours")
     table = split_table(
         rows, target, config.task, config.test_share, config.missing, config.ignore, config.trainer.seed, origin
@@ -58,8 +64,14 @@ def main(config: Config) -> None:
     learning = config.learning
     width = len(table.columns.names)
     model = MLP(width, outputs(table.columns), learning.hidden, learning.dropout, learning.activation)
-    # 3. Train it, and see what it is worth.
-    fit_table(run, model, table, learning)
+    # 3. Train it.
+    for note in table.notes:
+        run.say(note)
+    run.fit(*table_training(model, table, learning, config.trainer.seed))
+    # 4. Compare it with linear models.
+    if run.is_main:
+        table.columns.save(run.folder / COLUMNS)
+        run.keep(evaluate_table(model, table))
     run.close()
 
 

@@ -9,12 +9,14 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import TextCNN, TextLSTM, Trainer, Vocabulary
+from torchdl.cli.console import say
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import run_script
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.files import find_file
 from torchdl.errors import require
+from torchdl.recipes.text_classification import TextClassifier, TextLearning, evaluate_texts, text_training
 from torchdl.tasks.supervised import logits_for
-from torchdl.training.command import Run, RunOptions, run_script, say
-from torchdl.training.reading import Reader, TextLearning, fit_reader
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps, or use what they have left."""
+    """Run the four steps, or classify texts by a finished run."""
     if config.predict:
         predict(config)
         return
@@ -79,8 +81,8 @@ def main(config: Config) -> None:
     vocabulary = Vocabulary.learn(
         train.texts, config.words, config.unknown, config.least, same_digits=config.same_digits
     )
-    data, held_out = (part.numbered(vocabulary, config.longest) for part in (train, test))
-    run = Run("text", config, config.run, config.trainer, data, held_out)
+    data, test_data = (part.numbered(vocabulary, config.longest) for part in (train, test))
+    run = Run("text", config, config.run, config.trainer, data, test_data)
     # 2. Build the model.
     outputs = logits_for(len(texts.classes))
     given = None
@@ -95,8 +97,15 @@ def main(config: Config) -> None:
     )
     if given is not None:
         model.embedding.set_(given, config.freeze)
-    # 3. Train it, and see what it is worth.
-    fit_reader(run, model, train, test, data, held_out, config.learning)
+    # 3. Train it.
+    counts = ", ".join(f"{name} {count:,}" for name, count in train.counts.items())
+    run.say(f"{len(vocabulary):,} words; training texts of each class: {counts}")
+    run.fit(*text_training(model, train, data, test_data, config.learning, config.trainer.seed))
+    # 4. Compare it with TF-IDF.
+    if run.is_main:
+        classifier = TextClassifier(model.cpu(), vocabulary, train.classes, data.longest)
+        classifier.save(run.folder)
+        run.keep(evaluate_texts(classifier, train, test))
     run.close()
 
 
@@ -104,12 +113,12 @@ def predict(config: Config) -> None:
     """Classify new texts."""
     require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
     require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
-    reader = Reader.load(str(config.run.resume))
-    for text, row in zip(config.predict, reader.probabilities(config.predict), strict=True):
-        unknown = reader.unknown(text)
+    classifier = TextClassifier.load(str(config.run.resume))
+    for text, row in zip(config.predict, classifier.probabilities(config.predict), strict=True):
+        unknown = classifier.unknown(text)
         note = f"  (words that it does not know: {', '.join(unknown)})" if unknown else ""
-        note = note if reader.vocabulary.tokenize(text) else "  (there is no word in it)"
-        print(f"{reader.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
+        note = note if classifier.vocabulary.tokenize(text) else "  (there is no word in it)"
+        print(f"{classifier.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from test_classification import CLASSES, labelled, one_thread, write_folder
 
 import torchdl
 from torchdl import Autoencoder, ImageDataset, InputError, Trainer
-from torchdl.tasks import AutoencoderTask
-from torchdl.training.autoencoding import (
+from torchdl.cli.run import Run, RunOptions
+from torchdl.recipes.autoencoder import (
     Coding,
     describe,
     encode,
@@ -29,8 +29,8 @@ from torchdl.training.autoencoding import (
     print_shapes,
     usefulness,
 )
-from torchdl.training.classification import ImageOptions
-from torchdl.training.command import Run, RunOptions
+from torchdl.recipes.image_classification import ImageOptions
+from torchdl.tasks import AutoencoderTask
 
 pytestmark = pytest.mark.usefixtures("quick")
 one_thread = one_thread
@@ -227,7 +227,7 @@ def test_codes_and_components_are_compared_as_they_are_used(trained):
 def test_the_noise_and_what_is_left_of_it_are_in_the_results(trained):
     run, model, history, said, _, test = trained
     results = results_of(run)
-    task = AutoencoderTask(model, 0.2).eval()  # its clock is an evaluation's: seed 0
+    task = AutoencoderTask(model, 0.2).eval()  # its step_info is an evaluation's: seed 0
     with torch.no_grad():
         expected = task.evaluate(test[:][0])["loss"].double().mean().item()
     assert results["noise"] == 0.2

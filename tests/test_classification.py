@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, LenetLike, Trainer
+from torchdl.cli.run import Run, RunOptions
 from torchdl.data import folder as folders
 from torchdl.data.folder import DecodedLate, read_folder
+from torchdl.recipes.image_classification import DEFAULTS, ClassifierLearning, ImageOptions, fit_classifier, predict
 from torchdl.training import checkpoint, classification
-from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, fit_classifier, predict
-from torchdl.training.command import Run, RunOptions
 
 pytestmark = pytest.mark.usefixtures("quick")
 CLASSES = ("ant", "bee", "cow")
@@ -114,8 +114,8 @@ def test_what_is_asked_for_goes_before_a_networks_own_settings():
         7, 4e-3, "one_cycle", weight_decay=0.0, flip=0.0
     )  # a zero is an answer, too
     assert ClassifierLearning().over(own) == own
-    assert ClassifierLearning().over(USUAL) == USUAL
-    assert None not in asdict(own.over(USUAL)).values()
+    assert ClassifierLearning().over(DEFAULTS) == DEFAULTS
+    assert None not in asdict(own.over(DEFAULTS)).values()
     assert own.batch_size == 32
 
 
@@ -412,7 +412,7 @@ def test_mirror_images_are_asked_too_where_training_has_mirrored(tmp_path):
 
 def test_stand_ins_for_the_test_images_alone_are_refused(tmp_path):
     data, test = labelled(6), labelled(3, seed=1)
-    test.stand_in = True  # a part of the real training images, then
+    test.fallback = True  # a part of the real training images, then
     with pytest.raises(InputError, match=r"do not belong together .*: fetch both"):
         Run("tests", {}, RunOptions(out=tmp_path), Trainer(), data, test)
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 def test_the_generators_of_a_new_process_can_be_seeded():
     code = (
-        "import torch; from torchdl.training.process import find_device, seed_generators\n"
+        "import torch; from torchdl.training.device import find_device, seed_generators\n"
         "device = find_device('cuda'); found = []\n"
         "for _ in range(2): seed_generators(device, 3, 4); found.append(torch.rand(5, device=device))\n"
         "assert found[0].equal(found[1])"

@@ -285,7 +285,7 @@ def fit(folder, resume: bool = False, stop_at: int | None = None, **augmented):
 
     def watched(batch):
         seen.append(batch[0].clone())
-        if task.clock.step == stop_at:
+        if task.step_info.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         yield from losses(batch)
 

@@ -157,7 +157,7 @@ def assert_right(name: str, split: str, root: Path, **options) -> None:
     assert found.labels.tolist() == MADE[name].labels[split]
     assert found.labels.dtype == torch.int64
     assert found.classes == tuple(NAMES[name])
-    assert not found.stand_in
+    assert not found.fallback
 
 
 # --- what is on this machine

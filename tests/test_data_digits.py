@@ -336,7 +336,7 @@ def test_unsorted_digits_are_cut_in_their_own_order(tmp_path, monkeypatch):
         data = load_digits(subset, 28, color=False, root=tmp_path, fetch=False)
         assert torch.equal(data.images[:, 0], images)
         assert str(raw) in data.origin
-        assert not data.stand_in
+        assert not data.fallback
 
 
 def test_sorted_digits_of_uneven_counts_are_dealt_out():
@@ -358,7 +358,7 @@ def test_an_unknown_subset_is_refused():
 @pytest.mark.skipif(not os.environ.get("TORCHDL_DATA"), reason="set TORCHDL_DATA to a folder with MNIST to check it")
 def test_the_real_digits_are_cut_at_50000():
     whole = torchdl.load_images("mnist", fetch=False)
-    if whole.stand_in:
+    if whole.fallback:
         pytest.skip("$TORCHDL_DATA holds no mnist")
     parts = {subset: load_digits(subset, 28, color=False, fetch=False) for subset in SUBSETS}
     assert {subset: len(data) for subset, data in parts.items()} == {"train": 50_000, "valid": 10_000, "test": 10_000}

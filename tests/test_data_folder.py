@@ -102,7 +102,7 @@ def test_the_images_are_the_files_class_by_class_in_the_order_of_their_names(tmp
     assert found.images.dtype == torch.uint8
     assert torch.equal(found.images, decoded(files_of(root, split)))
     assert found.origin == f"{3 * each} images from {root / split}"
-    assert not found.stand_in
+    assert not found.fallback
     batch, labels = found.__getitems__([3, 0])
     torch.testing.assert_close(batch, found.images[[3, 0]].float() * 2 / 255 - 1, rtol=0, atol=1e-6)
     assert labels.tolist() == [3 // each, 0]

@@ -102,7 +102,7 @@ def test_without_labels_are_the_same_images_uncopied_and_alone():
     assert bare.images.data_ptr() == data.images.data_ptr()
     assert torch.equal(bare[3], data[3][0])
     assert isinstance(bare.__getitems__([1, 2]), torch.Tensor)
-    assert (bare.classes, bare.origin, bare.stand_in) == (("a", "b", "c"), "somewhere", True)
+    assert (bare.classes, bare.origin, bare.fallback) == (("a", "b", "c"), "somewhere", True)
     assert data.labels is not None
 
 
@@ -158,7 +158,7 @@ def test_pytorchs_own_loader_takes_whole_batches(workers, labelled):
 
 def test_digits_by_name_are_scaled_as_asked():
     digits = torchdl.load_images("mnist_5k", "test", low=-1, high=1)
-    assert (len(digits), digits.image_shape, digits.stand_in) == (500, (1, 28, 28), False)
+    assert (len(digits), digits.image_shape, digits.fallback) == (500, (1, 28, 28), False)
     assert digits.classes == tuple("0123456789")
     batch, labels = digits.__getitems__(list(range(500)))
     assert batch.min() == -1

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from torchdl import InputError
 from torchdl.data import ArrayDataset, BatchLoader, files
-from torchdl.data.described import fingerprint, introduce
 from torchdl.data.files import FILES, find_file
+from torchdl.data.info import fingerprint, introduce
 from torchdl.data.series import (
     PRICES,
     Series,
@@ -263,7 +263,7 @@ def test_a_file_is_downloaded_once_checked_and_found_afterwards(served, tmp_path
     (served / "sbux.csv").unlink()
     assert find_file("sbux", tmp_path / "root") == path
     prices = load_prices(tmp_path / "root")
-    assert not prices.stand_in
+    assert not prices.fallback
     assert prices.values.tolist() == [[1, 2, 1, 2, 5], [2, 3, 2, 3, 6]]
 
 
@@ -273,7 +273,7 @@ def test_a_file_with_other_bytes_is_refused_and_google_stands_in_loudly(served, 
         find_file("sbux", tmp_path / "root")
     assert not (tmp_path / "root" / "csv" / "sbux.csv").exists()
     prices = load_prices(tmp_path / "root")
-    assert prices.stand_in
+    assert prices.fallback
     assert "IN ITS PLACE: 1,047 days of Google's prices" in prices.origin
     assert "STAND-IN DATA" in introduce(prices)
     assert "STAND-IN" not in introduce(google_prices())

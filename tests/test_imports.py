@@ -106,7 +106,7 @@ def test_an_import_the_wrong_way_is_found(path, source):
         ("torchdl/training/trainer.py", "from torchdl.tasks import Task\nimport torchdl.plots\nfrom ..data import x"),
         ("torchdl/artifacts.py", "import torchdl.models"),
         ("torchdl/__init__.py", "from torchdl.training import Trainer"),
-        ("scripts/train.py", "import torchdl\nfrom torchdl import GAN\nfrom torchdl.training import process"),
+        ("scripts/train.py", "import torchdl\nfrom torchdl import GAN\nfrom torchdl.training import device"),
     ],
 )
 def test_an_import_the_right_way_is_let_be(path, source):

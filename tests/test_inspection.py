@@ -7,9 +7,9 @@ import torch
 from helpers import gaussian
 
 from torchdl import BatchLoader, ImageDataset, InputError, LenetLike, Trainer, simple_gan
+from torchdl.recipes.gan_evaluation import Judge
+from torchdl.recipes.sample_monitor import SampleMonitor, find_sample_monitor
 from torchdl.tasks import GANTask
-from torchdl.training.generation import Judge
-from torchdl.training.inspection import Inspector, find_inspector
 
 CLASSES = 4
 
@@ -38,10 +38,10 @@ class Quarters(torch.nn.Module):
 
 @pytest.fixture
 def inspector():
-    return Inspector(Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64), squares(400), count=400)
+    return SampleMonitor(Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64), squares(400), count=400)
 
 
-def look(inspector: Inspector, images: ImageDataset) -> dict[str, float]:
+def look(inspector: SampleMonitor, images: ImageDataset) -> dict[str, float]:
     return {f"val/{name}": value for name, value in inspector.measure(images[: len(images)][0]).items()}
 
 
@@ -87,9 +87,9 @@ def test_flattened_samples_are_images(inspector):
 
 def test_no_more_is_looked_at_than_there_are():
     judge = Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64)
-    assert Inspector(judge, squares(30), count=2000).count == 30
+    assert SampleMonitor(judge, squares(30), count=2000).count == 30
     with pytest.raises(InputError, match="6 at least, not 5"):
-        Inspector(judge, squares(5))
+        SampleMonitor(judge, squares(5))
 
 
 def test_a_collapsed_run_rings_on_the_console_and_in_tensorboard(tmp_path, capsys, inspector):
@@ -113,11 +113,11 @@ def test_a_collapsed_run_rings_on_the_console_and_in_tensorboard(tmp_path, capsy
 
 
 def test_without_a_judge_the_command_that_makes_one_is_said(tmp_path):
-    found, sentence = find_inspector(None, tmp_path, "mnist", squares(20), 10)
+    found, sentence = find_sample_monitor(None, tmp_path, "mnist", squares(20), 10)
     assert found is None
     assert "train_lenet.py --dataset mnist" in sentence
     with pytest.raises(InputError, match="train_lenet"):
-        find_inspector(tmp_path / "none", tmp_path, "mnist", squares(20), 10)
+        find_sample_monitor(tmp_path / "none", tmp_path, "mnist", squares(20), 10)
 
 
 def test_the_usual_judge_is_found_among_the_runs(tmp_path):
@@ -128,7 +128,7 @@ def test_the_usual_judge_is_found_among_the_runs(tmp_path):
     (folder / "config.json").write_text(json.dumps({"config": {"images": {"dataset": "squares"}, "learning": {}}}))
     accuracies = dict.fromkeys("abcd", 0.9)
     (folder / "results.json").write_text(json.dumps({"accuracy by class": accuracies, "accuracy": 0.9}))
-    found, sentence = find_inspector(None, tmp_path, "squares", squares(20), 10)
+    found, sentence = find_sample_monitor(None, tmp_path, "squares", squares(20), 10)
     assert found is not None
     assert found.count == 10
     assert str(folder) in sentence

@@ -11,7 +11,7 @@ from helpers import gaussian
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, LenetLike, Supervised, Trainer
-from torchdl.layout import blocked, suits_blocks
+from torchdl.fast.blocks import blocked, suits_blocks
 from torchdl.tasks import Update
 
 pytestmark = pytest.mark.usefixtures("quick")

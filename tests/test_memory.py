@@ -19,14 +19,14 @@ import torchdl
 from torchdl import InputError, SequenceModel, Trainer
 from torchdl.data.synthetic import odd_negatives
 from torchdl.plots import plot_measured
+from torchdl.recipes.learning import Learning
+from torchdl.recipes.sequence_memory import Result, absolute_error, report_distances, table, tell_apart
 from torchdl.tasks import binary_accuracy
-from torchdl.training.learning import Learning
-from torchdl.training.memory import Result, absolute_error, report_distances, table, tell_apart
 
 run, figures = test_scripts.run, figures
 FAR = "long_distance.py --sequences 60 --epochs 1 --hidden 3"
 ADD = "adding_problem.py --sequences 120 --terms 6 --hidden 4 --device cpu --threads 1"
-USUAL = partial(Learning, lr=0.05, schedule="one_cycle")
+DEFAULTS = partial(Learning, lr=0.05, schedule="one_cycle")
 
 
 # the parts
@@ -59,7 +59,7 @@ class Known(nn.Module):
 def test_half_of_the_sequences_is_learnt_from_and_the_other_half_is_held_out(quick, distance, places):
     model = Known(places)
     trainer = Trainer(2, seed=3, device="cpu", evaluate_every=10**6)
-    assert tell_apart(lambda: model, 6, distance, 100, USUAL(16), trainer) == Result(100, 0)
+    assert tell_apart(lambda: model, 6, distance, 100, DEFAULTS(16), trainer) == Result(100, 0)
     x, _ = torchdl.long_distance(100, 6, distance, seed=3)[:]
     learnt, held_out = torch.cat(model.seen[True]), torch.cat(model.seen[False][1:])  # the first is a trial batch
     assert torch.equal(learnt[:50].unique(dim=0), x[:50].unique(dim=0))
@@ -69,7 +69,7 @@ def test_half_of_the_sequences_is_learnt_from_and_the_other_half_is_held_out(qui
 
 def test_a_network_that_sees_other_terms_has_but_chance(quick):
     trainer = Trainer(1, device="cpu", evaluate_every=10**6)
-    wrong = tell_apart(lambda: Known((3, 4, 5)), 6, "long", 4000, USUAL(500), trainer)
+    wrong = tell_apart(lambda: Known((3, 4, 5)), 6, "long", 4000, DEFAULTS(500), trainer)
     assert all(abs(share - 50) < 4 * 100 * 0.5 / 2000**0.5 for share in wrong)
 
 
@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_from_the_same_weights_and_another_one_does
 
     for seed in (1, 1, 2):
         torch.rand(3)  # what was drawn before is of no account
-        found.append(tell_apart(build, 5, "short", 200, USUAL(20), Trainer(2, seed=seed, device="cpu")))
+        found.append(tell_apart(build, 5, "short", 200, DEFAULTS(20), Trainer(2, seed=seed, device="cpu")))
     assert found[0] == found[1] != found[2]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -96,14 +96,14 @@ def test_the_same_seed_gives_the_same_from_the_same_weights_and_another_one_does
 def test_what_can_be_learnt_is_learnt_and_a_linear_model_stays_at_chance(quick, kind, pooling, distance, least):
     build = partial(SequenceModel, kind, length=4, hidden=12, pooling=pooling)
     trainer = Trainer(25, device="cpu", clip_norm=1.0, evaluate_every=10**6)
-    result = tell_apart(build, 4, distance, 2000, USUAL(50, lr=0.03), trainer)
+    result = tell_apart(build, 4, distance, 2000, DEFAULTS(50, lr=0.03), trainer)
     assert result.held_out > least
     assert kind != "linear" or abs(result.held_out - 50) < 8
 
 
 def test_there_must_be_a_sequence_for_each_half():
     with pytest.raises(InputError, match="there must be 2 sequences at least, one for each half, not 1"):
-        tell_apart(SequenceModel, 5, "long", 1, USUAL(), Trainer())
+        tell_apart(SequenceModel, 5, "long", 1, DEFAULTS(), Trainer())
 
 
 FOUND = {

@@ -19,7 +19,7 @@ from torchdl.plots import (
     plot_maps,
     save_png,
 )
-from torchdl.training.logger import Logger
+from torchdl.training.logging import Logger
 
 figures = figures
 

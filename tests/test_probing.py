@@ -10,8 +10,8 @@ from torch import nn
 
 from torchdl import BatchLoader, Digits
 from torchdl.models import probe_head
+from torchdl.recipes.cpc_probe import Codes, encode, few_labels, probe
 from torchdl.training import probing
-from torchdl.training.probing import Codes, encode, few_labels, probe
 
 CLASSES = 4
 PROBES = ["mlp", "linear", "knn", "k-means", "1 label a class, nearest", "1 label a class, cluster"]

@@ -11,8 +11,8 @@ from sklearn import metrics
 
 from torchdl import InputError
 from torchdl.data import Texts
+from torchdl.recipes.text_classification import scores, weighted
 from torchdl.tasks.supervised import class_probabilities
-from torchdl.training.reading import scores, weighted
 
 
 def test_probabilities_are_those_of_softmax_also_of_one_logit():

@@ -205,7 +205,7 @@ def test_fitting_the_autoencoder_leaves_what_it_promises(pictures, tmp_path, cap
 
 
 def test_the_shapes_are_printed_only_if_asked_for(pictures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torchdl.training.autoencoding.fit_autoencoder", lambda *_: [])
+    monkeypatch.setattr("torchdl.recipes.autoencoder.fit_autoencoder", lambda *_: [])
     _, history = fit_model_cifar10(1, 8, folder=tmp_path / "new", dataset=str(pictures), device="cpu")
     assert history == []
     assert "[8, 3, 32, 32]" not in capsys.readouterr().out

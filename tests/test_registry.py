@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torchdl.training.command import parse
 
 import torchdl
 from torchdl.training import registry
-from torchdl.training.command import parse
 from torchdl.training.experiments import AREAS, SCRIPTS, choose
 from torchdl.training.registry import EXPERIMENTS
 from torchdl.training.reproducing import lacking

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from test_registry import config_class
 from test_scripts import environment
+from torchdl.training.stopping import Request, Stopped, requests
 
 import torchdl
 from torchdl.data.miniature import make_data
@@ -30,7 +31,6 @@ from torchdl.training.experiments import SCRIPTS, Experiment, Figure, Script
 from torchdl.training.launching import Failed
 from torchdl.training.registry import EXPERIMENTS
 from torchdl.training.reproducing import CUDA, Place, Records, alone, copy_picture, lacking, read_figure, run_all
-from torchdl.training.stopping import Request, Stopped, requests
 
 ROOT = Path(__file__).resolve().parent.parent
 REPRODUCE = [sys.executable, str(ROOT / "scripts" / "reproduce.py")]

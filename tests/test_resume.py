@@ -19,7 +19,7 @@ import torchdl
 from torchdl import BatchLoader, CPCTask, GANTask, ImageDataset, InputError, Stopped, Supervised, Task, Trainer
 from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint
-from torchdl.training.logger import Logger
+from torchdl.training.logging import Logger
 
 STEPS, EPOCH = 21, 7  # three epochs of seven steps, the last of each ragged
 PIXELS = (128 + 50 * gaussian(31, 1, 4, 4)).clamp(0, 255).to(torch.uint8)
@@ -112,7 +112,7 @@ def interrupt(task: Task, step: int, how: Callable[[], None]) -> Task:
     def interrupted(batch):
         for number, update in enumerate(losses(batch)):
             yield update
-            if (task.clock.step, number) == (step, 0):
+            if (task.step_info.step, number) == (step, 0):
                 how()
 
     task.losses = interrupted

@@ -156,7 +156,7 @@ def test_a_stopped_run_with_a_schedule_goes_on_as_if_it_had_not_been(tmp_path, n
     losses = cut.losses
 
     def crashing(batch):
-        if cut.clock.step == step:
+        if cut.step_info.step == step:
             raise KeyboardInterrupt
         yield from losses(batch)
 

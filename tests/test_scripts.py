@@ -26,8 +26,8 @@ from helpers import write_pair
 from PIL import Image
 
 import torchdl
+from torchdl.cli.run import run_script, say
 from torchdl.training import checkpoint
-from torchdl.training.command import run_script, say
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.startswith("_"))

@@ -16,8 +16,8 @@ from test_generation import finished
 from test_scripts import assert_mistake, files
 
 import torchdl
-from torchdl.training.generation import evaluate_generator, load_judge
-from torchdl.training.inspection import Inspector
+from torchdl.recipes.gan_evaluation import evaluate_generator, load_judge
+from torchdl.recipes.sample_monitor import SampleMonitor
 
 run = test_scripts.run
 GAN = "train_gan.py --dataset mnist_5k --max-steps 20 --name x --samples 4"
@@ -82,7 +82,7 @@ def test_training_is_judged_rings_alarms_and_keeps_the_best_average(run, workpla
     kept = torchdl.load(path)
     config = json.loads((path / "config.json").read_text())["config"]
     judge = load_judge(workplace / "runs" / "lenet" / "judge-mnist_5k", "mnist_5k")
-    inspector = Inspector(judge, torchdl.load_images("mnist_5k", low=-1), config["judged"])
+    inspector = SampleMonitor(judge, torchdl.load_images("mnist_5k", low=-1), config["judged"])
     assert inspector.measure(kept.generate_samples(60))["frechet_distance"] == pytest.approx(best, rel=1e-3)
     assert kept.discriminator.spectral_norm
 

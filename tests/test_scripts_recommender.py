@@ -16,8 +16,8 @@ import torchdl
 from torchdl import BatchLoader, InputError, MatrixFactorization, RatingModel, Supervised, Trainer, split_ratings
 from torchdl.data import read_ratings
 from torchdl.data.ratings import Ratings
+from torchdl.recipes.recommendation import CATALOGUE, Catalogue, errors, fit_means, predict_means, recommend
 from torchdl.tasks import make_optimizer
-from torchdl.training.recommending import CATALOGUE, Catalogue, errors, fit_means, predict_means, recommend
 
 run = test_scripts.run
 MF = "train_recommender.py --dataset films --model mf --dim 3 --batch-size 64 --lr 0.05"

@@ -17,7 +17,7 @@ from test_scripts import assert_mistake, files
 
 import torchdl
 from torchdl import Vocabulary
-from torchdl.training.reading import Reader
+from torchdl.recipes.text_classification import Reader
 
 run = test_scripts.run
 SETTINGS = "--text message --label kind --epochs 10 --lr 0.02 --dropout 0 --batch-size 8 --seed 1 --evaluate-every 5"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import torchdl
 from torchdl import Columns, InputError, read_table, split_table
 from torchdl.data.tabular import check_numbers, kind_of, load_transistors
-from torchdl.training.tabular import answers, check_fit, linear_weights, outputs, score
+from torchdl.recipes.tabular import answers, check_fit, linear_weights, outputs, score
 
 
 def table(rows: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -288,7 +288,7 @@ def test_the_transistors_torchdl_carries_stand_in_loudly_and_obey_moores_law(mon
     monkeypatch.delenv("TORCHDL_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     years, logarithms, data = load_transistors(fetch=False)
-    assert data.stand_in
+    assert data.fallback
     assert "IN ITS PLACE: 24 processors' transistors" in data.origin
     slope = np.polyfit(years.numpy(), logarithms.numpy(), 1)[0]
     assert 1.8 < math.log(2) / slope < 2.4  # years to double

@@ -9,7 +9,7 @@ from helpers import fill_
 from torch import Tensor, nn
 
 from torchdl import Autoencoder, AutoencoderTask, BatchLoader, ImageDataset, InputError, Trainer
-from torchdl.tasks import SCHEDULES, Clock
+from torchdl.tasks import SCHEDULES, StepInfo
 from torchdl.training.evaluation import evaluate
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -50,7 +50,7 @@ def noises(task: AutoencoderTask, count: int, batch: int, seed: int, epoch: int,
     with torch.no_grad():
         for start in range(0, count, batch):
             black = torch.zeros(min(batch, count - start), 1, 6, 6)
-            task.clock = Clock(seed, epoch, start, start)
+            task.step_info = StepInfo(seed, epoch, start, start)
             list(task.losses(black)) if stream == "training" else task.evaluate(black)
     return torch.cat(task.model.seen)
 
@@ -101,8 +101,8 @@ def test_a_perfect_reconstruction_has_a_finite_signal_to_noise_ratio():
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 50])
 def test_evaluation_is_exact_with_a_ragged_last_batch_whatever_the_batch_size(noise, batch_size):
     data, task = images(11), AutoencoderTask(network(), noise)
-    found = evaluate(task, BatchLoader(data, batch_size), CPU, nullcontext, Clock(seed=3, step=17))
-    task.clock = Clock(seed=3)
+    found = evaluate(task, BatchLoader(data, batch_size), CPU, nullcontext, StepInfo(seed=3, step=17))
+    task.step_info = StepInfo(seed=3)
     with torch.no_grad():
         whole = task.evaluate(data[:])
     expected = {f"val/{name}": pytest.approx(value.double().mean().item(), rel=1e-5) for name, value in whole.items()}
@@ -165,8 +165,8 @@ def test_noise_is_the_same_in_every_evaluation_and_in_every_preview():
     first = noises(task, 3, 3, 0, 0, "evaluation")
     assert torch.equal(noises(task, 3, 3, 0, 5, "evaluation"), first)
     previews = []
-    for clock in (Clock(), Clock(epoch=3, step=40, start=9)):
-        task.clock = clock
+    for step_info in (StepInfo(), StepInfo(epoch=3, step=40, start=9)):
+        task.step_info = step_info
         with torch.no_grad():
             previews.append(task.preview())
     assert list(previews[0]) == ["noisy images", "reconstructions"]

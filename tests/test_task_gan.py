@@ -11,7 +11,7 @@ from torch import nn
 
 from torchdl import GAN, Discriminator, GANTask, Generator, InputError
 from torchdl.losses import GAN_LOSSES
-from torchdl.tasks import Clock
+from torchdl.tasks import StepInfo
 from torchdl.tasks.schedules import linear
 
 SHAPE = (1, 3, 4)
@@ -45,7 +45,7 @@ def train(task: GANTask, steps: int, size: int = 6, autograd: bool = False) -> l
         task.written_out = None
     rows = []
     for step in range(steps):
-        task.clock, row = Clock(3, 0, step, step * size), {}
+        task.step_info, row = StepInfo(3, 0, step, step * size), {}
         for update in task.losses(images(size, seed=step)):
             optimizer = optimizers[update.optimizer]
             parameters = optimizer.param_groups[0]["params"]
@@ -68,7 +68,7 @@ def naive(task: GANTask, steps: int, size: int = 6) -> list[dict[str, float]]:
     entropy, rows = F.binary_cross_entropy_with_logits, []
     one, zero = torch.ones(size, 1), torch.zeros(size, 1)
     for step in range(steps):
-        task.clock = Clock(3, 0, step, step * size)
+        task.step_info = StepInfo(3, 0, step, step * size)
         real, noise = images(size, seed=step), task.noise(size)
         d_real = discriminator.logits(real)
         d_fake = discriminator.logits(generator(noise).detach())
@@ -135,10 +135,10 @@ def test_a_discriminator_with_batch_norm_gets_two_passes_which_one_would_not_be(
 @pytest.mark.parametrize("size", [1, 4, 7, 60])
 def test_noise_is_the_same_whatever_the_batch_size(size):
     task = make_task()
-    task.clock = Clock(seed=5, epoch=2)
+    task.step_info = StepInfo(seed=5, epoch=2)
     whole = task.noise(60).clone()
     for start in range(0, 60, size):
-        task.clock = Clock(seed=5, epoch=2, step=start, start=start)
+        task.step_info = StepInfo(seed=5, epoch=2, step=start, start=start)
         count = min(size, 60 - start)
         assert torch.equal(task.noise(count), whole[start : start + count])
 
@@ -147,23 +147,23 @@ def test_noise_is_the_same_whatever_the_batch_size(size):
 def test_noise_drawn_ahead_is_the_noise_drawn_afresh(start):
     walked, fresh = make_task(), make_task()
     walked.noise(10)  # draws the first thousand rows
-    walked.clock = fresh.clock = Clock(start=start)
+    walked.step_info = fresh.step_info = StepInfo(start=start)
     assert torch.equal(walked.noise(16), fresh.noise(16))
     assert torch.equal(walked.noise(2000), fresh.noise(2000))  # more than are drawn ahead
 
 
 def test_noise_differs_by_epoch_seed_position_and_mode():
     task = make_task()
-    task.clock = Clock()
+    task.step_info = StepInfo()
     draws = [task.noise(4)]
-    for clock in (Clock(epoch=1), Clock(seed=1), Clock(start=4)):
-        task.clock = clock
+    for step_info in (StepInfo(epoch=1), StepInfo(seed=1), StepInfo(start=4)):
+        task.step_info = step_info
         draws.append(task.noise(4))
-    task.clock = Clock()
+    task.step_info = StepInfo()
     draws.append(task.eval().noise(4))
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
     assert torch.equal(task.train().noise(4), draws[0])
-    task.clock = Clock(step=9)  # the number of updates done does not matter: a resumed run may count differently
+    task.step_info = StepInfo(step=9)  # the number of updates done does not matter: a resumed run may count differently
     assert torch.equal(task.noise(4), draws[0])
 
 
@@ -238,7 +238,7 @@ def test_the_penaltys_mixtures_are_their_own_examples_whatever_the_batch_size():
     expected = next(whole.losses(batch)).loss.item()
     parts = []
     for start in (0, 3):
-        halves.clock = Clock(start=start)
+        halves.step_info = StepInfo(start=start)
         parts.append(next(halves.losses(batch[start : start + 3])).loss.item())
     assert sum(parts) / 2 == pytest.approx(expected, abs=1e-5)
 
@@ -341,7 +341,7 @@ def test_the_preview_is_of_fixed_noise_beside_the_real_ones_and_is_not_saved():
     task = make_task(real_examples=real)
     with torch.no_grad():
         first = task.preview()
-        task.clock = Clock(epoch=4, start=30)
+        task.step_info = StepInfo(epoch=4, start=30)
         again = task.preview()
     assert torch.equal(first["generated"], again["generated"])
     assert first["generated"].shape == (5, *SHAPE)

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import torchdl
 from torchdl import BatchLoader, GANTask, ImageDataset, Trainer
-from torchdl.training.logger import Logger
+from torchdl.training.logging import Logger
 
 RECORD = {"lr": 3e-4, "loss": "non_saturating", "resume": None, "batch_size": 8}
 CHARTS = {

@@ -17,7 +17,8 @@ import torchdl
 from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Supervised, Task, Trainer, TrainingDiverged, Update
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Schedule, accuracy
-from torchdl.training import checkpoint, process
+from torchdl.training import checkpoint
+from torchdl.training.device import move, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.progress import Sums
 
@@ -215,7 +216,7 @@ class Pair(NamedTuple):
 
 def test_moving_a_batch_keeps_its_kind():
     batch = {"pair": Pair(torch.ones(2), torch.zeros(2)), "both": (torch.ones(1), [torch.ones(3)]), "name": "mine"}
-    moved = process.move(batch, torch.device("meta"))
+    moved = move(batch, torch.device("meta"))
     assert type(moved["pair"]) is Pair
     assert moved["pair"].image.shape == (2,)
     tensors = *moved["pair"], moved["both"][0], *moved["both"][1]
@@ -240,7 +241,7 @@ class Scripted(Task):
         yield Update("model", -self.weight)
 
     def evaluate(self, batch):
-        return {"score": torch.full((len(batch),), self.values[self.clock.step // 2 - 1])}
+        return {"score": torch.full((len(batch),), self.values[self.step_info.step // 2 - 1])}
 
 
 NAN = math.nan
@@ -270,7 +271,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_in_time(tmp_path, mode, patien
 @pytest.mark.parametrize(("values", "best"), [([3, 1, 0], 5), ([3, 1, 2], 4)])
 def test_the_end_of_a_run_within_an_epoch_may_be_the_best(tmp_path, values, best):
     task, held_out = Scripted(values), BatchLoader(blobs(3).without_labels(), 2)
-    task.evaluate = lambda batch: {"score": torch.full((len(batch),), values[-(-task.clock.step // 2) - 1])}
+    task.evaluate = lambda batch: {"score": torch.full((len(batch),), values[-(-task.step_info.step // 2) - 1])}
     options = {"folder": tmp_path, "monitor": "val/score", "validation": held_out}
     history = fit(task, n=4, batch=2, max_steps=5, **options)
     assert [row["val/score"] for row in history] == values
@@ -454,7 +455,7 @@ class Broken(Supervised):
 
     def losses(self, batch):
         for update in super().losses(batch):
-            if self.clock.step == 4:
+            if self.step_info.step == 4:
                 update.loss = self.spoil(update.loss, self.model[1].weight)
             yield update
 
@@ -462,7 +463,7 @@ class Broken(Supervised):
 class BrokenGAN(GANTask):
     def losses(self, batch):
         for update in super().losses(batch):
-            if self.clock.step == 4 and update.optimizer == "generator":
+            if self.step_info.step == 4 and update.optimizer == "generator":
                 update.loss = update.loss * NAN
             yield update
 
@@ -496,7 +497,7 @@ def test_a_divergence_among_accumulated_batches_is_noticed():
     class Once(Supervised):
         def losses(self, batch):
             for update in super().losses(batch):
-                if self.clock[2:] == (1, 8):  # the first batch of the second group
+                if self.step_info[2:] == (1, 8):  # the first batch of the second group
                     update.loss = update.loss + math.inf
                 yield update
 
@@ -582,9 +583,9 @@ def test_why_not_compile_gives_the_compilers_reason_in_one_line(monkeypatch, err
         raise error
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert process.why_not_compile(torch.device("cpu")) == reason
+    assert why_not_compile(torch.device("cpu")) == reason
 
 
 def test_why_not_compile_is_empty_where_compiling_works(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    assert process.why_not_compile(torch.device("cpu")) == ""
+    assert why_not_compile(torch.device("cpu")) == ""

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, Trainer
+from torchdl.cli.run import Run, RunOptions
 from torchdl.data import draw_per_class
 from torchdl.models import TransferModel
+from torchdl.recipes.image_classification import ClassifierLearning, ImageOptions
+from torchdl.recipes.transfer import FineTuning, extract_features, fit_augmented, fit_on_features
 from torchdl.tasks import make_optimizer
 from torchdl.training import transfer as module
-from torchdl.training.classification import ClassifierLearning, ImageOptions
-from torchdl.training.command import Run, RunOptions
-from torchdl.training.transfer import FineTuning, extract_features, fit_augmented, fit_on_features
 
 pytestmark = pytest.mark.usefixtures("quick", "undrawn")
 TINY = "mobilenet_v3_small"

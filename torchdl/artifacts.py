@@ -20,9 +20,7 @@ from torch import nn
 
 import torchdl.models
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
-
-ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
+from torchdl.files import ARCHITECTURE, WEIGHTS, replacing
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

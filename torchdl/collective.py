@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -10,8 +11,20 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    """Return this process's number and the number of processes, as ``torchrun`` says before they have joined."""
+    if dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Return whether this is process 0, which alone writes and prints."""
+    return rank_and_size()[0] == 0
+
+
+def have_joined() -> bool:
+    """Return whether there are several processes that can exchange tensors."""
+    return dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Sum(torch.autograd.Function):
@@ -32,7 +45,7 @@ class _Sum(torch.autograd.Function):
 
 def sum_over_processes(x: Tensor) -> Tensor:
     """Add ``x`` (of one shape everywhere) up over all processes; its gradient is the sum of theirs."""
-    return x if rank_and_size()[1] == 1 else _Sum.apply(x)
+    return _Sum.apply(x) if have_joined() else x
 
 
 def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
@@ -42,9 +55,9 @@ def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
     to all: where every process computes the same loss of what was gathered, the *mean* of the processes' gradients is
     that of one process with all the rows.
     """
-    rank, size = rank_and_size()
-    if size == 1:
+    if not have_joined():
         return list(tensors), 0
+    rank, size = rank_and_size()
     counts = torch.zeros(size, dtype=torch.int64, device=tensors[0].device)
     counts[rank] = len(tensors[0])
     dist.all_reduce(counts)

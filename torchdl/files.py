@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the names of those in a run's folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from torchdl.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+CONFIG = "config.json"  # every setting, versions, and the data's fingerprint
+METRICS = "metrics.csv"  # a row an epoch
+RESULTS = "results.json"  # what was measured at the end
+EVALUATION = "evaluation.json"  # what was measured of a finished generator
+PLOTS = "plots"  # the folder of the figures
+CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
+ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 
 
 @contextmanager
@@ -30,3 +42,17 @@ def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = No
     """Write ``value`` as indented JSON, whole or not at all; ``default`` converts what JSON does not know."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=default) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's ``config.json``.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise InputError(f"{folder} is not a run's folder: its {CONFIG} cannot be read ({reason})") from error
+    return config if isinstance(config, dict) else {}

@@ -2,10 +2,10 @@
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.augment import ShiftedImages
-from torchdl.data.described import Described
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
-from torchdl.data.loader import BatchLoader, Span, whole_batch
+from torchdl.data.info import DatasetInfo
+from torchdl.data.loader import BatchLoader, BatchRange, whole_batch
 from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square

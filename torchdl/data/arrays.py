@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchdl.data.described import fingerprint
+from torchdl.data.info import fingerprint
 from torchdl.errors import require
 
 
@@ -19,7 +19,7 @@ class ArrayDataset(Dataset):
         inputs: (N, ...).
         targets: (N, ...).
         origin: Where they come from, for the user to read.
-        stand_in: Whether they stand in for data that could not be had.
+        fallback: Whether they stand in for data that could not be had.
 
     ``dataset[i]`` is ``(input, target)``; ``dataset[a:b]`` and ``dataset.__getitems__(indices)`` are batches of them.
 
@@ -32,9 +32,9 @@ class ArrayDataset(Dataset):
                 [1., 2.]]), tensor([0, 0]))
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", stand_in: bool = False) -> None:
+    def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", fallback: bool = False) -> None:
         require(len(inputs) == len(targets), f"there must be one target an input, not {len(targets)} for {len(inputs)}")
-        self.inputs, self.targets, self.origin, self.stand_in = inputs, targets, origin, stand_in
+        self.inputs, self.targets, self.origin, self.fallback = inputs, targets, origin, fallback
 
     def to(self, device: str | torch.device) -> ArrayDataset:
         """Move all of it to ``device``, in place, so that batches are made there; returns the data set itself."""

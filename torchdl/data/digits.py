@@ -42,7 +42,7 @@ class Digits(ImageDataset):
         background: A picture to crop from in place of scikit-learn's two photographs.
         classes: The labels' names, the ten digits by default.
         origin: Where the images come from, for the user to read.
-        stand_in: Whether they stand in for images that could not be had.
+        fallback: Whether they stand in for images that could not be had.
 
     ``digits[i]`` is ``(image, label)``, and ``digits.__getitems__(indices)`` a batch of them, made on the device.
 
@@ -67,7 +67,7 @@ class Digits(ImageDataset):
         background: str | os.PathLike[str] | None = None,
         classes: Sequence[str] = tuple("0123456789"),
         origin: str = "memory",
-        stand_in: bool = False,
+        fallback: bool = False,
     ) -> None:
         require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
         require(
@@ -82,7 +82,7 @@ class Digits(ImageDataset):
         pictures, _, height, width = self.photographs.shape  # (P, C, H, W)
         self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # to choose from
         low = -1.0 if rescale else 0.0
-        super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, stand_in)
+        super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, fallback)
         self.image_size, self.color, self.rescale, self.seed, self.epoch = image_size, color, rescale, seed, 0
         self._find_by_label(labels)
 
@@ -238,5 +238,5 @@ def load_digits(
     images, labels = split(found, subset)
     own_seed = random.key(seed, SUBSETS.index(subset))
     return Digits(
-        images, labels, image_size, color, rescale, own_seed, background, found.classes, found.origin, found.stand_in
+        images, labels, image_size, color, rescale, own_seed, background, found.classes, found.origin, found.fallback
     )

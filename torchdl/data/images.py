@@ -36,7 +36,7 @@ class ImageDataset(Dataset):
         high: What the pixel value 255 becomes.
         classes: The classes' names.
         origin: Where the images come from, for the user to read.
-        stand_in: Whether they stand in for images that could not be had.
+        fallback: Whether they stand in for images that could not be had.
 
     ``dataset[i]`` is ``(image, label)``, or the image alone without labels; ``dataset[a:b]`` is a batch of them, and
     so is ``dataset.__getitems__(indices)``; with PyTorch's own ``DataLoader`` pass ``collate_fn=torchdl.whole_batch``.
@@ -58,7 +58,7 @@ class ImageDataset(Dataset):
         high: float = 1.0,
         classes: Sequence[str] = (),
         origin: str = "memory",
-        stand_in: bool = False,
+        fallback: bool = False,
     ) -> None:
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
@@ -71,7 +71,7 @@ class ImageDataset(Dataset):
         if isinstance(images, Tensor) and images.dim() == 3:
             images = images.unsqueeze(1)  # (N, H, W) -> (N, C, H, W)
         self.images = cast(Tensor, images)  # files decoded late have what is used of a tensor here
-        self.labels, self.classes, self.origin, self.stand_in = labels, tuple(classes), origin, stand_in
+        self.labels, self.classes, self.origin, self.fallback = labels, tuple(classes), origin, fallback
         self.low, self.range = torch.tensor(255.0 * float(low), dtype=torch.float32), float(high - low)
 
     def to(self, device: str | torch.device) -> ImageDataset:
@@ -215,7 +215,7 @@ def load_images(
     if name in names() or folder is None:
         require(image_size is None or name not in names(), "only a folder's images are resized: leave --image-size out")
         found = load_labelled(name, split, root, fetch)
-        return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.stand_in)
+        return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.fallback)
     files = read_folder(folder, split, image_size, skip_corrupt)
     origin = f"{len(files.labels):,} images from {folder / split if (folder / split).is_dir() else folder}"
     if files.corrupt:

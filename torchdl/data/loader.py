@@ -15,7 +15,7 @@ from torchdl.errors import require
 CHUNK = 50  # batches within which examples are sorted by length
 
 
-class Span(NamedTuple):
+class BatchRange(NamedTuple):
     """What a batch holds of an epoch's order: ``size`` examples from ``start`` on, of ``total`` over all ranks.
 
     A rank for which a last batch is too small gets one example with ``size`` 0: it takes part and weighs nothing.
@@ -142,15 +142,15 @@ class BatchLoader:
                 order = torch.cat([batches.flatten(), order[whole * size :]])
         return order.to(getattr(self.dataset, "device", "cpu"))
 
-    def span(self, batch: int) -> Span:
+    def span(self, batch: int) -> BatchRange:
         """Return the positions of this rank's part of a batch."""
         first = batch * self.global_batch_size
         total = min(self.global_batch_size, self.examples - first)
         start, stop = (first + total * r // self.world_size for r in (self.rank, self.rank + 1))
-        return Span(start, stop - start, total)
+        return BatchRange(start, stop - start, total)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Span]]:
-        """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`Span`."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, BatchRange]]:
+        """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`BatchRange`."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
         order = self.order(epoch)

@@ -39,7 +39,7 @@ class Ratings:
     rating: np.ndarray
     time: np.ndarray | None
     origin: str
-    stand_in: bool = False
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         columns = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
@@ -264,7 +264,7 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
                 piece = rows[start : start + PIECE]
                 pairs[start : start + PIECE, column] = number(ids[piece], known)
         targets = torch.from_numpy(ratings.rating[rows])
-        return ArrayDataset(torch.from_numpy(pairs), targets, f"{name} {ratings.origin}", ratings.stand_in)
+        return ArrayDataset(torch.from_numpy(pairs), targets, f"{name} {ratings.origin}", ratings.fallback)
 
     kept, out = (f"{len(rows):,} of" for rows in (train, test))
     how = "the latest" if by_time else "drawn at random,"

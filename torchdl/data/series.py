@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl import random
-from torchdl.data.described import fingerprint
 from torchdl.data.files import NotFound, find_file, read_csv
+from torchdl.data.info import fingerprint
 from torchdl.errors import InputError, require
 
 
@@ -33,7 +33,7 @@ class Series:
     values: Tensor
     columns: tuple[str, ...]
     origin: str = "memory"
-    stand_in: bool = False
+    fallback: bool = False
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and of the columns' names, in hexadecimal."""
@@ -47,7 +47,7 @@ class Series:
         for name in columns:
             require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
         values = self.values[:, [self.columns.index(name) for name in columns]]
-        return Series(values, tuple(columns), self.origin, self.stand_in)
+        return Series(values, tuple(columns), self.origin, self.fallback)
 
     def returns(self) -> Series:
         """Return the relative changes from term to term, (L - 1, D): lecture 52's (x[t] - x[t-1]) / x[t-1]."""
@@ -56,7 +56,7 @@ class Series:
         if len(zero):
             row, column = zero[0].tolist()
             raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}, so that there is no return after it")
-        return Series(self.values[1:] / self.values[:-1] - 1, self.columns, f"returns of {self.origin}", self.stand_in)
+        return Series(self.values[1:] / self.values[:-1] - 1, self.columns, f"returns of {self.origin}", self.fallback)
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
@@ -156,7 +156,7 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
     Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them, and
-    ``stand_in`` says so.
+    ``fallback`` says so.
 
     Args:
         root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
@@ -171,7 +171,7 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
     except NotFound as error:
         missing = str(error)
     google = google_prices()
-    return Series(google.values, google.columns, f"{missing}. IN ITS PLACE: {google.origin}", stand_in=True)
+    return Series(google.values, google.columns, f"{missing}. IN ITS PLACE: {google.origin}", fallback=True)
 
 
 def google_prices() -> Series:

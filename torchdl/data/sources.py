@@ -105,14 +105,14 @@ CIFAR = {
 class LabelledImages:
     """Images (N, H, W) or (N, C, H, W) uint8, labels (N,) int64, the classes' names, what to tell of their origin.
 
-    ``stand_in`` says that these are not the images asked for but fewer ones in their place.
+    ``fallback`` says that these are not the images asked for but fewer ones in their place.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     origin: str
-    stand_in: bool = False
+    fallback: bool = False
 
 
 def cache_folder() -> Path:
@@ -306,7 +306,7 @@ def load_labelled(
     if name == "mnist":
         digits = embedded_digits(split)
         return LabelledImages(
-            digits.images, digits.labels, digits.classes, f"{missing}. IN ITS PLACE: {digits.origin}", stand_in=True
+            digits.images, digits.labels, digits.classes, f"{missing}. IN ITS PLACE: {digits.origin}", fallback=True
         )
     raise InputError(
         f"{missing}: put {' and '.join(FILES[split])} (gzipped or not) into {roots[0] / source.folder / 'raw'}"

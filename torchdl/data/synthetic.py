@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from torchdl import random
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.described import fingerprint
+from torchdl.data.info import fingerprint
 from torchdl.errors import require
 
 #: The three terms that decide: the last ones, the first ones, or (an exercise of the lecture's) far from one another.
@@ -97,7 +97,7 @@ class AddingProblem(Dataset):
         self.count, self.terms, self.low, self.seed, self.epoch = count, terms, low, seed, 0
         self.device = torch.device("cpu")
         self.origin = f"made-up, {count:,} sequences of {terms} numbers in [{low:g}, 1], two of which are to be added"
-        self.stand_in = False
+        self.fallback = False
 
     @property
     def baseline(self) -> float:

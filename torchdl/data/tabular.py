@@ -419,13 +419,13 @@ def load_transistors(
     """
     import pandas  # imported late: it takes a second
 
-    stand_in = False
+    fallback = False
     try:
         path = find_file("moore", root, fetch)
     except NotFound as error:
         table = pandas.read_csv(Path(__file__).with_name("transistors.csv"))
         origin = f"{error}. IN ITS PLACE: {len(table)} processors' transistors as their makers published them"
-        stand_in = True
+        fallback = True
     else:
         try:
             table = pandas.read_csv(path, header=None)
@@ -437,5 +437,5 @@ def load_transistors(
     whole = bool(values.isfinite().all() and (values > 0).all() and len(values) > 2)
     require(whole, f"{origin}: a year and a positive count are expected in every row")
     years, logarithms = values[:, 0], values[:, 1].log()
-    data = ArrayDataset((years - years.mean()).float()[:, None], logarithms.float()[:, None], origin, stand_in)
+    data = ArrayDataset((years - years.mean()).float()[:, None], logarithms.float()[:, None], origin, fallback)
     return years, logarithms, data

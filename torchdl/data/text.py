@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchdl.data.described import fingerprint
 from torchdl.data.files import check_columns, explained
+from torchdl.data.info import fingerprint
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -41,7 +41,7 @@ class Texts:
     labels: Tensor
     classes: tuple[str, ...]
     origin: str = "memory"
-    stand_in: bool = False
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -81,7 +81,7 @@ class Texts:
     def numbered(self, vocabulary: Vocabulary, longest: int | None = None) -> TextDataset:
         """Number the words; labels are (N, 1) float32 of two classes, for one logit, else (N,) int64."""
         labels = self.labels.float()[:, None] if len(self.classes) == 2 else self.labels
-        return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.stand_in)
+        return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.fallback)
 
 
 def guess_encoding(raw: bytes) -> str:
@@ -171,7 +171,7 @@ class TextDataset(Dataset):
         vocabulary: What numbers their words.
         longest: Words of a text that are kept, its first ones; all if None.
         origin: Where they come from, for the user to read.
-        stand_in: Whether they stand in for data that could not be had.
+        fallback: Whether they stand in for data that could not be had.
 
     Example:
         >>> texts = ["a good film", "bad"]
@@ -188,13 +188,13 @@ class TextDataset(Dataset):
         vocabulary: Vocabulary,
         longest: int | None = None,
         origin: str = "memory",
-        stand_in: bool = False,
+        fallback: bool = False,
     ) -> None:
         require(len(texts) == len(labels), f"there must be one label a text, not {len(labels)} for {len(texts)}")
         require(longest is None or longest >= 1, f"longest must be 1 word or more, not {longest}")
         encoded = [torch.tensor(vocabulary.encode(text)[:longest], dtype=torch.int64) for text in texts]
         self.labels, self.vocabulary, self.longest = labels, vocabulary, longest
-        self.origin, self.stand_in = origin, stand_in
+        self.origin, self.fallback = origin, fallback
         self.lengths = torch.tensor([len(words) for words in encoded], dtype=torch.int64)  # (N,)
         self.words = torch.cat([*encoded, torch.empty(0, dtype=torch.int64)])  # one text after the other
         self.starts = self.lengths.cumsum(0) - self.lengths  # (N,)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.layout import suits_blocks
+from torchdl.fast.blocks import suits_blocks
 from torchdl.models.init import keras_init_
 
 
@@ -96,7 +96,7 @@ def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | No
     """Check that images (B, C, H, W) are of ``in_shape``, and lay them out as convolutions and pooling like it.
 
     That is with their channels last, which CPUs are 1.3 times as fast with; or, where a network says that it is theirs
-    alone from here to its output, in oneDNN's blocks, if they suit it now (see :mod:`torchdl.layout`).
+    alone from here to its output, in oneDNN's blocks, if they suit it now (see :mod:`torchdl.fast.blocks`).
     """
     require(
         tuple(images.shape[1:]) == tuple(in_shape),

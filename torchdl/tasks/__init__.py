@@ -1,8 +1,8 @@
 """Tasks: a model with its losses and optimizers, for the trainer to run."""
 
-from torchdl.tasks.adam import Adam
+from torchdl.fast.adam import Adam
 from torchdl.tasks.autoencoder import AutoencoderTask
-from torchdl.tasks.base import Clock, Task, Update
+from torchdl.tasks.base import StepInfo, Task, Update
 from torchdl.tasks.cpc import CPCTask
 from torchdl.tasks.gan import GANTask
 from torchdl.tasks.optimizers import OPTIMIZERS, OptimizerName, make_optimizer

@@ -68,8 +68,8 @@ class AutoencoderTask(Task):
         """Add noise to images (B, C, H, W), by their positions (B,); anew in every epoch of training."""
         if self.noise == 0:
             return images
-        epoch = self.clock.epoch if stream == TRAINING else 0
-        drawn = random.normal(self.clock.seed, epoch, positions, images[0].numel(), stream)  # (B, C * H * W)
+        epoch = self.step_info.epoch if stream == TRAINING else 0
+        drawn = random.normal(self.step_info.seed, epoch, positions, images[0].numel(), stream)  # (B, C * H * W)
         return images + self.noise * drawn.view_as(images)
 
     def losses(self, images: Tensor) -> Iterator[Update]:

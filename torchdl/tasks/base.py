@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,25 +21,22 @@ class Update:
         optimizer: The optimizer's name in :meth:`Task.configure_optimizers`.
         loss: A 0-d tensor, the mean over the batch's examples.
         metrics: What else to log, 0-d tensors without a gradient.
-        backward: Adds the gradients of ``scale * loss`` to the parameters' ``grad``, given ``scale``, where a task
-            knows a quicker way than ``loss.backward()``.
 
     Example:
         >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
         >>> next(task.losses((torch.zeros(4, 1), torch.ones(4, 1))))
-        Update(optimizer='model', loss=tensor(1.), metrics={}, backward=None)
+        Update(optimizer='model', loss=tensor(1.), metrics={})
     """
 
     optimizer: str
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    backward: Callable[[float], None] | None = None
 
 
-class Clock(NamedTuple):
-    """Where training stands: what a task may key its randomness with, so that it is the same after a resume.
+class StepInfo(NamedTuple):
+    """Where training stands: a task keys its random draws with it, so that they are the same after a resume.
 
-    ``start`` is the first example's position in the epoch's order over all processes, ``step`` the updates done.
+    ``start`` is the first example's position in the epoch's order over all processes; ``step`` counts the steps done.
     """
 
     seed: int = 0
@@ -52,7 +49,7 @@ class Task(nn.Module):
     """The base of all tasks; its modules are submodules, so that it moves and saves as one.
 
     The trainer owns everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
-    schedules, logging and checkpoints. It sets :attr:`clock` before every batch.
+    schedules, logging and checkpoints. It sets :attr:`step_info` before every batch.
 
     Example:
         >>> class Mean(torchdl.Task):  # learns the mean of the numbers it sees
@@ -70,7 +67,12 @@ class Task(nn.Module):
         2.0
     """
 
-    clock = Clock()
+    step_info = StepInfo()
+
+    @property
+    def trained(self) -> nn.Module:
+        """The model that training leaves, to be saved and used: the attribute ``model`` by default."""
+        return self.model  # type: ignore[return-value]  # which most tasks have
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build the optimizers by name; called once the task is on its device."""
@@ -95,13 +97,16 @@ class Task(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not say how it is evaluated")
 
     def summarize(self) -> Mapping[str, float]:
-        """Give the metrics that no example has alone, once at the end of every evaluation; none by default."""
+        """Return the metrics that no example has alone, once at the end of every evaluation; none by default.
+
+        A name without a slash is one of the validation data, and gets the prefix ``val/``.
+        """
         return {}
 
-    def alarms(self, measured: Mapping[str, float]) -> list[str]:
-        """Give a sentence for everything that is wrong by an epoch's metrics, named ``val/loss``; none by default.
+    def warnings(self, measured: Mapping[str, float]) -> list[str]:
+        """Return a sentence for everything that looks wrong in an epoch's metrics (``val/loss``); none by default.
 
-        The trainer prints them and logs them.
+        The trainer logs them, and prints them where it prints.
         """
         return []
 
@@ -119,4 +124,4 @@ class Task(nn.Module):
 
     def positions(self, batch_size: int, device: torch.device) -> Tensor:
         """Return the positions (B,) of a batch's examples in the epoch: what to key one draw an example by."""
-        return torch.arange(self.clock.start, self.clock.start + batch_size, device=device)
+        return torch.arange(self.step_info.start, self.step_info.start + batch_size, device=device)

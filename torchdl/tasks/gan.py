@@ -19,29 +19,28 @@ from torch.optim.swa_utils import AveragedModel
 from torchdl import random
 from torchdl.errors import require
 from torchdl.losses import GAN_LOSSES, gradient_penalty
-from torchdl.tasks.backprop import GANBackprop
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, build_schedules
 
-TRAINING, HELD_OUT, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
+TRAINING, VALIDATION, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
 AHEAD = 1024  # rows of noise drawn at a time
-SURE = 0.99  # a probability from which on the discriminator is sure of an image
-ALARMING = 0.95  # a share of images that it is sure of
+SATURATED = 0.99  # the probability from which on the discriminator counts as certain of an image
+MAX_SATURATION = 0.95  # the share of images it may be certain of before the task warns
 
 
-class Inspector(Protocol):
-    """What looks at generated images during training, and says what is wrong with them."""
+class Monitor(Protocol):
+    """Measures generated images during training and warns of what is wrong with them."""
 
     count: int
-    """How many images it wants to see."""
+    """The number of images to measure."""
 
     def measure(self, images: Tensor) -> Mapping[str, float]:
         """Measure images (count, C, H, W) in [-1, 1]."""
         ...
 
-    def alarms(self, measured: Mapping[str, float]) -> list[str]:
-        """Give a sentence for everything that is wrong, by what was measured."""
+    def warnings(self, measured: Mapping[str, float]) -> list[str]:
+        """Return a sentence for everything that looks wrong in what was measured."""
         ...
 
 
@@ -52,28 +51,30 @@ class GANTask(Task):
     function of the seed, the epoch and the example's position in it.
 
     Args:
-        generator: Noise (B, Z) to images, of any shape with as many numbers; it says its Z as ``z_dim``.
-        discriminator: Has a method ``logits`` from images to (B, 1).
+        gan: A :class:`torchdl.GAN`, or a module with its attributes: ``generator`` maps noise (B, Z) to images of any
+            shape with as many numbers and has ``z_dim``; ``discriminator`` has a method ``logits`` that maps images to
+            (B, 1); ``image_shape`` is (C, H, W).
         loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
-        lr: The learning rate, for both.
+        lr: The learning rate of both networks.
         beta1: Adam's first beta, for both.
         beta2: Adam's second beta, for both.
         penalty: The gradient penalty's weight, for ``wgan_gp``.
-        generator_every: Update the generator at every so many steps of the discriminator.
+        generator_every: Number of discriminator steps for each generator step.
         real_examples: (N, C, H, W) in [-1, 1], shown beside as many generated ones; None for no preview.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`, for both; the betas are for ``adam`` and ``adamw``.
-        average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999,
-            which then is what samples are made with (Yazici et al. 2019); 0 for none.
-        inspector: Measures generated images at every evaluation.
-        schedule: Builds the schedule of each optimizer, from it and the number of steps; none by default.
+        average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999
+            (Yazici et al. 2019). Samples are then made with the average, which is also what is saved; 0 for none.
+        monitor: Measures generated images at every evaluation.
+        schedule: Builds each optimizer's schedule from the optimizer and the number of steps; none by default.
 
     Example:
-        >>> model = torchdl.simple_gan()
-        >>> task = torchdl.GANTask(model.generator, model.discriminator, average=0.999)
+        >>> task = torchdl.GANTask(torchdl.simple_gan(), average=0.999)
         >>> [update.optimizer for update in task.losses(torch.zeros(8, 1, 28, 28))]
         ['discriminator', 'generator']
         >>> task.generate(3).shape
         torch.Size([3, 784])
+        >>> task.trained.generate_samples(3).shape
+        torch.Size([3, 1, 28, 28])
     """
 
     fixed_noise: Tensor
@@ -81,8 +82,7 @@ class GANTask(Task):
 
     def __init__(
         self,
-        generator: nn.Module,
-        discriminator: nn.Module,
+        gan: nn.Module,
         loss: str = "non_saturating",
         lr: float = 3e-4,
         beta1: float = 0.9,
@@ -92,7 +92,7 @@ class GANTask(Task):
         real_examples: Tensor | None = None,
         optimizer: str = "adam",
         average: float = 0.0,
-        inspector: Inspector | None = None,
+        monitor: Monitor | None = None,
         schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
     ) -> None:
         super().__init__()
@@ -101,18 +101,18 @@ class GANTask(Task):
         check_optimizer(optimizer, lr, (beta1, beta2))
         require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
         require(0 <= average < 1, f"average must be in [0, 1), not {average}")
-        self.generator, self.discriminator = generator, discriminator
+        self.generator: nn.Module = gan.generator  # type: ignore[assignment]
+        self.discriminator: nn.Module = gan.discriminator  # type: ignore[assignment]
+        self.pair = partial(type(gan), image_shape=gan.image_shape)
         self.averaged = None
         if average:
-            self.averaged = AveragedModel(generator, multi_avg_fn=partial(average_, average), use_buffers=True)
-        self.inspector, self.schedule = inspector, schedule
+            self.averaged = AveragedModel(self.generator, multi_avg_fn=partial(average_, average), use_buffers=True)
+        self.monitor, self.schedule = monitor, schedule
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
-        self.generator_every, self.z_dim = generator_every, int(generator.z_dim)  # type: ignore[arg-type]
-        self.written_out: GANBackprop | None = None
-        self.compiled = False
+        self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
         # batch norm couples the examples of a batch, so real and generated ones then need a pass each
-        self.one_pass = not any(isinstance(module, _BatchNorm) for module in discriminator.modules())
+        self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
         require(
             self.one_pass or loss != "wgan_gp",
             "wgan_gp penalises every example's own gradient: use a discriminator without batch norm",
@@ -122,6 +122,11 @@ class GANTask(Task):
         noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
         self.register_buffer("fixed_noise", noise, persistent=False)
         self.register_buffer("real_examples", real_examples, persistent=False)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The pair as it is saved: with the averaged generator where there is one."""
+        return self.pair(self.sampler, self.discriminator)
 
     @property
     def sampler(self) -> nn.Module:
@@ -141,7 +146,6 @@ class GANTask(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, ``discriminator`` and ``generator``."""
-        self.written_out = self._write_out()
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
@@ -152,26 +156,10 @@ class GANTask(Task):
         """Build a schedule for each optimizer, if there is one."""
         return build_schedules(self.schedule, optimizers, steps)
 
-    def _write_out(self) -> GANBackprop | None:
-        """Take the backpropagation that is written out where these networks are its kind and it does what they do."""
-        generator, discriminator = (getattr(module, "stack", None) for module in (self.generator, self.discriminator))
-        if generator is None or discriminator is None or self.compiled:
-            return None
-        if not GANBackprop.supports(generator, discriminator, self.loss):
-            return None
-        written_out = GANBackprop(generator, discriminator, self.loss)
-        with torch.no_grad():
-            probe = self.generator(torch.ones(1, self.z_dim))
-            logit = self.discriminator.logits(probe)  # type: ignore[operator]
-            same = torch.equal(written_out.generator.forward(torch.ones(1, self.z_dim))[0], probe) and torch.equal(
-                written_out.discriminator.forward(probe.flatten(1))[0], logit
-            )
-        return written_out if same else None
-
     def noise(self, batch_size: int) -> Tensor:
-        """Draw the noise (B, Z) of the batch at the clock's position."""
-        seed, epoch, _, start = self.clock
-        stream, device = TRAINING if self.training else HELD_OUT, self.fixed_noise.device
+        """Draw the noise (B, Z) of the batch at the current position."""
+        seed, epoch, _, start = self.step_info
+        stream, device = TRAINING if self.training else VALIDATION, self.fixed_noise.device
         draw = (seed, epoch, stream, device)
         kept, first, ahead = self._ahead
         if kept != draw or not first <= start <= start + batch_size <= first + len(ahead):
@@ -190,53 +178,51 @@ class GANTask(Task):
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, which reuses the generated images."""
-        yield from self._updates(batch)
-        if self.averaged is not None and self.clock.step % self.generator_every == 0:
-            self.averaged.update_parameters(self.generator)
-
-    def _updates(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         real = batch if isinstance(batch, Tensor) else batch[0]
-        if self.written_out is not None and not torch.is_autocast_enabled("cpu"):
-            update, fake, tape = self.written_out.discriminator_update(real.flatten(1), self.noise(len(real)))
-            yield update
-            if self.clock.step % self.generator_every == 0:
-                yield self.written_out.generator_update(fake, tape)
-            return
         loss = GAN_LOSSES[self.loss]
         fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
         real_logits, fake_logits = self.logits(real, fake.detach())
         discriminator_loss = loss.discriminator(real_logits, fake_logits)
         if self.loss == "wgan_gp":
-            index = self.positions(len(real), real.device)
-            mix = random.uniform(self.clock.seed, self.clock.epoch, index, 1, MIXING)[:, 0]  # (B,)
-            gap = gradient_penalty(self.discriminator.logits, real, fake.detach(), mix)  # type: ignore[arg-type]
-            discriminator_loss = discriminator_loss + self.penalty * gap
+            discriminator_loss = discriminator_loss + self.penalty * self.gradient_penalty(real, fake.detach())
         scores = {"D(x)": real_logits, "D(G(z))": fake_logits}
-        measured = {name: score.detach().sigmoid().mean() for name, score in scores.items()}
-        yield Update("discriminator", discriminator_loss, measured)
-        if self.clock.step % self.generator_every == 0:
+        yield Update("discriminator", discriminator_loss, {n: s.detach().sigmoid().mean() for n, s in scores.items()})
+        if self.step_info.step % self.generator_every == 0:
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.generator)
+
+    def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the gradient penalty between real and generated images, (B, C, H, W) each."""
+        index = self.positions(len(real), real.device)
+        mix = random.uniform(self.step_info.seed, self.step_info.epoch, index, 1, MIXING)[:, 0]  # (B,)
+        return gradient_penalty(self.discriminator.logits, real, fake, mix)  # type: ignore[arg-type]
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Give the discriminator's probabilities on held-out images and on generated ones, and if it is sure, (B,)."""
+        """Return the discriminator's probabilities on real and generated images, and its saturation, (B,) each."""
         real = batch if isinstance(batch, Tensor) else batch[0]
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
         on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
-        sure = ((on_real > SURE).float() + (on_fake < 1 - SURE).float()) / 2
-        return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": sure}
+        certain = ((on_real > SATURATED).float() + (on_fake < 1 - SATURATED).float()) / 2
+        return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": certain}
 
     def summarize(self) -> dict[str, float]:
-        """Measure generated images by the inspector."""
-        return {} if self.inspector is None else dict(self.inspector.measure(self.generate(self.inspector.count)))
+        """Measure generated images with the monitor, as ``samples/name``."""
+        if self.monitor is None:
+            return {}
+        measured = self.monitor.measure(self.generate(self.monitor.count))
+        return {f"samples/{name}": value for name, value in measured.items()}
 
-    def alarms(self, measured: Mapping[str, float]) -> list[str]:
-        """Say that the discriminator has won, and what the inspector says."""
-        found = [] if self.inspector is None else self.inspector.alarms(measured)
-        if measured.get("val/saturation", 0.0) > ALARMING:
+    def warnings(self, measured: Mapping[str, float]) -> list[str]:
+        """Warn where the discriminator has won, and of what the monitor finds."""
+        of_samples = {name.removeprefix("samples/"): value for name, value in measured.items()}
+        found = [] if self.monitor is None else self.monitor.warnings(of_samples)
+        saturation = measured.get("val/saturation", 0.0)
+        if saturation > MAX_SATURATION:
             found.append(
-                f"the discriminator is sure of {measured['val/saturation']:.0%} of all images, so the generator learns "
-                "little from it: weaken it (a lower --lr, --spectral-norm True, fewer steps a step of the generator)"
+                f"the discriminator is certain of {saturation:.0%} of all images, so the generator learns little from "
+                "it: weaken it (a lower learning rate, spectral norm, fewer of its steps for each of the generator's)"
             )
         return found
 
@@ -248,8 +234,7 @@ class GANTask(Task):
         return {"generated": (fake + 1) / 2, "real": (self.real_examples + 1) / 2}
 
     def compile_modules(self) -> None:
-        """Compile both networks; of the discriminator it is the logits that training uses."""
-        self.compiled = True
+        """Compile both networks; of the discriminator its logits, which training uses."""
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torchdl.errors import require
-from torchdl.tasks.adam import Adam
+from torchdl.fast.adam import Adam
 
 
 class Rule(NamedTuple):

@@ -1,5 +1,5 @@
 """The trainer and what it stands on."""
 
-from torchdl.training.stopping import Stopped
+from torchdl.training.signals import Stopped
+from torchdl.training.step import TrainingDiverged
 from torchdl.training.trainer import Trainer
-from torchdl.training.updates import TrainingDiverged

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
+from torchdl.files import CHECKPOINT, PREVIOUS, replacing
 
-LAST, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 DIGEST = 64  # characters of a hexadecimal SHA-256
 
 
@@ -76,7 +75,7 @@ def read_last(folder: Path) -> tuple[dict[str, Any], str]:
         InputError: Neither the last checkpoint nor the one before it can be read.
     """
     try:
-        return read(folder / LAST), ""
+        return read(folder / CHECKPOINT), ""
     except InputError as error:
         if not (folder / PREVIOUS).is_file():
             raise InputError(f"{error}; there is none before it to resume from in {folder}") from error

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterable
 
 import torch
@@ -14,12 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from torchdl.collective import rank_and_size, sum_over_processes
+from torchdl.collective import have_joined, rank_and_size, sum_over_processes
 
 
 def start(device: torch.device) -> None:
     """Join the other processes if ``torchrun`` started this one: gloo between CPUs, nccl between GPUs."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if rank_and_size()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -33,7 +32,7 @@ def stop() -> None:
 
 def unite(module: nn.Module) -> None:
     """Make the processes' copies of a module one: process 0's parameters and buffers, batch norms over all."""
-    if rank_and_size()[1] > 1:
+    if have_joined():
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
         synchronize_batch_norm(module)
@@ -41,7 +40,7 @@ def unite(module: nn.Module) -> None:
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add the gradients of all processes up, as one message; each was weighted by its share of the global batch."""
-    if rank_and_size()[1] > 1:
+    if have_joined():
         with_gradient = [p for p in parameters if p.requires_grad]
         for p in with_gradient:
             if p.grad is None:  # all processes must send the same list
@@ -54,7 +53,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def total(values: list[float]) -> list[float]:
     """Add up each value over all processes, in float64."""
-    if rank_and_size()[1] == 1:
+    if not have_joined():
         return values
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)

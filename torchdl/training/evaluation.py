@@ -12,8 +12,8 @@ from torch import Tensor
 
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
-from torchdl.tasks import Clock, Task
-from torchdl.training import process
+from torchdl.tasks import StepInfo, Task
+from torchdl.training.device import move, seed_generators
 from torchdl.training.progress import Sums
 
 
@@ -23,7 +23,7 @@ def evaluate(
     loader: BatchLoader,
     device: torch.device,
     region: Callable[[], AbstractContextManager[Any]],
-    clock: Clock = Clock(),  # noqa: B008  # immutable
+    step_info: StepInfo = StepInfo(),  # noqa: B008  # immutable
     batches: int | None = None,
 ) -> dict[str, float]:
     """Return the task's metrics as ``{"val/name": mean}``, exact over all examples and processes, and its summary.
@@ -33,16 +33,16 @@ def evaluate(
         loader: The held-out batches.
         device: Where to evaluate.
         region: Opens the region that forward passes run in.
-        clock: What the task's random draws are keyed by.
+        step_info: What the task's random draws are keyed by.
         batches: Evaluate only so many; all if None.
     """
     task.eval()
-    process.seed_generators(device, clock.seed, clock.step, loader.rank)
+    seed_generators(device, step_info.seed, step_info.step, loader.rank)
     totals: dict[str, tuple[Tensor, Tensor]] = {}  # of the values and of their weights
     for batch, span in islice(loader.batches(0), batches):
-        task.clock = clock._replace(start=span.start)
+        task.step_info = step_info._replace(start=span.start)
         with region():
-            values = task.evaluate(process.move(batch, device))
+            values = task.evaluate(move(batch, device))
         for name, value in values.items():  # one an example, so that a ragged last batch weighs what it should
             value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))
             require(
@@ -54,4 +54,4 @@ def evaluate(
             total, weights = totals.get(name, (0, 0))
             totals[name] = (total + (value * weight).sum(), weights + weight.sum())
     means = Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()
-    return means | {f"val/{name}": value for name, value in task.summarize().items()}
+    return means | {name if "/" in name else f"val/{name}": value for name, value in task.summarize().items()}

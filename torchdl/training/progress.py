@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torchdl.collective import is_main_process
 from torchdl.errors import require
 from torchdl.training import distributed
 
@@ -50,7 +51,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a state; the sums go to process 0 alone, so that they count once."""
-        share = 1.0 if distributed.rank_and_size()[0] == 0 else 0.0
+        share = 1.0 if is_main_process() else 0.0
         for name, value in state.items():
             if name.endswith("_sums"):
                 value = Sums({key: [share * number for number in entry] for key, entry in value.items()})

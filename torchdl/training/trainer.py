@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, require
-from torchdl.tasks import Clock, Task
-from torchdl.training import checkpoint, distributed, process, stopping
+from torchdl.files import BEST, CHECKPOINT, PREVIOUS
+from torchdl.tasks import StepInfo, Task
+from torchdl.training import checkpoint, distributed, signals
+from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
-from torchdl.training.logger import Logger, describe
+from torchdl.training.logging import Logger, describe
 from torchdl.training.progress import Progress, Sums
-from torchdl.training.updates import Updates
+from torchdl.training.step import Updates
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,7 @@ class Trainer:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
         >>> train = torchdl.BatchLoader(torchdl.ArrayDataset(x, 2 * x), batch_size=32, shuffle=True)
         >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
-        >>> history = torchdl.Trainer(epochs=2).fit(task, train, validation=train)  # doctest: +ELLIPSIS
-        epoch 1  step 2  loss ...  val/loss ...
-        epoch 2  step 4  loss ...  val/loss ...
+        >>> history = torchdl.Trainer(epochs=2).fit(task, train, validation=train)
         >>> sorted(history[-1])
         ['charts/learning_rate', 'epoch', 'step', 'train/grad_norm', 'train/loss', 'val/loss']
     """
@@ -89,6 +91,7 @@ class Trainer:
         resume: bool = False,
         record: Mapping[str, Any] | None = None,
         saved: Callable[[], None] = lambda: None,
+        verbose: bool = False,
     ) -> list[dict[str, float]]:
         """Train ``task``, in place, and return the history: one row of metrics an epoch.
 
@@ -100,6 +103,7 @@ class Trainer:
             resume: Whether to go on from the last checkpoint in ``folder``.
             record: The run's hyperparameters, for TensorBoard.
             saved: Called on process 0 whenever a checkpoint has been written.
+            verbose: Whether to print a line an epoch and show a progress bar.
 
         Raises:
             InputError: There is no checkpoint to resume from, or it is another task's.
@@ -111,28 +115,35 @@ class Trainer:
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
                 raise InputError(f"the trainer takes a BatchLoader, whose order can be resumed, not a {kind}")
-        return Fit(self, task, train, validation, Path(folder) if folder else None).run(resume, record or {}, saved)
+        fit = Fit(self, task, train, validation, Path(folder) if folder else None, verbose)
+        return fit.run(resume, record or {}, saved)
 
 
 class Fit:
     """One call of :meth:`Trainer.fit`."""
 
     def __init__(
-        self, options: Trainer, task: Task, train: BatchLoader, validation: BatchLoader | None, folder: Path | None
+        self,
+        options: Trainer,
+        task: Task,
+        train: BatchLoader,
+        validation: BatchLoader | None,
+        folder: Path | None,
+        verbose: bool,
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
-        self.folder, self.progress = folder, Progress()
-        process.be_deterministic()
-        self.device = process.find_device(options.device)
+        self.folder, self.verbose, self.progress = folder, verbose, Progress()
+        be_deterministic()
+        self.device = find_device(options.device)
         distributed.start(self.device)
-        self.rank, size = distributed.rank_and_size()
+        self.rank, size = rank_and_size()
         for loader in filter(None, (train, validation)):
             loader.shard(self.rank, size)
             loader.to(self.device)
         task.to(self.device)
         distributed.unite(task)
-        if options.compile and (reason := process.why_not_compile(self.device)):
-            self.say(f"torch.compile does not work here, so the networks run as they are: {reason}")
+        if options.compile and (reason := why_not_compile(self.device)):
+            self.warn(f"torch.compile does not work here, so the networks run as they are: {reason}")
         elif options.compile:
             task.compile_modules()
         self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
@@ -143,17 +154,24 @@ class Fit:
         self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
 
     def say(self, text: str) -> None:
-        """Print a line, above the progress bar, on process 0."""
-        if self.rank == 0 and text:
+        """Print a line above the progress bar, on process 0 and where it was asked for."""
+        if self.verbose and self.rank == 0 and text:
             tqdm.write(text)
+
+    def warn(self, text: str) -> None:
+        """Say what must not go unnoticed: as a Python warning where nothing is printed."""
+        if self.verbose:
+            self.say(text)
+        elif self.rank == 0 and text:
+            warnings.warn(text, stacklevel=4)
 
     def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint."""
         self.saved, progress, options = saved, self.progress, self.options
         if resume and self.folder is not None:
-            self.say(checkpoint.restore(self.folder, self.parts, self.order()))
+            self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
-        with closing(self.logger), stopping.requests() as self.request:
+        with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
             choice = ", ".join([*measured, "train/..."])
             for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
@@ -176,8 +194,9 @@ class Fit:
         since, first = time.perf_counter(), progress.batch
         batches = self.train.batches(progress.epoch, progress.batch)
         self.task.train()
-        title = f"epoch {progress.epoch + 1}/{self.epochs}"  # below, None hides the bar where there is no terminal
-        with tqdm(total=len(self.train), initial=first, desc=title, disable=self.rank > 0 or None, leave=False) as bar:
+        title = f"epoch {progress.epoch + 1}/{self.epochs}"
+        hidden = True if self.rank > 0 or not self.verbose else None  # None: where there is no terminal
+        with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
                 self.updates.step(group, progress)
                 bar.update(len(group))
@@ -191,7 +210,7 @@ class Fit:
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
-                    raise stopping.Stopped(f"stopped after step {progress.step}", self.request.signal_number)
+                    raise signals.Stopped(f"stopped after step {progress.step}", self.request.signal_number)
                 if options.checkpoint_every and progress.step % options.checkpoint_every == 0:
                     self.save()
 
@@ -212,22 +231,22 @@ class Fit:
             with torch.no_grad(), self.updates.region():
                 previews = self.task.eval().preview()
         progress.history.append(row)
-        alarms = self.task.alarms(row) if due else []
-        self.logger.epoch(progress.history, previews, alarms)  # before it is saved: a resume forgets what came after
+        found = self.task.warnings(row) if due else []
+        self.logger.epoch(progress.history, previews, found)  # before it is saved: a resume forgets what came after
         if not cut:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
             self.updates.end_epoch(row)
         self.save(last=not cut, best=progress.is_best(row, options.monitor, options.mode))
-        self.say("\nALARM: ".join([describe(row), *alarms] if due else []))
+        self.say("\nWARNING: ".join([describe(row), *found] if due else []))
         return not cut
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the means over the held-out data, or over its first ``batches``."""
         if self.validation is None:
             return {}
-        clock = Clock(self.options.seed, 0, self.progress.step)
+        step_info = StepInfo(self.options.seed, 0, self.progress.step)
         batches = 2 if self.options.dry_run else batches
-        return evaluate(self.task, self.validation, self.device, self.updates.region, clock, batches)
+        return evaluate(self.task, self.validation, self.device, self.updates.region, step_info, batches)
 
     def save(self, last: bool = True, best: bool = False) -> None:
         """Write a checkpoint, as the last one, the best one, or both."""
@@ -237,9 +256,9 @@ class Fit:
         state = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         if self.rank == 0:
             if last:
-                checkpoint.write(state, self.folder / checkpoint.LAST, self.folder / checkpoint.PREVIOUS)
+                checkpoint.write(state, self.folder / CHECKPOINT, self.folder / PREVIOUS)
             if best:
-                checkpoint.write(state, self.folder / checkpoint.BEST)
+                checkpoint.write(state, self.folder / BEST)
             self.saved()
 
     def order(self) -> dict[str, Any]:

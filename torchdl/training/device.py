@@ -33,7 +33,7 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def setup(threads: int = 0, keep_memory: bool = True) -> str:
+def setup_process(threads: int = 0, keep_memory: bool = True) -> str:
     """Set up this process for training and say in one sentence what was done.
 
     Args:

@@ -1,11 +1,12 @@
-"""What a frozen encoder has learnt: probes of its codes by a network, a linear map, neighbours, clusters, few labels.
+"""Probe what a frozen encoder has learnt: by a network, a linear map, neighbours, clusters and few labels.
 
-Shapes: V views of N examples, D numbers a code.
+Shapes: V views of N examples, D numbers an embedding.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +16,18 @@ from torch.utils.data import Dataset
 
 from torchdl.data import BatchLoader
 from torchdl.metrics import clustering_accuracy
+from torchdl.plots import plot_confusion, plot_embeddings, plot_label_efficiency
+from torchdl.recipes.report import Report
 from torchdl.tasks import Supervised, accuracy, plateau
-from torchdl.training import process
+from torchdl.training.device import find_device
 from torchdl.training.trainer import Trainer
 
 SHARES = (0.01, 0.1)  # of the labels
 DRAWS = 50  # of one label a class
 
 
-class Codes(Dataset):
-    """Codes (V, N, D) with their labels (N,): each epoch sees the next view of every example."""
+class Embeddings(Dataset):
+    """Embeddings (V, N, D) with their labels (N,): each epoch sees the next view of every example."""
 
     def __init__(self, codes: Tensor, labels: Tensor) -> None:
         self.codes, self.labels, self.view = codes, labels, 0
@@ -46,26 +49,26 @@ class Codes(Dataset):
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Codes:
+def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Embeddings:
     """Encode labelled images, in ``views`` epochs' versions of each, in evaluation mode; the codes are on the CPU."""
-    found = process.find_device(device)
-    encoder.eval().to(found)
+    on = find_device(device)
+    encoder.eval().to(on)
     loader = BatchLoader(data, 500)
-    loader.to(found)
+    loader.to(on)
     codes, labels = [], []
     for view in range(views):
         for (images, label), _ in loader.batches(view):
             codes.append(encoder(images).cpu())
             labels.append(label.cpu())
     one_view = torch.cat(labels[: len(loader)])  # (N,)
-    return Codes(torch.cat(codes).unflatten(0, (views, -1)), one_view)  # (V * N, D) -> (V, N, D)
+    return Embeddings(torch.cat(codes).unflatten(0, (views, -1)), one_view)  # (V * N, D) -> (V, N, D)
 
 
-def fit_head(head: nn.Module, train: Codes, valid: Codes, epochs: int, seed: int, device: str) -> None:
+def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs: int, seed: int, device: str) -> None:
     """Train a network on codes as the original trains its probe, through the trainer; it is left on the CPU."""
     task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
-    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(valid, 1000))
+    trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(validation, 1000))
     head.eval().cpu()
 
 
@@ -79,7 +82,7 @@ def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, 
     return float(probe.score(test_codes, test_labels))
 
 
-def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Codes, seed: int) -> dict[str, list[float]]:
+def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings, seed: int) -> dict[str, list[float]]:
     """Label one example of each class, ``DRAWS`` times, and classify the test codes from those alone.
 
     Args:
@@ -109,34 +112,40 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Codes, seed
     return found
 
 
-def accuracy_of(answer: Tensor, labels: Tensor) -> float:
-    """Return the share of answers (N,) that are right."""
-    return float((answer == labels).float().mean())
+def accuracy_of(predictions: Tensor, labels: Tensor) -> float:
+    """Return the share of predictions (N,) that are correct."""
+    return float((predictions == labels).float().mean())
 
 
-class Report(NamedTuple):
+class Probes(NamedTuple):
     """What probes have found on the test codes.
 
     Attributes:
         accuracy: By the probe's name, several values where it was drawn anew.
         by_labels: By how many labels there were: for one a class the clusters named by them, else logistic regression.
-        answers: (N,) the network's.
+        predictions: (N,) the network's.
     """
 
     accuracy: dict[str, list[float]]
     by_labels: dict[int, list[float]]
-    answers: Tensor
+    predictions: Tensor
 
 
 def probe(
-    head: nn.Module, train: Codes, valid: Codes, test: Codes, epochs: int = 15, seed: int = 0, device: str = "auto"
-) -> Report:
+    head: nn.Module,
+    train: Embeddings,
+    validation: Embeddings,
+    test: Embeddings,
+    epochs: int = 15,
+    seed: int = 0,
+    device: str = "auto",
+) -> Probes:
     """Probe codes in every way there is here.
 
     Args:
         head: The network to train, codes (B, D) to logits (B, classes), such as :func:`torchdl.models.probe_head`.
         train: What the probes learn from.
-        valid: What the network's learning rate follows.
+        validation: What the network's learning rate follows.
         test: What is classified.
         epochs: Of the network.
         seed: Of all that is drawn.
@@ -153,11 +162,11 @@ def probe(
     from sklearn.cluster import KMeans
     from sklearn.neighbors import KNeighborsClassifier
 
-    fit_head(head, train, valid, epochs, seed, device)
+    fit_head(head, train, validation, epochs, seed, device)
     with torch.no_grad():
         logits = head(test.codes[0])
-    classes, answers = logits.shape[1], logits.argmax(1)
-    found = {"mlp": [accuracy_of(answers, test.labels)]}
+    classes, predictions = logits.shape[1], logits.argmax(1)
+    found = {"mlp": [accuracy_of(predictions, test.labels)]}
     views, labels = train.codes.numpy(), train.labels.numpy()
     x, y = test.codes[0].numpy(), test.labels.numpy()
 
@@ -183,13 +192,54 @@ def probe(
         ]
         found[f"{share:.0%} of the labels"] = [linear(chosen) for chosen in draws]
         by_labels.setdefault(len(draws[0]), found[f"{share:.0%} of the labels"])
-    return Report(found, dict(sorted(by_labels.items())), answers)
+    return Probes(found, dict(sorted(by_labels.items())), predictions)
 
 
-def map_codes(codes: Tensor, seed: int = 0) -> np.ndarray:
-    """Lay codes (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
+def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
+    """Lay embeddings (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
-    # t-SNE divides the principal components by their spread, and crashes Python where collapsed codes have none
-    init = "pca" if codes.shape[1] > 1 and bool(codes.double().var(0).sum() > 1e-12) else "random"
-    return TSNE(2, init=init, perplexity=min(30, len(codes) / 4), random_state=seed).fit_transform(codes.numpy())
+    # t-SNE divides the principal components by their spread, and crashes Python where collapsed embeddings have none
+    init = "pca" if embeddings.shape[1] > 1 and bool(embeddings.double().var(0).sum() > 1e-12) else "random"
+    return TSNE(2, init=init, perplexity=min(30, len(embeddings) / 4), random_state=seed).fit_transform(
+        embeddings.numpy()
+    )
+
+
+def probe_report(
+    probes: Mapping[str, Probes], test: Embeddings, classes: Sequence[str], seed: int, more: Mapping[str, Any]
+) -> Report:
+    """Lay out what probes of several encoders found; the figures of single predictions are of the first encoder.
+
+    Args:
+        probes: By the encoder's name.
+        test: The first encoder's test embeddings.
+        classes: The classes' names.
+        seed: Of the map.
+        more: Results to add.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    first = next(iter(probes.values()))
+    matrix = confusion_matrix(test.labels, first.predictions, labels=range(len(classes)))
+    points, labels = map_embeddings(test.codes[0, :2000], seed), test.labels[:2000].numpy()
+    curves = {name: found.by_labels for name, found in probes.items()}
+    xlabel = "labels (one a class: k-means clusters named by them; more: logistic regression)"
+    return Report(
+        {**more, "accuracy": {name: found.accuracy for name, found in probes.items()}},
+        "\n".join(f"{name} encoder\n{describe(found)}" for name, found in probes.items()),
+        {
+            "confusion": plot_confusion(matrix, classes),
+            "codes": plot_embeddings(points, labels, classes, "embeddings of test digits, t-SNE"),
+            "label_efficiency": plot_label_efficiency(curves, xlabel),
+        },
+    )
+
+
+def describe(probes: Probes) -> str:
+    """Return the accuracies of an encoder's probes as lines."""
+    lines = []
+    for key, values in probes.accuracy.items():
+        spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
+        lines.append(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Train an autoencoder in a run, and say what its codes are good for.
+"""Train an autoencoder, and measure what its latent codes are good for.
 
 Shapes: N images, C channels, H x W pixels, D numbers a code.
 """
@@ -6,26 +6,27 @@ Shapes: N images, C channels, H x W pixels, D numbers a code.
 from __future__ import annotations
 
 import math
-from contextlib import closing, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from torchdl import plots
-from torchdl.data import ImageDataset
+from torchdl.data import BatchLoader, ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
-from torchdl.files import write_json
-from torchdl.plots import image_grid, save_png, side_by_side
-from torchdl.tasks import AutoencoderTask, Clock, ScheduleName, find_schedule
-from torchdl.training import process
-from torchdl.training.classification import ImageOptions
-from torchdl.training.command import Run, say
+from torchdl.models import Autoencoder
+from torchdl.pictures import image_grid, side_by_side
+from torchdl.plots import plot_embeddings
+from torchdl.recipes.cpc_probe import map_embeddings
+from torchdl.recipes.image_classification import ImageOptions
+from torchdl.recipes.learning import Learning
+from torchdl.recipes.report import Embedding, Report
+from torchdl.tasks import AutoencoderTask, ScheduleName, StepInfo, find_schedule
+from torchdl.training.device import find_device
 from torchdl.training.evaluation import evaluate
-from torchdl.training.learning import Learning
-from torchdl.training.probing import map_codes
 
 REFERENCE = 10_000  # training images whose codes are searched and clustered
 QUERIES, NEIGHBOURS, KNN = 8, 8, 10
@@ -48,35 +49,36 @@ class Coding(Learning):
         require(1 <= size <= 32, f"visualization_size must be from 1 to 32, not {size}")
 
 
-def fit_autoencoder(
-    run: Run, model: Any, train: ImageDataset, test: ImageDataset, images: ImageOptions, coding: Coding
-) -> list[dict[str, float]]:
-    """Train an autoencoder in ``run``, leave in its folder what :func:`report` writes, and return the history.
+class AutoencoderTraining(NamedTuple):
+    """An autoencoder's task with its batches, as :meth:`torchdl.Trainer.fit` takes them."""
 
-    ``model`` has the methods and the ``code_size`` of :class:`torchdl.models.Autoencoder`.
-    """
-    seed = run.trainer.seed
-    pixels, held_out = train.without_labels(), test.without_labels()
-    shown = held_out.spread(min(len(test), coding.visualization_size**2))
+    task: AutoencoderTask
+    train: BatchLoader
+    validation: BatchLoader
+
+
+def autoencoder_training(
+    model: Autoencoder, train: ImageDataset, test: ImageDataset, images: ImageOptions, coding: Coding, seed: int = 0
+) -> AutoencoderTraining:
+    """Build the task and the batches of an autoencoder's training."""
+    pixels, test_pixels = train.without_labels(), test.without_labels()
+    shown = test_pixels.spread(min(len(test), coding.visualization_size**2))
     rule = (coding.optimizer, coding.weight_decay)
     task = AutoencoderTask(model, coding.noise, coding.lr, find_schedule(coding.schedule), shown, *rule)
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
-    test_batches = images.loader(test, held_out, batch_size=500)
-    history = run.fit(task, model, batches, test_batches)
-    error = 0.0
-    if coding.noise:  # by all processes together
-        device = process.find_device(run.trainer.device)
-        error = evaluate(task, test_batches, device, nullcontext, Clock(seed))["val/loss"]
-    if run.is_main:
-        report(run, task, train, test, error)
-    return history
+    return AutoencoderTraining(task, batches, images.loader(test, test_pixels, batch_size=500))
 
 
-def print_shapes(model: Any, batch_size: int) -> None:
-    """Print a table of the tensors' shapes through the network."""
+def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: int = 0) -> float:
+    """Return the mean squared error of test images whose noise was removed; all processes compute it together."""
+    return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
+
+
+def shape_table(model: Autoencoder, batch_size: int) -> str:
+    """Return a table of the tensors' shapes through the network."""
     from torchinfo import summary  # imported late: few want it
 
-    say(str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu")))
+    return str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu"))
 
 
 class Coded(NamedTuple):
@@ -89,7 +91,7 @@ class Coded(NamedTuple):
 
 
 @torch.no_grad()
-def encode(model: Any, images: ImageDataset, count: int, device: torch.device) -> Coded:
+def encode(model: Autoencoder, images: ImageDataset, count: int, device: torch.device) -> Coded:
     """Encode and decode ``count`` images at equal distances; everything is on the CPU."""
     model.eval().to(device)
     chosen = at_equal_distances(len(images), affordable(images, count))
@@ -141,65 +143,75 @@ def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, c
     return {"knn": float(neighbours.score(y, true)), "nmi": float(normalized_mutual_info_score(true, clusters))}
 
 
-def report(run: Run, task: AutoencoderTask, train: ImageDataset, test: ImageDataset, error: float) -> dict[str, Any]:
-    """Compare codes with principal components and with pixels, in ``results.json``, pictures and TensorBoard.
+def evaluate_autoencoder(
+    task: AutoencoderTask, train: ImageDataset, test: ImageDataset, device: str = "auto", error: float | None = None
+) -> Report:
+    """Compare latent codes with principal components and with pixels.
 
-    Pictures in ``plots/``: reconstructions, retrieval (queries and their nearest neighbours by code) and a map.
+    The figures are reconstructions, retrieval (test images and their nearest training images by latent code) and a map
+    of the codes.
+
+    Args:
+        task: The trained task.
+        train: The training images, with labels.
+        test: The test images, with labels.
+        device: Where to compute.
+        error: What :func:`denoising_error` returned, for a task with noise.
     """
-    model: Any = task.model
-    device = process.find_device(run.trainer.device)
+    model = cast(Autoencoder, task.model)
+    on = find_device(device)
     pca = fit_pca(train, model.code_size)
-    reference, held_out = encode(model, train, REFERENCE, device), encode(model, test, len(test), device)
-    flat = held_out.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
+    reference, tested = encode(model, train, REFERENCE, on), encode(model, test, len(test), on)
+    flat = tested.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
     projected = pca.transform(flat)
     pca_errors = ((pca.inverse_transform(projected).clip(0, 1) - flat) ** 2).mean(1)
-    of_pixels = reference.images.flatten(1)
+    of_pixels = reference.images.flatten(1)  # (N, C, H, W) -> (N, C * H * W)
     spaces = {
-        "autoencoder": (reference.codes, held_out.codes),
+        "autoencoder": (reference.codes, tested.codes),
         "pca": (torch.from_numpy(pca.transform(of_pixels.numpy())), torch.from_numpy(projected)),
         "pixels": (of_pixels, torch.from_numpy(flat)),
     }
     classes = len(test.classes)
     results = {
-        "images": len(held_out.images),
-        "numbers a code": held_out.codes.shape[1],
+        "images": len(tested.images),
+        "numbers a code": tested.codes.shape[1],
         "numbers an image": flat.shape[1],
-        "mse": float(held_out.errors.double().mean()),
+        "mse": float(tested.errors.double().mean()),
         "mse of pca": float(pca_errors.mean()),
         "parameters": sum(p.numel() for p in model.parameters()),
         **{
-            name: usefulness(known, reference.labels, codes, held_out.labels, classes)
+            name: usefulness(known, reference.labels, codes, tested.labels, classes)
             for name, (known, codes) in spaces.items()
         },
     }
-    if task.noise:
+    if error is not None:
         results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
-    write_json(run.folder / "results.json", results)
-    folder = run.folder / "plots"
     task.eval().to("cpu")
     with torch.no_grad():
         rows = [image_grid(picture) for picture in task.preview().values()]
-    save_png(side_by_side(rows), folder / "reconstructions.png")
-    queries = at_equal_distances(len(held_out.images), QUERIES)
-    found = nearest(reference.codes, held_out.codes[queries], NEIGHBOURS)  # (Q, n)
-    columns = [held_out.images[queries, None], reference.images[found]]  # (Q, 1, C, H, W), (Q, n, C, H, W)
-    save_png(side_by_side([image_grid(column) for column in columns]), folder / "retrieval.png")
-    title = "codes of test images, t-SNE"
+    task.to(on)
+    queries = at_equal_distances(len(tested.images), QUERIES)
+    found = nearest(reference.codes, tested.codes[queries], NEIGHBOURS)  # (Q, n)
+    columns = [tested.images[queries, None], reference.images[found]]  # (Q, 1, C, H, W), (Q, n, C, H, W)
     mapped, shown = (at_equal_distances(len(flat), min(count, len(flat))) for count in (2000, 1000))
-    points, labels = map_codes(held_out.codes[mapped]), held_out.labels
-    plots.plot_map(points, labels[mapped].numpy(), test.classes, title, folder / "codes.png")
-    with closing(run.logger()) as logger:
-        logger.show(*(folder / f"{name}.png" for name in ("reconstructions", "retrieval", "codes")))
-        names = [test.classes[label] for label in labels[shown].tolist()]
-        logger.embedding(held_out.codes[shown], names, held_out.images[shown])
-    task.to(device)
-    say(describe(results))
-    say(f"pictures: {folder}")
-    return results
+    points = map_embeddings(tested.codes[mapped])
+    names = [test.classes[label] for label in tested.labels[shown].tolist()]
+    return Report(
+        results,
+        summarize(results),
+        {
+            "reconstructions": side_by_side(rows),
+            "retrieval": side_by_side([image_grid(column) for column in columns]),
+            "codes": plot_embeddings(
+                points, tested.labels[mapped].numpy(), test.classes, "latent codes of test images, t-SNE"
+            ),
+        },
+        embedding=Embedding(tested.codes[shown], names, tested.images[shown]),
+    )
 
 
-def describe(results: dict[str, Any]) -> str:
-    """Say the results as a table."""
+def summarize(results: Mapping[str, Any]) -> str:
+    """Return the results as a table."""
     lines = [f"{'':12} {'mse':>9} {'10-nn accuracy':>15} {'NMI':>6}   ({results['numbers a code']} numbers a code)"]
     errors = {"autoencoder": results["mse"], "pca": results["mse of pca"], "pixels": 0.0}
     for name, error in errors.items():

@@ -1,10 +1,11 @@
-"""What every classifier of images shares: how it is trained, and the report of what it gets wrong."""
+"""Train a classifier of images, and measure what it gets wrong.
+
+Shapes: N images, K classes.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl import plots
 from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
 from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
-from torchdl.files import write_json
-from torchdl.plots import image_grid
+from torchdl.files import PathLike
+from torchdl.pictures import image_grid
+from torchdl.plots import plot_confusion, plot_predicted_images
+from torchdl.recipes.learning import Overrides, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, find_schedule, make_optimizer
-from torchdl.training import process
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Overrides
+from torchdl.training.device import find_device, move
 
-SHOWN = 36  # misclassified images
+SHOWN = 36  # misclassified images in the figure
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,13 @@ class ImageOptions:
     workers: int = 2
     """Processes that decode a folder's images where they do not fit in memory."""
     per_class: int | None = None
-    """Train on so many images of every class, drawn by --draw-seed; on all of them if not given."""
-    valid_per_class: int | None = None
-    """Measure on so many other training images of every class in place of the test images, to choose settings by."""
+    """Number of training images of every class, drawn by the draw seed; all of them if not given."""
+    validation_per_class: int | None = None
+    """Number of other training images of every class to measure on instead of the test images, to choose settings."""
     draw_seed: int = 0
-    """What decides which images are drawn."""
+    """Seed of the draw."""
 
-    def load(
-        self, root: str | os.PathLike[str] | None = None, centred: bool | None = False
-    ) -> tuple[ImageDataset, ImageDataset]:
+    def load(self, root: PathLike | None = None, centred: bool | None = False) -> tuple[ImageDataset, ImageDataset]:
         """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if they are ``centred``."""
         low = -1.0 if centred else 0.0
 
@@ -60,15 +59,15 @@ class ImageOptions:
             )
 
         train = part("train")
-        needed = self.per_class is not None or self.valid_per_class is None
-        require(needed, "--valid-per-class needs --per-class, the images to train on")
-        counts = [count for count in (self.per_class, self.valid_per_class) if count is not None]
-        train, *held_out = draw_per_class(train, counts, self.draw_seed) if counts else [train]
-        test = held_out[0] if held_out else part("test")
+        needed = self.per_class is not None or self.validation_per_class is None
+        require(needed, "validation_per_class needs per_class, the number of images to train on")
+        counts = [count for count in (self.per_class, self.validation_per_class) if count is not None]
+        train, *validation = draw_per_class(train, counts, self.draw_seed) if counts else [train]
+        test = validation[0] if validation else part("test")
         require(
             train.image_shape == test.image_shape,
             f"the training images are of (channels, height, width) {train.image_shape}, and the test images of "
-            f"{test.image_shape}: choose an --image-size for both",
+            f"{test.image_shape}: choose an image size for both",
         )
         return train, test
 
@@ -102,14 +101,16 @@ class ClassifierLearning(Overrides):
     """Pixels in [-1, 1] rather than in [0, 1]; usually not."""
 
 
-USUAL = ClassifierLearning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False)
+DEFAULTS = ClassifierLearning(
+    64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False
+)
 
 
 def make_task(
     model: nn.Module, learning: ClassifierLearning, build_task: Callable[..., Supervised] = Supervised
 ) -> Supervised:
     """Build the task of a classifier that learns as ``learning`` says."""
-    chosen = asdict(learning.over(USUAL))
+    chosen = asdict(learning.with_defaults(DEFAULTS))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
     return build_task(
@@ -121,50 +122,36 @@ def make_task(
     )
 
 
-def fit_classifier(
-    run: Run,
+def classifier_training(
     model: nn.Module,
     train: ImageDataset,
     test: ImageDataset,
     images: ImageOptions,
     learning: ClassifierLearning,
-) -> list[dict[str, float]]:
-    """Train a classifier in ``run``, and leave in its folder what :func:`report` writes; return the history.
-
-    The validation figures are of the test images, as in the course; nothing is chosen by them unless the trainer is
-    told to monitor one.
-    """
-    history = train_classifier(run, model, train, test, images, learning)
-    if run.is_main:
-        report(run, model, test, images, mirror=bool(learning.flip))
-    return history
-
-
-def train_classifier(
-    run: Run,
-    model: nn.Module,
-    train: ImageDataset,
-    test: ImageDataset,
-    images: ImageOptions,
-    learning: ClassifierLearning,
+    seed: int = 0,
     build_task: Callable[..., Supervised] = Supervised,
-) -> list[dict[str, float]]:
-    """Train a classifier in ``run``; ``build_task`` takes what :class:`torchdl.Supervised` takes."""
-    seed, chosen = run.trainer.seed, asdict(learning.over(USUAL))
-    task = make_task(model, learning, build_task)
-    data = ShiftedImages(train, chosen["shift"], chosen["flip"], seed)
-    batches = images.loader(train, data, batch_size=chosen["batch_size"], shuffle=True, seed=seed)
-    held_out = images.loader(test, batch_size=500)
-    pictures = {}
-    if run.is_main and run.options.resume is None:
-        first = images.loader(train, data, batch_size=min(64, len(train)), shuffle=True, seed=seed)
-        pictures["examples"] = image_grid(train.unscale(next(first.batches(0))[0][0]))
-    return run.fit(task, model, batches, held_out, pictures=pictures)
+) -> Training:
+    """Build the task and the batches of a classifier's training.
+
+    The validation data are the test images, as in the course; nothing is chosen by them unless the trainer is told to
+    monitor one of their metrics. ``build_task`` takes what :class:`torchdl.Supervised` takes.
+    """
+    chosen = learning.with_defaults(DEFAULTS)
+    data = ShiftedImages(train, chosen.shift or 0.0, chosen.flip or 0.0, seed)
+    batches = images.loader(train, data, batch_size=chosen.batch_size, shuffle=True, seed=seed)
+    return Training(make_task(model, learning, build_task), batches, images.loader(test, batch_size=500))
+
+
+def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -> Tensor:
+    """Return the first training images as the network sees them, as a picture (C, H, W) uint8."""
+    data, count = batches.dataset, min(count, len(train))
+    images, _ = next(iter(BatchLoader(data, count, shuffle=True, seed=batches.seed, workers=batches.workers)))
+    return image_grid(train.unscale(images))
 
 
 @torch.no_grad()
 def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """Give the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model is left in evaluation mode.
+    """Return the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model stays in evaluation mode.
 
     With ``mirror`` the logits are the mean of an image's and its mirror image's.
     """
@@ -172,64 +159,68 @@ def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror:
     loader.to(device)
     found, known = [], []
     for (x, labels), _ in loader.batches(0):
-        x = process.move(x, device)
+        x = move(x, device)
         logits = (model(x) + model(x.flip(3))) / 2 if mirror else model(x)
         found.append(logits.cpu())
         known.append(labels.cpu())
     return torch.cat(found), torch.cat(known)
 
 
-def report(
-    run: Run,
+def evaluate_classifier(
     model: nn.Module,
     test: ImageDataset,
     images: ImageOptions,
+    device: str = "auto",
     mirror: bool = False,
     logits: Tensor | None = None,
     more: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Say what a classifier gets wrong, in ``results.json``, as PNG in ``plots/`` and in TensorBoard.
+) -> Report:
+    """Measure a classifier on test images, and draw its confusion matrix and its most confident mistakes.
 
-    With ``mirror`` it says, too, how often it is right when it sees each image's mirror image beside it. The
-    ``logits`` (N, K) of the test images are given where they are known already; ``more`` results are written with
-    these.
+    Args:
+        model: Images (N, C, H, W) to logits (N, K).
+        test: The test images, with labels.
+        images: How they are loaded.
+        device: Where to compute.
+        mirror: Whether to measure the mean of an image's and its mirror image's logits, too.
+        logits: (N, K) of the test images, where they are known already.
+        more: Results to add.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
     loader = images.loader(test, batch_size=500)
-    loader.shard(0, 1)  # process 0 alone reports
-    device = process.find_device(run.trainer.device)
+    loader.shard(0, 1)  # one process alone evaluates
+    on = find_device(device)
     if logits is None or test.labels is None:
-        logits, labels = predict(model, loader, device)
+        logits, labels = predict(model, loader, on)
     else:
         labels = test.labels.cpu()
-    answers, names = logits.argmax(1), test.classes
-    matrix = confusion_matrix(labels, answers, labels=range(len(names)))
+    predicted, names = logits.argmax(1), test.classes
+    matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
     results = {
-        "accuracy": float((answers == labels).double().mean()),
+        "accuracy": float((predicted == labels).double().mean()),
         "loss": float(F.cross_entropy(logits.double(), labels)),
         "images": len(labels),
         "accuracy by class": dict(zip(names, (matrix.diagonal() / np.maximum(matrix.sum(1), 1)).tolist(), strict=True)),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "epoch chosen by": run.trainer.monitor or "nothing: it is the last",
+        **(more or {}),
     }
-    results |= more or {}
+    mirrored = ""
     if mirror:
-        both, _ = predict(model, loader, device, mirror=True)
+        both, _ = predict(model, loader, on, mirror=True)
         results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
-    write_json(run.folder / "results.json", results)
-    folder = run.folder / "plots"
-    paths = [folder / f"{name}.png" for name in ("confusion", "confusion_normalized", "misclassified")]
-    plots.plot_confusion(matrix, names, paths[0])
-    plots.plot_confusion(matrix, names, paths[1], normalize=True)
-    wrong = (answers != labels).nonzero()[:, 0]
-    surest = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
-    pixels = test.unscale(test.__getitems__(surest.to(test.device))[0])
-    true, taken = ([names[i] for i in which[surest].tolist()] for which in (labels, answers))
-    title = f"{len(wrong):,} of {len(labels):,} images misclassified; the network was surest of these"
-    plots.plot_answers(pixels, true, taken, paths[2], title=title)
-    with closing(run.logger()) as logger:
-        logger.show(*paths)
-    also = f" ({results['accuracy with mirror images']:.2%} with their mirror images beside them)" if mirror else ""
-    say(f"{results['accuracy']:.2%} of {len(labels):,} test images right{also}; pictures of the others: {folder}")
-    return results
+        mirrored = f", {results['accuracy with mirror images']:.2%} with mirror images"
+    wrong = (predicted != labels).nonzero()[:, 0]
+    confident = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
+    pixels = test.unscale(test.__getitems__(confident.to(test.device))[0])
+    true, taken = ([names[i] for i in which[confident].tolist()] for which in (labels, predicted))
+    title = f"the most confident of {len(wrong):,} mistakes on {len(labels):,} images"
+    return Report(
+        results,
+        f"test accuracy {results['accuracy']:.2%} on {len(labels):,} images{mirrored}",
+        {
+            "confusion": plot_confusion(matrix, names),
+            "confusion_normalized": plot_confusion(matrix, names, normalize=True),
+            "misclassified": plot_predicted_images(pixels, true, taken, title),
+        },
+    )

@@ -1,4 +1,4 @@
-"""Train a network that reads texts in a run, say what it is worth beside TF-IDF, and use it on new texts.
+"""Train a classifier of texts, compare it with TF-IDF, and use it on new texts.
 
 Shapes: N texts, T words of the longest one, K classes.
 """
@@ -6,29 +6,31 @@ Shapes: N texts, T words of the longest one, K classes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchdl import artifacts, plots
+from torchdl import artifacts
 from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
-from torchdl.files import replacing, write_json
+from torchdl.files import PathLike, write_json
+from torchdl.plots import plot_confusion, plot_precision_recall
+from torchdl.recipes.learning import Learning, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName
 from torchdl.tasks.supervised import Loss, class_probabilities, logits_for, loss_for
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Learning
+
+if TYPE_CHECKING:
+    import pandas
 
 VOCABULARY, CLASSES = "vocabulary.json", "classes.json"
-SHOWN = 5  # wrong answers on the console
+SHOWN = 5  # mistakes in the summary
 
 
 @dataclass(frozen=True)
@@ -58,54 +60,43 @@ def weighted(loss: Loss, weights: Tensor) -> Loss:
     return weigh
 
 
-def fit_reader(
-    run: Run,
+def text_training(
     model: nn.Module,
     train: Texts,
-    test: Texts,
     data: TextDataset,
-    held_out: TextDataset,
+    test_data: TextDataset,
     learning: TextLearning,
-) -> dict[str, Any]:
-    """Train a model of texts in ``run``, and leave in its folder what :func:`report` writes, and what it reads by.
+    seed: int = 0,
+) -> Training:
+    """Build the task and the batches of a text classifier's training.
 
     Args:
-        run: The run.
-        model: It maps words (N, T) to one logit (N, 1) of two classes, else to (N, K).
-        train: The texts to learn from.
-        test: The held-out texts.
-        data: ``train``, numbered by a vocabulary that was learnt from it alone.
-        held_out: ``test``, numbered by the same one.
+        model: It maps words (N, T) to one logit (N, 1) for two classes, else to (N, K).
+        train: The training texts.
+        data: ``train`` as numbers of a vocabulary that was learnt from it alone.
+        test_data: The test texts as numbers of the same vocabulary.
         learning: How it learns.
+        seed: What the order of the texts derives from.
     """
-    number, vocabulary, longest = len(train.classes), data.vocabulary, data.longest
-    loss, right = loss_for(number)
+    number = len(train.classes)
+    loss, correct = loss_for(number)
     if learning.balanced:
         counts = torch.tensor(list(train.counts.values()))
         loss = weighted(loss, counts.sum() / (number * counts))
-    task = learning.task(model, loss, {"accuracy": right})
+    task = learning.task(model, loss, {"accuracy": correct})
     by_length = learning.by_length
-    batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=run.trainer.seed, by_length=by_length)
-    say(
-        f"{len(vocabulary):,} words; of each class, to learn from: "
-        + ", ".join(f"{name} {count:,}" for name, count in train.counts.items())
-    )
-    run.fit(task, model, batches, BatchLoader(held_out, 256, by_length=by_length))
-    if not run.is_main:
-        return {}
-    vocabulary.save(run.folder / VOCABULARY)
-    write_json(run.folder / CLASSES, {"classes": train.classes, "longest": longest})
-    return report(run, Reader(model.cpu(), vocabulary, train.classes, longest), train, test)
+    batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=seed, by_length=by_length)
+    return Training(task, batches, BatchLoader(test_data, 256, by_length=by_length))
 
 
-class Reader:
-    """A trained model with what it reads by.
+class TextClassifier:
+    """A trained model with its vocabulary and classes.
 
     Args:
-        model: The model.
+        model: The model; it is left in evaluation mode.
         vocabulary: Its words.
         classes: The classes' names.
-        longest: Words of a text that it looks at; all if None.
+        longest: Number of words of a text that it looks at; all if None.
     """
 
     def __init__(
@@ -114,23 +105,28 @@ class Reader:
         self.model, self.vocabulary, self.classes, self.longest = model.eval(), vocabulary, tuple(classes), longest
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Reader:
-        """Load what a finished run of ``train_text.py`` has left; :class:`InputError` if that is not all there."""
+    def load(cls, folder: PathLike) -> TextClassifier:
+        """Load a finished run's classifier; :class:`InputError` where a part is missing."""
         folder = Path(folder)
         vocabulary, model = Vocabulary.load(folder / VOCABULARY), artifacts.load(folder)
         try:
             found = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
             classes, longest = [str(name) for name in found["classes"]], found["longest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / CLASSES} cannot be read: name a finished run of train_text.py") from error
+            raise InputError(f"{folder / CLASSES} cannot be read: name a finished run of a text classifier") from error
         wanted = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
         belongs = all(getattr(model, name, None) == value for name, value in wanted.items())
         require(belongs, f"the model, words and classes in {folder} do not belong together: name a run as it was left")
         return cls(model, vocabulary, classes, longest)
 
+    def save(self, folder: PathLike) -> None:
+        """Save the vocabulary and the classes beside the model that a run has saved in ``folder``."""
+        self.vocabulary.save(Path(folder) / VOCABULARY)
+        write_json(Path(folder) / CLASSES, {"classes": self.classes, "longest": self.longest})
+
     @torch.no_grad()
     def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Give the classes' probabilities (N, K), float64, of texts."""
+        """Return the classes' probabilities (N, K), float64, of texts."""
         data = TextDataset(texts, torch.zeros(len(texts)), self.vocabulary, self.longest)
         return class_probabilities(torch.cat([self.model(words) for words, _ in BatchLoader(data, 256)]).double())
 
@@ -171,11 +167,10 @@ def tfidf(train: Texts, vocabulary: Vocabulary) -> Any:
     return model.fit(train.texts, train.labels.numpy())
 
 
-def report(run: Run, reader: Reader, train: Texts, test: Texts) -> dict[str, Any]:
-    """Measure on held-out texts, beside TF-IDF with logistic regression and the most frequent class.
+def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Report:
+    """Compare a classifier with TF-IDF and logistic regression, and with the most frequent class, on test texts.
 
-    It leaves ``results.json``, ``mistakes.csv`` with the surest ones first, ``plots/confusion.png`` and
-    ``plots/precision_recall.png``, which TensorBoard shows, too.
+    The table ``mistakes`` has the texts that it classifies wrongly, the most confident first.
     """
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
@@ -183,51 +178,44 @@ def report(run: Run, reader: Reader, train: Texts, test: Texts) -> dict[str, Any
     true, classes, theirs = test.labels.numpy(), test.classes, "TF-IDF, logistic regression"
     shares = DummyClassifier(strategy="prior").fit(train.texts, train.labels.numpy())
     found = {
-        "this model": reader.probabilities(test.texts).numpy(),
-        theirs: tfidf(train, reader.vocabulary).predict_proba(test.texts),
+        "this model": classifier.probabilities(test.texts).numpy(),
+        theirs: tfidf(train, classifier.vocabulary).predict_proba(test.texts),
         "the most frequent class": shares.predict_proba(test.texts),
     }
     measured = {name: scores(true, values) for name, values in found.items()}
-    about = f"F1 and average precision of {classes[1]!r}" if len(classes) == 2 else "F1 and average precision: mean"
-    say(f"{len(true):,} held-out texts; {about}\n{'':28} accuracy      F1     MCC  average precision")
-    for name, row in measured.items():
-        accurate, f1, mcc, precision = row.values()
-        say(f"{name:28} {accurate:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
     results = {
         "texts": {"train": train.counts, "held out": test.counts},
-        "words": len(reader.vocabulary),
+        "words": len(classifier.vocabulary),
         "scores": measured,
-        "parameters": sum(p.numel() for p in reader.model.parameters()),
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
     }
-    write_json(run.folder / "results.json", results)
-    answers = found["this model"].argmax(1)
-    write_mistakes(run.folder / "mistakes.csv", test, found["this model"])
-    folder = run.folder / "plots"
-    paths = [folder / "confusion.png"]
-    plots.plot_confusion(metrics.confusion_matrix(true, answers, labels=range(len(classes))), classes, paths[0])
+    about = f"F1 and average precision of {classes[1]!r}" if len(classes) == 2 else "F1 and average precision: mean"
+    lines = [f"{len(true):,} test texts; {about}", f"{'':28} accuracy      F1     MCC  average precision"]
+    for name, row in measured.items():
+        accurate, f1, mcc, precision = row.values()
+        lines.append(f"{name:28} {accurate:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
+    mistakes = find_mistakes(test, found["this model"])
+    for row in mistakes.head(SHOWN).itertuples(index=False):
+        known, predicted, share, text = row
+        lines.append(f"{known}, predicted {predicted} ({share:.1%}): {text if len(text) < 80 else text[:79] + '…'}")
+    matrix = metrics.confusion_matrix(true, found["this model"].argmax(1), labels=range(len(classes)))
+    figures = {"confusion": plot_confusion(matrix, classes)}
     if len(classes) == 2:
         curves = {
             f"{name}, {measured[name]['average precision']:.4f}": metrics.precision_recall_curve(true, values[:, 1])[:2]
             for name, values in found.items()
             if name != "the most frequent class"
         }
-        paths.append(folder / "precision_recall.png")
-        plots.plot_precision_recall(curves, classes[1], float(true.mean()), paths[-1])
-    with closing(run.logger()) as logger:
-        logger.show(*paths)
-    say(f"pictures and figures: {run.folder}")
-    return results
+        figures["precision_recall"] = plot_precision_recall(curves, classes[1], float(true.mean()))
+    return Report(results, "\n".join(lines), figures, {"mistakes": mistakes})
 
 
-def write_mistakes(path: Path, test: Texts, found: np.ndarray) -> None:
-    """Write the texts whose class was not found as CSV, the surest mistakes first, and print some."""
+def find_mistakes(test: Texts, found: np.ndarray) -> pandas.DataFrame:
+    """Return the texts that are classified wrongly by probabilities (N, K), the most confident mistakes first."""
     import pandas  # imported late: it takes a second
 
-    true, answers = test.labels.numpy(), found.argmax(1)
-    wrong = np.flatnonzero(answers != true)
+    true, predicted = test.labels.numpy(), found.argmax(1)
+    wrong = np.flatnonzero(predicted != true)
     wrong = wrong[np.argsort(-found[wrong].max(1), kind="stable")]
-    rows = [(test.classes[true[i]], test.classes[answers[i]], found[i].max(), test.texts[i]) for i in wrong]
-    with replacing(path) as temporary:
-        pandas.DataFrame(rows, columns=["class", "answer", "probability", "text"]).to_csv(temporary, index=False)
-    for known, answer, share, text in rows[:SHOWN]:
-        say(f"{known}, not {answer} ({share:.1%}): {text if len(text) < 80 else text[:79] + '…'}")
+    rows = [(test.classes[true[i]], test.classes[predicted[i]], found[i].max(), test.texts[i]) for i in wrong]
+    return pandas.DataFrame(rows, columns=["class", "answer", "probability", "text"])

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchdl.data.loader import Span
+from torchdl.collective import rank_and_size
+from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError
-from torchdl.layout import blocked
-from torchdl.tasks import Clock, Schedule, Task, Update
-from torchdl.training import distributed, process
+from torchdl.fast.blocks import blocked
+from torchdl.tasks import Schedule, StepInfo, Task, Update
+from torchdl.training import distributed
+from torchdl.training.device import move, seed_generators
 from torchdl.training.progress import Progress
 
 
@@ -28,7 +30,7 @@ class TrainingDiverged(InputError):
         >>> torchdl.Trainer().fit(task, torchdl.BatchLoader(data, batch_size=2))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        torchdl.training.updates.TrainingDiverged: the loss of the optimizer 'model' is inf at step 1, batch 1 ...
+        torchdl.training.step.TrainingDiverged: the loss of the optimizer 'model' is inf at step 1, batch 1 ...
     """
 
 
@@ -66,7 +68,7 @@ class Updates:
 
     def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
         self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
-        self.rank, _ = distributed.rank_and_size()
+        self.rank, _ = rank_and_size()
         self.optimizers = task.configure_optimizers()
         self.parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -93,14 +95,14 @@ class Updates:
         """
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
 
-    def step(self, group: list[tuple[Any, Span]], progress: Progress) -> None:
+    def step(self, group: list[tuple[Any, BatchRange]], progress: Progress) -> None:
         """Do every update of the task on a group of batches, whose gradients are added up, and count the step."""
-        process.seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
+        seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
         total = sum(span.total for _, span in group)
         runs = []
         for batch, span in group:
-            clock = Clock(self.seed, progress.epoch, progress.step, span.start)
-            runs.append((self.task.losses(process.move(batch, self.device)), clock, span.size))
+            step_info = StepInfo(self.seed, progress.epoch, progress.step, span.start)
+            runs.append((self.task.losses(move(batch, self.device)), step_info, span.size))
         while self._update(runs, total, progress):
             pass
         progress.step += 1
@@ -109,20 +111,17 @@ class Updates:
             if schedule.every == "step":
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
-    def _update(self, runs: list[tuple[Iterator[Update], Clock, int]], total: int, progress: Progress) -> bool:
+    def _update(self, runs: list[tuple[Iterator[Update], StepInfo, int]], total: int, progress: Progress) -> bool:
         """Do the next update of all batches of the group together; False when there is none left."""
         where = (progress.step, progress.batch)
-        for losses, self.task.clock, count in runs:
+        for losses, self.task.step_info, count in runs:
             with self.region():
                 update = next(losses, None)
             if update is None:
                 return False
             name, parameters = update.optimizer, self.parameters[update.optimizer]
-            if update.backward is not None:
-                update.backward(count / total)
-            else:
-                share = update.loss if count == total else update.loss * (count / total)
-                share.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+            share = update.loss if count == total else update.loss * (count / total)
+            share.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
             self.pending.append(Measured(name, "loss", update.loss.detach(), count, *where, update.metrics))
         distributed.sum_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]

@@ -1,18 +1,24 @@
-"""The Keras sources' functions that build a network for a data set, and fit it, in one call.
-
-The scripts ``train_lenet.py`` and ``train_autoencoder.py`` do the same with every option.
-"""
+"""The Keras sources' functions that build a network for a data set, and fit it, in one call."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torchdl.data import load_images
+from torchdl.cli.run import Run, RunOptions
+from torchdl.data import ImageDataset, load_images
 from torchdl.errors import require
+from torchdl.files import PathLike
 from torchdl.models import Autoencoder, LenetLike
+from torchdl.recipes.autoencoder import Coding, autoencoder_training, evaluate_autoencoder, shape_table
+from torchdl.recipes.image_classification import (
+    DEFAULTS,
+    ImageOptions,
+    classifier_training,
+    evaluate_classifier,
+    example_images,
+)
 from torchdl.training.trainer import Trainer
 
 CIFAR10_SHAPE = (3, 32, 32)
@@ -28,7 +34,7 @@ History = list[dict[str, float]]
 
 def make_lenet_model(
     dataset: str,
-    data_root: str | os.PathLike[str] | None = None,
+    data_root: PathLike | None = None,
     image_size: int | None = None,
     skip_corrupt: bool = False,
     **init: Any,
@@ -58,12 +64,13 @@ def fit_model_on(
     dataset: str,
     epochs: int = 10,
     batch_size: int = 64,
-    folder: str | os.PathLike[str] | None = None,
-    data_root: str | os.PathLike[str] | None = None,
+    folder: PathLike | None = None,
+    data_root: PathLike | None = None,
     image_size: int | None = None,
     skip_corrupt: bool = False,
     seed: int = 0,
     device: str = "auto",
+    verbose: bool = False,
     **init: Any,
 ) -> tuple[LenetLike, History]:
     """Build a :class:`LenetLike` for a data set, fit it, and leave in ``folder`` what it was and how it went.
@@ -81,6 +88,7 @@ def fit_model_on(
         skip_corrupt: Leave out a folder's files that cannot be read, and say which.
         seed: What every random draw derives from.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        verbose: Print what is done, and a line an epoch.
         init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
 
     Returns:
@@ -93,24 +101,22 @@ def fit_model_on(
         >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
         ...     os.makedirs(f"{root}/{name}")
         ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
-        >>> model, history = torchdl.fit_model_on(root, epochs=1, folder=f"{root}/run", width=4)  # doctest: +ELLIPSIS
-        1 CPU thread(s)...
-        data: 2 images from ...
-        epoch 1  step 1  loss ...
+        >>> model, history = torchdl.fit_model_on(root, epochs=1, folder=f"{root}/run", width=4)
         >>> model(torch.zeros(5, 3, 32, 32)).shape, "val/accuracy" in history[-1]
         (torch.Size([5, 2]), True)
         >>> sorted(os.listdir(f"{root}/run/plots"))
         ['confusion.png', 'confusion_normalized.png', 'examples.png', 'history.png', 'misclassified.png']
     """
-    from torchdl.training.classification import USUAL, ImageOptions, fit_classifier
-
-    images, learning = ImageOptions(dataset, image_size, skip_corrupt), replace(USUAL, batch_size=batch_size)
+    images, learning = ImageOptions(dataset, image_size, skip_corrupt), replace(DEFAULTS, batch_size=batch_size)
     train, test = images.load(data_root)
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
     config = {"images": asdict(images), "learning": asdict(learning), "trainer": asdict(trainer), **init}
-    run = open_run("lenet", config, folder, trainer, train, test)
+    run = open_run("lenet", config, folder, trainer, train, test, verbose=verbose)
     model = LenetLike(train.image_shape, len(train.classes), **init)
-    return model, fit_classifier(run, model, train, test, images, learning)
+    training = classifier_training(model, train, test, images, learning, seed)
+    history = run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    run.keep(evaluate_classifier(model, test, images, device, more={"epoch chosen by": run.chosen_by}))
+    return model, history
 
 
 def make_autoencoder_model() -> Autoencoder:
@@ -128,9 +134,9 @@ def fit_model_cifar10(
     batch_size: int = 64,
     visualization_size: int = 8,
     verbose: bool = False,
-    folder: str | os.PathLike[str] | None = None,
+    folder: PathLike | None = None,
     dataset: str = "cifar10",
-    data_root: str | os.PathLike[str] | None = None,
+    data_root: PathLike | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> tuple[Autoencoder, History]:
@@ -143,7 +149,7 @@ def fit_model_cifar10(
         n_epochs: Passes over the training images.
         batch_size: Images a step.
         visualization_size: Square root of the number of test images that are shown beside their reconstructions.
-        verbose: Print the tensors' shapes through the network.
+        verbose: Print the tensors' shapes through the network, what is done, and a line an epoch.
         folder: Where to leave it, a folder that is not there or empty; ``runs/autoencoder/<date and time>`` by default.
         dataset: Other images of 3x32x32, by name or folder.
         data_root: The folder of the data sets.
@@ -160,36 +166,40 @@ def fit_model_cifar10(
         >>> for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
         ...     os.makedirs(f"{root}/{name}")
         ...     Image.effect_noise((32, 32), 99).convert("RGB").save(f"{root}/{name}/1.png")
-        >>> model, history = torchdl.fit_model_cifar10(1, dataset=root, folder=f"{root}/run")  # doctest: +ELLIPSIS
-        1 CPU thread(s)...
-        data: 2 images from ...
-        epoch 1  step 1  loss ...
+        >>> model, history = torchdl.fit_model_cifar10(1, dataset=root, folder=f"{root}/run")
         >>> model.encode(torch.zeros(5, 3, 32, 32)).shape, "val/psnr" in history[-1]
         (torch.Size([5, 32]), True)
     """
-    from torchdl.training.autoencoding import Coding, fit_autoencoder, print_shapes
-    from torchdl.training.classification import ImageOptions
-
     images, coding = ImageOptions(dataset), Coding(batch_size, visualization_size=visualization_size)
     train, test = images.load(data_root)
     require(
         train.image_shape == CIFAR10_SHAPE,
-        f"images of {CIFAR10_SHAPE} are wanted, not {train.image_shape}: for others there is train_autoencoder.py",
+        f"images of {CIFAR10_SHAPE} are needed, not {train.image_shape}: build a torchdl.Autoencoder for others",
     )
     trainer = Trainer(epochs=n_epochs, seed=seed, device=device)
     config = {"images": asdict(images), "coding": asdict(coding), "trainer": asdict(trainer)}
-    run = open_run("autoencoder", config, folder, trainer, train, test)
+    run = open_run("autoencoder", config, folder, trainer, train, test, verbose=verbose)
     model = make_autoencoder_model()
     if verbose:
-        print_shapes(model, batch_size)
-    return model, fit_autoencoder(run, model, train, test, images, coding)
+        run.say(shape_table(model, batch_size))
+    training = autoencoder_training(model, train, test, images, coding, seed)
+    history = run.fit(*training)
+    run.keep(evaluate_autoencoder(training.task, train, test, device))
+    return model, history
 
 
-def open_run(experiment: str, config: dict[str, Any], folder: str | os.PathLike[str] | None, *rest: Any) -> Any:
-    """Open a run in ``folder``, whatever its name, or in the usual one."""
-    from torchdl.training.command import Run, RunOptions
-
-    if folder is None:
-        return Run(experiment, config, RunOptions(), *rest)
-    path = Path(folder).absolute()  # "." has no name
-    return Run("", config, RunOptions(out=path.parent, name=path.name), *rest)
+def open_run(
+    experiment: str,
+    config: dict[str, Any],
+    folder: PathLike | None,
+    trainer: Trainer,
+    train: ImageDataset,
+    test: ImageDataset,
+    verbose: bool,
+) -> Run:
+    """Open a run in ``folder``, whatever its name, or in the default one."""
+    options = RunOptions()
+    if folder is not None:
+        path = Path(folder).absolute()  # "." has no name
+        experiment, options = "", RunOptions(out=path.parent, name=path.name)
+    return Run(experiment, config, options, trainer, train, test, verbose)

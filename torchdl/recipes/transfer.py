@@ -1,4 +1,4 @@
-"""Transfer learning in its two ways (lecture 65): the backbone in the loop, or its features computed once and kept.
+"""Transfer learning in two ways (lecture 65): the backbone in the training loop, or its features computed once.
 
 Shapes: N images, B in a batch, D features, K classes.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -25,15 +25,22 @@ from torchdl.data.images import at_equal_distances
 from torchdl.data.sources import cache_folder
 from torchdl.errors import require
 from torchdl.files import replacing
+from torchdl.models import TransferModel
+from torchdl.recipes.cpc_probe import linear_score
+from torchdl.recipes.image_classification import (
+    DEFAULTS,
+    ClassifierLearning,
+    ImageOptions,
+    evaluate_classifier,
+    make_task,
+)
+from torchdl.recipes.learning import Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import Supervised, Update, make_optimizer
-from torchdl.training import process
-from torchdl.training.classification import USUAL, ClassifierLearning, ImageOptions, make_task, report, train_classifier
-from torchdl.training.command import Run, processes, read_record, say
-from torchdl.training.probing import linear_score
+from torchdl.training.device import find_device, move
 
 CHUNK = 512  # images whose features are one file
 MEASURED = 512  # training images whose features the head's standardisation is taken from
-FIXED = ("approach", "backbone", "weights", "input_size", "levels", "finetune", "finetune_epochs", "finetune_lr")
 
 
 class Extraction(NamedTuple):
@@ -45,12 +52,13 @@ class Extraction(NamedTuple):
 
 
 def extract_features(
-    model: Any,
+    model: TransferModel,
     images: ImageDataset,
     options: ImageOptions,
     batch_size: int = 64,
     device: str = "auto",
     cache: Path | None = None,
+    verbose: bool = False,
 ) -> Extraction:
     """Compute the backbone's features of every image once, un-augmented, or take them from where they are kept.
 
@@ -65,8 +73,9 @@ def extract_features(
         batch_size: B.
         device: See :class:`torchdl.Trainer`.
         cache: The folder.
+        verbose: Whether to show a progress bar.
     """
-    since, found_device = time.perf_counter(), process.find_device(device)
+    since, found_device = time.perf_counter(), find_device(device)
     key = hashlib.sha256(f"{images.fingerprint()} {model.features.fingerprint()} {model.transform()}".encode())
     folder = (cache or cache_folder() / "features") / key.hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,12 +90,13 @@ def extract_features(
         loader.to(found_device)
         model.eval().to(found_device)
         rows: list[Tensor] = []
+        hidden = None if verbose else True  # None: where there is no terminal
         with (
             torch.inference_mode(),
-            tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=None) as bar,
+            tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden) as bar,
         ):
             for batch, _ in loader.batches(0):
-                rows += model.encode(process.move(batch, found_device)).cpu().unbind()
+                rows += model.encode(move(batch, found_device)).cpu().unbind()
                 bar.update(len(batch))
                 while missing and len(rows) >= (size := min(CHUNK, len(images) - missing[0])):
                     start, done, rows = missing.pop(0), torch.stack(rows[:size]), rows[size:]
@@ -134,110 +144,108 @@ class FineTuning(Supervised):
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
         """Yield the one update of a batch, from the epoch on with gradients for the blocks."""
-        self.model.finetuning = self.clock.epoch >= self.first_epoch  # type: ignore[assignment]
+        self.model.finetuning = self.step_info.epoch >= self.first_epoch  # type: ignore[assignment]
         yield from super().losses(batch)
 
 
-def check_resumed(resume: Path | None, config: Any) -> None:
-    """Raise :class:`InputError` where a run is to go on with what its optimizer or its features would not follow."""
-    if resume is None:
-        return
-    known, now = read_record(resume)["config"], asdict(config)
-    for name in FIXED:
-        value = str(now[name]) if isinstance(now[name], Path) else now[name]
-        require(
-            known.get(name) == value,
-            f"{resume} cannot go on with --{name.replace('_', '-')} {value} instead of {known.get(name)}",
-        )
+def fine_tuning(
+    epochs: int, finetune_epochs: int, lr: float, learning: ClassifierLearning
+) -> Callable[..., FineTuning]:
+    """Return a function that builds a :class:`FineTuning` whose last ``finetune_epochs`` train the blocks, too."""
+    require(
+        1 <= finetune_epochs < epochs,
+        f"finetune_epochs must be at least 1 and less than the {epochs} epochs of training, not {finetune_epochs}",
+    )
+    chosen = learning.with_defaults(DEFAULTS)
+    return partial(FineTuning, epochs - finetune_epochs, lr, chosen.optimizer or "", chosen.weight_decay or 0.0)
 
 
-def fit_augmented(
-    run: Run,
-    model: Any,
+def standardize_head(model: TransferModel, train: ImageDataset, device: str = "auto") -> None:
+    """Let a head standardise features by those of some training images."""
+    few, _ = train.spread(min(MEASURED, len(train)))
+    on = find_device(device)
+    with torch.no_grad():
+        model.eval().to(on).head.standardize_(torch.cat([model.encode(batch.to(on)) for batch in few.split(64)]))
+
+
+class HeadTraining(Supervised):
+    """Train the head of a model on features, where the whole model is what training leaves.
+
+    Args:
+        model: A :class:`torchdl.models.TransferModel`; its backbone is no part of the task.
+        others: What :class:`torchdl.Supervised` takes beside it.
+    """
+
+    def __init__(self, model: TransferModel, *others: Any) -> None:
+        super().__init__(model.head, *others)
+        self._whole = (model,)  # in a tuple, so that it is no submodule
+
+    @property
+    def trained(self) -> nn.Module:
+        """The whole model."""
+        return self._whole[0]
+
+
+class FeatureParts(NamedTuple):
+    """The features of the training and of the test images, and their labels (N,)."""
+
+    train: Extraction
+    test: Extraction
+    labels: Tensor
+    test_labels: Tensor
+
+
+def extract_parts(
+    model: TransferModel,
     train: ImageDataset,
     test: ImageDataset,
     images: ImageOptions,
-    learning: ClassifierLearning,
-    finetune_epochs: int = 0,
-    finetune_lr: float = 1e-4,
-) -> None:
-    """Way one: every image goes through the backbone in every epoch, augmented; then perhaps its last blocks learn."""
-    build_task: Any = Supervised
-    if model.finetuned:
-        epochs = run.trainer.epochs
-        require(
-            1 <= finetune_epochs < epochs,
-            f"--finetune-epochs must be 1 or more, and fewer than the {epochs} --epochs, not {finetune_epochs}",
-        )
-        chosen = learning.over(USUAL)
-        build_task = partial(
-            FineTuning, epochs - finetune_epochs, finetune_lr, chosen.optimizer or "", chosen.weight_decay or 0.0
-        )
-    device = process.find_device(run.trainer.device)
-    if run.options.resume is None:
-        few, _ = train.spread(min(MEASURED, len(train)))
-        with torch.no_grad():
-            model.eval().to(device).head.standardize_(torch.cat([model.encode(b.to(device)) for b in few.split(64)]))
-    before, since = model.features.fingerprint(), time.perf_counter()
-    train_classifier(run, model, train, test, images, learning, build_task)
-    took = time.perf_counter() - since
-    moved = model.features.fingerprint() != before
-    require(moved <= bool(model.finetuned), "the backbone has moved while its head was trained")
-    say(f"training and evaluation: {took:.1f} s; the backbone {'has learnt, too' if moved else 'is as it was'}")
-    if run.is_main:
-        model.finetuning = False
-        more = {"seconds": {"training and evaluation": took}, "backbone has moved": moved}
-        report(run, model, test, images, more=more)
-
-
-def fit_on_features(
-    run: Run,
-    model: Any,
-    train: ImageDataset,
-    test: ImageDataset,
-    images: ImageOptions,
-    learning: ClassifierLearning,
+    batch_size: int,
+    device: str = "auto",
     cache: Path | None = None,
-) -> None:
-    """Way two: the features of all images are computed once, and a head is trained on them alone."""
-    require(processes() == 1, "--approach features runs in one process: the features are computed once")
-    chosen = learning.over(USUAL)
+    verbose: bool = False,
+) -> FeatureParts:
+    """Compute or load the features of all images; see :func:`extract_features`."""
+    x, z = (extract_features(model, part, images, batch_size, device, cache, verbose) for part in (train, test))
+    y, w = (data.labels.cpu() for data in (train, test) if data.labels is not None)
+    return FeatureParts(x, z, y, w)
+
+
+def head_training(
+    model: TransferModel, parts: FeatureParts, learning: ClassifierLearning, seed: int = 0, device: str = "auto"
+) -> Training:
+    """Build the task and the batches that train a head on features alone."""
+    chosen = learning.with_defaults(DEFAULTS)
     require(
         not chosen.shift and not chosen.flip,
-        "--approach features sees every image once, as it is: leave --shift and --flip out, or use --approach augment",
+        "features are of every image once, as it is: leave shift and flip out, or take augmented images in the loop",
     )
-    size, device = chosen.batch_size or 0, run.trainer.device
-    parts = [extract_features(model, part, images, size, device, cache) for part in (train, test)]
-    for name, part in zip(("training", "held-out"), parts, strict=True):
-        say(f"features of {len(part.features):,} {name} images, {part.cached:,} of them kept: {part.seconds:.1f} s")
-    x, z = parts[0].features, parts[1].features
-    y, w = (data.labels.cpu() for data in (train, test) if data.labels is not None)
-    model.head.standardize_(x[at_equal_distances(len(x), min(MEASURED, len(x)))].to(process.find_device(device)))
-    before, since = model.features.fingerprint(), time.perf_counter()
-    batches = BatchLoader(ArrayDataset(x, y), size, shuffle=True, seed=run.trainer.seed)
-    run.fit(make_task(model.head, learning), model, batches, BatchLoader(ArrayDataset(z, w), 500))
-    took = time.perf_counter() - since
-    require(model.features.fingerprint() == before, "the backbone has moved while its head was trained")
-    with torch.no_grad():
-        logits = model.head.eval().cpu()(z)
+    x = parts.train.features
+    model.head.standardize_(x[at_equal_distances(len(x), min(MEASURED, len(x)))].to(find_device(device)))
+    task = make_task(model, learning, HeadTraining)
+    batches = BatchLoader(ArrayDataset(x, parts.labels), chosen.batch_size or 0, shuffle=True, seed=seed)
+    return Training(task, batches, BatchLoader(ArrayDataset(parts.test.features, parts.test_labels), 500))
+
+
+@torch.no_grad()
+def evaluate_head(
+    model: TransferModel, parts: FeatureParts, test: ImageDataset, images: ImageOptions, seconds: float, chosen_by: str
+) -> Report:
+    """Measure a head on test features, beside scikit-learn's logistic regression on the same features."""
+    x, z = parts.train.features, parts.test.features
+    logits = model.head.eval().cpu()(z)
     since = time.perf_counter()
-    other = linear_score(x.numpy(), y.numpy(), z.numpy(), w.numpy())
-    seconds = {
-        "features, training images": parts[0].seconds,
-        "features, held-out images": parts[1].seconds,
-        "training and evaluation of the head": took,
-        "scikit-learn's logistic regression": time.perf_counter() - since,
-    }
-    report(
-        run,
-        model,
-        test,
-        images,
-        logits=logits,
-        more={
-            "accuracy of scikit-learn's logistic regression": other,
-            "images whose features were kept": sum(part.cached for part in parts),
-            "seconds": seconds,
+    other = linear_score(x.numpy(), parts.labels.numpy(), z.numpy(), parts.test_labels.numpy())
+    more = {
+        "epoch chosen by": chosen_by,
+        "accuracy of scikit-learn's logistic regression": other,
+        "images whose features were kept": parts.train.cached + parts.test.cached,
+        "seconds": {
+            "features, training images": parts.train.seconds,
+            "features, held-out images": parts.test.seconds,
+            "training and evaluation of the head": seconds,
+            "scikit-learn's logistic regression": time.perf_counter() - since,
         },
-    )
-    say(f"head: {took:.1f} s; scikit-learn's logistic regression: {other:.2%} right")
+    }
+    report = evaluate_classifier(model, test, images, logits=logits, more=more)
+    return replace(report, summary=f"{report.summary}\nscikit-learn's logistic regression: accuracy {other:.2%}")

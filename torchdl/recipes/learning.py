@@ -1,16 +1,17 @@
-"""How a network learns: the options of the scripts whose tasks have one model, one loss and one optimizer."""
+"""How a network learns: the settings of tasks with one model, one loss and one optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
-from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
+from torchdl.tasks import OptimizerName, ScheduleName, Supervised, Task, find_schedule, make_optimizer
 from torchdl.tasks.supervised import Loss
 
 OverridesT = TypeVar("OverridesT", bound="Overrides")
@@ -18,11 +19,19 @@ OverridesT = TypeVar("OverridesT", bound="Overrides")
 
 @dataclass(frozen=True)
 class Overrides:
-    """Settings of which those that are None are as a network has them."""
+    """Settings in which None stands for a network's default."""
 
-    def over(self: OverridesT, own: OverridesT) -> OverridesT:
-        """Fill in what is None from a network's own settings."""
-        return replace(own, **{key: value for key, value in asdict(self).items() if value is not None})
+    def with_defaults(self: OverridesT, defaults: OverridesT) -> OverridesT:
+        """Return these settings, with those that are None taken from ``defaults``."""
+        return replace(defaults, **{key: value for key, value in asdict(self).items() if value is not None})
+
+
+class Training(NamedTuple):
+    """A task with its batches, as :meth:`torchdl.Trainer.fit` takes them."""
+
+    task: Task
+    train: BatchLoader
+    validation: BatchLoader
 
 
 @dataclass(frozen=True)

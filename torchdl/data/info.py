@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Described(Protocol):
+class DatasetInfo(Protocol):
     """Data that knows where it comes from."""
 
     @property
@@ -18,7 +18,7 @@ class Described(Protocol):
         """Where it comes from, for the user to read."""
 
     @property
-    def stand_in(self) -> bool:
+    def fallback(self) -> bool:
         """Whether it stands in for data that could not be had."""
 
     def fingerprint(self) -> str:
@@ -31,8 +31,3 @@ def fingerprint(tensors: Iterable[Tensor], prefix: str = "") -> str:
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def introduce(data: Described) -> str:
-    """Say where data comes from, loudly if it stands in for other data."""
-    return f"{'!' * 20} STAND-IN DATA {'!' * 20}\n{data.origin}" if data.stand_in else f"data: {data.origin}"

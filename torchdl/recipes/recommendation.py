@@ -1,4 +1,4 @@
-"""Train a model of ratings in a run, say what it is worth beside the means, and recommend by it.
+"""Train a model of ratings, compare it with means, and recommend with it.
 
 Shapes: N ratings, U users, I items.
 """
@@ -6,8 +6,7 @@ Shapes: N ratings, U users, I items.
 from __future__ import annotations
 
 import math
-import time
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -19,16 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl import artifacts, plots
+from torchdl import artifacts
 from torchdl.data import BatchLoader
 from torchdl.data.movielens import find_ratings, read_titles
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, number, read_ratings
 from torchdl.errors import InputError, require
-from torchdl.files import replacing, write_json
+from torchdl.files import replacing
+from torchdl.plots import plot_bars
+from torchdl.recipes.learning import Overrides, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
-from torchdl.training import process
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Overrides
+from torchdl.training.device import find_device
 
 CATALOGUE = "catalogue.npz"
 CHUNK = 2**16  # pairs that are predicted at a time
@@ -49,7 +49,7 @@ class RatingOptions:
     rating: str = COLUMNS[2]
     """The column of the ratings."""
     time: str = COLUMNS[3]
-    """The column of when they were given; needed for --split time alone."""
+    """The column of the times; needed for the split by time alone."""
     split: Literal["random", "time"] = "random"
     """Hold out ratings drawn by the seed, as in the course, or the latest, as a recommender meets them."""
     test_share: float = 0.2
@@ -80,7 +80,7 @@ class RatingLearning(Overrides):
     """Ratings of the mean that the baselines, means of users and of items, are mixed with."""
 
 
-USUAL = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")
+DEFAULTS = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")
 
 
 def fit_means(split: RatingSplit, damping: float = 5.0, rounds: int = ROUNDS) -> dict[str, tuple[Tensor, Tensor]]:
@@ -131,46 +131,46 @@ def errors(predicted: Tensor, true: Tensor) -> dict[str, float]:
     return {"RMSE": float(difference.square().mean().sqrt()), "MAE": float(difference.abs().mean())}
 
 
-def fit_recommender(
-    run: Run,
-    model: nn.Module,
-    split: RatingSplit,
-    learning: RatingLearning,
-    ratings: Ratings,
-    titles: list[str],
-) -> dict[str, Any]:
-    """Train a model of ratings in ``run``, and leave in its folder what :func:`report` writes, and the catalogue.
+def rating_training(model: nn.Module, split: RatingSplit, learning: RatingLearning, seed: int = 0) -> Training:
+    """Build the task and the batches of a training on ratings.
 
-    The validation figures are of the held-out ratings; nothing is chosen by them unless the trainer is told to monitor
-    one. ``ratings`` and ``titles`` are what :meth:`RatingOptions.load` gives.
+    The validation data are the test ratings; nothing is chosen by them unless the trainer is told to monitor one of
+    their metrics.
     """
     require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
-    chosen: Any = learning.over(USUAL)
+    chosen: Any = learning.with_defaults(DEFAULTS)
     optimizer = partial(make_optimizer, chosen.optimizer, lr=chosen.lr, weight_decay=chosen.weight_decay)
     task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(chosen.schedule))
-    train = BatchLoader(split.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
-    since = time.perf_counter()
-    run.fit(task, model, train, BatchLoader(split.test, CHUNK))
-    seconds = time.perf_counter() - since
-    if not run.is_main:
-        return {}
-    for part in (split.train, split.test):
-        part.to("cpu")
-    save_catalogue(run.folder / CATALOGUE, split, ratings, titles)
-    return report(run, model, split, learning.damping, seconds)
+    train = BatchLoader(split.train, learning.batch_size, shuffle=True, seed=seed)
+    return Training(task, train, BatchLoader(split.test, CHUNK))
 
 
-def report(run: Run, model: nn.Module, split: RatingSplit, damping: float, seconds: float) -> dict[str, Any]:
-    """Measure the model and the means on the held-out ratings, in ``results.json``, pictures and TensorBoard.
+def evaluate_ratings(
+    model: nn.Module,
+    split: RatingSplit,
+    damping: float = 5.0,
+    device: str = "auto",
+    more: Mapping[str, Any] | None = None,
+) -> Report:
+    """Compare a model with means of users and of items on the test ratings.
 
     All predictions are clipped to the range of the training ratings.
+
+    Args:
+        model: Pairs (N, 2) of a user and an item to ratings (N,).
+        split: The ratings; they are moved to the CPU.
+        damping: See :func:`fit_means`.
+        device: Where to compute.
+        more: Results to add.
     """
+    for part in (split.train, split.test):
+        part.to("cpu")
     pairs, true = split.test[:]
     low, high = split.range
     predicted = {
         name: predict_means(pairs, split.mean, deviations) for name, deviations in fit_means(split, damping).items()
     }
-    predicted["this model"] = predict(model, pairs, process.find_device(run.trainer.device))
+    predicted["this model"] = predict(model, pairs, find_device(device))
     predicted = {name: values.clamp(low, high) for name, values in predicted.items()}
     measured = {name: errors(values, true) for name, values in predicted.items()}
     counts = torch.bincount(split.train.inputs[:, 1], minlength=len(split.items) + 1)[pairs[:, 1].long()]  # (N,)
@@ -197,22 +197,20 @@ def report(run: Run, model: nn.Module, split: RatingSplit, damping: float, secon
         "clipped to": [low, high],
         "damping": damping,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds of training": seconds,
-        "epoch chosen by": run.trainer.monitor or "nothing: it is the last",
+        **(more or {}),
     }
-    write_json(run.folder / "results.json", results)
-    paths = [run.folder / "plots" / f"{name}.png" for name in ("errors", "errors_by_count")]
-    panels = {key: {name: row[key] for name, row in measured.items()} for key in ("RMSE", "MAE")}
-    plots.plot_bars(panels, paths[0], f"error on {len(true):,} held-out ratings")
-    panels = {name: {key: row["RMSE"] for key, row in rows.items()} for name, rows in by_count.items()}
-    plots.plot_bars(panels, paths[1], "RMSE by how many training ratings the item has")
-    with closing(run.logger()) as logger:
-        logger.show(*paths)
-    say(f"{'':20} {'RMSE':>8} {'MAE':>8}   on {len(true):,} held-out ratings, predictions in [{low:g}, {high:g}]")
-    say("\n".join(f"{name:20} {row['RMSE']:8.4f} {row['MAE']:8.4f}" for name, row in measured.items()))
-    say(f"held out of users unseen in training {unseen[0]:,}, of items {unseen[1]:,}")
-    say(f"pictures and figures: {run.folder}")
-    return results
+    errors_by = {key: {name: row[key] for name, row in measured.items()} for key in ("RMSE", "MAE")}
+    rmse_by_count = {name: {key: row["RMSE"] for key, row in rows.items()} for name, rows in by_count.items()}
+    lines = [
+        f"{'':20} {'RMSE':>8} {'MAE':>8}   on {len(true):,} test ratings, predictions in [{low:g}, {high:g}]",
+        *(f"{name:20} {row['RMSE']:8.4f} {row['MAE']:8.4f}" for name, row in measured.items()),
+        f"test ratings of users unseen in training {unseen[0]:,}, of items {unseen[1]:,}",
+    ]
+    figures = {
+        "errors": plot_bars(errors_by, f"error on {len(true):,} test ratings"),
+        "errors_by_count": plot_bars(rmse_by_count, "RMSE by the item's number of training ratings"),
+    }
+    return Report(results, "\n".join(lines), figures)
 
 
 def save_catalogue(path: Path, split: RatingSplit, ratings: Ratings, titles: list[str]) -> None:
@@ -250,7 +248,7 @@ class Catalogue:
     @classmethod
     def load(cls, path: Path) -> Catalogue:
         """Load it as data, never as code; :class:`InputError` where it is not there or damaged."""
-        require(path.is_file(), f"there is no {path}: name a finished run of train_recommender.py")
+        require(path.is_file(), f"there is no {path}: name a finished run of a recommender")
         try:
             with np.load(path, allow_pickle=False) as file:
                 made = cls(**{name: file[name] for name in cls.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""Train a forecaster in a run, and say what its forecasts are worth beside those that need no training.
+"""Train a forecaster, and compare its forecasts with those that need no training.
 
 Shapes: N starts of forecasts, T terms seen, D numbers a term, H terms to come.
 """
@@ -6,69 +6,53 @@ Shapes: N starts of forecasts, T terms seen, D numbers a term, H terms to come.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import closing
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from torchdl import plots
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.data.series import Series, Split, Windows
 from torchdl.errors import require
-from torchdl.files import write_json
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
+from torchdl.models import SequenceModel
+from torchdl.plots import plot_forecast, plot_lines
+from torchdl.recipes.learning import Learning, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import binary_accuracy
-from torchdl.tasks.supervised import Loss
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Learning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAIVE = ("last value", "mean of the training part", "drift", "season before")
 
 
-def fit(
-    run: Run,
-    model: nn.Module,
-    train: Dataset,
-    test: Dataset,
-    loss: Loss,
-    metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    learning: Learning,
-) -> None:
-    """Train on windows, in the run; the model is left on the CPU, in evaluation mode."""
-    loader = BatchLoader(train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
-    run.fit(learning.task(model, loss, metrics), model, loader, BatchLoader(test, 500))
-    model.cpu().eval()
-
-
-def fit_forecaster(
-    run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int, learning: Learning
-) -> dict[str, Any]:
-    """Train a model to give the next terms, and leave in the run's folder what :func:`report` writes.
+def forecaster_training(
+    model: SequenceModel, split: Split, horizon: int, period: int, learning: Learning, seed: int = 0
+) -> Training:
+    """Build the task and the batches that train a model to forecast the next terms.
 
     Args:
-        run: The run.
-        model: A :class:`torchdl.SequenceModel` that gives the next term, or ``horizon`` of them in one go.
-        linear: A linear one that gives the next term, to be fitted by least squares.
+        model: It forecasts the next term, or ``horizon`` of them at once.
         split: The series.
-        horizon: H, how far ahead the long forecasts go.
+        horizon: H, how far the multi-step forecasts go.
         period: Terms of a season, for the baseline that repeats it; 0 for none.
         learning: How it learns.
+        seed: What the order of the windows derives from.
     """
     direct = model.horizon or 1
     for split_by in (split, *([Split(split.series, period, split.held_out)] if period else [])):
         split_by.test(horizon)  # what cannot be forecast is said before anything is trained
-    fit(run, model, split.train(direct), split.test(direct), F.mse_loss, {}, learning)
-    return report(run, model, linear, split, horizon, period) if run.is_main else {}
+    train = BatchLoader(split.train(direct), learning.batch_size, shuffle=True, seed=seed)
+    return Training(learning.task(model, F.mse_loss), train, BatchLoader(split.test(direct), 500))
 
 
 @torch.no_grad()
 def forecasts(
-    model: Any, linear: Any, split: Split, horizon: int, period: int
+    model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Forecast H terms from every start in the held-out part, by the model and by what stands beside it.
 
@@ -90,15 +74,19 @@ def forecasts(
     return found, y, x
 
 
-def report(run: Run, model: Any, linear: Any, split: Split, horizon: int, period: int) -> dict[str, Any]:
-    """Measure one step and H steps ahead, in the unit of the series' first column; write, draw and print it.
+def evaluate_forecaster(
+    model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int = 0
+) -> Report:
+    """Measure one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
-    It leaves ``results.json``, ``plots/forecast.png`` and ``plots/errors.png``.
+    ``model`` is left on the CPU, in evaluation mode; ``linear`` forecasts the next term and is fitted by least squares.
     """
+    model.cpu().eval()
     series = split.series
     steps: dict[str, dict[str, dict[str, float]]] = {}
     against: dict[str, dict[str, Any]] = {}
     by_step: dict[str, tuple[list[int], list[float]]] = {}
+    lines: list[str] = []
     known = series.values[: split.boundary, 0]
     scale = float(known.diff().abs().mean())
     for ahead in dict.fromkeys((1, horizon)):
@@ -113,8 +101,7 @@ def report(run: Run, model: Any, linear: Any, split: Split, horizon: int, period
         best = min(naive, key=naive.__getitem__)
         ratio, low, high = error_ratio(values[ours] - actual, values[best] - actual, block)
         against[title] = {"naive forecast": best, "ratio": ratio, "low": low, "high": high}
-        say(table(title, steps[title], len(actual)))
-        say(verdict(title, best, ratio, low, high))
+        lines += [table(title, steps[title], len(actual)), verdict(title, best, ratio, low, high)]
         if ahead > 1:
             numbers = list(range(1, ahead + 1))
             by_step = {n: (numbers, (v - actual).square().mean(0).sqrt().tolist()) for n, v in values.items()}
@@ -126,24 +113,19 @@ def report(run: Run, model: Any, linear: Any, split: Split, horizon: int, period
         "errors": steps,
         "against the best naive forecast": against,
     }
-    write_json(run.folder / "results.json", results, default=str)
-    paths = [run.folder / "plots" / "forecast.png", run.folder / "plots" / "errors.png"]
-    draw(model, split, paths[0])
+    figures = {"forecast": draw(model, split)}
     if by_step:
-        plots.plot_lines(by_step, paths[1], "steps ahead", f"root mean squared error of {series.columns[0]}")
-    with closing(run.logger()) as logger:
-        logger.show(*(path for path in paths if path.exists()))
-    say(f"pictures and figures: {run.folder}")
-    return results
+        figures["errors"] = plot_lines(by_step, "steps ahead", f"root mean squared error of {series.columns[0]}")
+    return Report(results, "\n".join(lines), figures)
 
 
 @torch.no_grad()
-def draw(model: nn.Module, split: Split, path: Any) -> None:
-    """Draw the held-out terms with both kinds of forecast: each from true terms, and one by its own predictions."""
+def draw(model: nn.Module, split: Split) -> Figure:
+    """Draw the test terms with one-step forecasts and with one multi-step forecast of all of them."""
     x, _ = split.test()[:]
-    one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (held out,)
-    own = split.unscale(forecast(model, x[:1], split.held_out))[0, :, 0]  # (held out,)
-    plots.plot_forecast(split.series.values[:, 0], split.boundary, one_step, own, split.series.columns[0], path)
+    one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (test terms,)
+    multi_step = split.unscale(forecast(model, x[:1], split.held_out))[0, :, 0]  # (test terms,)
+    return plot_forecast(split.series.values[:, 0], split.boundary, one_step, multi_step, split.series.columns[0])
 
 
 def table(title: str, errors: Mapping[str, Mapping[str, float]], starts: int) -> str:
@@ -157,12 +139,16 @@ def table(title: str, errors: Mapping[str, Mapping[str, float]], starts: int) ->
 
 
 def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> str:
-    """Say whether a forecast beats a naive one, and no more than the interval allows."""
+    """Return whether a forecast beats a naive one, and no more than the interval allows."""
     if not math.isfinite(ratio):
         return f"{title}: the {naive} is never wrong here, so that nothing can be better"
-    conclusion = "it is better" if high < 1 else "it is WORSE" if low > 1 else "the two cannot be told apart"
     found = f"{ratio:.3g} times the error of the best naive forecast, the {naive}"
-    return f"{title}: {found} (95 % interval {low:.3g} to {high:.3g}): {conclusion}"
+    return f"{title}: {found} (95 % interval {low:.3g} to {high:.3g}): {conclusion(low, high)}"
+
+
+def conclusion(low: float, high: float) -> str:
+    """Return what an interval of a ratio of errors allows to be said."""
+    return "it is better" if high < 1 else "it is WORSE" if low > 1 else "the two cannot be told apart"
 
 
 def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, ArrayDataset]:
@@ -171,35 +157,58 @@ def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, Arra
 
     def labelled(windows: Windows, values: Tensor) -> ArrayDataset:
         change = values[split.length :] > values[split.length - 1 : -1]
-        return ArrayDataset(windows[:][0], change.float()[:, None], series.origin, series.stand_in)
+        return ArrayDataset(windows[:][0], change.float()[:, None], series.origin, series.fallback)
 
     values, start = series.values[:, column], split.boundary - split.length
     return labelled(split.train(), values[: split.boundary]), labelled(split.test(), values[start:])
 
 
-def fit_direction(run: Run, model: nn.Module, split: Split, target: str, learning: Learning) -> dict[str, Any]:
-    """Train a model to say whether a column will rise, and compare it with saying always the more frequent answer."""
+class Direction(NamedTuple):
+    """Windows (N, T, D) with whether the target rises next (N, 1), for training and for testing."""
+
+    train: ArrayDataset
+    test: ArrayDataset
+
+
+def direction_data(split: Split, target: str) -> Direction:
+    """Pair a split's windows with whether the target rises.
+
+    Raises:
+        InputError: The target always rises, or never, in one of the parts.
+    """
     split.series.select([target])  # which says what there is to choose from
-    train, test = rises(split.series, split, target)
-    ups, later = (float(part.targets.mean()) for part in (train, test))
-    for share, name in ((ups, "training"), (later, "held-out")):
+    data = Direction(*rises(split.series, split, target))
+    for part, name in ((data.train, "training"), (data.test, "test")):
+        share = float(part.targets.mean())
         does = "rises" if share else "falls or stays"
-        require(0 < share < 1, f"{target!r} always {does} in the {name} part: no question")
-    fit(run, model, train, test, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy}, learning)
-    if not run.is_main:
-        return {}
-    for part in (train, test):
-        part.to("cpu")
-    with torch.no_grad():
-        right = binary_accuracy(model(test.inputs), test.targets)
-        known = float(binary_accuracy(model(train.inputs), train.targets).mean())
+        require(0 < share < 1, f"{target!r} always {does} in the {name} part: there is nothing to predict")
+    return data
+
+
+def direction_training(model: SequenceModel, data: Direction, learning: Learning, seed: int = 0) -> Training:
+    """Build the task and the batches that train a model to predict whether a column will rise."""
+    task = learning.task(model, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
+    train = BatchLoader(data.train, learning.batch_size, shuffle=True, seed=seed)
+    return Training(task, train, BatchLoader(data.test, 500))
+
+
+@torch.no_grad()
+def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Report:
+    """Compare predictions of the direction with always predicting the more frequent one of the training part.
+
+    ``model`` is left on the CPU, in evaluation mode.
+    """
+    model.cpu().eval()
+    train, test = (part.to("cpu") for part in data)
+    right = binary_accuracy(model(test.inputs), test.targets)
+    known = float(binary_accuracy(model(train.inputs), train.targets).mean())
+    ups = float(train.targets.mean())
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
     block = round(len(right) ** (1 / 3))
     _, low, high = error_ratio(1 - right, 1 - always, block)
-    low, high = low**2, high**2  # of wrong answers, not of their root mean square
+    low, high = low**2, high**2  # of wrong predictions, not of their root mean square
     share, usual = float(right.mean()), float(always.mean())
     ratio = (1 - share) / (1 - usual)
-    conclusion = "it is better" if high < 1 else "it is WORSE" if low > 1 else "the two cannot be told apart"
     results = {
         "target": target,
         "held out": len(test),
@@ -209,10 +218,9 @@ def fit_direction(run: Run, model: nn.Module, split: Split, target: str, learnin
         "wrong answers against it": {"ratio": ratio, "low": low, "high": high},
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    write_json(run.folder / "results.json", results)
-    say(
-        f"{share:.1%} of {len(test):,} held-out terms right, {known:.1%} of those learnt from, {usual:.1%} by always "
-        f"the more frequent answer\n{ratio:.3g} times its wrong answers (95 % interval {low:.3g} to {high:.3g}): "
-        f"{conclusion}"
+    summary = (
+        f"test accuracy {share:.1%} on {len(test):,} terms, training accuracy {known:.1%}, always the more frequent "
+        f"direction {usual:.1%}\n{ratio:.3g} times its errors (95 % interval {low:.3g} to {high:.3g}): "
+        f"{conclusion(low, high)}"
     )
-    return results
+    return Report(results, summary)

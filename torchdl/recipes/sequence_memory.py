@@ -1,34 +1,30 @@
-"""Measure how far back networks remember: on sequences of which few terms decide (lecture 48), and on sums of two.
+"""Measure how far back networks remember: on sequences that few terms decide (lecture 48), and on the adding problem.
 
 Shapes: N sequences, T terms.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl import plots
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
-from torchdl.files import write_json
+from torchdl.plots import plot_measured
+from torchdl.recipes.learning import Learning, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import binary_accuracy
-from torchdl.training import process
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Learning
+from torchdl.training.device import find_device, seed_generators
 from torchdl.training.trainer import Trainer
 
 CHANCE = 50.0  # per cent: labels 0 and 1 are equally frequent
 
 
 class Result(NamedTuple):
-    """What a network has got right, in per cent of the training and of the held-out sequences."""
+    """A network's accuracy on the training and on the test sequences, in per cent."""
 
     train: float
     held_out: float
@@ -56,11 +52,10 @@ def tell_apart(
     sequences = long_distance(count, terms, distance, trainer.seed)
     half = count // 2
     parts = [ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None))]
-    process.seed_generators(process.find_device(trainer.device), trainer.seed)  # for the initial weights
+    seed_generators(find_device(trainer.device), trainer.seed)  # for the initial weights
     task = learning.task(build(), F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     train = BatchLoader(parts[0], learning.batch_size, shuffle=True, seed=trainer.seed)
-    with redirect_stdout(io.StringIO()):  # a line an epoch of each of many trainings
-        history = trainer.fit(task, train, BatchLoader(parts[1], 500))
+    history = trainer.fit(task, train, BatchLoader(parts[1], 500))
     return Result(*(100 * history[-1][f"{part}/accuracy"] for part in ("train", "val")))
 
 
@@ -69,7 +64,7 @@ Results = dict[str, dict[str, dict[int, list[Result]]]]
 
 
 def table(found: Results) -> str:
-    """Say the share of held-out sequences that is right, in per cent, as a table: the mean of the seeds, and the range.
+    """Return the test accuracies, in per cent, as a table: the mean of the seeds, and the range.
 
     Networks are rows and numbers of terms columns, for each distance.
     """
@@ -87,8 +82,8 @@ def table(found: Results) -> str:
     return "\n".join(lines)
 
 
-def report_distances(found: Results, settings: Mapping[str, Any], folder: Path) -> None:
-    """Write the results as ``accuracy.json`` and draw them as ``accuracy.png``, chance marked."""
+def distance_report(found: Results, settings: Mapping[str, Any]) -> Report:
+    """Lay the results out as numbers, as a table and as a figure with chance marked."""
     written = {
         distance: {
             name: {
@@ -99,8 +94,6 @@ def report_distances(found: Results, settings: Mapping[str, Any], folder: Path) 
         }
         for distance, networks in found.items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "accuracy.json", {"settings": settings, "chance": CHANCE, "accuracy": written}, default=str)
     drawn = {
         f"{distance} distance": {
             name: {terms: [result.held_out for result in results] for terms, results in measured.items()}
@@ -108,39 +101,41 @@ def report_distances(found: Results, settings: Mapping[str, Any], folder: Path) 
         }
         for distance, networks in found.items()
     }
-    path = folder / "accuracy.png"
-    plots.plot_measured(drawn, path, "terms", "held-out sequences right, %", {"chance": CHANCE})
+    figure = plot_measured(drawn, "terms", "test accuracy, %", {"chance": CHANCE})
+    results = {"settings": dict(settings), "chance": CHANCE, "accuracy": written}
+    return Report(results, f"test accuracy, % (chance: {CHANCE:g})\n{table(found)}", {"accuracy": figure})
 
 
-def fit_adding(run: Run, model: nn.Module, train: AddingProblem, held_out: AddingProblem, learning: Learning) -> None:
-    """Train a network to add in ``run``; leave ``results.json`` and the error's course, ``plots/mse.png``, there."""
+def adding_training(model: nn.Module, train: AddingProblem, test: AddingProblem, learning: Learning) -> Training:
+    """Build the task and the batches that train a network to add."""
     task = learning.task(model, F.mse_loss, {"absolute_error": absolute_error})
-    batches = BatchLoader(train, learning.batch_size)  # no order is needed: the sequences are random
-    history = run.fit(task, model, batches, BatchLoader(held_out, 500))
-    if not run.is_main:
-        return
+    # no order is needed: the sequences are random
+    return Training(task, BatchLoader(train, learning.batch_size), BatchLoader(test, 500))
+
+
+def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
+    """Return the error of a network that adds, and its course over the training."""
     curve = {int(row["step"]): row["val/loss"] for row in history if "val/loss" in row}
     results = {
         "mse": history[-1]["val/loss"],
-        "mse of always saying the mean": held_out.baseline,
+        "mse of always saying the mean": test.baseline,
         "mean absolute error": history[-1]["val/absolute_error"],
-        "range": [held_out.low, 1.0],
-        "terms": held_out.terms,
-        "sequences": len(held_out),
+        "range": [test.low, 1.0],
+        "terms": test.terms,
+        "sequences": len(test),
         "parameters": sum(p.numel() for p in model.parameters()),
         "mse by step": curve,
     }
-    write_json(run.folder / "results.json", results)
-    title = f"sums of two of {held_out.terms} numbers in [{held_out.low:g}, 1]"
-    plots.plot_measured(
-        {title: {"held out": {step: [error] for step, error in curve.items()}}},
-        run.folder / "plots" / "mse.png",
+    title = f"sums of two of {test.terms} numbers in [{test.low:g}, 1]"
+    figure = plot_measured(
+        {title: {"test": {step: [error] for step, error in curve.items()}}},
         "step",
         "mean squared error",
-        {"always the mean": held_out.baseline},
+        {"always the mean": test.baseline},
         log_y=True,
     )
-    say(
-        f"mse {results['mse']:.5f} of {len(held_out):,} held-out sums of numbers in [{held_out.low:g}, 1] "
-        f"(always saying the mean: {held_out.baseline:.3f}); its course: {run.folder / 'plots'}"
+    summary = (
+        f"test MSE {results['mse']:.5f} on {len(test):,} sums of numbers in [{test.low:g}, 1] "
+        f"(always predicting the mean: {test.baseline:.3f})"
     )
+    return Report(results, summary, {"mse": figure})

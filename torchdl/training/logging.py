@@ -8,13 +8,18 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl.files import replacing
-from torchdl.plots import image_grid, load_png, panels, save_png, side_by_side
+from torchdl.files import METRICS, PLOTS, replacing
+from torchdl.pictures import image_grid, load_png, save_png, side_by_side
+from torchdl.plots.curves import panels
+from torchdl.plots.figure import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Logger:
@@ -40,24 +45,25 @@ class Logger:
                 self.writer.add_scalar(tag, value, step)
 
     def epoch(
-        self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor], alarms: Sequence[str] = ()
+        self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor], warnings: Sequence[str] = ()
     ) -> None:
-        """Log the last epoch of a history, and the alarms it rings; rewrite ``metrics.csv``, a row an epoch.
+        """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, a row an epoch.
 
         A preview's images become a grid each, side by side: ``samples/epoch-<number>.png``.
         """
         if self.writer is not None and self.folder is not None:
             row = history[-1]
             number, step = int(row["epoch"]), int(row["step"])
-            self.scalars({name: value for name, value in row.items() if name.startswith("val/")}, step)
-            for sentence in alarms:
-                self.writer.add_text("alarms", sentence, step)
+            once = ("epoch", "step", "train/", "charts/")  # the others are logged while training
+            self.scalars({name: value for name, value in row.items() if not name.startswith(once)}, step)
+            for sentence in warnings:
+                self.writer.add_text("warnings", sentence, step)
             if images:
                 picture = side_by_side([image_grid(batch) for batch in images.values()])
                 self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
                 save_png(picture, self.folder / "samples" / f"epoch-{number:04d}.png")
             columns = list(dict.fromkeys(key for row in history for key in row))
-            with replacing(self.folder / "metrics.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+            with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 rows = csv.DictWriter(file, columns)
                 rows.writeheader()
                 rows.writerows(history)
@@ -77,11 +83,15 @@ class Logger:
             self.writer.add_custom_scalars({"training, held-out, chance and ceiling": charts})
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
-    def picture(self, name: str, picture: Tensor) -> None:
-        """Show a picture (C, H, W) uint8 once, and keep it as ``plots/<name>.png``."""
-        if self.writer is not None and self.folder is not None:
-            self.writer.add_image(name, picture, 0)
-            save_png(picture, self.folder / "plots" / f"{name}.png", scale=1)
+    def picture(self, name: str, picture: Tensor | Figure) -> None:
+        """Show a picture (C, H, W) uint8, or a figure, once, and keep it as ``plots/<name>.png``."""
+        if self.folder is not None:
+            path = self.folder / PLOTS / f"{name}.png"
+            if isinstance(picture, Tensor):
+                save_png(picture, path, scale=1)
+            else:
+                save_figure(picture, path)
+            self.show(path)
 
     def show(self, *paths: Path) -> None:
         """Show pictures that are PNG files already, each by its name."""

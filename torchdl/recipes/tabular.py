@@ -1,13 +1,11 @@
-"""Train on a table in a run, and say what the model is worth beside scikit-learn's linear ones and a trivial answer.
+"""Train on a table, and compare the model with scikit-learn's linear ones and a trivial prediction.
 
 Shapes: N rows, D numbers a row, K classes.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl import plots
 from torchdl.data import BatchLoader
 from torchdl.data.tabular import Columns, Table, numbers, text
 from torchdl.errors import require
-from torchdl.files import write_json
+from torchdl.plots import plot_bars, plot_confusion, plot_predictions, plot_roc
+from torchdl.recipes.learning import Learning, Training
+from torchdl.recipes.report import Report
 from torchdl.tasks import ScheduleName
 from torchdl.tasks.supervised import class_probabilities, logits_for, loss_for
-from torchdl.training.command import Run, say
-from torchdl.training.learning import Learning
 
 if TYPE_CHECKING:
     import pandas
@@ -52,29 +49,17 @@ def outputs(columns: Columns) -> int:
     return logits_for(len(columns.classes))
 
 
-def fit_table(run: Run, model: nn.Module, table: Table, learning: TableLearning) -> dict[str, Any]:
-    """Train a model of a table in ``run``, and leave in its folder what :func:`report` writes.
-
-    ``model`` maps (N, D) to (N, :func:`outputs`).
-    """
+def table_training(model: nn.Module, table: Table, learning: TableLearning, seed: int = 0) -> Training:
+    """Build the task and the batches of a table's training; ``model`` maps (N, D) to (N, :func:`outputs`)."""
     number = len(table.columns.classes)
-    loss, right = loss_for(number)
-    task = learning.task(model, loss, {"accuracy": right}) if number else learning.task(model, F.mse_loss)
-    train = BatchLoader(table.train, learning.batch_size, shuffle=True, seed=run.trainer.seed)
-    for note in table.notes:
-        say(note)
-    run.fit(task, model, train, BatchLoader(table.test, 500))
-    if not run.is_main:
-        return {}
-    table.columns.save(run.folder / COLUMNS)
-    model.cpu().eval()
-    for part in (table.train, table.test):
-        part.to("cpu")
-    return report(run, model, table)
+    loss, correct = loss_for(number)
+    task = learning.task(model, loss, {"accuracy": correct}) if number else learning.task(model, F.mse_loss)
+    train = BatchLoader(table.train, learning.batch_size, shuffle=True, seed=seed)
+    return Training(task, train, BatchLoader(table.test, 500))
 
 
 @torch.no_grad()
-def answers(model: nn.Module, columns: Columns, inputs: Tensor) -> np.ndarray:
+def predict(model: nn.Module, columns: Columns, inputs: Tensor) -> np.ndarray:
     """Give the probabilities of the classes (N, K), or the predicted numbers (N,) in their own unit, float64."""
     output = model(inputs).double()
     if not columns.classes:
@@ -90,16 +75,23 @@ def linear_weights(model: nn.Module) -> Tensor | None:
     return layers[0].weight.detach() if alone else None
 
 
-def report(run: Run, model: nn.Module, table: Table) -> dict[str, Any]:
-    """Measure on held-out rows, beside scikit-learn's linear model and the trivial answer; write, draw and print it."""
-    measure = measure_classes if table.columns.classes else measure_numbers
-    folder = run.folder / "plots"
-    results, pictures = measure(model, table, folder)
+def evaluate_table(model: nn.Module, table: Table) -> Report:
+    """Compare a model with scikit-learn's linear model and a trivial prediction on the test rows.
+
+    ``model`` is left on the CPU, in evaluation mode.
+    """
+    model.cpu().eval()
+    for part in (table.train, table.test):
+        part.to("cpu")
+    found = _evaluate_classes(model, table) if table.columns.classes else _evaluate_numbers(model, table)
     results = {
         "target": table.columns.target,
         "rows": {"train": len(table.train), "held out": len(table.test)},
-    } | results
-    results |= {"notes": table.notes, "parameters": sum(p.numel() for p in model.parameters())}
+        **found.results,
+        "notes": table.notes,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    figures = dict(found.figures)
     if (weights := linear_weights(model)) is not None:
         classes = table.columns.classes if len(weights) > 1 else table.columns.classes[1:]  # one logit: the second's
         rows = dict(zip(classes or (table.columns.target,), weights.tolist(), strict=True))
@@ -107,17 +99,11 @@ def report(run: Run, model: nn.Module, table: Table) -> dict[str, Any]:
         # each column's greatest weight says how much it counts
         largest = weights.abs().amax(0).argsort(descending=True, stable=True)[:SHOWN].tolist()
         shown = {name: {table.columns.names[i]: row[i] for i in largest} for name, row in rows.items()}
-        pictures.append(folder / "weights.png")
-        plots.plot_bars(shown, pictures[-1], "weight, of a number scaled to deviation 1")
-    write_json(run.folder / "results.json", results)
-    with closing(run.logger()) as logger:
-        logger.show(*pictures)
-    say(f"pictures and figures: {run.folder}")
-    return results
+        figures["weights"] = plot_bars(shown, "weight, of inputs scaled to a standard deviation of 1")
+    return Report(results, found.summary, figures)
 
 
-def measure_classes(model: nn.Module, table: Table, folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Measure a classifier; returns the results and the pictures' paths."""
+def _evaluate_classes(model: nn.Module, table: Table) -> Report:
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
@@ -126,32 +112,27 @@ def measure_classes(model: nn.Module, table: Table, folder: Path) -> tuple[dict[
     known, true = (part.targets.flatten().long().numpy() for part in (table.train, table.test))  # (N, 1) -> (N,)
     theirs = LogisticRegression(max_iter=10_000).fit(table.train.inputs.numpy(), known)
     probabilities = {
-        "this model": answers(model, table.columns, table.test.inputs),
+        "this model": predict(model, table.columns, table.test.inputs),
         "logistic regression": theirs.predict_proba(table.test.inputs.numpy()),
     }
     trivial = DummyClassifier().fit(table.train.inputs.numpy(), known)
     scores = {name: float((p.argmax(1) == true).mean()) for name, p in probabilities.items()}
     scores["the most frequent class"] = float(trivial.score(table.test.inputs.numpy(), true))
     results: dict[str, Any] = {"accuracy": scores}
-    say("\n".join(f"{name:24} {score:7.2%} of {len(true):,} held-out rows right" for name, score in scores.items()))
     matrix = metrics.confusion_matrix(true, probabilities["this model"].argmax(1), labels=range(len(classes)))
-    paths = [folder / "confusion.png"]
-    plots.plot_confusion(matrix, classes, paths[0])
+    figures = {"confusion": plot_confusion(matrix, classes)}
     if len(classes) == 2 and 0 < true.mean() < 1:
-        results["area under the ROC curve"] = {
-            name: float(metrics.roc_auc_score(true, p[:, 1])) for name, p in probabilities.items()
-        }
+        areas = {name: float(metrics.roc_auc_score(true, p[:, 1])) for name, p in probabilities.items()}
+        results["area under the ROC curve"] = areas
         curves = {
-            f"{name}, area {results['area under the ROC curve'][name]:.4f}": metrics.roc_curve(true, p[:, 1])[:2]
-            for name, p in probabilities.items()
+            f"{name}, area {areas[name]:.4f}": metrics.roc_curve(true, p[:, 1])[:2] for name, p in probabilities.items()
         }
-        paths.append(folder / "roc.png")
-        plots.plot_roc(curves, classes[1], paths[-1])
-    return results, paths
+        figures["roc"] = plot_roc(curves, classes[1])
+    lines = [f"test accuracy on {len(true):,} rows", *(f"{name:24} {score:7.2%}" for name, score in scores.items())]
+    return Report(results, "\n".join(lines), figures)
 
 
-def measure_numbers(model: nn.Module, table: Table, folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Measure a regression, in the target's own unit; returns the results and the pictures' paths."""
+def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.linear_model import LinearRegression
 
@@ -159,11 +140,11 @@ def measure_numbers(model: nn.Module, table: Table, folder: Path) -> tuple[dict[
     known, true = (part.targets[:, 0].double().numpy() * deviation + mean for part in (table.train, table.test))
     theirs = LinearRegression().fit(table.train.inputs.numpy(), known)
     found = {
-        "this model": answers(model, table.columns, table.test.inputs),
+        "this model": predict(model, table.columns, table.test.inputs),
         "least squares": theirs.predict(table.test.inputs.numpy()),
         "the mean": np.full(len(true), known.mean()),
     }
-    results = {
+    errors = {
         name: {
             "R2": float(metrics.r2_score(true, values)),
             "RMSE": float(metrics.root_mean_squared_error(true, values)),
@@ -171,11 +152,11 @@ def measure_numbers(model: nn.Module, table: Table, folder: Path) -> tuple[dict[
         }
         for name, values in found.items()
     }
-    for name, row in results.items():
-        say(f"{name:16} " + "  ".join(f"{key} {value:10.4g}" for key, value in row.items()))
-    path = folder / "predictions.png"
-    plots.plot_predictions(true, found["this model"], table.columns.target, path)
-    return {"errors": results}, [path]
+    lines = [
+        f"{name:16} " + "  ".join(f"{key} {value:10.4g}" for key, value in row.items()) for name, row in errors.items()
+    ]
+    figure = plot_predictions(true, found["this model"], table.columns.target)
+    return Report({"errors": errors}, "\n".join(lines), {"predictions": figure})
 
 
 def check_fit(model: nn.Module, columns: Columns) -> None:
@@ -184,20 +165,20 @@ def check_fit(model: nn.Module, columns: Columns) -> None:
     found = {name: getattr(model, name, None) for name in wanted}
     require(
         found == wanted,
-        f"the model and its {COLUMNS} do not belong together ({found} where {wanted} is wanted): name a run of "
-        "train_tabular.py as it was left",
+        f"the model and its {COLUMNS} do not belong together ({found} where {wanted} is needed): name the folder of a "
+        "finished run, unchanged",
     )
 
 
 def score(columns: Columns, found: np.ndarray, table: pandas.DataFrame) -> str:
-    """Say how right the answers of :func:`answers` are, on those rows of a table that have the target."""
+    """Return a sentence on the error of what :func:`predict` returned, on those rows that have the target."""
     goal = table[columns.target] if columns.target in table.columns else None
     if goal is None or not goal.notna().any():
         return "the file has no target to compare with"
     known = goal.notna().to_numpy()
     if columns.classes:
         right = np.array([columns.classes[i] for i in found.argmax(1)])[known] == goal[known].map(text).to_numpy()
-        return f"{right.mean():.2%} of {known.sum():,} rows with a target right"
+        return f"accuracy {right.mean():.2%} on {known.sum():,} rows with a target"
     error = found[known] - numbers(table, columns.target).to_numpy()[known]
     return (
         f"RMSE {np.sqrt((error**2).mean()):.4g}, MAE {np.abs(error).mean():.4g} on {known.sum():,} rows with a target"

@@ -24,7 +24,7 @@ class Stopped(Exception):  # not an error: somebody asked for it
         >>> torchdl.Trainer().fit(torchdl.Supervised(torch.nn.Linear(1, 1), loss), loader)
         Traceback (most recent call last):
             ...
-        torchdl.training.stopping.Stopped: stopped after step 1
+        torchdl.training.signals.Stopped: stopped after step 1
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

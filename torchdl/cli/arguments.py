@@ -1,0 +1,90 @@
+"""Parse a script's command line into its configuration, with renamed options and those of a run to resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from tyro.conf import Positional as Positional
+
+from torchdl.cli.console import say
+from torchdl.errors import InputError
+from torchdl.files import CONFIG, read_config
+
+ConfigT = TypeVar("ConfigT")
+
+#: Options that were renamed in 0.2, by their old names; both work until 0.3.
+RENAMED = {
+    "--judge": "--feature-extractor",
+    "--judged": "--evaluation-samples",
+    "--paired": "--kid-samples",
+    "--kinds": "--categories",
+    "--valid-per-class": "--validation-per-class",
+}
+#: Settings of runs from before 0.2 by their old names, and values that were renamed.
+RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}
+RENAMED_VALUES = {f"val/{name}": f"samples/{name}" for name in ("frechet_distance", "coverage")}
+
+
+def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
+    """Parse the command line; with ``--resume RUN``, options that are left out are that run's."""
+    arguments = rename(config_class, arguments)
+    default = None
+    given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
+    given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
+    if given and not {"-h", "--help"} & set(arguments):
+        record = read_config(Path(given[-1]))
+        try:
+            default = rebuild(config_class, record["config"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{given[-1]} is not a run of this script: its {CONFIG} has other options") from error
+    parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    return typing.cast(ConfigT, parsed)
+
+
+def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
+    """Replace options by their new names, and say so."""
+    known = option_names(config_class)
+    renamed = []
+    for argument in arguments:
+        option, *value = argument.split("=", 1)
+        new = RENAMED.get(option.replace("_", "-"))
+        if new in known and option not in known:
+            say(f"{option} is now {new}; the old name works until 0.3")
+            argument = "=".join([new, *value])
+        renamed.append(argument)
+    return renamed
+
+
+def option_names(config_class: type[Any]) -> set[str]:
+    """Return the options of a configuration, with those of its nested ones."""
+    names = set()
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        hint = hints[field.name]
+        nested = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        names |= option_names(hint) if nested else {f"--{field.name.replace('_', '-')}"}
+    return names
+
+
+def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """Build a configuration, nested ones too, from what ``dataclasses.asdict`` and JSON have made of it."""
+    hints = typing.get_type_hints(config_class)
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        key = key if key in hints else RENAMED_FIELDS.get(key, key)
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            value = rebuild(typing.cast("type[Any]", hint), value)
+        elif value is not None and Path in (hint, *typing.get_args(hint)):
+            value = Path(value)
+        elif isinstance(value, list):
+            value = tuple(value)  # which JSON does not know
+        elif isinstance(value, str):
+            value = RENAMED_VALUES.get(value, value)
+        built[key] = value
+    return config_class(**built)

@@ -1,0 +1,63 @@
+"""Run a script: parse its options, run its ``main``, and end with one sentence if something is wrong."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from torchdl.cli.arguments import ConfigT, parse
+from torchdl.collective import is_main_process
+from torchdl.errors import InputError
+from torchdl.training import Stopped, Trainer, distributed
+from torchdl.training.device import find_device, seed_generators
+
+
+def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> None:
+    """Parse the command line into ``config_class``, run ``main``, and exit.
+
+    Where the configuration has a trainer, the global generators are seeded first, so that a model has the same
+    initial weights wherever ``main`` builds it.
+
+    Exit status: 2 for bad input, 1 for trouble with the machine (a full disk, no memory), 128 + the signal's number
+    where Ctrl-C or SIGTERM stopped the run.
+    """
+    threading.excepthook = _report_from_thread
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the console has no character for ends no run
+    sentence, status = "", 0
+    try:
+        config = parse(config_class, sys.argv[1:])
+        trainer = getattr(config, "trainer", None)
+        if isinstance(trainer, Trainer):
+            seed_generators(find_device(trainer.device), trainer.seed)
+        main(config)
+    except Stopped as stopped:
+        sentence, status = str(stopped) if is_main_process() else "", 128 + stopped.signal_number
+    except KeyboardInterrupt:
+        sentence, status = "interrupted", 130
+    except InputError as error:
+        sentence, status = str(error), 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sentence, status = f"{where}{error.strerror or error}; what was saved before is as it was", 1
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "tried to allocate" not in str(error):
+            raise
+        sentence, status = "there is not enough memory: use less at a time, with a smaller --batch-size say", 1
+    finally:
+        distributed.stop()
+    if sentence:
+        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _report_from_thread(error: threading.ExceptHookArgs) -> None:
+    """Leave a full disk that TensorBoard's thread meets to the main thread, which meets it, too."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)

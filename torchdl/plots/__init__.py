@@ -1,0 +1,30 @@
+"""Figures by kind: every function returns its ``matplotlib.figure.Figure``, and saves it as PNG if given a path."""
+
+from torchdl.plots.curves import (
+    plot_forecast,
+    plot_functions,
+    plot_history,
+    plot_label_efficiency,
+    plot_line_fit,
+    plot_lines,
+    plot_measured,
+    plot_paths,
+    plot_precision_recall,
+    plot_roc,
+    plot_surfaces,
+)
+from torchdl.plots.images import (
+    plot_images,
+    plot_nearest,
+    plot_predicted_images,
+    plot_sequences,
+)
+from torchdl.plots.tables import (
+    plot_bars,
+    plot_confusion,
+    plot_embeddings,
+    plot_histograms,
+    plot_predictions,
+    plot_ratios,
+    plot_scatter_matrix,
+)

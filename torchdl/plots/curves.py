@@ -1,0 +1,251 @@
+"""Figures of curves: metrics over epochs, forecasts, rates, functions, surfaces and paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from torchdl.files import PathLike
+from torchdl.plots.figure import finish, new_figure, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def panels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group metrics that belong into one panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
+
+    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with, ``_step_1`` and ``_class_1`` and so
+    on its parts.
+    """
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        if "/" in name and not name.startswith("charts/"):
+            metric = re.sub("_(chance|ceiling)$", "", name.split("/", 1)[1])
+            metric = re.sub(r"_step_\d+$", "_by_step", metric)
+            grouped.setdefault(re.sub(r"_class_.*$", "_by_class", metric), []).append(name)
+    return grouped
+
+
+def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None = None) -> Figure:
+    """Draw every metric of a run's history over the epochs, training and validation in one panel."""
+    names = panels(dict.fromkeys(key for row in history for key in row))
+    figure, axes = sheet(len(names), min(3, max(1, len(names))), 4.5, 3.2)
+    for (name, keys), axis in zip(names.items(), axes, strict=True):
+        for key in keys:
+            points = [(row["epoch"], row[key]) for row in history if key in row]
+            ending = re.search(r"_(chance|ceiling|step_\d+|class_.*)$", key)
+            is_reference = key.endswith(("_chance", "_ceiling"))
+            marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
+            label = ending[1].replace("_", " ") if ending else key.split("/")[0]
+            axis.plot(*zip(*points, strict=True), line, marker=marker, label=label)
+        axis.set(title=name, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(**({"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
+    return finish(figure, path)
+
+
+def plot_label_efficiency(
+    curves: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str = "labels", path: PathLike | None = None
+) -> Figure:
+    """Draw errors (1 - accuracy) over the number of labels, both logarithmic, a curve for each name."""
+    figure = new_figure(6.5, 4.5)
+    axis = figure.add_subplot()
+    for name, curve in curves.items():
+        means, spreads = ([100 * f(values) for values in curve.values()] for f in (np.mean, np.std))
+        axis.errorbar(list(curve), [100 - mean for mean in means], spreads, marker=".", capsize=3, label=name)
+    axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="test error, %")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+    return finish(figure, path)
+
+
+def plot_functions(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: PathLike | None = None
+) -> Figure:
+    """Draw functions with their derivatives, a panel each: (x, values, derivatives) by name."""
+    figure, axes = sheet(len(curves), 3, 3.2, 2.6)
+    for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
+        axis.plot(x, values, label="f")
+        axis.plot(x, derivatives, "--", label="f'")
+        axis.set(title=name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    return finish(figure, path)
+
+
+def plot_lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    log_x: bool = False,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw curves (x, y) by name in one panel."""
+    figure = new_figure(6, 4)
+    axis = figure.add_subplot()
+    for name, points in curves.items():
+        axis.plot(*points, marker=".", label=name)
+    axis.set(xlabel=x, ylabel=y, xscale="log" if log_x else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return finish(figure, path)
+
+
+def plot_measured(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float],
+    log_y: bool = False,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw what was measured at each x, once or several times: a panel each, a line each, by their names.
+
+    A line goes through the means, and bars show the least and the greatest; ``references`` are values to compare with.
+    Where there are few points, those of several lines stand a little beside one another, so that none hides another.
+    """
+    figure, axes = sheet(len(panels), min(3, len(panels)), 5.2, 3.8)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        points = sorted({x for measured in lines.values() for x in measured})
+        apart = (points[-1] - points[0]) / 70 if len(points) < 10 else 0.0
+        for number, (name, measured) in enumerate(lines.items()):
+            means, least, greatest = ([float(f(values)) for values in measured.values()] for f in (np.mean, min, max))
+            spread = np.abs(np.array([least, greatest]) - means)  # (2, points), downwards and upwards
+            x = [x + apart * (number - (len(lines) - 1) / 2) for x in measured]
+            marker = "osv^D<>P*"[number % 9] if len(means) < 30 else ""
+            axis.errorbar(x, means, spread, marker=marker, markersize=5, capsize=3, label=name, alpha=0.8)
+        for name, value in references.items():
+            axis.axhline(value, linestyle="--", color="grey", label=name)
+        if len(points) < 10:
+            axis.set_xticks(points)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
+        axis.grid(alpha=0.3)
+    named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    # beside the panels: the lines are anywhere in them
+    axes[-1].legend(named.values(), named.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return finish(figure, path)
+
+
+def plot_forecast(
+    values: Tensor, boundary: int, one_step: Tensor, own: Tensor, name: str, path: PathLike | None = None
+) -> Figure:
+    """Draw a series (L,) with forecasts of its terms from ``boundary`` on, (L - boundary,) each.
+
+    ``one_step`` are forecasts from true terms, which flatter; ``own`` is one forecast that saw nothing after the
+    boundary but its own predictions.
+    """
+    figure = new_figure(10, 6)
+    whole, part = figure.subplots(2, 1)
+    time = np.arange(len(values))
+    whole.plot(time, values, color="0.4", linewidth=1)
+    whole.axvspan(boundary - 0.5, len(values) - 0.5, color="C1", alpha=0.1)
+    whole.set(title=f"{name}: what is forecast is shaded")
+    later = time[boundary:]
+    part.plot(later, values[boundary:], color="0.4", label="what came")
+    part.plot(later, one_step, color="C0", linewidth=1, label="one step ahead, from true terms")
+    part.plot(later, own, "--", color="C3", label="all steps ahead, from its own predictions")
+    came = values[boundary:]
+    low, high = float(came.min()), float(came.max())
+    margin = (high - low) / 2 or 1.0  # its own predictions may run far away
+    part.set(ylim=(low - margin, high + margin), xlabel="term")
+    part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above: curves are anywhere
+    for axis in (whole, part):
+        axis.grid(alpha=0.3)
+    return finish(figure, path)
+
+
+def plot_roc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: PathLike | None = None
+) -> Figure:
+    """Draw ROC curves (false positive rates, true positive rates) by name."""
+    figure = new_figure(5.5, 5)
+    axis = figure.add_subplot()
+    for name, (false_rate, true_rate) in curves.items():
+        axis.plot(false_rate, true_rate, label=name)
+    axis.plot([0, 1], [0, 1], "--", color="0.6", label="chance")
+    axis.set(xlabel="false positive rate", ylabel="true positive rate")
+    axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    return finish(figure, path)
+
+
+def plot_precision_recall(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: PathLike | None = None
+) -> Figure:
+    """Draw precision-recall curves (precision, recall) by name, with the positive class's share for chance."""
+    figure = new_figure(5.5, 5)
+    axis = figure.add_subplot()
+    for name, (precision, recall) in curves.items():
+        axis.step(recall, precision, where="post", label=name)
+    axis.axhline(share, linestyle="--", color="0.6", label="chance")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
+    axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower left", title="with average precision")
+    return finish(figure, path)
+
+
+def plot_line_fit(
+    x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: PathLike | None = None
+) -> Figure:
+    """Draw logarithms (N,) as points and lines through them, the axis in what they are logarithms of."""
+    figure = new_figure(7, 4.5)
+    axis = figure.add_subplot()
+    axis.scatter(x, y.exp(), s=14, color="0.4")
+    order = x.argsort()
+    for (name, values), style in zip(lines.items(), ("-", "--", ":"), strict=False):
+        axis.plot(x[order], values[order].exp(), style, label=name)
+    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return finish(figure, path)
+
+
+def plot_surfaces(
+    surfaces: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    points: np.ndarray | None = None,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw surfaces (x, y, z), (S, S) each, by name side by side in 3-d, with points (N, 3) on the first."""
+    figure = new_figure(4.6 * len(surfaces), 4.4)
+    low, high = (float(f([f(z) for *_, z in surfaces.values()])) for f in (np.min, np.max))
+    for number, (name, (x, y, z)) in enumerate(surfaces.items(), 1):
+        axis: Any = figure.add_subplot(1, len(surfaces), number, projection="3d")
+        axis.plot_surface(x, y, z, cmap="viridis", alpha=0.8, linewidth=0, vmin=low, vmax=high)
+        if points is not None and number == 1:
+            axis.scatter(*points.T, s=3, color="C3", depthshade=False)
+        axis.set(title=name, xlabel="x1", ylabel="x2", zlim=(low, high))
+    return finish(figure, path)
+
+
+def plot_paths(
+    surface: tuple[np.ndarray, np.ndarray, np.ndarray],
+    paths: Mapping[str, np.ndarray],
+    losses: Mapping[str, np.ndarray],
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw paths (S + 1, 2) by name over a surface's contours (x, y, z), a panel each, and losses (S + 1,)."""
+    columns = 3
+    rows = -(-len(paths) // columns)
+    figure = new_figure(3 * columns + 6, 2.6 * rows)
+    grid = figure.add_gridspec(rows, 2 * columns)
+    for number, (name, points) in enumerate(paths.items()):
+        axis = figure.add_subplot(grid[number // columns, number % columns])
+        axis.contour(*surface, levels=np.geomspace(surface[2].min() + 1e-3, surface[2].max(), 15), colors="0.75")
+        axis.plot(*points.T, "-", color=f"C{number}", linewidth=1)
+        axis.plot(*points[0], "ko", markersize=4)
+        axis.plot(*points[-1], "*", color="k", markersize=9)
+        axis.set(title=name, xlim=(surface[0].min(), surface[0].max()), ylim=(surface[1].min(), surface[1].max()))
+    axis = figure.add_subplot(grid[:, columns:])
+    for number, (name, values) in enumerate(losses.items()):
+        axis.plot(values, color=f"C{number}", label=name, linewidth=1.2, linestyle="--" if number > 8 else "-")
+    axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, above the least there is")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return finish(figure, path)

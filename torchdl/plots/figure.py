@@ -1,0 +1,46 @@
+"""Figures that need no screen, and how they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchdl.files import PathLike, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure that is drawn without a screen; ``width`` and ``height`` in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """Make a figure of ``count`` panels in rows of ``columns``, of so many inches each; return it and its panels."""
+    rows = max(1, -(-count // columns))
+    figure = new_figure(width * columns, height * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def save_figure(figure: Figure, path: PathLike) -> None:
+    """Save a figure as PNG, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def finish(figure: Figure, path: PathLike | None) -> Figure:
+    """Save a figure as PNG if a path is given, and return it."""
+    if path is not None:
+        save_figure(figure, path)
+    return figure

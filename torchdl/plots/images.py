@@ -1,0 +1,128 @@
+"""Figures of images: predictions, sequences, nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.files import PathLike
+from torchdl.pictures import image_grid
+from torchdl.plots.figure import finish, new_figure, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_predicted_images(
+    images: Tensor, labels: Sequence[str], answers: Sequence[str], title: str = "", path: PathLike | None = None
+) -> Figure:
+    """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for."""
+    figure, axes = sheet(len(images), 6, 1.5, 2.0)
+    pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
+    for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=True):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.set_axis_off()
+        axis.set_title(f"{label}\nnot {answer}", fontsize=9, parse_math=False)  # names may hold a $
+    figure.suptitle(title)
+    return finish(figure, path)
+
+
+def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
+    """Draw images (H, W), (1, H, W) or (3, H, W) under their names; grey ones from their least to greatest."""
+    figure, axes = sheet(len(pictures), 3, 3.4, 2.6)
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
+        if picture.dim() == 3:
+            picture = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0).clamp(0, 1)  # (H, W) or (H, W, 3)
+        axis.imshow(picture.numpy(), cmap="gray")
+        axis.set_axis_off()
+        axis.set_title(name, fontsize=9)
+    return finish(figure, path)
+
+
+def plot_nearest(
+    closest: Mapping[str, tuple[Tensor, Tensor, Tensor]],
+    distances: Mapping[str, Tensor],
+    near: float,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw images above their nearest training images, and how far all are from theirs.
+
+    Args:
+        closest: By kind, images and training images, (n, C, H, W) in [0, 1] both, with their distances (n,).
+        distances: By kind, the distances (N,) of all images that were looked up.
+        near: The distance up to which an image is called near.
+        path: The PNG to write.
+    """
+    figure = new_figure(5.6 * len(closest), 5.2)
+    grid = figure.add_gridspec(2, len(closest), height_ratios=[1, 1.4])
+    for number, (name, (images, training, far)) in enumerate(closest.items()):
+        axis = figure.add_subplot(grid[0, number])
+        high, wide = images.shape[2] + 2, images.shape[3] + 2
+        picture = image_grid(torch.stack([images.cpu(), training.cpu()])).permute(1, 2, 0)  # (C, H, W) -> (H, W, C)
+        axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
+        centres = [1 + wide * (column + 0.5) for column in range(len(images))]
+        axis.set_xticks(centres, [f"{value:.3f}" for value in far.tolist()], fontsize=8)
+        axis.set_yticks([1 + high * 0.5, 1 + high * 1.5], [name, "nearest\ntraining\nimage"], fontsize=8)
+        axis.tick_params(length=0)
+        axis.set_title(
+            f"{name}: the {len(images)} of {len(distances[name]):,} nearest to a training image", fontsize=10
+        )
+        axis.set_xlabel("distance", fontsize=8)
+    axis = figure.add_subplot(grid[1, :])
+    edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
+    for name, values in distances.items():
+        axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
+    axis.axvline(near, linestyle="--", color="0.3", label="left of it: the nearest 1 % of held out")
+    axis.set(xlabel="distance to the nearest training image (root mean squared pixel, of 1)", ylabel="images")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return finish(figure, path)
+
+
+def plot_sequences(
+    context: Tensor,
+    future: Tensor,
+    label: Tensor,
+    digits: Tensor | None = None,
+    low: float = 0.0,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw sequences as rows: the context framed in blue, its future in green if real or red if false, the label.
+
+    Args:
+        context: (B, T, C, H, W) in [``low``, 1], grey or RGB.
+        future: (B, K, C, H, W).
+        label: (B,) 1 where the future is real.
+        digits: (B, T + K) what the images show, written beside them.
+        low: The value that is black.
+        path: Where to save it as PNG.
+    """
+    frame, gap = 3, 4  # pixels
+    images = torch.cat([context, future], dim=1).detach().float().cpu()  # (B, T + K, C, H, W)
+    rows, length, _, height, width = images.shape
+    known = context.shape[1]
+    pixels = images.sub(low).div(1 - low).clamp(0, 1).expand(-1, -1, 3, -1, -1)
+    shown = pixels.permute(0, 1, 3, 4, 2).numpy()  # (B, T + K, 3, H, W) -> (B, T + K, H, W, 3)
+    high, wide = height + 2 * frame + gap, width + 2 * frame + gap
+    canvas = np.ones((high * rows + gap, wide * length + 3 * gap, 3))
+    for row, real in enumerate(label.tolist()):
+        for column in range(length):
+            top, left = gap + row * high, gap + column * wide + (2 * gap if column >= known else 0)
+            colour = (0.19, 0.38, 0.75) if column < known else (0.16, 0.62, 0.16) if real else (0.82, 0.19, 0.19)
+            canvas[top : top + high - gap, left : left + wide - gap] = colour
+            canvas[top + frame : top + frame + height, left + frame : left + frame + width] = shown[row, column]
+    captions = ["real" if real else "false" for real in label.tolist()]
+    if digits is not None:
+        numbers = [" ".join(map(str, row[:known])) + " | " + " ".join(map(str, row[known:])) for row in digits.tolist()]
+        captions = [f"{row}   {caption}" for row, caption in zip(numbers, captions, strict=True)]
+    figure = new_figure(canvas.shape[1] / 60 + 0.1 * max(map(len, captions)), canvas.shape[0] / 60)
+    axis = figure.add_subplot()
+    axis.imshow(canvas, interpolation="nearest")
+    axis.set_axis_off()
+    for row, caption in enumerate(captions):
+        axis.text(canvas.shape[1] + gap, gap + (row + 0.5) * high, caption, va="center", fontsize=9)
+    return finish(figure, path)

@@ -1,0 +1,67 @@
+"""What a recipe returns: results, a summary to read, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from torchdl.files import PLOTS, RESULTS, PathLike, replacing, write_json
+from torchdl.pictures import save_png
+from torchdl.plots.figure import save_figure
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+
+class Embedding(NamedTuple):
+    """Vectors (N, D) with a label each and images (N, C, H, W) in [0, 1], for a projector to show."""
+
+    vectors: Tensor
+    labels: Sequence[str]
+    images: Tensor
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recipe has measured.
+
+    Example:
+        >>> import os, tempfile
+        >>> from torchdl.recipes.report import Report
+        >>> folder = tempfile.mkdtemp()
+        >>> paths = Report({"accuracy": 0.9}, "accuracy 90 %").save(folder)
+        >>> os.listdir(folder), paths
+        (['results.json'], [])
+    """
+
+    results: dict[str, Any]
+    """Numbers and names that JSON can hold."""
+    summary: str = ""
+    """The results as lines to read."""
+    figures: Mapping[str, Figure | Tensor] = field(default_factory=dict)
+    """Figures, or pictures (C, H, W) uint8, by name."""
+    tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
+    """Tables by name."""
+    embedding: Embedding | None = None
+    """Vectors to look at in a projector."""
+
+    def save(self, folder: PathLike, name: str = RESULTS, plots: str = PLOTS) -> list[Path]:
+        """Write the results as JSON, tables as CSV, and figures as PNG in the folder ``plots``; return their paths."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / name, self.results, default=str)
+        for title, table in self.tables.items():
+            with replacing(folder / f"{title}.csv") as temporary:
+                table.to_csv(temporary, index=False)
+        paths = [folder / plots / f"{title}.png" for title in self.figures]
+        for path, figure in zip(paths, self.figures.values(), strict=True):
+            if isinstance(figure, Tensor):
+                save_png(figure, path)
+            else:
+                save_figure(figure, path)
+        return paths
