@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from torchdl import plots
+from torchdl import pictures
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has a core of its own
@@ -33,7 +33,17 @@ def ctrl_c():
 def undrawn(monkeypatch):
     """Leave figures undrawn, which takes longer than to train what is compared; others look at them."""
     blank = torch.zeros(3, 1, 1, dtype=torch.uint8)
-    monkeypatch.setattr(plots, "save_figure", lambda figure, path: plots.save_png(blank, path))
+    for module in ("torchdl.plots.figure", "torchdl.recipes.report"):
+        monkeypatch.setattr(f"{module}.save_figure", lambda figure, path: pictures.save_png(blank, path))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let one thread do what the fixtures of a module do, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +53,14 @@ def keras(tmp_path_factory):
         patch.setenv("KERAS_BACKEND", "torch")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
         return pytest.importorskip("keras")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Return a list of the figures that are saved from now on."""
+    from matplotlib.figure import Figure
+
+    saved = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), savefig(self, *a, **k)))
+    return saved

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import test_scripts
 import torch
 from helpers import gaussian
 
 from torchdl.collective import gather, rank_and_size, sum_over_processes
-
-run = test_scripts.run
 
 WORKER = """
 import os, sys

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.scripts import environment
 from PIL import Image
 from test_registry import config_class
-from test_scripts import environment
 from torchdl.training.stopping import Request, Stopped, requests
 
 import torchdl

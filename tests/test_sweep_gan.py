@@ -13,14 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-import test_scripts
-from test_scripts import SCRIPTS, assert_mistake
+from helpers.scripts import SCRIPTS, assert_mistake
 from torchdl.training.stopping import Request, Stopped
 
 from torchdl import InputError
 from torchdl.training.launching import Failed
 
-run = test_scripts.run
 SHARES = {"0": 0.4, "1": 0.6}
 
 

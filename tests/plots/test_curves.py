@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from helpers.figures import is_drawn
+from PIL import Image
+
+from torchdl.plots import (
+    image_grid,
+    panels,
+    plot_confusion,
+    plot_history,
+    plot_label_efficiency,
+    plot_map,
+    plot_sequences,
+    save_png,
+    side_by_side,
+)
+
+
+def test_a_grid_holds_every_image_where_it_belongs_with_grey_between():
+    images = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    grid = image_grid(images, columns=2, padding=3)
+    assert grid.shape == (3, 3 * (4 + 3) + 3, 2 * (6 + 3) + 3)
+    assert grid.dtype == torch.uint8
+    rest = torch.ones(grid.shape, dtype=torch.bool)
+    for i, image in enumerate(images):
+        top, left = 3 + (i // 2) * 7, 3 + (i % 2) * 9
+        assert torch.equal(grid[:, top : top + 4, left : left + 6], (image * 255).round().to(torch.uint8))
+        rest[:, top : top + 4, left : left + 6] = False
+    assert (grid[rest] == 128).all()  # the empty sixth place too
+
+
+@pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 2, 2), (5, 3, 2), (16, 4, 4), (17, 5, 4)])
+def test_a_grid_is_square_by_default(n, columns, rows):
+    assert image_grid(torch.zeros(n, 1, 2, 3), padding=0).shape == (1, rows * 2, columns * 3)
+
+
+def test_values_are_clamped_and_rounded():
+    values = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0, 0.4 / 255, 0.6 / 255]).view(1, 1, 1, 7)
+    assert image_grid(values, padding=0).flatten().tolist() == [0, 0, 128, 255, 255, 0, 1]
+    needing = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    assert not image_grid(needing, padding=0).any()
+
+
+@pytest.mark.parametrize(("columns", "per_row"), [(None, 4), (3, 3)])
+def test_rows_of_images_become_rows(columns, per_row):
+    images = torch.rand(2, 4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(image_grid(images, columns), image_grid(images.flatten(0, 1), per_row))
+    assert image_grid(images, padding=0).shape == (3, 2 * 5, 4 * 6)
+
+
+def test_pictures_side_by_side_have_white_between_them_alone():
+    pictures = [torch.full((3, 4, width), width, dtype=torch.uint8) for width in (5, 2, 7)]
+    picture = side_by_side(pictures, gap=3)
+    assert picture.shape == (3, 4, 5 + 3 + 2 + 3 + 7)
+    assert picture[1, 2].tolist() == [5] * 5 + [255] * 3 + [2] * 2 + [255] * 3 + [7] * 7
+    assert torch.equal(side_by_side(pictures[:1]), pictures[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_png_holds_the_pictures_pixels_enlarged(tmp_path, channels, scale):
+    picture = torch.arange(channels * 12, dtype=torch.uint8).view(channels, 3, 4) * 5
+    path = tmp_path / "new" / "picture.png"
+    save_png(picture, path, scale)
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("PNG", "L" if channels == 1 else "RGB")
+        array = np.asarray(image)
+    expected = np.kron(picture.numpy(), np.ones((1, scale, scale), np.uint8)).transpose(1, 2, 0)
+    assert np.array_equal(array.reshape(3 * scale, 4 * scale, channels), expected)
+    assert [p.name for p in path.parent.iterdir()] == ["picture.png"]
+
+
+HISTORY = [
+    {"epoch": 1, "step": 5, "train/loss": 1.0, "val/loss": 1.5, "train/D(x)": 0.5, "charts/learning_rate": 1e-3},
+    {"epoch": 2, "step": 9, "train/loss": 0.5, "train/D(x)": 0.6, "charts/learning_rate": 1e-3},
+    {"epoch": 3, "step": 14, "train/loss": 0.4, "val/loss": 0.7, "train/D(x)": float("nan")},
+]
+
+
+def test_a_history_is_drawn_with_training_and_validation_in_one_panel(tmp_path, figures):
+    plot_history(HISTORY, tmp_path / "new" / "history.png")
+    assert is_drawn(tmp_path / "new" / "history.png")
+    axes = {axis.get_title(): axis for axis in figures[0].axes}
+    assert list(axes) == ["loss", "D(x)"]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes["loss"].get_lines()}
+    assert lines == {"train": [[1, 1.0], [2, 0.5], [3, 0.4]], "val": [[1, 1.5], [3, 0.7]]}
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["history.png"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_there_are_as_many_panels_as_metrics(tmp_path, monkeypatch, count):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: (figures.append(self), path.touch()))
+    plot_history([{"epoch": 1, **{f"train/m{i}": 1.0 for i in range(count)}}], tmp_path / "history.png")
+    assert [axis.get_title() for axis in figures[0].axes] == [f"m{i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("history", [[], [{"epoch": 1, "charts/learning_rate": 0.1}]])
+def test_a_history_without_metrics_draws_nothing(tmp_path, history):
+    plot_history(history, tmp_path / "history.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_metric_is_compared_with_is_in_its_panel_and_dashed(tmp_path, figures):
+    names = [
+        "epoch",
+        "train/loss",
+        "val/top1",
+        "val/loss",
+        "val/top1_chance",
+        "val/top1_ceiling",
+        "charts/lr",
+        "val/top5",
+    ]
+    assert panels(names) == {
+        "loss": ["train/loss", "val/loss"],
+        "top1": ["val/top1", "val/top1_chance", "val/top1_ceiling"],
+        "top5": ["val/top5"],
+    }
+    rows = [{"epoch": e, "train/top1": 0.2 * e, "val/top1": 0.1 * e, "val/top1_chance": 0.1, "val/top1_ceiling": 0.9}
+            for e in (1, 2, 3)]  # fmt: skip
+    plot_history(rows, tmp_path / "history.png")
+    (axis,) = figures[0].axes
+    assert axis.get_title() == "top1"
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    assert {name: line.get_linestyle() for name, line in lines.items()} == {
+        "train": "-",
+        "val": "-",
+        "chance": "--",
+        "ceiling": "--",
+    }
+    assert lines["ceiling"].get_xydata().tolist() == [[1, 0.9], [2, 0.9], [3, 0.9]]
+    assert lines["chance"].get_xydata().tolist() == [[1, 0.1], [2, 0.1], [3, 0.1]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(lines)
+
+
+def test_a_metrics_steps_are_in_one_panel_by_their_numbers(tmp_path, figures):
+    row = {"epoch": 1, "val/digit": 0.5, "val/digit_step_1": 0.7, "val/digit_step_12": 0.3, "val/digit_chance": 0.1}
+    plot_history([row], tmp_path / "history.png")
+    labels = {axis.get_title(): [line.get_label() for line in axis.get_lines()] for axis in figures[0].axes}
+    assert labels == {"digit": ["val", "chance"], "digit_by_step": ["step 1", "step 12"]}
+
+
+# sequences
+
+BLUE, GREEN, RED = (0x30, 0x60, 0xC0), (0x2A, 0x9D, 0x2A), (0xD0, 0x30, 0x30)
+
+
+def frames(picture: torch.Tensor, colour: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Find the top left corners of the frames of a colour."""
+    mask = (picture == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(0)
+    corner = mask.clone()
+    corner[1:] &= ~mask[:-1]
+    corner[:, 1:] &= ~mask[:, :-1]
+    # a corner's own row and column go on for the frame's width
+    return [(y, x) for y, x in corner.nonzero().tolist() if mask[y : y + 3, x : x + 3].all()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("low", "scale"), [(0.0, 1), (-1.0, 2)])
+def test_a_row_has_context_and_future_in_frames_of_their_colours(channels, low, scale):
+    generator = torch.Generator().manual_seed(0)
+    # dark, so that no pixel is white or a frame's
+    context, future = (low + (1 - low) * 0.1 * torch.rand(2, t, channels, 12, 12, generator=generator) for t in (3, 2))
+    picture = plot_sequences(context, future, torch.tensor([1, 0]), low=low, scale=scale)
+    assert picture.dtype == torch.uint8
+    assert picture.shape[0] == 3
+    found = {colour: frames(picture, colour) for colour in (BLUE, GREEN, RED)}
+    assert [len(places) for places in found.values()] == [6, 2, 2]
+    rows = [sorted(found[BLUE])[:3] + sorted(found[GREEN]), sorted(found[BLUE])[3:] + sorted(found[RED])]
+    for row, places in enumerate(rows):
+        assert len({top for top, _ in places}) == 1
+        lefts = [left for _, left in places]
+        assert lefts == sorted(lefts)
+        assert min(b - a for a, b in itertools.pairwise(lefts)) >= 12 * scale + 6
+        for (top, left), image in zip(places, torch.cat([context[row], future[row]]), strict=True):
+            pixels = ((image - low) / (1 - low) * 255).round().to(torch.uint8).expand(3, -1, -1)
+            pixels = pixels.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+            side = 12 * scale
+            assert torch.equal(picture[:, top + 3 : top + 3 + side, left + 3 : left + 3 + side], pixels)
+            # and the frame around it is whole
+            frame = picture[:, top : top + side + 6, left : left + side + 6].clone()
+            frame[:, 3:-3, 3:-3] = frame[:, :1, :1]
+            assert (frame == frame[:, :1, :1]).all()
+
+
+def test_captions_are_beside_the_images_and_tell_what_they_show(monkeypatch):
+    from PIL import ImageDraw
+
+    written = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, at, what, **k: (written.append((at, what)), text(self, at, what, **k))
+    )
+    images = torch.zeros(2, 2, 3, 8, 8)
+    digits = torch.tensor([[7, 8, 9, 0], [1, 2, 5, 5]])
+    bare = plot_sequences(images, images, torch.tensor([1, 0]))
+    picture = plot_sequences(images, images, torch.tensor([1, 0]), digits)
+    assert [what for _, what in written] == ["real", "false", "7 8 | 9 0   real", "1 2 | 5 5   false"]
+    assert picture.shape[2] > bare.shape[2]  # the canvas is as wide as what is written
+    for shown in (bare, picture):
+        assert (shown[:, :, -8:] == 255).all()
+        dark = (shown.float().mean(0) < 100).nonzero()[:, 1]
+        assert dark.max() > 4 * (8 + 6 + 4)
+
+
+# what probes find
+
+
+def test_a_confusion_matrix_has_its_counts_where_they_belong(tmp_path, figures):
+    matrix = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 9]])
+    plot_confusion(matrix, ("a", "b", "c"), tmp_path / "new" / "confusion.png")
+    assert is_drawn(tmp_path / "new" / "confusion.png")
+    (axis,) = figures[0].axes
+    assert {text.get_position(): text.get_text() for text in axis.texts} == {
+        (0, 0): "8",
+        (1, 0): "2",
+        (0, 2): "1",
+        (2, 2): "9",
+    }
+    np.testing.assert_allclose(axis.images[0].get_array(), [[0.8, 0.2, 0], [0, 0, 0], [0.1, 0, 0.9]])
+    assert axis.get_title() == "85.00% right"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_a_matrix_of_nothing_and_long_names_are_drawn_too(tmp_path, figures):
+    plot_confusion(np.zeros((2, 2), int), ("T-shirt", "Ankle boot"), tmp_path / "confusion.png")
+    assert figures[0].axes[0].get_title() == "0.00% right"
+    assert figures[0].axes[0].get_xticklabels()[0].get_rotation() == 45
+
+
+def test_a_map_has_each_class_in_its_colour_with_its_name_at_the_median(tmp_path, figures):
+    points = np.array([[0.0, 0.0], [2.0, 4.0], [100.0, 5.0], [7.0, 7.0]])
+    labels = np.array([0, 0, 0, 2])
+    plot_map(points, labels, ("a", "b", "c"), "codes", tmp_path / "map.png")
+    assert is_drawn(tmp_path / "map.png")
+    (axis,) = figures[0].axes
+    drawn = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
+    assert drawn == {"a": points[:3].tolist(), "b": [], "c": [[7.0, 7.0]]}
+    assert len({tuple(dots.get_facecolor()[0]) for dots in axis.collections}) == 3
+    assert {text.get_text(): text.get_position() for text in axis.texts} == {"a": (2.0, 4.0), "c": (7.0, 7.0)}
+    assert axis.get_title() == "codes"
+
+
+def test_label_efficiency_is_drawn_by_mean_and_spread(tmp_path, figures):
+    curves = {"cpc": {10: [0.5, 0.7], 100: [0.9], 1000: [0.96]}, "random": {10: [0.1], 1000: [0.8, 0.8]}}
+    plot_label_efficiency(curves, tmp_path / "labels.png")
+    assert is_drawn(tmp_path / "labels.png")
+    (axis,) = figures[0].axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    found = {}
+    for bars in axis.containers:
+        means, _, (spread,) = bars.lines
+        ends = [segment[:, 1] for segment in spread.get_segments()]
+        found[bars.get_label()] = (means.get_xydata().tolist(), [float(np.ptp(end)) / 2 for end in ends])
+    near = functools.partial(pytest.approx, abs=1e-9)
+    assert found["cpc"] == ([[10, near(40)], [100, near(10)], [1000, near(4)]], [near(10), near(0), near(0)])
+    assert found["random"] == ([[10, near(90)], [1000, near(20)]], [near(0), near(0)])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers import gaussian
+
+from torchdl import BatchLoader, ImageDataset, InputError, LenetLike, Trainer, simple_gan
+from torchdl.recipes.gan_evaluation import Judge
+from torchdl.recipes.sample_monitor import SampleMonitor, find_sample_monitor
+from torchdl.tasks import GANTask
+
+CLASSES = 4
+
+
+def squares(n: int, classes: torch.Tensor | None = None, seed: int = 0) -> ImageDataset:
+    """Make dim noise 8x8, each with a bright quarter that is its class."""
+    labels = torch.arange(n) * CLASSES // n if classes is None else classes
+    pixels = 40 + 10 * gaussian(n, 1, 8, 8, seed=seed)
+    for number, label in enumerate(labels.tolist()):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        pixels[number, 0, row : row + 4, column : column + 4] += 150 + 20 * gaussian(1, seed=1000 * seed + number)
+    return ImageDataset(pixels.clamp(0, 255).to(torch.uint8), labels, -1, 1)
+
+
+class Quarters(torch.nn.Module):
+    """A judge that is right: the brightness of each quarter."""
+
+    in_shape = (1, 8, 8)
+
+    def hidden_units(self, images):
+        return images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5)).flatten(1)  # (N, 1, 2, 2) -> (N, 4)
+
+    def logits_of(self, units):
+        return 20 * units
+
+
+@pytest.fixture
+def inspector():
+    return SampleMonitor(Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64), squares(400), count=400)
+
+
+def look(inspector: SampleMonitor, images: ImageDataset) -> dict[str, float]:
+    return {f"val/{name}": value for name, value in inspector.measure(images[: len(images)][0]).items()}
+
+
+def test_other_images_of_the_same_kind_ring_no_alarm(inspector):
+    measured = look(inspector, squares(400, seed=5))
+    assert inspector.alarms(measured) == []
+    assert measured["val/frechet_distance"] < 0.01
+    assert measured["val/coverage"] > 0.8
+    assert [measured[f"val/share_class_{name}"] for name in "abcd"] == [0.25] * 4
+
+
+def test_the_real_images_themselves_are_at_no_distance(inspector):
+    measured = look(inspector, squares(400))
+    assert measured["val/frechet_distance"] == pytest.approx(0, abs=1e-9)
+    assert measured["val/coverage"] == 1
+
+
+def test_a_class_that_is_missing_is_named(inspector):
+    measured = look(inspector, squares(400, torch.arange(400) % 3, seed=5))
+    (sentence,) = inspector.alarms(measured)
+    assert sentence.startswith("imbalance: 1 of 4 classes")
+    assert "(d 0.0%)" in sentence
+
+
+def test_samples_of_one_class_alone_are_a_collapse(inspector):
+    measured = look(inspector, squares(400, torch.full((400,), 2), seed=5))
+    (sentence,) = inspector.alarms(measured)
+    assert sentence.startswith("collapse: 3 of 4 classes")
+    assert "c has 100.0%" in sentence
+
+
+def test_one_image_of_each_class_over_and_over_is_a_collapse_though_no_class_is_missing(inspector):
+    one_each = squares(CLASSES, seed=5)
+    measured = look(inspector, one_each.subset(torch.arange(400) % CLASSES))
+    (sentence,) = inspector.alarms(measured)
+    assert sentence.startswith("collapse: the samples are so alike")
+
+
+def test_flattened_samples_are_images(inspector):
+    images = squares(20, seed=3)[:20][0]
+    assert inspector.measure(images.flatten(1)) == inspector.measure(images)
+
+
+def test_no_more_is_looked_at_than_there_are():
+    judge = Judge(Quarters(), ("a", "b", "c", "d"), 0.0, 1.0, "0" * 64)
+    assert SampleMonitor(judge, squares(30), count=2000).count == 30
+    with pytest.raises(InputError, match="6 at least, not 5"):
+        SampleMonitor(judge, squares(5))
+
+
+def test_a_collapsed_run_rings_on_the_console_and_in_tensorboard(tmp_path, capsys, inspector):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pair = simple_gan((1, 8, 8), z_dim=4)
+    with torch.no_grad():
+        for parameter in pair.generator.parameters():
+            parameter.zero_()  # every sample is the same grey square, and a rate of almost 0 keeps it so
+    task = GANTask(pair, lr=1e-12, inspector=inspector)
+    data = squares(64).without_labels()
+    trainer = Trainer(epochs=2, device="cpu", monitor="val/frechet_distance")
+    history = trainer.fit(task, BatchLoader(data, 32), BatchLoader(data, 32), tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("ALARM: collapse") == 4  # two an epoch: classes are missing, and nothing is covered
+    assert (tmp_path / "best.pt").is_file()
+    assert history[-1]["val/coverage"] < 0.1
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {f"val/share_class_{name}" for name in "abcd"} <= set(events.Tags()["scalars"])
+    assert "alarms/text_summary" in events.Tags()["tensors"]
+
+
+def test_without_a_judge_the_command_that_makes_one_is_said(tmp_path):
+    found, sentence = find_sample_monitor(None, tmp_path, "mnist", squares(20), 10)
+    assert found is None
+    assert "train_lenet.py --dataset mnist" in sentence
+    with pytest.raises(InputError, match="train_lenet"):
+        find_sample_monitor(tmp_path / "none", tmp_path, "mnist", squares(20), 10)
+
+
+def test_the_usual_judge_is_found_among_the_runs(tmp_path):
+    from torchdl import save
+
+    folder = tmp_path / "lenet" / "judge-squares"
+    save(LenetLike((1, 8, 8), CLASSES, 4, 1, 16), folder)
+    (folder / "config.json").write_text(json.dumps({"config": {"images": {"dataset": "squares"}, "learning": {}}}))
+    accuracies = dict.fromkeys("abcd", 0.9)
+    (folder / "results.json").write_text(json.dumps({"accuracy by class": accuracies, "accuracy": 0.9}))
+    found, sentence = find_sample_monitor(None, tmp_path, "squares", squares(20), 10)
+    assert found is not None
+    assert found.count == 10
+    assert str(folder) in sentence
+    assert "90.00%" in sentence

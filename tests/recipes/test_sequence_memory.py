@@ -1,0 +1,287 @@
+"""The measurements of memory: their parts in closed form, that they learn, and their scripts from end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from helpers.figures import is_drawn
+from helpers.scripts import files
+from torch import nn
+
+import torchdl
+from torchdl import InputError, SequenceModel, Trainer
+from torchdl.data.synthetic import odd_negatives
+from torchdl.plots import plot_measured
+from torchdl.recipes.learning import Learning
+from torchdl.recipes.sequence_memory import Result, absolute_error, report_distances, table, tell_apart
+from torchdl.tasks import binary_accuracy
+
+FAR = "long_distance.py --sequences 60 --epochs 1 --hidden 3"
+ADD = "adding_problem.py --sequences 120 --terms 6 --hidden 4 --device cpu --threads 1"
+DEFAULTS = partial(Learning, lr=0.05, schedule="one_cycle")
+
+
+# the parts
+
+
+def test_a_logit_is_right_on_its_labels_side():
+    logits, labels = torch.tensor([[2.0], [-0.1], [0.3], [-5.0]]), torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+    assert binary_accuracy(logits, labels).tolist() == [1, 0, 0, 1]
+
+
+def test_an_absolute_error_is_one_an_example():
+    error = absolute_error(torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [1.0]]))
+    assert error.tolist() == [0.5, 3]
+
+
+class Known(nn.Module):
+    """Give the label as a logit while it is trained and the other one when it is tried, and keep what it was shown."""
+
+    def __init__(self, places: tuple[int, ...]) -> None:
+        super().__init__()
+        self.factor, self.places, self.seen = nn.Parameter(torch.tensor(1.0)), places, {True: [], False: []}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen[self.training].append(x.detach().clone())
+        sign = 1 if self.training else -1
+        return sign * self.factor * (2 * odd_negatives(x[:, :, 0], self.places).float()[:, None] - 1)
+
+
+@pytest.mark.parametrize(("distance", "places"), [("short", (-3, -2, -1)), ("long", (0, 1, 2))])
+def test_half_of_the_sequences_is_learnt_from_and_the_other_half_is_held_out(quick, distance, places):
+    model = Known(places)
+    trainer = Trainer(2, seed=3, device="cpu", evaluate_every=10**6)
+    assert tell_apart(lambda: model, 6, distance, 100, DEFAULTS(16), trainer) == Result(100, 0)
+    x, _ = torchdl.long_distance(100, 6, distance, seed=3)[:]
+    learnt, held_out = torch.cat(model.seen[True]), torch.cat(model.seen[False][1:])  # the first is a trial batch
+    assert torch.equal(learnt[:50].unique(dim=0), x[:50].unique(dim=0))
+    assert torch.equal(learnt[50:].unique(dim=0), x[:50].unique(dim=0))
+    assert torch.equal(held_out, x[50:])
+
+
+def test_a_network_that_sees_other_terms_has_but_chance(quick):
+    trainer = Trainer(1, device="cpu", evaluate_every=10**6)
+    wrong = tell_apart(lambda: Known((3, 4, 5)), 6, "long", 4000, DEFAULTS(500), trainer)
+    assert all(abs(share - 50) < 4 * 100 * 0.5 / 2000**0.5 for share in wrong)
+
+
+def test_the_same_seed_gives_the_same_from_the_same_weights_and_another_one_does_not(quick):
+    found, weights = [], []
+
+    def build() -> SequenceModel:
+        model = SequenceModel("rnn", hidden=4)
+        weights.append(model.core.weight_ih_l0.detach().clone())
+        return model
+
+    for seed in (1, 1, 2):
+        torch.rand(3)  # what was drawn before is of no account
+        found.append(tell_apart(build, 5, "short", 200, DEFAULTS(20), Trainer(2, seed=seed, device="cpu")))
+    assert found[0] == found[1] != found[2]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "distance", "least"),
+    [("lstm", "max", "long", 90), ("rnn", "last", "short", 90), ("linear", "last", "short", 0)],
+)
+def test_what_can_be_learnt_is_learnt_and_a_linear_model_stays_at_chance(quick, kind, pooling, distance, least):
+    build = partial(SequenceModel, kind, length=4, hidden=12, pooling=pooling)
+    trainer = Trainer(25, device="cpu", clip_norm=1.0, evaluate_every=10**6)
+    result = tell_apart(build, 4, distance, 2000, DEFAULTS(50, lr=0.03), trainer)
+    assert result.held_out > least
+    assert kind != "linear" or abs(result.held_out - 50) < 8
+
+
+def test_there_must_be_a_sequence_for_each_half():
+    with pytest.raises(InputError, match="there must be 2 sequences at least, one for each half, not 1"):
+        tell_apart(SequenceModel, 5, "long", 1, DEFAULTS(), Trainer())
+
+
+FOUND = {
+    "long": {
+        "rnn": {10: [Result(99.9, 90.0), Result(99.0, 94.0)], 30: [Result(51.0, 50.0), Result(49.0, 50.5)]},
+        "lstm_max": {10: [Result(100.0, 99.5)] * 2, 30: [Result(100.0, 99.25)] * 2},
+    }
+}
+
+
+def test_the_table_has_means_and_ranges_of_what_was_held_out():
+    head, *rows = table(FOUND).splitlines()
+    assert head.split() == ["long", "distance", "T", "=", "10", "T", "=", "30"]
+    assert " ".join(rows[0].split()) == "rnn 92.00 (90.00 to 94.00) 50.25 (50.00 to 50.50)"
+    assert " ".join(rows[1].split()) == "lstm_max 99.50 (99.50 to 99.50) 99.25 (99.25 to 99.25)"
+    assert len({len(line) for line in (head, *rows)}) == 1
+    one_seed = {"long": {"rnn": {10: [Result(99.9, 90.0)]}}}
+    assert table(one_seed).splitlines()[1].split() == ["rnn", "90.00"]
+
+
+def test_the_report_has_every_result_and_a_picture_with_chance(tmp_path, figures):
+    report_distances(FOUND, {"hidden": 3}, tmp_path / "new")
+    written = json.loads((tmp_path / "new" / "accuracy.json").read_text())
+    assert (written["settings"], written["chance"]) == ({"hidden": 3}, 50)
+    assert written["accuracy"]["long"]["rnn"]["10"] == {"train": [99.9, 99.0], "held_out": [90.0, 94.0]}
+    assert is_drawn(tmp_path / "new" / "accuracy.png")
+    (axis,) = figures[0].axes
+    assert axis.get_title() == "long distance"
+    lines = {line.get_label(): line.get_ydata() for line in axis.lines}
+    assert list(lines["chance"]) == [50, 50]
+    drawn = {container.get_label(): list(container.lines[0].get_ydata()) for container in axis.containers}
+    assert drawn == {"rnn": [92, 50.25], "lstm_max": [99.5, 99.25]}  # held-out means
+
+
+@pytest.mark.parametrize("log_y", [False, True])
+def test_measurements_are_drawn_through_their_means_with_bars_over_their_range(tmp_path, figures, log_y):
+    panels = {"a": {"x": {1: [1.0, 4.0], 5: [2.0]}, "y": {1: [3.0], 5: [3.0]}}, "b": {"x": {2: [1.0]}}}
+    plot_measured(panels, tmp_path / "new" / "p.png", "time", "error", {"chance": 0.5}, log_y=log_y)
+    assert is_drawn(tmp_path / "new" / "p.png")
+    first, second = figures[0].axes
+    assert (first.get_title(), second.get_title()) == ("a", "b")
+    assert (first.get_xlabel(), first.get_ylabel()) == ("time", "error")
+    assert first.get_yscale() == ("log" if log_y else "linear")
+    x, y = first.containers
+    left, right = -4 / 70 / 2, 4 / 70 / 2  # two lines stand a seventieth of the axis from one another
+    np.testing.assert_allclose(x.lines[0].get_xydata(), [[1 + left, 2.5], [5 + left, 2]])
+    bars = [[[1 + left, 1], [1 + left, 4]], [[5 + left, 2], [5 + left, 2]]]
+    np.testing.assert_allclose(x.lines[2][0].get_segments(), bars)
+    np.testing.assert_allclose(y.lines[0].get_xydata(), [[1 + right, 3], [5 + right, 3]])
+    assert list(first.get_xticks()) == [1, 5]
+    assert {text.get_text() for text in second.get_legend().get_texts()} == {"x", "y", "chance"}
+    for axis in (first, second):
+        (chance,) = [line for line in axis.lines if line.get_label() == "chance"]
+        assert list(chance.get_ydata()) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"schedule": "falling"}, "unknown schedule 'falling': choose one of constant, cosine, linear, one_cycle"),
+    ],
+)
+def test_a_wrong_way_of_learning_is_said(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Learning(**arguments)
+
+
+# the table's script
+
+
+def test_the_table_is_complete_on_the_console_in_json_and_as_a_picture(run, tmp_path):
+    done = run(f"{FAR} --terms 4 --seeds 0 1 --distances short spread --networks gru_max", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    folder = tmp_path / "runs" / "long_distance"
+    assert set(files(tmp_path)) == {f"runs/long_distance/accuracy.{kind}" for kind in ("json", "png")}
+    assert is_drawn(folder / "accuracy.png")
+    written = json.loads((folder / "accuracy.json").read_text())
+    assert written["settings"]["hidden"] == 3
+    assert list(written["accuracy"]) == ["short", "spread"]
+    for distance, networks in written["accuracy"].items():
+        assert list(networks) == ["gru_max"]
+        for name, measured in networks.items():
+            assert list(measured) == ["4"]
+            for terms, parts in measured.items():
+                assert [len(shares) for shares in parts.values()] == [2, 2]
+                for seed, share in enumerate(parts["held_out"]):
+                    line = f"{distance} distance, T = {terms}, seed {seed}, {name}: {share:.2f} % right"
+                    assert line in done.out
+            row = "".join(rf" +{np.mean(parts['held_out']):.2f} \(\S+ to \S+\)" for parts in measured.values())
+            assert re.search(rf"^{name}{row}$", done.out, re.MULTILINE)
+
+
+def test_a_quick_look_leaves_out_what_takes_long(run, tmp_path):
+    done = run(f"{FAR} --quick --networks linear rnn gru gru_max lstm_max --seeds 5 6 --out shown", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    written = json.loads((tmp_path / "shown" / "accuracy.json").read_text())["accuracy"]
+    assert list(written) == ["long"]
+    assert list(written["long"]) == ["linear", "rnn", "lstm_max"]
+    assert list(written["long"]["rnn"]) == ["10", "20"]
+    assert "seed 5" in done.out
+    assert "seed 6" not in done.out
+
+
+MISTAKES = {
+    f"{FAR} --terms 10 2": "terms must be at least 3, for three of them to decide, not 2",
+    f"{FAR} --seeds 1 1": r"--seeds must be one or more, each once, not \[1, 1\]",
+    f"{FAR} --networks gru --quick": r"--networks must be one or more, each once, not \[\]",
+    f"{FAR} --hidden 0": "hidden must be 1 or more, not 0",
+    f"{FAR} --sequences 1": "there must be 2 sequences at least, one for each half, not 1",
+    f"{FAR} --lr 0": "the learning rate must be a positive number, not 0",
+    f"{FAR} --threads -1": "threads must be 0 .* or more, not -1",
+    f"{ADD} --terms 1": "terms must be at least 2, one in each half, not 1",
+    f"{ADD} --low 2": "low must be a finite number below 1, not 2.0",
+    f"{ADD} --sequences 0": "count must be at least 1, not 0",
+    f"{ADD} --hidden 0": "hidden must be 1 or more, not 0",
+    f"{ADD} --lr -1": "the learning rate must be a positive number, not -1",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(run, tmp_path, command):
+    done = run(command, tmp_path)
+    assert done.code == 2, done.out + done.err
+    assert re.fullmatch(rf"{command.split()[0]}: .*{MISTAKES[command]}.*\n", done.err), done.err
+    assert not list(tmp_path.iterdir())
+
+
+# the adding problem's script
+
+
+@pytest.fixture(scope="module")
+def added(run, tmp_path_factory):
+    """Train for four steps of six; return the folder and what was said."""
+    folder = tmp_path_factory.mktemp("added")
+    done = run(f"{ADD} --batch-size 40 --epochs 2 --schedule constant --max-steps 4 --name x", folder)
+    assert (done.code, done.err) == (0, "")
+    return folder, done
+
+
+def test_adding_leaves_a_run_that_can_be_read_and_looked_at(added):
+    folder, done = added
+    path = folder / "runs" / "adding" / "x"
+    results = json.loads((path / "results.json").read_text())
+    held_out = torchdl.AddingProblem(24, 6, 0.0, torchdl.random.key(0, 1))
+    x, target = held_out[:]
+    with torch.no_grad():
+        error = torchdl.load(path).eval()(x) - target
+    assert results["mse"] == pytest.approx(error.square().mean().item(), rel=1e-5)
+    assert results["mean absolute error"] == pytest.approx(error.abs().mean().item(), rel=1e-5)
+    assert results["mse of always saying the mean"] == pytest.approx(1 / 6)
+    assert (results["range"], results["terms"], results["sequences"]) == ([0, 1], 6, 24)
+    assert list(results["mse by step"]) == ["3", "4"]
+    assert results["mse by step"]["4"] == results["mse"]
+    assert f"mse {results['mse']:.5f} of 24 held-out sums of numbers in [0, 1]" in done.out
+    for name in ("history", "mse"):
+        assert is_drawn(path / "plots" / f"{name}.png")
+
+
+def test_the_sums_of_a_resumed_run_are_those_of_one_that_was_not_stopped(run, added, tmp_path):
+    shutil.copytree(added[0], tmp_path, dirs_exist_ok=True)
+    options = "--batch-size 40 --epochs 2 --schedule constant --max-steps 9"
+    whole = run(f"{ADD} {options} --name whole", tmp_path)
+    resumed = run("adding_problem.py --resume runs/adding/x --max-steps 9", tmp_path)
+    assert (whole.code, whole.err) == (resumed.code, resumed.err) == (0, "")
+    one, other = (torchdl.load(tmp_path / "runs" / "adding" / name).state_dict() for name in ("x", "whole"))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    changed = run("adding_problem.py --resume runs/adding/x --max-steps 12 --low -1", tmp_path)
+    assert changed.code == 2
+    assert "was trained on other data" in changed.err
+
+
+def test_short_sums_are_learnt_in_either_range_and_a_dry_run_leaves_nothing(run, tmp_path):
+    options = "--terms 6 --sequences 1000 --epochs 8 --hidden 8 --device cpu --threads 1 --low -1 --name x"
+    done = run(f"adding_problem.py {options}", tmp_path)
+    assert done.code == 0, done.err
+    results = json.loads((tmp_path / "runs" / "adding" / "x" / "results.json").read_text())
+    assert results["mse of always saying the mean"] == pytest.approx(2 / 3)
+    assert results["mse"] < 0.1
+    shutil.rmtree(tmp_path / "runs")
+    done = run(f"{ADD} --dry-run", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.figures import is_drawn
+from helpers.scripts import assert_mistake
+
+import torchdl
+from torchdl import BatchLoader, InputError, MatrixFactorization, RatingModel, Supervised, Trainer, split_ratings
+from torchdl.data import read_ratings
+from torchdl.data.ratings import Ratings
+from torchdl.recipes.recommendation import CATALOGUE, Catalogue, errors, fit_means, predict_means, recommend
+from torchdl.tasks import make_optimizer
+
+MF = "train_recommender.py --dataset films --model mf --dim 3 --batch-size 64 --lr 0.05"
+
+
+def low_rank(users: int = 40, items: int = 30, share: float = 0.6, seed: int = 0) -> Ratings:
+    """Make ratings that biases and one product explain, up to a little noise; ids are not numbered from 0."""
+    random = np.random.default_rng(seed)
+    taste, kind = random.choice([-1.0, 1.0], users), random.choice([-1.0, 1.0], items)
+    table = 3 + random.normal(0, 0.3, (users, 1)) + random.normal(0, 0.3, items) + taste[:, None] * kind
+    table += random.normal(0, 0.1, table.shape)
+    user, item = np.nonzero(random.random(table.shape) < share)
+    rating = table[user, item].clip(0.5, 5).astype(np.float32)
+    return Ratings(user * 2 + 10, item * 3 + 100, rating, random.integers(0, 999, len(user)), "low rank")
+
+
+def write_films(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    found = low_rank()
+    rows = zip(found.user, found.item, found.rating.round(3), found.time, strict=True)
+    lines = ["userId,movieId,rating,timestamp", *(",".join(map(str, row)) for row in rows)]
+    (folder / "ratings.csv").write_text("\n".join(lines) + "\n")
+    titles = [f'{item},"Film $ {item}, The (1999)",Drama' for item in range(100, 190, 3)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *titles]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory):
+    """Train a factorisation for some steps; return the folder and what was said."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_films(folder / "films")
+    done = run(f"{MF} --epochs 40 --evaluate-every 40 --name x", folder)
+    assert (done.code, done.err) == (0, "")
+    return folder, done
+
+
+@pytest.fixture
+def workplace(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+# the means
+
+
+def test_the_means_are_the_minimum_of_their_penalized_squared_errors():
+    split, damping = split_ratings(low_rank()), 3.0
+    found = fit_means(split, damping, 500)["user and item means"]
+    user, item = (deviations.clone().requires_grad_() for deviations in found)
+    error = predict_means(split.train.inputs, split.mean, (user, item)) - split.train.targets.double()
+    (error.square().sum() + damping * (user.square().sum() + item.square().sum())).backward()
+    assert max(user.grad.abs().max(), item.grad.abs().max()) < 1e-6
+
+
+def test_the_means_of_users_and_of_items_by_hand():
+    ratings = Ratings(np.array([1, 1, 2, 2]), np.array([5, 6, 5, 5]), np.float32([1, 2, 4, 5]), np.arange(4), "x")
+    split = split_ratings(
+        Ratings(*(np.append(a, a[:1]) for a in (ratings.user, ratings.item, ratings.rating)), np.arange(5), "x"),
+        0.2,
+        True,
+    )
+    found = fit_means(split, damping=1.0)  # the mean of 1, 2, 4 and 5 is 3
+    assert found["mean"][0].abs().max() == 0
+    assert found["user means"][0].tolist() == pytest.approx([0, -3 / 3, 3 / 3])
+    assert found["item means"][1].tolist() == pytest.approx([0, (-2 + 1 + 2) / 4, -1 / 2])
+    assert predict_means(split.test.inputs, 3.0, found["user means"]).tolist() == pytest.approx([2.0])
+    assert fit_means(split, damping=0.0)["user means"][0].tolist() == pytest.approx([0, -1.5, 1.5])
+    with pytest.raises(InputError, match="damping must be 0 or more"):
+        fit_means(split, -1.0)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda u, i, m: MatrixFactorization(u, i, m, 3),
+        lambda u, i, m: RatingModel(u, i, m, 4, 32),
+        lambda u, i, m: RatingModel(u, i, m, 4, 32, 0.1, 3),
+    ],
+)
+def test_every_model_beats_the_means_on_ratings_of_low_rank(quick, build):
+    split = split_ratings(low_rank())
+    torch.manual_seed(0)
+    model = build(len(split.users), len(split.items), split.mean)
+    task = Supervised(model, torch.nn.functional.mse_loss, optimizer=lambda p: make_optimizer("adam", p, 0.02))
+    history = Trainer(epochs=40, evaluate_every=40, device="cpu").fit(
+        task, BatchLoader(split.train, 64, shuffle=True), BatchLoader(split.test, 500)
+    )
+    means = predict_means(split.test.inputs, split.mean, fit_means(split)["user and item means"])
+    assert history[-1]["val/loss"] ** 0.5 < 0.5 < 0.9 < errors(means, split.test.targets)["RMSE"]
+
+
+# the script
+
+
+def test_a_run_says_what_the_model_is_worth(trained):
+    folder, done = trained
+    path = folder / "runs" / "recommender" / "x"
+    results = json.loads((path / "results.json").read_text())
+    split = split_ratings(read_ratings(folder / "films"))
+    low, high = split.range
+    model, (pairs, true) = torchdl.load(path), split.test[:]
+    with torch.no_grad():
+        wrong = model(pairs).clamp(low, high).double() - true.double()
+    row = results["errors"]["this model"]
+    assert row["RMSE"] == pytest.approx(float(wrong.square().mean().sqrt()), rel=1e-5)
+    assert row["MAE"] == pytest.approx(float(wrong.abs().mean()), rel=1e-5)
+    assert row["RMSE"] < 0.5 < results["errors"]["user and item means"]["RMSE"]
+    assert results["errors"]["mean"]["RMSE"] == pytest.approx(
+        float((true.double() - split.mean).square().mean().sqrt())
+    )
+    assert results["ratings"] == {"train": len(split.train), "held out": len(split.test)}
+    groups = results["errors by the item's training ratings"]["this model"]
+    held_out = [int(re.search(r"\((\d+) held out", name)[1]) for name in groups]
+    squares = sum(n * error["RMSE"] ** 2 for n, error in zip(held_out, groups.values(), strict=True))
+    assert squares == pytest.approx(float(wrong.square().sum()), rel=1e-5)
+    assert f"held out: drawn at random, {len(true):,} of {len(true) + len(split.train):,} ratings" in done.out
+    for name in ("errors", "errors_by_count", "history"):
+        assert is_drawn(path / "plots" / f"{name}.png")
+
+
+def test_recommended_are_the_titles_not_yet_rated_with_the_highest_ratings(run, trained, tmp_path):
+    folder, _ = trained
+    path = folder / "runs" / "recommender" / "x"
+    ratings = read_ratings(folder / "films")
+    split = split_ratings(ratings)
+    user = int(split.users[4])
+    left = [item for item in split.items.tolist() if item not in ratings.item[ratings.user == user]]
+    assert 3 < len(left) < len(split.items)
+    pairs = torch.tensor([[5, split.items.tolist().index(item) + 1] for item in left])
+    with torch.no_grad():
+        predicted = torchdl.load(path)(pairs)
+    best = [left[k] for k in predicted.argsort(descending=True).tolist()]
+    found = recommend(path, str(user), 1000)
+    assert [title for title, _ in found] == [f"Film $ {item}, The (1999)" for item in best]
+    low, high = split.range
+    assert [r for _, r in found] == pytest.approx(predicted.clamp(low, high).sort(descending=True).values.tolist())
+    done = run(f"train_recommender.py --resume {path} --recommend {user} --n 3", tmp_path)
+    lines = [f"{rating:5.2f}  {title}\n" for title, rating in found[:3]]
+    assert (done.code, done.out, done.err) == (0, "".join(lines), "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
+    options = f"{MF} --weight-decay 0.001 --schedule constant --evaluate-every 1"
+    first = run(f"{options} --max-steps 4 --name cut", workplace)
+    resumed = run("train_recommender.py --resume runs/recommender/cut --max-steps 17", workplace)
+    whole = run(f"{options} --max-steps 17 --name whole", workplace)
+    assert [d.err for d in (first, resumed, whole)] == ["", "", ""]
+    path = workplace / "runs" / "recommender"
+    states = [torchdl.load(path / name).state_dict() for name in ("cut", "whole")]
+    assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
+    results = [json.loads((path / name / "results.json").read_text())["errors"] for name in ("cut", "whole")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "settings"),
+    [
+        ("--model course", "RatingModel", {"dim": 10, "hidden": 1024, "dropout": 0, "factors": 0}),
+        ("--model network --hidden 8 --split time", "RatingModel", {"hidden": 8, "dropout": 0.4, "factors": 64}),
+        ("--model bias", "MatrixFactorization", {"dim": 0}),
+    ],
+)
+def test_every_model_is_built_with_its_own_settings(run, workplace, options, name, settings):
+    done = run(f"train_recommender.py --dataset films/ratings.csv {options} --max-steps 2 --name y", workplace)
+    assert (done.code, done.err) == (0, "")
+    path = workplace / "runs" / "recommender" / "y"
+    model = torchdl.load(path)
+    assert type(model).__name__ == name
+    assert {key: getattr(model, key) for key in settings} == settings
+    learning = json.loads((path / "config.json").read_text())["config"]["learning"]
+    is_course = "course" in options
+    assert (learning["optimizer"], learning["lr"]) == (("momentum", 0.08) if is_course else ("adam", 0.01))
+    assert ("the latest" in done.out) == ("time" in options)
+
+
+def test_own_columns_and_names_for_ids_do(run, tmp_path):
+    lines = ["who,what,stars", *(f"person {k % 7},thing {k % 5},{k % 4 + 1}" for k in range(60))]
+    (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+    columns = "--user who --item what --rating stars"
+    done = run(f"train_recommender.py --dataset own.csv {columns} --max-steps 2 --name x", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert Catalogue.load(tmp_path / "runs/recommender/x" / CATALOGUE).titles.tolist()[0] == "thing 0"
+    done = run("train_recommender.py --resume runs/recommender/x --recommend 'person 3'", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("\n") == 0  # all five are rated
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--dataset nothing", "there is no nothing: choose ml-latest-small, ml-20m, a folder"),
+        ("--dataset films --user who", "0 columns 'who'"),
+        ("--dataset films --model bias --dim 3", "--dim is no setting of --model bias"),
+        ("--dataset films --model mf --hidden 3", "--hidden is no setting of --model mf"),
+        ("--dataset films --test-share 1", r"must be in \(0, 1\)"),
+        ("--recommend 10", "--recommend needs a finished run"),
+        ("--resume runs/recommender/x --recommend 11", "there is no user '11' among the 40"),
+        ("--resume runs/recommender/x --recommend 10 --n 0", "must be at least 1"),
+        ("--dataset films --damping -1", "damping must be 0 or more"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
+    assert_mistake(run, f"train_recommender.py {options}", workplace, sentence)
+
+
+def test_a_damaged_catalogue_or_another_runs_is_refused(workplace):
+    path = workplace / "runs" / "recommender" / "x"
+    whole = (path / CATALOGUE).read_bytes()
+    for content in (b"", whole[:300], b"x" * 300):
+        (path / CATALOGUE).write_bytes(content)
+        with pytest.raises(InputError, match="is damaged"):
+            recommend(path, "10")
+    (path / CATALOGUE).write_bytes(whole)
+    torchdl.save(MatrixFactorization(3, 3), path)
+    with pytest.raises(InputError, match="do not belong together"):
+        recommend(path, "10")
+    (path / CATALOGUE).unlink()
+    with pytest.raises(InputError, match=r"there is no .*catalogue\.npz"):
+        recommend(path, "10")

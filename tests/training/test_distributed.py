@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import gaussian
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from torchdl.training.distributed import synchronize_batch_norm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What one process with batches of 16 and two with batches of 8 do. Four epochs of five steps: 75 examples leave a last
+#: batch of 11 (shares of 5 and 6), 65 one of 1 (shares of 0 and 1). CPC has batches of 8, and of 2 by 4.
+WORKER = '''
+import os, runpy, signal, sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import torchdl
+from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, GANTask, ImageDataset, Predictors, Stopped, Supervised
+from torchdl import Trainer
+from torchdl.tasks import accuracy, cpc
+from torchdl.training import checkpoint, distributed
+
+generator = torch.Generator().manual_seed(5)
+LABELS = torch.arange(96) % 3
+CENTRES = torch.randn(3, 1, 4, 4, generator=generator)
+PIXELS = 128 + 40 * CENTRES[LABELS] + 40 * torch.randn(96, 1, 4, 4, generator=generator)
+PIXELS = PIXELS.clamp(0, 255).to(torch.uint8)
+
+
+def classifier(norm):
+    torch.manual_seed(1)
+    # before a batch norm a bias has no gradient but noise, which Adam would scale up
+    hidden = (nn.Linear(16, 24, bias=False), nn.BatchNorm1d(24)) if norm else (nn.Linear(16, 24),)
+    layers = nn.Flatten(), *hidden, nn.Tanh(), nn.Linear(24, 3)
+    return Supervised(nn.Sequential(*layers), F.cross_entropy, {"accuracy": accuracy})
+
+
+def gan():
+    torch.manual_seed(2)
+    pair = torchdl.simple_gan((1, 4, 4), z_dim=6)
+    return GANTask(pair)
+
+
+class Sequences(torch.utils.data.Dataset):
+    """Sequences of vectors of ten kinds that follow each other, five of context and two of future."""
+
+    def __init__(self, count, first):
+        generator = torch.Generator().manual_seed(first)
+        kinds = (torch.randint(10, (count, 1), generator=generator) + torch.arange(7)) % 10
+        self.expected, self.label = kinds[:, 5:].clone(), (torch.arange(count) % 4 > 0).long()
+        kinds[:, 5:] += (1 - self.label)[:, None] * torch.randint(1, 10, (count, 2), generator=generator)
+        self.digits = kinds % 10
+        centres = torch.randn(10, 6, generator=torch.Generator().manual_seed(3))
+        self.x = centres[self.digits] + 0.2 * torch.randn(count, 7, 6, generator=generator)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitems__(self, index):
+        x = self.x[index]
+        return x[:, :5], x[:, 5:], self.label[index], self.digits[index], self.expected[index]
+
+
+def contrastive(head, **options):
+    torch.manual_seed(4)
+    encoder = nn.Sequential(nn.Linear(6, 12, bias=False), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 5))
+    return CPCTask(CPC(encoder, ContextNetwork(5, 7), Predictors(7, 5, 2), **options), head)
+
+
+def fit(task, examples, batch, folder, resume=False):
+    if isinstance(task, CPCTask):
+        trainer = Trainer(epochs=4, device="cpu", log_every=4)
+        train, held_out = BatchLoader(Sequences(examples, 0), batch // 2, shuffle=True), Sequences(21, 1)
+        history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder)
+        return {"state": task.state_dict(), "history": history}
+
+    def images(rows):
+        data = ImageDataset(PIXELS[rows], LABELS[rows], -1, 1)
+        return data if isinstance(task, Supervised) else data.without_labels()
+
+    trainer = Trainer(epochs=4, device="cpu", log_every=4)
+    train = BatchLoader(images(slice(0, examples)), batch, shuffle=True)
+    held_out = BatchLoader(images(slice(75, 96)), batch)
+    history = trainer.fit(task, train, held_out, folder, resume=resume)
+    return {"state": task.state_dict(), "history": history}
+
+
+def run_all(batch, folder, rank=0):
+    made = {
+        "classifier": fit(classifier(norm=False), 75, batch, folder / f"classifier-of-{rank}"),
+        "one left": fit(classifier(norm=False), 65, batch, folder / f"one-left-of-{rank}"),
+        "norm": fit(classifier(norm=True), 75, batch, folder / f"norm-of-{rank}"),
+        "gan": fit(gan(), 75, batch, folder / f"gan-of-{rank}"),
+        "infonce": fit(contrastive("infonce"), 37, batch, folder / f"infonce-of-{rank}"),
+        "every term": fit(contrastive("infonce", every_term=True), 37, batch, folder / f"every-term-of-{rank}"),
+        "paired": fit(contrastive("paired"), 37, batch, folder / f"paired-of-{rank}"),
+    }
+    return made
+
+
+def resumed(batch, folder, rank):
+    """Stop in the seventh step, by a signal to one of the processes, and go on."""
+    task = classifier(norm=True)
+    losses = task.losses
+
+    def interrupted(batch):
+        if task.step_info.step == 6 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from losses(batch)
+
+    task.losses = interrupted
+    try:
+        fit(task, 75, batch, folder)
+    except Stopped as stopped:
+        reason = str(stopped)
+    return {**fit(classifier(norm=True), 75, batch, folder, resume=True), "reason": reason}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    script = Path(torchdl.__file__).parents[1] / "scripts" / "train_autoencoder.py"
+    options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --monitor val/loss --name x"
+    sys.argv, sys.path[0] = [str(script), *options.split()], str(script.parent)
+    leave, distributed.stop = distributed.stop, lambda: None  # a group of processes cannot be joined again
+    with suppress(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    made = run_all(8, folder, rank)
+    made["resumed"] = resumed(8, folder / "resumed", rank)
+    cpc.gather = lambda *tensors: (list(tensors), 0)
+    made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
+    torch.save(made, folder / f"made-by-{rank}.pt")
+    leave()
+'''
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Train everything by two processes, then by one; return what each came to, and the folder."""
+    folder = tmp_path_factory.mktemp("distributed")
+    path = folder / "worker.py"
+    path.write_text(WORKER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*launch, str(path), str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = [torch.load(folder / f"made-by-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    spec = importlib.util.spec_from_file_location("distributed_worker", path)
+    worker = importlib.util.module_from_spec(spec)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    spec.loader.exec_module(worker)
+    one = worker.run_all(16, folder / "one")
+    torch.set_num_threads(threads)
+    return one, two, folder, done.stdout
+
+
+def test_two_processes_train_an_autoencoder_and_one_reports(made):
+    folder, said = made[2:]
+    results = json.loads((folder / "runs" / "autoencoder" / "x" / "results.json").read_text())
+    assert results["images"] == 500
+    assert said.count("noise of 0.3: mse 0.09000 before, ") == 1
+
+
+def test_the_best_model_is_what_both_processes_end_with(made):
+    assert made[3].count("the best val/loss, ") == 1
+
+
+def test_the_batch_norm_of_all_processes_takes_bfloat16_as_pytorchs_does():
+    x, norms = gaussian(6, 4, 3, 3).bfloat16(), [torch.nn.BatchNorm2d(4) for _ in range(2)]
+    synchronize_batch_norm(norms[1])
+    outputs = [norm(x) for norm in norms]
+    assert [output.dtype for output in outputs] == [torch.bfloat16] * 2
+    torch.testing.assert_close(*outputs)
+    for one, other in zip(*(norm.state_dict().values() for norm in norms), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+
+CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_come_to_the_parameters_of_one_with_twice_the_batch(made, name):
+    one, two, _, _ = made
+    for key, value in one[name]["state"].items():
+        torch.testing.assert_close(two[0][name]["state"][key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_processes_hold_the_same_state_to_the_bit(made, name):
+    _, two, _, _ = made
+    for key, value in two[0][name]["state"].items():
+        assert torch.equal(two[1][name]["state"][key], value), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_measure_what_one_does(made, name):
+    one, two, _, _ = made
+    assert two[0][name]["history"] == two[1][name]["history"]
+    assert len(one[name]["history"]) == 4
+    for row, expected in zip(two[0][name]["history"], one[name]["history"], strict=True):
+        assert any(key.startswith("val/") for key in row)
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_log_what_one_does(made, name):
+    folder, run = made[2], f"{name.replace(' ', '-')}-of-0"
+    ours, expected = (EventAccumulator(str(path)).Reload() for path in (folder / run, folder / "one" / run))
+    assert ours.Tags()["scalars"] == expected.Tags()["scalars"]
+    for tag in expected.Tags()["scalars"]:
+        if "per_second" not in tag:
+            points = [(event.step, pytest.approx(event.value, rel=1e-5, abs=1e-5)) for event in expected.Scalars(tag)]
+            assert [(event.step, event.value) for event in ours.Scalars(tag)] == points
+
+
+def test_only_the_first_process_writes_and_speaks(made):
+    folder, said = made[2], made[3]
+    assert [path.name for path in folder.glob("*-of-*")] != []
+    assert not list(folder.glob("*-of-1"))
+    assert (
+        said.count("epoch 4") == 9
+    )  # seven runs, the one that was resumed, and the one without the others' candidates
+
+
+def test_a_resume_under_two_processes_equals_never_having_stopped(made):
+    _, two, _, _ = made
+    for rank in (0, 1):
+        resumed, expected = two[rank]["resumed"], two[rank]["norm"]
+        assert resumed["reason"] == "stopped after step 7"  # on both, though the signal came to one
+        assert resumed["history"] == expected["history"]
+        for key, value in expected["state"].items():
+            assert torch.equal(resumed["state"][key], value), key
+
+
+def test_without_the_other_processes_candidates_infonce_is_another_loss(made):
+    one, two, _, _ = made
+    state, expected = two[0]["infonce alone"]["state"], one["infonce"]["state"]
+    assert max((state[key] - value).abs().max() for key, value in expected.items()) > 1e-2
+    alone, together = (row[0]["train/loss"] for row in (two[0]["infonce alone"]["history"], one["infonce"]["history"]))
+    assert alone < together - 0.3  # log 4 instead of log 8 where nothing is known
