@@ -68,7 +68,7 @@ class Config:
     """Give all of the horizon in one go, and not by own predictions."""
     period: int = 0
     """Terms of a season, for the baseline that repeats it; 0 for none."""
-    held_out: float | None = None
+    test_share: float | None = None
     """Share of the series, at its end, that is forecast; a half, for direction a third, if not given."""
     learning: SeriesLearning = field(default_factory=SeriesLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
@@ -109,7 +109,7 @@ def main(config: Config) -> None:
     chosen: dict[str, Any] = {
         "model": config.model or experiment.model,
         "hidden": experiment.hidden if config.hidden is None else config.hidden,
-        "held_out": (1 / 3 if direction else 0.5) if config.held_out is None else config.held_out,
+        "test_share": (1 / 3 if direction else 0.5) if config.test_share is None else config.test_share,
         "learning": replace(config.learning, lr=experiment.lr if config.learning.lr is None else config.learning.lr),
     }
     config = replace(config, **chosen)
@@ -118,10 +118,10 @@ def main(config: Config) -> None:
         f"{config.experiment} makes its own series: --csv and --google are for prices, returns and direction",
     )
     require(config.csv is None or not config.google, "--csv and --google are two series: leave one of them out")
-    require(0 < chosen["held_out"] < 1, f"held_out is a share of the series in (0, 1), not {chosen['held_out']}")
+    require(0 < chosen["test_share"] < 1, f"--test-share is a share of the series in (0, 1), not {chosen['test_share']}")
     # 1. Get the series, and split it by time.
     series = experiment.load(config)
-    split = Split(series, config.length, max(1, round(len(series) * chosen["held_out"])))
+    split = Split(series, config.length, max(1, round(len(series) * chosen["test_share"])))
     run = Run("forecast", config, config.run, config.trainer, series)
     # 2. Build the model.
     model = SequenceModel(

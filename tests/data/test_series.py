@@ -97,7 +97,7 @@ def test_windows_of_nothing_are_refused(length, horizon):
 
 
 def test_no_training_target_is_held_out_and_no_held_out_target_was_learnt():
-    split = Split(series(torch.arange(50.0)[:, None]), length=4, held_out=20)
+    split = Split(series(torch.arange(50.0)[:, None]), length=4, test_size=20)
     for horizon in (1, 3, 20):
         x, y = split.train(horizon)[:]
         assert split.unscale(y).max() < 30

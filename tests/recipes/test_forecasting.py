@@ -215,16 +215,16 @@ def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, 
     results = json.loads((tmp_path / "forecast" / "x" / "results.json").read_text())
     close = google_prices().values[:, 3]
     ups = (close[1:] > close[:-1]).double()
-    held_out = ups[-results["held out"] :]
+    test_size = ups[-results["held out"] :]
     usual = float(ups[9 : -results["held out"]].mean() > 0.5)
-    assert results["accuracy of the more frequent answer"] == pytest.approx(float((held_out == usual).double().mean()))
+    assert results["accuracy of the more frequent answer"] == pytest.approx(float((test_size == usual).double().mean()))
     assert f"{results['accuracy']:.1%} of {results['held out']} held-out terms right" in done.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("sine --held-out 1.5", "held_out is a share of the series in (0, 1), not 1.5"),
+        ("sine --held-out 1.5", "test_size is a share of the series in (0, 1), not 1.5"),
         ("sine --length 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),
         ("sine --horizon 200", "has no window of"),
         ("sine --period 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),

@@ -24,6 +24,7 @@ RENAMED = {
     "--paired": "--kid-samples",
     "--kinds": "--categories",
     "--valid-per-class": "--validation-per-class",
+    "--held-out": "--test-share",
 }
 #: Settings of runs from before 0.2 by their old names, and values that were renamed.
 RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from torchdl.cli.arguments import ConfigT, parse
+from torchdl.cli.arguments import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError
 from torchdl.training import Stopped, Trainer, distributed
@@ -53,8 +55,19 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     finally:
         distributed.stop()
     if sentence:
-        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {name_options(sentence, config_class)}", file=sys.stderr)
     sys.exit(status)
+
+
+def name_options(sentence: str, config_class: type[Any]) -> str:
+    """Replace parameters that the library names, such as ``image_size``, by the script's options, ``--image-size``."""
+    options = option_names(config_class)
+
+    def option(name: re.Match[str]) -> str:
+        found = f"--{name[0].replace('_', '-')}"
+        return found if found in options else name[0]
+
+    return re.sub(r"\b(?<![-/.])[a-z]+(?:_[a-z]+)+\b(?![./])", option, sentence)
 
 
 def _report_from_thread(error: threading.ExceptHookArgs) -> None:

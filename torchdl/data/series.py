@@ -252,18 +252,18 @@ class Windows(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """A series split by time and scaled by its training part: all targets of ``held_out`` come after ``train``.
+    """A series split by time and scaled by its training part: all targets of ``test_size`` come after ``train``.
 
     Args:
         series: The series, (L, D).
         length: T, terms seen.
-        held_out: Terms at the end that are to be forecast, and of which training sees nothing.
+        test_size: Terms at the end that are to be forecast, and of which training sees nothing.
 
     Raises:
         InputError: The series is too short, or a column is constant in the training part.
 
     Example:
-        >>> split = torchdl.Split(torchdl.sine(100), length=10, held_out=20)
+        >>> split = torchdl.Split(torchdl.sine(100), length=10, test_size=20)
         >>> len(split.train()), len(split.test()), len(split.test(horizon=20))
         (70, 20, 1)
         >>> split.unscale(split.scaled).allclose(split.series.values)
@@ -272,14 +272,14 @@ class Split:
 
     series: Series
     length: int
-    held_out: int
+    test_size: int
 
     def __post_init__(self) -> None:
         total = len(self.series)
-        require(self.length >= 1 and self.held_out >= 1, "length and held_out must be 1 or more")
+        require(self.length >= 1 and self.test_size >= 1, "length and test_size must be 1 or more")
         require(
             self.boundary > self.length,
-            f"a series of {total} terms cannot give {self.held_out} to forecast and more than {self.length} before "
+            f"a series of {total} terms cannot give {self.test_size} to forecast and more than {self.length} before "
             "them to learn from: shorten the window or the held-out part, or get a longer series",
         )
         flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero()  # a mean's rounding is no deviation
@@ -292,7 +292,7 @@ class Split:
     @property
     def boundary(self) -> int:
         """The number of terms before the held-out ones."""
-        return len(self.series) - self.held_out
+        return len(self.series) - self.test_size
 
     @property
     def mean(self) -> Tensor:

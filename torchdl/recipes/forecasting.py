@@ -44,7 +44,7 @@ def forecaster_training(
         seed: What the order of the windows derives from.
     """
     direct = model.horizon or 1
-    for split_by in (split, *([Split(split.series, period, split.held_out)] if period else [])):
+    for split_by in (split, *([Split(split.series, period, split.test_size)] if period else [])):
         split_by.test(horizon)  # what cannot be forecast is said before anything is trained
     train = BatchLoader(split.train(direct), learning.batch_size, shuffle=True, seed=seed)
     return Training(learning.task(model, F.mse_loss), train, BatchLoader(split.test(direct), 500))
@@ -69,7 +69,7 @@ def forecasts(
     if split.length > 1:
         found[NAIVE[2]] = drift(x, horizon)
     if period:  # a season may be longer than what the model sees
-        seen, _ = Split(split.series, period, split.held_out).test(horizon)[:]
+        seen, _ = Split(split.series, period, split.test_size).test(horizon)[:]
         found[NAIVE[3]] = seasonal_last_value(seen, horizon, period)
     return found, y, x
 
@@ -108,7 +108,7 @@ def evaluate_forecaster(
     results = {
         "series": series.columns[0],
         "train": split.boundary,
-        "held out": split.held_out,
+        "held out": split.test_size,
         "parameters": sum(p.numel() for p in model.parameters()),
         "errors": steps,
         "against the best naive forecast": against,
@@ -124,7 +124,7 @@ def draw(model: nn.Module, split: Split) -> Figure:
     """Draw the test terms with one-step forecasts and with one multi-step forecast of all of them."""
     x, _ = split.test()[:]
     one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (test terms,)
-    multi_step = split.unscale(forecast(model, x[:1], split.held_out))[0, :, 0]  # (test terms,)
+    multi_step = split.unscale(forecast(model, x[:1], split.test_size))[0, :, 0]  # (test terms,)
     return plot_forecast(split.series.values[:, 0], split.boundary, one_step, multi_step, split.series.columns[0])
 
 
