@@ -1,4 +1,4 @@
-"""Make ``torchdl`` importable where a script is run from a clone that is not installed."""
+"""Make ``torchdl`` importable in a clone that is not installed."""
 
 import sys
 from pathlib import Path

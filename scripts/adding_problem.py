@@ -13,34 +13,34 @@ from torchdl.cli.script import run_script
 from torchdl.recipes.learning import Learning
 from torchdl.recipes.sequence_memory import adding_report, adding_training
 
-TEST = 1  # tells the test sequences' seed from the training's
+TEST = 1  # makes the seed of the test sequences differ from that of the training sequences
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train a recurrent network on the adding problem, with new sequences in every epoch."""
+    """Train a recurrent network on the adding problem; every epoch has new sequences."""
 
     terms: int = 100
-    """Length of the sequences; one number in each half is marked."""
+    """Length of the sequences. One number in each half is marked."""
     low: float = 0.0
-    """The least number; the greatest is 1. -1 is the original's, whose errors are four times as large."""
+    """The smallest number; the largest is 1. The original paper's is -1, which makes errors four times as large."""
     sequences: int = 10_000
-    """Training sequences an epoch; a fifth as many are held out."""
+    """Number of training sequences per epoch; there are a fifth as many test sequences."""
     kind: Literal["rnn", "gru", "lstm"] = "lstm"
-    """What reads the sequences."""
+    """The kind of recurrent layers."""
     hidden: int = 16
-    """Units of each of its layers."""
+    """Units per recurrent layer."""
     layers: int = 1
-    """Recurrent layers, each reading the states of the one before it."""
+    """Number of recurrent layers. Each reads the states of the one before it."""
     pooling: Literal["last", "max"] = "last"
-    """Whether the last state is taken, or the greatest value of each."""
+    """Predict from the last state, or from the maximum of each unit over all states."""
     learning: Learning = field(default_factory=lambda: Learning(50, 0.02, "one_cycle"))
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=15, clip_norm=1.0))
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Make data, build the model, train, look."""
     seed = config.trainer.seed
     # 1. Make the data.
     train = AddingProblem(config.sequences, config.terms, config.low, seed)
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
     model = SequenceModel(config.kind, 2, 1, None, config.hidden, config.layers, pooling=config.pooling)
     # 3. Train it.
     history = run.fit(*adding_training(model, train, test, config.learning))
-    # 4. Look at its error.
+    # 4. Look at the error.
     if run.is_main:
         run.keep(adding_report(model, test, history))
     run.close()

@@ -1,4 +1,4 @@
-"""Measure how good the GAN of a finished run is, by a classifier that was trained on the same images."""
+"""Measure how good the images of a trained GAN are, by the features of a classifier of the same images."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from torchdl.training.device import find_device, setup_process
 
 @dataclass(frozen=True)
 class Config:
-    """Compare generated images with held-out ones: distances of features, precision, coverage, classes, copies."""
+    """Compare generated images with test images: distances of features, precision, coverage, classes, copies."""
 
     run: Positional[Path]
-    """The run's folder, such as runs/gan/first."""
+    """The folder of the run, such as runs/gan/first."""
     feature_extractor: Path | None = None
-    """A finished run of train_lenet.py on the same data; lenet/judge-DATASET beside the run's gan/ if not given."""
+    """A finished run of train_lenet.py on the same data. If not given: lenet/judge-DATASET beside the run's gan/."""
     samples: int = 10_000
-    """Number of images to generate; fewer where there are fewer test images."""
+    """Number of images to generate, at most as many as there are test images."""
     kid_samples: int = KID_SAMPLES
-    """Number of them for the kernel distance and the neighbours, which take the square of it in time."""
+    """Number of these for the kernel distance and the neighbours, whose time grows with its square."""
     seed: int = 0
-    """Which noise to draw."""
+    """Seed of the noise."""
     data_root: Path | None = None
-    """The folder of the data sets."""
+    """The folder of the datasets."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int = 1
-    """CPU threads; 0 for PyTorch's choice, which is quicker where nothing else runs, and slower where it does."""
+    """CPU threads; 0 lets PyTorch choose, which is faster if nothing else runs, and slower otherwise."""
 
 
 def main(config: Config) -> None:
-    """Load the generator, its data and the feature extractor; measure."""
+    """Load the GAN, the feature extractor and the images, then measure."""
     for name, number in (("samples", config.samples), ("kid-samples", config.kid_samples)):
         require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
     gan, dataset = load_gan(config.run), dataset_of(config.run)

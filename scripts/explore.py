@@ -1,4 +1,4 @@
-"""Look at a table before anything is learnt from it: what its columns hold, and how they go together (lecture 6)."""
+"""Look at a table before training on it: what its columns hold, and how they depend on each other (lecture 6)."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ import numpy as np
 
 from torchdl.cli.arguments import Positional
 from torchdl.cli.script import run_script
-from torchdl.data.tabular import MOST_CATEGORIES, breast_cancer, check_numbers, holds_numbers, read_table
+from torchdl.data.tabular import MAX_CATEGORIES, breast_cancer, check_numeric, is_numeric, read_table
 from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix
 
 
 @dataclass(frozen=True)
 class Config:
-    """Describe a CSV file's columns, and draw their histograms and a scatter matrix of those that hold numbers."""
+    """Describe the columns of a CSV file; draw histograms, and a scatter matrix of the numeric columns."""
 
     csv: Positional[Path | None] = None
-    """A CSV file with a header; scikit-learn's breast tumours if none is given."""
+    """A CSV file with a header; scikit-learn's breast cancer data if not given."""
     columns: tuple[str, ...] = ()
-    """Columns of the scatter matrix; the first six of numbers that differ if none is given."""
+    """Columns of the scatter matrix. If not given: the first six numeric ones that vary."""
     limit: int = 60
-    """Columns that are drawn as histograms, the first so many."""
+    """Maximum number of histograms; they show the first columns."""
     out: Path = Path("runs/explore")
-    """The folder of the pictures."""
+    """The folder of the figures."""
 
 
 def main(config: Config) -> None:
-    """Read, describe, draw."""
+    """Read the table, describe it, draw it."""
     require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
     table = breast_cancer() if config.csv is None else read_table(config.csv)
     print(f"{len(table):,} rows, {table.shape[1]} columns")
-    with np.errstate(invalid="ignore"):  # infinite numbers have no deviation
+    with np.errstate(invalid="ignore"):  # infinite numbers have no standard deviation
         described = table.describe(include="all").T
     print(described.to_string(float_format="{:.4g}".format, na_rep=""))
     gaps = table.isna().sum()
     print(f"missing: {', '.join(f'{name} {count:,}' for name, count in gaps.items() if count) or 'nothing'}")
     try:
-        check_numbers(table)
+        check_numeric(table)
     except InputError as error:
-        print(f"not to be learnt from as it is: {error}")
-    numbers = [name for name in table.columns if holds_numbers(table[name])]
-    # an infinite number has no place in a picture
+        print(f"not fit for training as it is: {error}")
+    numbers = [name for name in table.columns if is_numeric(table[name])]
+    # an infinite number cannot be drawn
     values = {name: table[name].astype("float64").replace([math.inf, -math.inf], math.nan) for name in numbers}
     varied = [name for name in numbers if values[name].nunique() > 1]
     for name in config.columns:
-        require(name in varied, f"there is no column of numbers that differ {name!r}: choose among {', '.join(varied)}")
-    most = {name: math.inf if name in numbers else MOST_CATEGORIES for name in table.columns}
+        require(name in varied, f"{name!r} is no numeric column that varies: choose among {', '.join(varied)}")
+    most = {name: math.inf if name in numbers else MAX_CATEGORIES for name in table.columns}
     drawn = [name for name in table.columns if 0 < table[name].nunique() <= most[name]][: config.limit]
     if drawn:
         columns = {name: values.get(name, table[name]).dropna().to_numpy() for name in drawn}
         plot_histograms(columns, config.out / "histograms.png")
         print(f"histograms: {config.out / 'histograms.png'}")
     if left := [name for name in table.columns if name not in drawn]:
-        reason = f"nothing, or more than {MOST_CATEGORIES} different texts, or beyond --limit {config.limit}"
+        reason = f"empty, or more than {MAX_CATEGORIES} different texts, or beyond --limit {config.limit}"
         print(f"not drawn ({reason}): {', '.join(left)}")
     chosen = list(config.columns or varied[:6])
     if len(chosen) > 1:

@@ -1,4 +1,4 @@
-"""Forecast a time series: get the series, split it by time, train a model, see what its forecasts are worth."""
+"""Forecast a time series: get the series, split it by time, train a model, compare its forecasts with baselines."""
 
 from __future__ import annotations
 
@@ -29,54 +29,54 @@ from torchdl.tasks import ScheduleName
 
 @dataclass(frozen=True)
 class SeriesLearning(Learning):
-    """How a network learns a series."""
+    """How to train a network on a series."""
 
     lr: float | None = None  # type: ignore[assignment]
-    """The learning rate, the highest one with a schedule; the lecture's if not given."""
+    """The learning rate, with a schedule its maximum; the lecture's if not given."""
     schedule: ScheduleName = "cosine"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Forecast a time series, one step and many steps ahead, beside forecasts that need no training."""
+    """Forecast a time series one step and many steps ahead, and compare with forecasts that need no training."""
 
     experiment: Positional[Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"]] = "sine"
-    """Lectures 39 and 43, 47, 51, 52, and 53, which asks whether the price will rise."""
+    """The series of lectures 39 (sine), 43 (noisy_sine), 47, 51, 52 and 53; direction asks whether the price rises."""
     csv: Path | None = None
-    """A CSV file for the last three, with a header and a term a row; Starbucks' prices if none is given."""
+    """For the last three: a CSV file with a header and a row per term; Starbucks' prices if not given."""
     google: bool = False
-    """Google's prices of 2004 to 2008, which need no download, for the last three."""
+    """For the last three: Google's prices of 2004 to 2008, which need no download."""
     column: str = "close"
     """The column to forecast."""
     model: Kind | None = None
     """linear (autoregressive), mlp, rnn, gru or lstm; the lecture's if not given."""
     hidden: int | None = None
-    """Hidden units; the lecture's number if not given."""
+    """Number of hidden units; the lecture's if not given."""
     layers: int = 1
-    """Recurrent or hidden layers."""
+    """Number of recurrent or hidden layers."""
     bidirectional: bool = False
-    """Read the window from its end, too."""
+    """Read the window backwards, too."""
     pooling: Literal["last", "max"] = "last"
-    """What the output is made from: the last state, or the greatest value of each unit."""
+    """Predict from the last state, or from the maximum of each unit over all states."""
     activation: Literal["tanh", "relu", "none"] | None = None
-    """What rnn and mlp bend their states by; none leaves a linear recurrence, as lecture 43 tries."""
+    """Activation of rnn and mlp; none makes the recurrence linear, as in lecture 43."""
     length: int = 10
-    """Terms that the model sees."""
+    """Number of terms that the model sees."""
     horizon: int = 20
-    """How far ahead the long forecasts go."""
+    """Number of terms that the multi-step forecasts predict."""
     direct: bool = False
-    """Give all of the horizon in one go, and not by own predictions."""
+    """Predict the whole horizon at once, instead of one term at a time from earlier predictions."""
     period: int = 0
-    """Terms of a season, for the baseline that repeats it; 0 for none."""
+    """Terms per season, for the baseline that repeats the last season; 0 for no such baseline."""
     test_share: float | None = None
-    """Share of the series, at its end, that is forecast; a half, for direction a third, if not given."""
+    """Share of the series, at its end, for testing. If not given: a half, or a third for direction."""
     learning: SeriesLearning = field(default_factory=SeriesLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=200, evaluate_every=50))
 
 
 class Experiment(NamedTuple):
-    """A lecture's series, and its model, hidden units and learning rate."""
+    """A lecture's series, model, number of hidden units and learning rate."""
 
     load: Callable[[Config], Series]
     model: Kind
@@ -85,12 +85,12 @@ class Experiment(NamedTuple):
 
 
 def prices(config: Config) -> Series:
-    """Get the prices, all their columns, or the one that is to be forecast."""
-    every = config.experiment == "direction"
+    """Get the prices: all columns for direction, else the column to forecast."""
+    all_columns = config.experiment == "direction"
     if config.csv is not None:
-        return read_series(config.csv, () if every else [config.column])
+        return read_series(config.csv, () if all_columns else [config.column])
     found = google_prices() if config.google else load_prices(config.run.data_root)
-    return found if every else found.select([config.column])
+    return found if all_columns else found.select([config.column])
 
 
 EXPERIMENTS = {
@@ -104,7 +104,7 @@ EXPERIMENTS = {
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Get the series, build the model, train, look."""
     experiment, direction = EXPERIMENTS[config.experiment], config.experiment == "direction"
     chosen: dict[str, Any] = {
         "model": config.model or experiment.model,
@@ -117,8 +117,8 @@ def main(config: Config) -> None:
         config.experiment in ("prices", "returns", "direction") or (config.csv is None and not config.google),
         f"{config.experiment} makes its own series: --csv and --google are for prices, returns and direction",
     )
-    require(config.csv is None or not config.google, "--csv and --google are two series: leave one of them out")
-    require(0 < chosen["test_share"] < 1, f"--test-share is a share of the series in (0, 1), not {chosen['test_share']}")
+    require(config.csv is None or not config.google, "--csv and --google name two series: leave one of them out")
+    require(0 < chosen["test_share"] < 1, f"--test-share must be in (0, 1), not {chosen['test_share']}")
     # 1. Get the series, and split it by time.
     series = experiment.load(config)
     split = Split(series, config.length, max(1, round(len(series) * chosen["test_share"])))
@@ -136,7 +136,7 @@ def main(config: Config) -> None:
         config.activation,
         None if direction else config.horizon if config.direct else 1,
     )
-    # 3. Train it, and compare its forecasts with those that need no training.
+    # 3. Train it. 4. Compare its forecasts with those that need no training.
     learning, seed = chosen["learning"], config.trainer.seed
     if direction:
         data = direction_data(split, config.column)

@@ -1,4 +1,4 @@
-"""Generate images with a GAN that scripts/train_gan.py has trained, or find held-out images among what it can make."""
+"""Generate images with a GAN from train_gan.py, or search for the noise that reproduces test images."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from torchdl.errors import require
 from torchdl.latent import INTERPOLATIONS, invert
 from torchdl.pictures import image_grid, save_png
 
-COLUMNS = 8  # of walks and of images that are rebuilt
+COLUMNS = 8  # of interpolations and reconstructions
 
 
 @dataclass(frozen=True)
 class Config:
-    """Generate images with the GAN of a run that is finished, or that has saved a checkpoint at least."""
+    """Generate images with the GAN of a run that has finished, or has saved a checkpoint."""
 
     run: Positional[Path]
-    """The run's folder, such as runs/gan/first."""
+    """The folder of the run, such as runs/gan/first."""
     n: int = 64
-    """How many images."""
+    """Number of images."""
     out: Path = Path("digits.png")
     """The PNG to write."""
     seed: int = 0
-    """Which noise to draw."""
+    """Seed of the noise."""
     interpolate: Literal["linear", "spherical"] | None = None
-    """Make every row of eight a walk from one image to another: straight, or on the sphere that noise lives on."""
+    """Make each row of eight lead from one image to another: along a line, or along a sphere, near which noise lies."""
     invert: bool = False
-    """Look for held-out images of the run's data set among what it can make: what was found is drawn below each."""
+    """Search for the noise that best reproduces test images of the run's dataset; draw each result below its image."""
     steps: int = 500
-    """Steps of gradient descent with --invert."""
+    """With --invert: steps of gradient descent."""
     restarts: int = 8
-    """Beginnings that each image is looked for from with --invert."""
+    """With --invert: number of starting points per image."""
     data_root: Path | None = None
-    """The folder of the data sets, with --invert."""
+    """With --invert: the folder of the datasets."""
 
 
 def rebuild(config: Config, gan: GAN) -> Tensor:
-    """Look for held-out images; return rows of them with their reconstructions below, in [-1, 1]."""
+    """Reconstruct test images; return rows of them, each above the row of its reconstructions, in [-1, 1]."""
     data = torchdl.load_images(dataset_of(config.run), "test", config.data_root, low=-1, high=1).without_labels()
-    require(config.n <= len(data), f"only {len(data):,} images are held out: --n must be as many at most")
+    require(config.n <= len(data), f"there are only {len(data):,} test images: --n must not be more")
     images = data.spread(config.n)
     found = invert(gan.generator, images, config.steps, config.restarts, config.seed)
-    errors = found.errors.sqrt() / 2  # of pixels in [0, 1], which are half as far apart
+    errors = found.errors.sqrt() / 2  # [-1, 1] is twice as wide as [0, 1]
     for number, error in enumerate(errors.tolist(), 1):
         print(f"image {number:3}: {error:.4f}")
-    print(f"root mean squared error of a pixel, of 1: {errors.mean():.4f} on average, {errors.max():.4f} at most")
+    print(f"root mean squared error of a pixel in [0, 1]: {errors.mean():.4f} on average, {errors.max():.4f} at most")
     missing = -config.n % COLUMNS
     pairs = torch.stack([torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (images, found.images)], 1)
     # (N, 2, C, H, W) -> (rows, columns, 2, C, H, W) -> (rows, 2, columns, C, H, W) -> (N * 2, C, H, W)
@@ -64,9 +64,9 @@ def rebuild(config: Config, gan: GAN) -> Tensor:
 
 @torch.no_grad()
 def main(config: Config) -> None:
-    """Load the model, generate, save the picture."""
+    """Load the GAN, generate images, save the picture."""
     require(config.n >= 1, f"--n must be at least 1, not {config.n}")
-    require(not (config.invert and config.interpolate), "--invert and --interpolate are two pictures: choose one")
+    require(not (config.invert and config.interpolate), "--invert and --interpolate exclude each other: choose one")
     gan = load_gan(config.run)
     if config.invert:
         images = rebuild(config, gan)

@@ -1,4 +1,4 @@
-"""Measure which networks still see three deciding terms when many others come after them (lecture 48)."""
+"""Measure which networks remember three decisive terms when many other terms follow (lecture 48)."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ NETWORKS: tuple[Network, ...] = ("linear", "rnn", "gru", "lstm", "rnn_max", "gru
 
 @dataclass(frozen=True)
 class Config:
-    """Train networks on random sequences, half of 5,000, labelled by the signs of three terms, and compare them.
+    """Train networks on random sequences that are labelled by the signs of three terms, and compare them.
 
     The lecture's settings: --hidden 5 --lr 0.01 --schedule constant --batch-size 32 --epochs 200 --clip-norm 0
     """
 
     terms: tuple[int, ...] = (10, 20, 30)
-    """Lengths of the sequences; 40 and 50 are worth a try."""
+    """Lengths of the sequences; try 40 and 50, too."""
     distances: tuple[Literal["short", "long", "spread"], ...] = ("short", "long")
-    """Whether the last three terms decide, the first three, or the first, the middle and the last one."""
+    """Which terms decide: the last three, the first three, or the first, the middle and the last one."""
     networks: tuple[Network, ...] = NETWORKS
-    """What reads the sequences; _max is pooling: the greatest value of each state in place of the last one."""
+    """The networks to compare; _max stands for pooling: the maximum of each unit instead of the last state."""
     seeds: tuple[int, ...] = (0,)
-    """What sequences, initial weights and order derive from, for one training of each network each."""
+    """Seeds of sequences, initial weights and order; each network is trained once per seed."""
     hidden: int = 16
-    """Units of each network that has any; with 5, as in the lecture, less is learnt by heart at short distance."""
+    """Hidden units of each network; 5, as in the lecture, overfit less at short distance."""
     sequences: int = 5000
-    """Sequences, of which half are held out."""
+    """Number of sequences: one half for training, the other for testing."""
     epochs: int = 100
-    """Passes over the other half."""
+    """Number of epochs."""
     clip_norm: float = 1.0
-    """Scale gradients down to this norm; 0 for never."""
+    """Maximum norm of the gradients, which are scaled down to it; 0 for no maximum."""
     learning: Learning = field(default_factory=lambda: Learning(128, 0.05, "one_cycle"))
     quick: bool = False
-    """See in a minute or two how it works: T = 10 and 20, long distance, without the slow gru and gru_max."""
+    """Run a part that takes a minute or two: 10 and 20 terms, long distance, no gru and gru_max."""
     out: Path = Path("runs/long_distance")
-    """The folder of the table and of its picture."""
+    """The folder of the results and the figure."""
     threads: int = 1
-    """CPU threads; 0 for PyTorch's choice. Such small networks have no use for several."""
+    """CPU threads; 0 lets PyTorch choose. Several do not make such small networks faster."""
 
 
 def main(config: Config) -> None:
-    """Train every network at every distance, number of terms and seed."""
+    """Train every network for every distance, number of terms and seed."""
     if config.quick:
         fast = tuple(name for name in config.networks if "gru" not in name)
         config = replace(config, terms=(10, 20), distances=("long",), networks=fast, seeds=config.seeds[:1])
     for name in ("terms", "distances", "networks", "seeds"):
         values = getattr(config, name)
-        require(len(set(values)) == len(values) > 0, f"--{name} must be one or more, each once, not {list(values)}")
+        require(len(set(values)) == len(values) > 0, f"--{name} must be one or more, all different, not {list(values)}")
     for distance, terms in product(config.distances, config.terms):
-        deciding_terms(distance, terms)  # what cannot be made is said before anything is trained
+        deciding_terms(distance, terms)  # raises an error before any training if there are too few terms
     setup_process(config.threads)
     found: Results = {}
     for distance, name, terms, seed in product(config.distances, config.networks, config.terms, config.seeds):

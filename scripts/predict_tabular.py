@@ -1,4 +1,4 @@
-"""Predict a column of a new table by the model that a run of train_tabular.py has left (lectures 15 and 16)."""
+"""Predict a column of a new table with the model of a run of train_tabular.py (lectures 15 and 16)."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from torchdl.recipes.tabular import COLUMNS, check_fit, predict, score
 
 @dataclass(frozen=True)
 class Config:
-    """Predict the target for every row of a new CSV file; if the file has the target, say how right that is."""
+    """Predict the target for every row of a new CSV file; if the file has the target, measure the error."""
 
     run: Positional[Path]
-    """The run's folder."""
+    """The folder of the run."""
     csv: Path
-    """The CSV file, with the columns that the model was trained on, in any order; others are not looked at."""
+    """The CSV file. It needs the columns that the model was trained on, in any order; other columns are ignored."""
     out: Path | None = None
-    """A CSV file for the predictions, a row each; the console if not given."""
+    """The CSV file for the predictions; if not given, they are printed."""
     missing: Literal["refuse", "fill"] = "refuse"
-    """Missing values: an error, or numbers replaced by the training mean and texts by no kind."""
+    """Missing values: an error, or numbers are replaced by the training mean and texts by no category."""
 
 
 def main(config: Config) -> None:
-    """Load, predict, write."""
+    """Load the model and the table, predict, save."""
     columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
     check_fit(model, columns)
-    table = read_csv(config.csv, columns.texts)
+    table = read_csv(config.csv, columns.text_columns)
     gaps = ", ".join(f"{name!r} {count:,}" for name, count in columns.gaps(table).items())
     require(not gaps or config.missing == "fill", f"{config.csv} lacks values in {gaps}: fill in, or --missing fill")
     if gaps:
         print(f"missing values, filled: {gaps}")
     if unseen := columns.unseen(table):
-        print(f"rows with a text that training has not seen, which counts as none of its kinds: {unseen}")
+        print(f"rows with a text that is not in the training data, which counts as no category: {unseen}")
     found = predict(model, columns, columns.inputs(table))
     said = score(columns, found, table)
     predictions = table[[]].copy()

@@ -1,4 +1,4 @@
-"""Probe the frozen encoder of a run of scripts/train_cpc.py, beside a random and a supervised one of its shape."""
+"""Probe the frozen encoder of a run of train_cpc.py, and compare it with a random and a supervised encoder."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from torchdl.training.device import find_device, seed_generators, setup_process
 
 @dataclass(frozen=True)
 class Config:
-    """Measure what an encoder trained by train_cpc.py has learnt, on test digits, without training it further."""
+    """Measure on test digits what an encoder from train_cpc.py has learnt, without training it further."""
 
     run: Positional[Path]
-    """The run's folder, such as runs/cpc/first."""
+    """The folder of the run, such as runs/cpc/first."""
     epochs: int = 15
-    """Epochs of the probing network; the supervised encoder is trained for as many epochs as the run."""
+    """Epochs of the probes. The supervised encoder is trained for as many epochs as the run."""
     views: int = 5
-    """Colourings of every training image, which the probing network sees in turn; grey images have one."""
+    """Colourings of each training image, which the probes see in turn; grey images have one."""
     baselines: bool = True
     """Probe a random encoder and a supervised one, too."""
     seed: int = 0
-    """What draws derive from."""
+    """Seed of all random numbers."""
     data_root: Path | None = None
-    """The folder of the data sets."""
+    """The folder of the datasets."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     threads: int = 0
-    """CPU threads; 0 for PyTorch's choice."""
+    """CPU threads; 0 lets PyTorch choose."""
 
 
 def supervised_encoder(description: dict[str, Any], train: Digits, validation: Digits, trainer: Trainer) -> nn.Module:
-    """Train an encoder of the same shape from the labels themselves, with a linear layer at its end."""
+    """Train an encoder of the same architecture, with a linear layer behind it, from the labels."""
     encoder = artifacts.build(description)
     model = nn.Sequential(encoder, nn.LeakyReLU(0.3), nn.Linear(encoder.code_size, len(train.classes)))  # type: ignore[arg-type]
     task = Supervised(model, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
@@ -55,7 +55,7 @@ def supervised_encoder(description: dict[str, Any], train: Digits, validation: D
 
 
 def main(config: Config) -> None:
-    """Load the encoder, encode the digits, probe, draw."""
+    """Load the encoder, encode the digits, probe the embeddings, draw."""
     settings = read_config(config.run).get("config", {})
     model = torchdl.load(config.run)
     if not isinstance(model, torchdl.CPC) or "image_size" not in settings:
@@ -84,18 +84,18 @@ def main(config: Config) -> None:
         seed_generators(find_device(config.device), config.seed)
         frozen = FrozenFeatures(build())
         before = frozen.fingerprint()
-        learnt_from = encode(frozen, train, config.views if train.color else 1, config.device)
-        followed, tested = (encode(frozen, digits, device=config.device) for digits in (validation, test))
-        first = first or tested
-        head = probe_head(learnt_from.codes.shape[2], len(test.classes))
-        probes[name] = probe(head, learnt_from, followed, tested, config.epochs, config.seed, config.device)
+        train_set = encode(frozen, train, config.views if train.color else 1, config.device)
+        validation_set, test_set = (encode(frozen, digits, device=config.device) for digits in (validation, test))
+        first = first or test_set
+        head = probe_head(train_set.codes.shape[2], len(test.classes))
+        probes[name] = probe(head, train_set, validation_set, test_set, config.epochs, config.seed, config.device)
         assert frozen.fingerprint() == before, "a probe has changed the frozen encoder"
         print(describe(probes[name]))
     assert first is not None
     more = {"seed": config.seed, "epochs": config.epochs, "data": train.origin}
     report, folder = probe_report(probes, first, test.classes, config.seed, more), config.run / "probe"
     report.save(folder, "probe.json", plots="")
-    print(f"results: {folder / 'probe.json'}, figures beside it")
+    print(f"results: {folder / 'probe.json'}; the figures are beside it")
 
 
 if __name__ == "__main__":

@@ -27,20 +27,20 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # Adam's learning rates
 
 @dataclass(frozen=True)
 class Config:
-    """Draw the activation functions with their derivatives, and train networks whose ReLU units die of large steps."""
+    """Draw the activation functions with their derivatives, and train networks whose ReLU units die at large steps."""
 
     out: Path = Path("runs/activations")
-    """The folder of the pictures and of the measured shares."""
+    """The folder of the figures and results."""
     steps: int = 300
-    """Training steps of each network of the demonstration; 0 for drawing alone."""
+    """Training steps of each network; 0 draws the functions only."""
     dataset: str = "mnist_5k"
-    """The images of the demonstration."""
+    """The images that the networks are trained on."""
     data_root: Path | None = None
-    """The folder of the data sets."""
+    """The folder of the datasets."""
     seed: int = 0
-    """What the initial weights and the order of the images derive from."""
+    """Seed of the initial weights and the order of the images."""
     threads: int = 1
-    """CPU threads; 0 for PyTorch's choice."""
+    """CPU threads; 0 lets PyTorch choose."""
 
 
 def curves() -> dict[str, tuple[list[float], list[float], list[float]]]:
@@ -58,7 +58,7 @@ def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict
     """Train networks of two hidden layers with ReLU and LeakyReLU at several learning rates.
 
     Returns:
-        By activation, the ``silent`` share of units that no training image excites, and the test ``accuracy``.
+        By activation: the ``silent`` share of the units, which no training image activates, and the test ``accuracy``.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for activation, kind in (("relu", nn.ReLU), ("leaky_relu", nn.LeakyReLU)):
@@ -77,7 +77,7 @@ def demonstrate(config: Config, train: ImageDataset, test: ImageDataset) -> dict
 
 
 def main(config: Config) -> None:
-    """Draw, train, measure."""
+    """Draw the functions, then train networks and count their dead units."""
     require(config.steps >= 0, f"--steps must be 0 or more, not {config.steps}")
     setup_process(config.threads)
     parts = ("train", "test") if config.steps else ()
@@ -93,9 +93,9 @@ def main(config: Config) -> None:
         for key, values in measured.items():
             print(f"{name:14}" + "".join(f"{value:12.1%}" for value in values) + f"   {key}")
     silent = {name: (RATES, [100 * share for share in measured["silent"]]) for name, measured in found.items()}
-    plot_lines(silent, "learning rate", "units silent for every image, %", True, config.out / "dying.png")
+    plot_lines(silent, "learning rate", "units silent for all images, %", True, config.out / "dying.png")
     write_json(config.out / "dying.json", {"learning rates": RATES, **found})
-    print(f"the shares as a picture: {config.out / 'dying.png'}")
+    print(f"figure: {config.out / 'dying.png'}")
 
 
 if __name__ == "__main__":

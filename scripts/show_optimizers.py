@@ -1,4 +1,4 @@
-"""Show how the rules of optimization go down the same slope: their paths and losses, as a picture and a table."""
+"""Show how optimizers descend the same loss: their paths and losses, as a figure and a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchdl.plots import plot_paths
 from torchdl.tasks import make_optimizer
 
 EXAMPLES, BATCH = 64, 16
-RULES = {  # by name: the optimizer, and examples an update
+RULES = {  # by name: the optimizer, and the number of examples per update
     "gradient descent": ("sgd", EXAMPLES),
     "stochastic": ("sgd", 1),
     "mini-batch": ("sgd", BATCH),
@@ -35,32 +35,32 @@ START = (-1.5, 2.5)
 
 @dataclass(frozen=True)
 class Config:
-    """Fit two weights by least squares with each rule from the same start, each with the best rate of a grid."""
+    """Fit two weights by least squares with each optimizer, from the same start and with the best rate of a grid."""
 
     steps: int = 100
-    """Updates of each rule."""
+    """Number of updates of each optimizer."""
     steepness: float = 5.0
-    """How many times as much the one input varies as the other, which makes the valley narrow."""
+    """Ratio of the inputs' standard deviations; a larger one makes the valley narrower."""
     seed: int = 0
-    """What the examples and their order are drawn from."""
+    """Seed of the examples and their order."""
     out: Path = Path("runs/optimizers")
-    """The folder of the picture and of the figures."""
+    """The folder of the figure and the results."""
 
 
 def problem(config: Config) -> tuple[Tensor, Tensor]:
-    """Draw inputs (N, 2) and targets (N,) that are 1 x1 + 1 x2 and noise."""
+    """Draw inputs (N, 2) and targets (N,): x1 + x2 + noise."""
     numbers = random.normal(config.seed, 0, torch.arange(EXAMPLES), 3).double()
     inputs = numbers[:, :2] * torch.tensor([1.0, 1 / config.steepness], dtype=torch.float64)
     return inputs, inputs.sum(1) + 0.1 * numbers[:, 2]
 
 
 def loss(weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Give the mean squared error of weights (..., 2)."""
+    """Return the mean squared error (...,) of weights (..., 2)."""
     return (weights @ inputs.T - targets).square().mean(-1)
 
 
 def descend(rule: str, batch: int, rate: float, inputs: Tensor, targets: Tensor, config: Config) -> Tensor:
-    """Return the weights before the first and after every update, (steps + 1, 2)."""
+    """Return the weights (steps + 1, 2): the initial ones, and those after each update."""
     weights = nn.Parameter(torch.tensor(START, dtype=torch.float64))
     optimizer = make_optimizer(rule, [weights], rate)
     order = torch.Generator().manual_seed(config.seed)
@@ -76,7 +76,7 @@ def descend(rule: str, batch: int, rate: float, inputs: Tensor, targets: Tensor,
 
 
 def main(config: Config) -> None:
-    """Descend with every rule and rate, keep each rule's best, print and draw."""
+    """Descend with every optimizer and rate, keep each optimizer's best rate, print and draw."""
     require(config.steps >= 1, f"--steps must be 1 or more, not {config.steps}")
     require(config.steepness > 0, f"--steepness must be positive, not {config.steepness}")
     inputs, targets = problem(config)
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     for name, (rule, batch) in RULES.items():
         tried = {rate: descend(rule, batch, rate, inputs, targets, config) for rate in RATES}
         above = {rate: (loss(path, inputs, targets) - least).nan_to_num(torch.inf) for rate, path in tried.items()}
-        rate = min(RATES, key=lambda r: float(above[r][-10:].mean()))  # used at once
+        rate = min(RATES, key=lambda r: float(above[r][-10:].mean()))
         reached = (above[rate] < 0.01 * above[rate][0]).nonzero()
         first = int(reached[0]) if len(reached) else None
         paths[name], losses[name] = tried[rate].numpy(), above[rate].clamp(min=1e-12).numpy()
@@ -99,7 +99,7 @@ def main(config: Config) -> None:
     surface = (x, y, (loss(points, inputs, targets) - least).numpy())
     plot_paths(surface, paths, losses, config.out / "optimizers.png")
     write_json(config.out / "optimizers.json", {"steps": config.steps, "seed": config.seed, "rules": results})
-    print(f"picture and figures: {config.out}")
+    print(f"figure and results: {config.out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train an autoencoder on images: get the data, build the model, train, see what its codes are good for."""
+"""Train an autoencoder on images: get the data, build the model, train, see what the latent codes are good for."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from torchdl.recipes.image_classification import ImageOptions
 
 @dataclass(frozen=True)
 class Config:
-    """Train a convolutional autoencoder: images to small codes and back."""
+    """Train a convolutional autoencoder, which maps images to small latent codes and back."""
 
     width: int = 32
-    """Filters of the convolutions."""
+    """Number of filters of the convolutions."""
     depth: int = 2
-    """Halvings of both sides, and doublings."""
+    """Number of times that the encoder halves both sides, and the decoder doubles them."""
     code_size: int = 32
-    """Numbers a code."""
+    """Length of a latent code."""
     verbose: bool = False
-    """Print the tensors' shapes through the network."""
+    """Print the shapes of the tensors through the network."""
     images: ImageOptions = field(default_factory=ImageOptions)
     coding: Coding = field(default_factory=Coding)
     run: RunOptions = field(default_factory=RunOptions)
@@ -38,7 +38,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Get the data, build the model, train, look."""
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root)
     run = Run("autoencoder", config, config.run, config.trainer, train, test)
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
     seed, device = config.trainer.seed, config.trainer.device
     training = autoencoder_training(model, train, test, config.images, config.coding, seed)
     run.fit(*training)
-    # 4. Look at what its latent codes are good for.
+    # 4. Look at what the latent codes are good for.
     error = denoising_error(training, device, seed) if config.coding.noise else None
     if run.is_main:
         run.keep(evaluate_autoencoder(training.task, train, test, device, error))

@@ -1,4 +1,4 @@
-"""Train contrastive predictive coding on sequences of digits: make the sequences, build the model, train, look."""
+"""Train contrastive predictive coding on sequences of digits: make sequences, build the model, train, look."""
 
 from __future__ import annotations
 
@@ -24,59 +24,60 @@ SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
 
 @dataclass(frozen=True)
 class Config:
-    """Train an encoder by predicting the codes of the digits to come, with the settings of the Keras original."""
+    """Train an encoder by predicting the embeddings of future digits, with the settings of the Keras original."""
 
     dataset: Literal["mnist", "mnist_5k", "fashion_mnist"] = "mnist"
-    """The images; mnist_5k are 5,000 digits that need no download."""
+    """The images; mnist_5k has 5,000 digits and needs no download."""
     data: Literal["sorted", "same"] = "sorted"
     """Sequences of consecutive numbers, or of one number."""
     head: Literal["infonce", "paired"] = "infonce"
-    """Find the real future among the batch's, or judge each future by itself as the original does."""
+    """Find the real future among those of the batch, or classify each future as real or false like the original."""
     terms: int = 4
-    """Digits of context."""
+    """Number of context digits."""
     predict_terms: int = 4
-    """Digits of future."""
+    """Number of future digits."""
     positive_samples: int | None = None
-    """Sequences a batch with their real future, times the number of processes; half of the batch if not given."""
+    """Sequences per batch, on each process, that have their real future; half of the batch if not given."""
     batch_size: int = 32
-    """Sequences a step, on each process."""
+    """Sequences per step, on each process."""
     image_size: int = 64
-    """Pixels a side; 28 is quicker."""
+    """Side of the images, in pixels; 28 is faster."""
     color: bool = True
-    """Show the digits on crops of photographs in random colours, or in grey."""
+    """Draw the digits in random colours on crops of photographs, instead of in grey."""
     background: Path | None = None
-    """A picture to crop from in place of the two photographs in scikit-learn."""
+    """A picture to crop, instead of the two photographs in scikit-learn."""
     rescale: bool = True
-    """Pixels in [-1, 1], or in [0, 1]."""
+    """Scale pixels to [-1, 1], instead of [0, 1]."""
     code_size: int = 128
-    """Numbers a code."""
+    """Length of an embedding."""
     context_size: int = 256
-    """Numbers a context."""
+    """Length of a context vector."""
     cell: Literal["gru", "lstm", "rnn"] = "gru"
-    """The recurrent core."""
+    """The recurrent layer that reads the context."""
     every_term: bool | None = None
-    """Predict from the context at every term, as the paper (infonce), or at the last, as the original (paired)."""
+    """Predict from every context term, as the paper does, or from the last one, as the original does; if not given,
+    every one for infonce, the last one for paired."""
     temperature: float = 1.0
-    """What InfoNCE's scores are divided by."""
+    """Divisor of InfoNCE's scores."""
     other_steps: bool = False
-    """Take the codes of other steps as candidates, too."""
+    """Take embeddings of other steps as candidates, too."""
     optimizer: OptimizerName = "adam"
-    """The rule of updates."""
+    """The optimizer."""
     lr: float = 1e-3
-    """The learning rate; a third of it after two epochs without a lower validation loss, 1e-4 at least."""
+    """The learning rate. It falls to a third after two epochs without a lower validation loss, down to 1e-4."""
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Make the sequences, build the model, train, look."""
     size = rank_and_size()[1]
     batch_size = config.batch_size * size  # of all processes
     positive = config.batch_size // 2 if config.positive_samples is None else config.positive_samples
     every_term = config.head == "infonce" if config.every_term is None else config.every_term
     config = replace(config, positive_samples=positive, every_term=every_term)
     require(config.batch_size >= 1, f"batch_size must be at least 1, not {config.batch_size}")
-    require(config.head == "paired" or positive > 0, "InfoNCE finds real futures: set --positive-samples to 1 or more")
+    require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: --positive-samples must be 1 or more")
 
     def digits(subset: str) -> Digits:
         return load_digits(
@@ -118,15 +119,15 @@ def main(config: Config) -> None:
     figure = plot_sequences(first.context, first.future, first.label, first.digits, low)
     batches, validation_batches = (BatchLoader(sequences, config.batch_size) for sequences in (train, validation))
     run.fit(task, batches, validation_batches, pictures={"sequences": figure})
-    # 4. Look at what the codes of test digits are like.
+    # 4. Look at the embeddings of test digits.
     if run.is_main:
         with closing(run.logger()) as logger, torch.no_grad():
             test = digits("test")
             images, labels = test.spread(min(1000, len(test)))
-            codes = model.to("cpu").eval().encoder(images)
-            logger.embedding(codes, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
+            embeddings = model.to("cpu").eval().encoder(images)
+            logger.embedding(embeddings, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
     if run.temporary is None:
-        say(f"look at the codes in TensorBoard's projector, and probe them: python scripts/probe_cpc.py {run.folder}")
+        say(f"see the embeddings in TensorBoard's projector, or probe them: python scripts/probe_cpc.py {run.folder}")
     run.close()
 
 

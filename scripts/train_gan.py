@@ -21,7 +21,7 @@ from torchdl.tasks import OptimizerName, find_schedule
 
 @dataclass(frozen=True)
 class Config:
-    """Train a GAN on small images, with the settings that each pair of networks was published with."""
+    """Train a GAN on small images, with the published settings of each pair of networks."""
 
     dataset: str = "mnist"
     """mnist, fashion_mnist, cifar10, cifar100, mnist_5k (needs no download), or a folder with train/ and test/."""
@@ -30,44 +30,46 @@ class Config:
     loss: Literal["non_saturating", "minimax", "least_squares", "hinge", "wgan_gp"] = "non_saturating"
     """The GAN loss."""
     z_dim: int | None = None
-    """Numbers of noise an image is made from; 64 (simple, conv) or 100 (deep) if not given."""
+    """Length of the noise vector; if not given, 64 (simple, conv) or 100 (deep)."""
     width: int | None = None
-    """Filters of conv where its maps are largest; 16 if not given."""
+    """Filters of conv's largest maps; 16 if not given."""
     optimizer: OptimizerName = "adam"
-    """The rule of both networks' updates; the betas are for adam and adamw alone."""
+    """The optimizer of both networks. Only adam and adamw use the betas."""
     lr: float | None = None
-    """The learning rate; 3e-4 (simple), 2e-4 (deep) or 2e-3 (conv) if not given."""
+    """The learning rate; if not given, 3e-4 (simple), 2e-4 (deep) or 2e-3 (conv)."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
-    """Whether both learning rates fall to 0 over all steps; linear (conv) or constant if not given."""
+    """How both learning rates fall to 0 over all steps, if they do; if not given, linear (conv) or constant."""
     beta1: float | None = None
-    """Adam's first beta; 0.9 (simple), 0.5 (deep) or 0 (conv) if not given."""
+    """Adam's first beta; if not given, 0.9 (simple), 0.5 (deep) or 0 (conv)."""
     beta2: float = 0.999
     """Adam's second beta."""
     batch_size: int | None = None
-    """Images a step, on each process; 32 (simple, deep) or 64 (conv) if not given."""
+    """Images per step, on each process; if not given, 32 (simple, deep) or 64 (conv)."""
     penalty: float = 10.0
-    """Weight of the gradient penalty of wgan_gp."""
+    """Weight of wgan_gp's gradient penalty."""
     generator_every: int = 1
-    """Steps of the discriminator for one of the generator."""
+    """Number of discriminator steps per generator step."""
     spectral_norm: bool | None = None
-    """Divide every kernel of the discriminator by its largest singular value; only with conv if not given."""
+    """Divide each kernel of the discriminator by its largest singular value; if not given, only with conv."""
     average: float | None = None
-    """Decay of a moving average of the generator's weights, by which samples are made; 0.999 (conv) or 0 for none."""
+    """Decay of a moving average of the generator's weights, which makes the samples; 0 for none. If not given, 0.999
+    (conv) or 0."""
     feature_extractor: Path | None = None
-    """A finished run of train_lenet.py on the same data, to measure samples by; OUT/lenet/judge-DATASET if there."""
+    """A finished run of train_lenet.py on the same data, to measure samples with. If not given,
+    OUT/lenet/judge-DATASET where that exists."""
     evaluation_samples: int = 2000
-    """Samples to compare with training images at every evaluation; the generator with the least distance is kept."""
+    """Samples to compare with training images at each evaluation; the generator with the smallest distance is kept."""
     samples: int = 64
-    """Images to look at over time, from a fixed noise."""
+    """Number of preview images, always from the same noise."""
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=50))
 
 
 class Pair(NamedTuple):
-    """How to build a pair of networks, and what holds of it where nothing else is asked for."""
+    """How to build a pair of networks, and the defaults of its training."""
 
     build: Callable[..., GAN]
-    usual: dict[str, Any]
+    defaults: dict[str, Any]
 
 
 PUBLISHED = {"batch_size": 32, "schedule": "constant", "spectral_norm": False, "average": 0.0}
@@ -90,14 +92,13 @@ PAIRS = {
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Get the data, build the model, train, generate."""
     pair = PAIRS[config.model]
-    own = {
-        name: usual if getattr(config, name) is None else getattr(config, name) for name, usual in pair.usual.items()
-    }
-    config = replace(config, **own)
+    given = {name: value for name in pair.defaults if (value := getattr(config, name)) is not None}
+    chosen = {**pair.defaults, **given}
+    config = replace(config, **chosen)
     require(config.samples >= 1, f"--samples must be 1 or more, not {config.samples}")
-    require(config.width is None or config.model == "conv", "--width is of --model conv alone: leave it out")
+    require(config.width is None or config.model == "conv", "--width is for --model conv: leave it out")
     size = {} if config.width is None else {"width": config.width}
     # 1. Get the data.
     images, test = (
@@ -109,24 +110,24 @@ def main(config: Config) -> None:
     if monitor is not None and not config.trainer.monitor:
         config = replace(config, trainer=replace(config.trainer, monitor="samples/frechet_distance"))
     images, test = images.without_labels(), test.without_labels()
-    train = BatchLoader(images, own["batch_size"], shuffle=True, seed=config.trainer.seed, drop_last=True)
+    train = BatchLoader(images, chosen["batch_size"], shuffle=True, seed=config.trainer.seed, drop_last=True)
     run = Run("gan", config, config.run, config.trainer, images, test)
     say(sentence)
     # 2. Build the model.
-    gan = pair.build(images.image_shape, own["z_dim"], spectral_norm=own["spectral_norm"], **size)
+    gan = pair.build(images.image_shape, chosen["z_dim"], spectral_norm=chosen["spectral_norm"], **size)
     task = GANTask(
         gan,
         loss=config.loss,
-        lr=own["lr"],
-        beta1=own["beta1"],
+        lr=chosen["lr"],
+        beta1=chosen["beta1"],
         beta2=config.beta2,
         penalty=config.penalty,
         optimizer=config.optimizer,
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
-        average=own["average"],
+        average=chosen["average"],
         monitor=monitor,
-        schedule=find_schedule(own["schedule"]),
+        schedule=find_schedule(chosen["schedule"]),
     )
     # 3. Train.
     run.fit(task, train, BatchLoader(test, 500))

@@ -1,4 +1,4 @@
-"""Train a LeNet-like classifier on labelled images: get the data, build the model, train, see what it gets wrong."""
+"""Train a LeNet-like classifier on labelled images: get the data, build the model, train, look at the errors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from torchdl.recipes.image_classification import (
 
 @dataclass(frozen=True)
 class Config:
-    """Train a LeNet-like classifier: convolutions that halve the sides, a hidden layer, classes."""
+    """Train a LeNet-like classifier: convolutions that halve the sides, a hidden layer, an output per class."""
 
     width: int = 32
-    """Filters of the first convolution; each next one has twice as many."""
+    """Number of filters of the first convolution; each further one has twice as many."""
     depth: int = 2
-    """How many convolutions there are, each with a halving of both sides."""
+    """Number of convolutions; each halves both sides."""
     hidden: int = 512
-    """Units of the hidden layer."""
+    """Number of units of the hidden layer."""
     images: ImageOptions = field(default_factory=ImageOptions)
     learning: ClassifierLearning = field(default_factory=ClassifierLearning)
     run: RunOptions = field(default_factory=RunOptions)
@@ -36,7 +36,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Get the data, build the model, train, look."""
     config = replace(config, learning=config.learning.with_defaults(DEFAULTS))
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root, config.learning.centred)
@@ -46,7 +46,7 @@ def main(config: Config) -> None:
     # 3. Train it.
     training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed)
     run.fit(*training, pictures={"examples": example_images(training.train, train)})
-    # 4. Look at what it gets wrong.
+    # 4. Look at its errors.
     if run.is_main:
         more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
         run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more))

@@ -1,4 +1,4 @@
-"""Fit Moore's law, a line through the logarithms of transistor counts: by training, and in closed form (lecture 12)."""
+"""Fit Moore's law, a line through the logarithms of transistor counts, by training and in closed form (lecture 12)."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from torchdl.tasks.optimizers import check_optimizer
 
 @dataclass(frozen=True)
 class Config:
-    """Fit a line to the logarithm of transistor counts by gradient descent, its rate falling once as in the lecture.
+    """Fit a line to the logarithms of transistor counts by gradient descent; as in the lecture, the rate falls once.
 
-    The lecture's own batches and epochs (--batch-size 32 --epochs 200 --later-epoch 50) leave the slope some 2 % off.
+    The lecture's batches and epochs (--batch-size 32 --epochs 200 --later-epoch 50) leave an error of some 2 %.
     """
 
     optimizer: OptimizerName = "momentum"
-    """The rule of updates; the lecture's is gradient descent with a momentum of 0.9."""
+    """The optimizer; the lecture's is gradient descent with a momentum of 0.9."""
     lr: float = 1e-3
     """The learning rate."""
     later_lr: float = 1e-4
     """The learning rate from --later-epoch on."""
     later_epoch: int = 500
-    """The epoch, counted from 0, from which the lower learning rate holds."""
+    """The first epoch, counted from 0, with the lower learning rate."""
     batch_size: int = 0
-    """Counts a step; 0 for all."""
+    """Number of counts per step; 0 for all."""
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=600, evaluate_every=100))
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Get the data, build the model, train, look."""
     require(config.batch_size >= 0, f"--batch-size must be 0, for all, or more, not {config.batch_size}")
     require(config.later_epoch >= 0, f"--later-epoch must be 0 or more, not {config.later_epoch}")
     check_optimizer(config.optimizer, config.lr)
     check_optimizer(config.optimizer, config.later_lr)
-    # 1. Get the counts: the years, centred, and the counts' logarithms.
+    # 1. Get the data: centred years, and logarithms of transistor counts.
     years, logarithms, data = load_transistors(config.run.data_root)
     run = Run("moore", config, config.run, config.trainer, data)
     # 2. Build the model, a line.
@@ -61,7 +61,7 @@ def main(config: Config) -> None:
         schedule=partial(milestones, at=[config.later_epoch * len(loader)], factor=config.later_lr / config.lr),
     )
     run.fit(task, loader)
-    # 4. Compare it with least squares, and draw both.
+    # 4. Look at it beside least squares.
     if run.is_main:
         weight, bias = (float(p.detach().flatten()[0]) for p in model.cpu().parameters())
         x, y = years - years.mean(), logarithms

@@ -1,4 +1,4 @@
-"""Train on ratings: get them, build a model, train it, see what it is worth; or recommend by a finished run."""
+"""Train on ratings: get them, build the model, train, compare it with means. Or recommend with a finished run."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from torchdl.recipes.recommendation import (
 
 @dataclass(frozen=True)
 class Config:
-    """Predict ratings (lectures 60 and 61): by the course's network, by a better one, by matrix factorisation."""
+    """Predict ratings (lectures 60 and 61) by the course's network, a better network, or matrix factorisation."""
 
     model: Literal["course", "network", "mf", "bias"] = "course"
-    """The course's network; one with biases and factors, too (best with --epochs 8 where there are 100,000 ratings);
-    matrix factorisation (--epochs 6); biases alone."""
+    """The course's network; a network with biases and factors, too (best with --epochs 8 for 100,000 ratings); matrix
+    factorisation (--epochs 6); biases only."""
     dim: int | None = None
-    """Numbers a user and an item; 10 in the course, 16 if not given for network, 64 for mf."""
+    """Length of the vector of a user or an item; if not given, 10 (course), 16 (network) or 64 (mf)."""
     hidden: int | None = None
-    """Units of a network's hidden layer; 1024 in the course, 128 if not given for network."""
+    """Units of the hidden layer; if not given, 1024 (course) or 128 (network)."""
     dropout: float | None = None
-    """Probability of dropping what the network reads, and its hidden units; 0 in the course, else 0.4."""
+    """Dropout probability of the network's inputs and hidden units; if not given, 0 (course) or 0.4 (network)."""
     recommend: str = ""
-    """A user's id: list titles for them by the finished run --resume, and train nothing."""
+    """The id of a user: recommend titles with the finished run --resume, without training."""
     n: int = 10
-    """How many titles."""
+    """Number of titles to recommend."""
     ratings: RatingOptions = field(default_factory=RatingOptions)
     learning: RatingLearning = field(default_factory=RatingLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
@@ -51,16 +51,16 @@ class Config:
 
 
 class Kind(NamedTuple):
-    """How to build a model from (users, items, mean), its own settings, and how it learns where nothing is asked."""
+    """How to build a model from (users, items, mean), its settings, and the defaults of its training."""
 
     build: Callable[..., nn.Module]
     settings: dict[str, float]
     learning: RatingLearning
 
 
-GIVEN = RatingLearning(1024, "momentum", 0.08, 0.0, "constant")
+COURSE = RatingLearning(1024, "momentum", 0.08, 0.0, "constant")
 KINDS = {
-    "course": Kind(RatingModel, {"dim": 10, "hidden": 1024, "dropout": 0.0}, GIVEN),
+    "course": Kind(RatingModel, {"dim": 10, "hidden": 1024, "dropout": 0.0}, COURSE),
     "network": Kind(
         RatingModel, {"dim": 16, "hidden": 128, "dropout": 0.4, "factors": 64}, replace(DEFAULTS, weight_decay=1e-4)
     ),
@@ -70,7 +70,7 @@ KINDS = {
 
 
 def main(config: Config) -> None:
-    """Run the four steps, or recommend by a finished run."""
+    """Get the ratings, build the model, train, look; or recommend with a finished run."""
     if config.recommend:
         if config.run.resume is None:
             raise InputError("--recommend needs a finished run: --resume runs/recommender/NAME")
@@ -78,21 +78,21 @@ def main(config: Config) -> None:
             print(f"{rating:5.2f}  {title}")
         return
     kind = KINDS[config.model]
-    own = {key: value for key in ("dim", "hidden", "dropout") if (value := getattr(config, key)) is not None}
-    foreign = ", ".join(f"--{key}" for key in own if key not in kind.settings or config.model == "bias")
-    require(not foreign, f"{foreign} is no setting of --model {config.model}: leave it out")
+    given = {key: value for key in ("dim", "hidden", "dropout") if (value := getattr(config, key)) is not None}
+    foreign = ", ".join(f"--{key}" for key in given if key not in kind.settings or config.model == "bias")
+    require(not foreign, f"{foreign} is not for --model {config.model}: leave it out")
     config = replace(config, learning=config.learning.with_defaults(kind.learning))
-    # 1. Get the ratings, and hold some out.
+    # 1. Get the ratings, and split them.
     ratings, titles = config.ratings.load(config.run.data_root)
     split = split_ratings(ratings, config.ratings.test_share, config.ratings.split == "time", seed=config.trainer.seed)
     run = Run("recommender", config, config.run, config.trainer, split.train, split.test)
     # 2. Build the model.
-    model = kind.build(len(split.users), len(split.items), split.mean, **{**kind.settings, **own})
+    model = kind.build(len(split.users), len(split.items), split.mean, **{**kind.settings, **given})
     # 3. Train it.
     since = time.perf_counter()
     run.fit(*rating_training(model, split, config.learning, config.trainer.seed))
     more = {"seconds of training": time.perf_counter() - since, "epoch chosen by": run.chosen_by}
-    # 4. Compare it with means.
+    # 4. Look at it beside means.
     if run.is_main:
         save_catalogue(run.folder / CATALOGUE, split, ratings, titles)
         run.keep(evaluate_ratings(model, split, config.learning.damping, config.trainer.device, more))

@@ -1,4 +1,4 @@
-"""Learn a surface by a network, see that it cannot extrapolate, and mend it by a periodic activation (lecture 25)."""
+"""Learn a surface with a network, see it fail to extrapolate, and help it with a periodic activation (lecture 25)."""
 
 from __future__ import annotations
 
@@ -27,50 +27,50 @@ from torchdl.tasks.optimizers import check_optimizer
 
 @dataclass(frozen=True)
 class Config:
-    """Learn y = cos 2 x1 + cos 3 x2 from points of [-3, 3]^2, and look at [-5, 5]^2."""
+    """Learn y = cos 2 x1 + cos 3 x2 from points in [-3, 3]^2, and test the network in [-5, 5]^2."""
 
     points: int = 1000
-    """Points to learn from."""
+    """Number of training points."""
     activation: Literal["relu", "sine"] = "relu"
-    """The lecture's, or a periodic one, with which the surface goes on beyond the points."""
+    """The lecture's activation, or a periodic one, which continues the surface beyond the points."""
     hidden: int = 128
-    """Units of the hidden layer."""
+    """Number of units of the hidden layer."""
     optimizer: OptimizerName = "adam"
-    """The rule of updates with relu; with sine it is adamw."""
+    """The optimizer with relu; with sine it is always adamw."""
     lr: float = 0.01
-    """The learning rate, the highest one with a schedule."""
+    """The learning rate, with a schedule its maximum."""
     schedule: ScheduleName | None = None
-    """The learning rate's course: constant (relu's, as in the lecture), cosine (sine's), linear or one_cycle."""
+    """The schedule of the learning rate; if not given, constant (relu, as in the lecture) or cosine (sine)."""
     batch_size: int = 32
-    """Points a step."""
+    """Number of points per step."""
     frequency: float = 4.0
-    """With sine, hidden units start as waves of up to this frequency in each direction."""
+    """With sine: maximum initial frequency of the hidden units' waves in each direction."""
     weight_decay: float = 3.0
-    """With sine, AdamW's weight decay of the output layer, which leaves no wave that is not needed."""
+    """With sine: AdamW's weight decay of the output layer, which removes waves that are not needed."""
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=100, evaluate_every=20))
 
 
 def surface(x: Tensor) -> Tensor:
-    """Give cos 2 x1 + cos 3 x2, (N, 1), of points (N, 2)."""
+    """Return cos 2 x1 + cos 3 x2, (N, 1), of points (N, 2)."""
     return (2 * x[:, :1]).cos() + (3 * x[:, 1:]).cos()
 
 
 def grid(side: float) -> Tensor:
-    """Lay points (2500, 2) over [-side, side]^2."""
+    """Return a grid of points (2500, 2) over [-side, side]^2."""
     line = torch.linspace(-side, side, 50)
     return torch.cartesian_prod(line, line)
 
 
 def few_waves(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> Optimizer:
-    """Build AdamW for waves, their phases, and the outputs, which alone shrink: waves that are not needed fade."""
+    """Build AdamW for waves, phases and outputs. Only outputs decay, which removes waves that are not needed."""
     waves, phases, *outputs = parameters
     groups: list[dict[str, Any]] = [{"params": [waves, phases], "weight_decay": 0.0}, {"params": outputs}]
     return AdamW(groups, lr, weight_decay=weight_decay)
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Make the points, build the model, train, look."""
     require(config.points >= 1, f"--points must be 1 or more, not {config.points}")
     require(0 < config.frequency < math.inf, f"--frequency must be a positive number, not {config.frequency}")
     check_optimizer("adamw", config.lr, weight_decay=config.weight_decay)
@@ -84,7 +84,7 @@ def main(config: Config) -> None:
     schedule = config.schedule or ("cosine" if config.activation == "sine" else "constant")
     optimizer: Callable[..., Optimizer] = partial(make_optimizer, config.optimizer, lr=config.lr)
     if config.activation == "sine":
-        require(config.optimizer in ("adam", "adamw"), "with sine the rule is adamw: leave --optimizer out")
+        require(config.optimizer in ("adam", "adamw"), "with sine the optimizer is adamw: leave --optimizer out")
         waves, phases, *_ = model.parameters()
         nn.init.uniform_(waves, -config.frequency, config.frequency)
         nn.init.uniform_(phases, -math.pi, math.pi)
@@ -93,7 +93,7 @@ def main(config: Config) -> None:
     inner = grid(3)
     loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
     run.fit(task, loader, BatchLoader(ArrayDataset(inner, surface(inner)), 2500))
-    # 4. See how far it goes.
+    # 4. Look at how far it extrapolates.
     if run.is_main:
         wide = grid(5)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Train on a table: get it, turn it into numbers, train a model, see what it is worth."""
+"""Train on a table: get the data, build the model, train, compare it with linear models."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outp
 
 @dataclass(frozen=True)
 class Config:
-    """Train a linear model, or a network, to predict one column of a table from the others (lectures 8 to 16)."""
+    """Train a linear model or a network to predict one column of a table from the others (lectures 8 to 16)."""
 
     csv: Path | None = None
-    """A CSV file with a header; scikit-learn's 569 breast tumours if none is given."""
+    """A CSV file with a header; scikit-learn's 569 breast tumours if not given."""
     target: str = ""
     """The column to predict."""
     task: Literal["auto", "classification", "regression"] = "auto"
-    """What the target is; texts, and up to ten whole numbers, are classes if not said."""
+    """The kind of target. With auto, texts and up to ten different whole numbers are classes."""
     ignore: tuple[str, ...] = ()
     """Columns to leave out."""
     categories: tuple[str, ...] = ()
-    """Columns of categories, even where they look like numbers."""
+    """Columns of categories that look like numbers."""
     missing: Literal["refuse", "drop", "fill"] = "refuse"
-    """Missing values: an error, their rows left out, or numbers replaced by the training mean."""
+    """Missing values: an error, their rows are dropped, or numbers are replaced by the training mean."""
     test_share: float = 0.33
-    """Share of the rows that is held out, drawn by the seed."""
+    """Share of the rows for testing, drawn at random by the seed."""
     learning: TableLearning = field(default_factory=TableLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=100, evaluate_every=20))
 
 
 def main(config: Config) -> None:
-    """Run the four steps."""
+    """Get the data, build the model, train, look."""
     # 1. Get the table, split it, and turn it into numbers.
-    require(config.csv is None or bool(config.target), "say which column is to be predicted: --target COLUMN")
+    require(config.csv is None or bool(config.target), "name the column to predict: --target COLUMN")
     require(
         config.csv is not None or not (config.target or config.categories),
         "--target and --categories need a --csv FILE",
@@ -68,7 +68,7 @@ def main(config: Config) -> None:
     for note in table.notes:
         run.say(note)
     run.fit(*table_training(model, table, learning, config.trainer.seed))
-    # 4. Compare it with linear models.
+    # 4. Look at it beside linear models.
     if run.is_main:
         table.columns.save(run.folder / COLUMNS)
         run.keep(evaluate_table(model, table))

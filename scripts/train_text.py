@@ -1,4 +1,4 @@
-"""Train a network that tells spam from ham, or any texts apart: read, number the words, train, see what it is worth."""
+"""Train a text classifier, of spam for example: get the texts, build the model, train, compare it with TF-IDF."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ from torchdl.tasks.supervised import logits_for
 
 @dataclass(frozen=True)
 class Config:
-    """Train an LSTM or a convolutional network to classify texts (lectures 54 to 59), or use it on new ones."""
+    """Train an LSTM or a convolutional network to classify texts (lectures 54 to 59), or classify new texts with it."""
 
     model: Literal["lstm", "cnn"] = "lstm"
-    """Lecture 57's network or lecture 59's."""
+    """The network of lecture 57 (lstm) or 59 (cnn)."""
     csv: Path | None = None
-    """A CSV file with a header; the SMS spam collection of 5,572 messages if none is given."""
+    """A CSV file with a header; the SMS spam collection of 5,572 messages if not given."""
     text: str = ""
     """The column of the texts."""
     label: str = ""
     """The column of the classes."""
     encoding: str | None = None
-    """How the file is encoded; guessed, and said, if not given."""
+    """The encoding of the file; guessed, with a note, if not given."""
     skip_empty: bool = False
-    """Leave texts of nothing but spaces out, and count them; else they are an error."""
+    """Skip texts that are empty or only spaces, and count them; otherwise they are an error."""
     test_share: float = 0.33
-    """Share of the texts that is held out, of each class alike, drawn by the seed."""
+    """Share of the texts for testing, the same for each class, drawn at random by the seed."""
     words: int | None = 20_000
-    """How many words to know, the most frequent ones of the training part."""
+    """Maximum number of words to know: the most frequent ones of the training texts."""
     least: int = 2
-    """How often a word must be there to be known; 1 in the course."""
+    """Minimum number of times that a known word occurs; 1 in the course."""
     unknown: bool = True
-    """Give all words that are not known a vector of their own; the course's tokenizer drops them."""
+    """Map all unknown words to a vector of their own; the course's tokenizer drops them."""
     same_digits: bool = True
-    """Count each digit as 0, so that numbers of the same length are one word; they differ in the course."""
+    """Replace each digit by 0, so that numbers of the same length are the same word; not in the course."""
     longest: int | None = None
-    """Words of a text that are looked at, its first ones; all if not given."""
+    """Maximum number of words per text, from its start; all if not given."""
     embedding_dim: int = 32
-    """Numbers a word; 20 in the course."""
+    """Length of a word vector; 20 in the course."""
     hidden: int = 32
-    """Units of the LSTM; 15 in the course."""
+    """Number of units of the LSTM; 15 in the course."""
     dropout: float = 0.4
-    """Probability of dropping a word while training, and a number that the answer is made of; 0 in the course."""
+    """Dropout probability of words, and of the inputs of the last layer; 0 in the course."""
     vectors: Path | None = None
-    """Word vectors to begin with: a text file as GloVe's, a word and its numbers a line."""
+    """Initial word vectors: a text file like GloVe's, with a word and its numbers per line."""
     freeze: bool = False
-    """Leave the given word vectors as they are."""
+    """Do not train the given word vectors."""
     predict: tuple[str, ...] = ()
-    """Texts to classify by the finished run that --resume names; nothing is trained."""
+    """Texts to classify with the finished run --resume, without training."""
     learning: TextLearning = field(default_factory=TextLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 
 
 def main(config: Config) -> None:
-    """Run the four steps, or classify texts by a finished run."""
+    """Get the texts, build the model, train, look; or classify texts with a finished run."""
     if config.predict:
         predict(config)
         return
-    # 1. Get the texts, split them, and number the training part's words.
-    own = config.csv is not None
+    # 1. Get the texts, split them, and number the words of the training texts.
+    own_file = config.csv is not None
     named = [bool(config.text), bool(config.label)]
-    require(named == [own, own], "a --csv FILE needs --text COLUMN and --label COLUMN, and they it")
-    require(config.vectors is not None or not config.freeze, "--freeze is for given word vectors: name --vectors FILE")
+    require(named == [own_file, own_file], "--csv FILE needs --text COLUMN and --label COLUMN, and they need --csv")
+    require(config.vectors is not None or not config.freeze, "--freeze needs word vectors: name --vectors FILE")
     path = config.csv if config.csv is not None else find_file("spam", config.run.data_root)
-    text, label = (config.text, config.label) if own else ("v2", "v1")
+    text, label = (config.text, config.label) if own_file else ("v2", "v1")
     texts = read_texts(path, text, label, config.encoding, config.skip_empty)
     train, test = texts.split(config.test_share, config.trainer.seed)
     vocabulary = Vocabulary.learn(
@@ -101,7 +101,7 @@ def main(config: Config) -> None:
     counts = ", ".join(f"{name} {count:,}" for name, count in train.counts.items())
     run.say(f"{len(vocabulary):,} words; training texts of each class: {counts}")
     run.fit(*text_training(model, train, data, test_data, config.learning, config.trainer.seed))
-    # 4. Compare it with TF-IDF.
+    # 4. Look at it beside TF-IDF.
     if run.is_main:
         classifier = TextClassifier(model.cpu(), vocabulary, train.classes, data.longest)
         classifier.save(run.folder)
@@ -110,14 +110,14 @@ def main(config: Config) -> None:
 
 
 def predict(config: Config) -> None:
-    """Classify new texts."""
+    """Classify texts with a finished run, and print the classes."""
     require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
     require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
     classifier = TextClassifier.load(str(config.run.resume))
     for text, row in zip(config.predict, classifier.probabilities(config.predict), strict=True):
         unknown = classifier.unknown(text)
-        note = f"  (words that it does not know: {', '.join(unknown)})" if unknown else ""
-        note = note if classifier.vocabulary.tokenize(text) else "  (there is no word in it)"
+        note = f"  (unknown words: {', '.join(unknown)})" if unknown else ""
+        note = note if classifier.vocabulary.tokenize(text) else "  (no words)"
         print(f"{classifier.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
 
 

@@ -1,4 +1,4 @@
-"""Train a new head on a network that was trained on other images (lectures 62 to 67), in one of two ways."""
+"""Transfer a network that was trained on other images: train a new head in one of two ways (lectures 62 to 67)."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from torchdl.recipes.image_classification import (
 )
 from torchdl.recipes.transfer import evaluate_head, extract_parts, fine_tuning, head_training, standardize_head
 
-# what a resumed run must have been started with
+# settings that a resumed run cannot change
 FIXED = ("approach", "backbone", "weights", "input_size", "levels", "finetune", "finetune_epochs", "finetune_lr")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Classify images by the features of a network that was trained on others, which itself is held still."""
+    """Classify images by the features of a network that was trained on other images and stays frozen."""
 
     backbone: str = "vgg16"
     """One of torchvision's networks, efficientnet_lite0 (with its weights: the extra transfer), or pixels for none."""
     approach: Literal["augment", "features"] = "features"
-    """Take augmented images through the network in every epoch, with shift 0.1 and flip 0.5 where nothing else is said;
-    or compute all images' features once and keep them."""
+    """Run augmented images through the network in every epoch, with shift 0.1 and flip 0.5 by default; or compute the
+    features of all images once and keep them."""
     weights: str = "default"
-    """What torchvision downloads: default, or a name such as IMAGENET1K_V1; or a file of the network's weights."""
+    """What torchvision downloads (default, or a name such as IMAGENET1K_V1), or a file of the network's weights."""
     input_size: int | None = None
-    """Pixels a side that the network is given, for small images 96, say; what its weights want if not given."""
+    """Side of the network's input in pixels, such as 96 for small images; if not given, what its weights expect."""
     levels: int = 0
-    """How many of the network's blocks before its last are looked at, too, by their channels' means."""
+    """Number of blocks before the last one whose channel means are features, too."""
     finetune: int = 0
-    """How many of the network's last blocks learn, too, in the last epochs of --approach augment."""
+    """With --approach augment: number of the network's last blocks that are trained, too, in the last epochs."""
     finetune_epochs: int = 1
-    """How many epochs at the end of --epochs those blocks learn in."""
+    """Number of last epochs in which these blocks are trained."""
     finetune_lr: float = 1e-5
-    """Their learning rate."""
+    """Learning rate of these blocks."""
     images: ImageOptions = field(default_factory=ImageOptions)
     learning: ClassifierLearning = field(default_factory=ClassifierLearning)
     run: RunOptions = field(default_factory=RunOptions)
@@ -60,12 +60,15 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the three steps."""
+    """Get the data, build the model, train, look."""
     augment = config.approach == "augment"
     defaults = replace(DEFAULTS, shift=0.1, flip=0.5) if augment else DEFAULTS
     config = replace(config, learning=config.learning.with_defaults(defaults))
     require(not config.learning.centred, "a backbone scales pixels itself: leave --centred out")
-    require(augment or not config.finetune, "--finetune is of --approach augment: features that are kept cannot learn")
+    require(
+        augment or not config.finetune,
+        "--finetune needs --approach augment: features that are computed once cannot be trained",
+    )
     check_resumed(config)
     # 1. Get the data.
     train, test = config.images.load(config.run.data_root, centred=False)
@@ -74,13 +77,13 @@ def main(config: Config) -> None:
     model = transfer_model(
         config.backbone, len(train.classes), config.weights, config.input_size, config.finetune, config.levels
     )
-    # 3. Train its head, in one of the two ways, and look at what it gets wrong.
+    # 3. Train its head in one of the two ways. 4. Look at its errors.
     (in_the_loop if augment else on_features)(run, model, train, test, config)
     run.close()
 
 
 def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: ImageDataset, config: Config) -> None:
-    """Take every image through the backbone in every epoch, augmented; its last blocks may learn at the end."""
+    """Run augmented images through the backbone in every epoch; the last epochs may train its last blocks, too."""
     build_task: Callable[..., Supervised] = Supervised
     if model.finetuned:
         build_task = fine_tuning(config.trainer.epochs, config.finetune_epochs, config.finetune_lr, config.learning)
@@ -90,8 +93,8 @@ def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: Image
     training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed, build_task)
     run.fit(*training, pictures={"examples": example_images(training.train, train)})
     took, moved = time.perf_counter() - since, model.features.fingerprint() != before
-    require(moved <= bool(model.finetuned), "the backbone has moved while its head was trained")
-    run.say(f"training and evaluation: {took:.1f} s; the backbone {'has learnt, too' if moved else 'is as it was'}")
+    require(moved <= bool(model.finetuned), "the backbone has changed while its head was trained")
+    run.say(f"training and evaluation: {took:.1f} s; the backbone has {'changed, too' if moved else 'not changed'}")
     if run.is_main:
         model.finetuning = False
         more = {
@@ -103,23 +106,25 @@ def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: Image
 
 
 def on_features(run: Run, model: TransferModel, train: ImageDataset, test: ImageDataset, config: Config) -> None:
-    """Compute the features of all images once, and train a head on them alone."""
-    require(rank_and_size()[1] == 1, "--approach features runs in one process: the features are computed once")
+    """Compute the features of all images once, and train a head on them."""
+    require(rank_and_size()[1] == 1, "--approach features needs a single process")
     device = config.trainer.device
     batch_size = config.learning.batch_size or 0
     parts = extract_parts(model, train, test, config.images, batch_size, device, verbose=True)
     for name, part in (("training", parts.train), ("test", parts.test)):
-        run.say(f"features of {len(part.features):,} {name} images, {part.cached:,} of them kept: {part.seconds:.1f} s")
+        run.say(
+            f"features of {len(part.features):,} {name} images, {part.cached:,} from the cache: {part.seconds:.1f} s"
+        )
     before, since = model.features.fingerprint(), time.perf_counter()
     run.fit(*head_training(model, parts, config.learning, config.trainer.seed, device))
     took = time.perf_counter() - since
-    require(model.features.fingerprint() == before, "the backbone has moved while its head was trained")
+    require(model.features.fingerprint() == before, "the backbone has changed while its head was trained")
     run.say(f"head: {took:.1f} s")
     run.keep(evaluate_head(model, parts, test, config.images, took, run.chosen_by))
 
 
 def check_resumed(config: Config) -> None:
-    """Raise :class:`InputError` where a run is to go on with what its optimizer or its features would not follow."""
+    """Raise :class:`InputError` if a resumed run changes what its optimizer or its features depend on."""
     if config.run.resume is None:
         return
     known, now = read_config(config.run.resume)["config"], asdict(config)

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 import torch
+from helpers.downloads import isolated, server  # noqa: F401  (fixtures)
+from helpers.scripts import run  # noqa: F401
 
 from torchdl import pictures
 

@@ -61,6 +61,7 @@ def test_one_process_gathers_what_it_has_and_adds_nothing():
     assert sum_over_processes(x) is x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(3, 1), (0, 2), (2, 2)])
 def test_both_processes_gather_all_rows_in_order_and_know_their_own(made, rows):
     assert [of_one["rank and size"] for of_one in made] == [(0, 2), (1, 2)]
@@ -70,6 +71,7 @@ def test_both_processes_gather_all_rows_in_order_and_know_their_own(made, rows):
     assert [of_one[rows]["start"] for of_one in made] == [0, rows[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [(3, 1), (0, 2), (2, 2)])
 def test_the_mean_of_the_gradients_is_that_of_one_process_with_all_rows(made, rows):
     whole = gaussian(sum(rows), 4, 5, seed=1).requires_grad_()
@@ -80,6 +82,7 @@ def test_the_mean_of_the_gradients_is_that_of_one_process_with_all_rows(made, ro
     torch.testing.assert_close(gradient, whole.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_numbers_of_other_kinds_are_gathered_as_they_are(made):
     for of_one in made:
         assert of_one["labels"].tolist() == [0, 1, 10, 11, 12]
@@ -88,6 +91,7 @@ def test_numbers_of_other_kinds_are_gathered_as_they_are(made):
         assert of_one["half"].tolist() == [[1.0, 1.0], [1 + 2**-7, 1 + 2**-7]]
 
 
+@pytest.mark.slow
 def test_a_sums_gradient_is_the_sum_of_the_gradients(made):
     for rank, of_one in enumerate(made):
         assert of_one["sum"]["total"].tolist() == [3.0, 3.0, 3.0]

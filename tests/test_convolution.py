@@ -136,8 +136,9 @@ def test_sizes_are_those_of_the_formulas_and_of_the_results(sizes, mode):
     height, width, h, w = sizes
     image, kernel = gaussian(height, width, dtype=torch.float64), gaussian(h, w, seed=1, dtype=torch.float64)
     if mode == "valid" and (h > height or w > width):
+        side, kernel_side = (height, h) if h > height else (width, w)
         for function in (correlate, convolve):
-            with pytest.raises(InputError, match="does not lie within"):
+            with pytest.raises(InputError, match=f"{kernel_side}.*{side}"):
                 function(image, kernel, mode)
         return
     more = {"valid": (1 - h, 1 - w), "same": (0, 0), "full": (h - 1, w - 1)}[mode]
@@ -219,14 +220,14 @@ def test_a_blur_leaves_an_even_grey_alone_and_spreads_a_point():
     torch.testing.assert_close(correlate(point, kernel, "same")[3:10, 3:10], kernel)
 
 
-def test_sobels_kernels_find_upright_and_lying_edges():
-    upright = torch.zeros(6, 6)
-    upright[:, 3:] = 1
-    assert correlate(upright, SOBEL_X).tolist() == [[0, 4, 4, 0]] * 4
-    assert not correlate(upright, SOBEL_Y).any()
-    assert torch.equal(correlate(upright.T, SOBEL_Y), correlate(upright, SOBEL_X).T)
+def test_sobels_kernels_find_vertical_and_horizontal_edges():
+    vertical = torch.zeros(6, 6)
+    vertical[:, 3:] = 1
+    assert correlate(vertical, SOBEL_X).tolist() == [[0, 4, 4, 0]] * 4
+    assert not correlate(vertical, SOBEL_Y).any()
+    assert torch.equal(correlate(vertical.T, SOBEL_Y), correlate(vertical, SOBEL_X).T)
     # turning the kernel changes the sign
-    assert torch.equal(convolve(upright, SOBEL_X), -correlate(upright, SOBEL_X))
+    assert torch.equal(convolve(vertical, SOBEL_X), -correlate(vertical, SOBEL_X))
 
 
 def test_a_pattern_is_found_where_it_is():
@@ -252,14 +253,14 @@ def test_a_pattern_is_found_where_it_is():
     ],
 )
 def test_an_unknown_mode_is_refused_with_the_known_ones(call):
-    with pytest.raises(InputError, match="unknown mode 'Same': choose one of valid, same, full"):
+    with pytest.raises(InputError, match=r"'Same'.*valid, same, full"):
         call(*pair((3, 3)))
 
 
 @pytest.mark.parametrize("sides", [(8, 3), (3, 10)])
 def test_a_kernel_that_does_not_lie_within_the_image_is_refused_with_what_to_do(sides):
     image, kernel = pair(sides)
-    refused = rf"a kernel of {max(sides)} does not lie within {7 if sides[0] == 8 else 9} pixels: try mode same"
+    refused = rf"kernel.*{max(sides)}.*{7 if sides[0] == 8 else 9}.*same"
     for call in (
         lambda: correlate(image, kernel),
         lambda: convolve(image, kernel),
@@ -274,7 +275,7 @@ def test_a_kernel_that_does_not_lie_within_the_image_is_refused_with_what_to_do(
 @pytest.mark.parametrize(("size", "kernel"), [(0, 1), (3, 0), (-1, 3)])
 @pytest.mark.parametrize("mode", MODES)
 def test_sides_without_pixels_are_refused(size, kernel, mode):
-    with pytest.raises(InputError, match=f"1 pixel or more, not {size} and {kernel}"):
+    with pytest.raises(InputError, match=f"1 pixel.*{size} and {kernel}"):
         output_size(size, kernel, mode)
 
 
@@ -282,7 +283,7 @@ def test_sides_without_pixels_are_refused(size, kernel, mode):
     ("image", "kernels"), [((7, 9), (2, 3, 3, 3)), ((3, 7, 9), (3, 3, 3)), ((3, 7, 9), (2, 1, 3, 3)), ((3,), (3,))]
 )
 def test_in_colour_other_shapes_are_refused(image, kernels):
-    with pytest.raises(InputError, match=r"an image \(C, H, W\) and kernels \(O, C, h, w\) are wanted, not") as error:
+    with pytest.raises(InputError, match=r"\(C, H, W\).*\(O, C, h, w\)") as error:
         correlate_color(torch.zeros(image), torch.zeros(kernels))
     assert str(image) in str(error.value)
     assert str(kernels) in str(error.value)

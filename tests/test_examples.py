@@ -1,4 +1,4 @@
-"""Every public name has an example in its docstring, and every example in a docstring gives what it says."""
+"""Every public name has an example in its docstring, and every example gives the output that it shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import doctest
 import socket
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,16 +15,18 @@ import torch
 import torchdl
 
 ROOT = Path(__file__).resolve().parent.parent
-GLOBALS = {"torch": torch, "torchdl": torchdl}  # what a reader has imported
+GLOBALS = {"torch": torch, "torchdl": torchdl}  # what an example may use without importing it
+#: Names whose examples take more than a second, because they train.
+SLOW = {"Stopped", "fit_model_cifar10", "fit_model_on"}
 
 
 def read(docstring: str, name: str) -> doctest.DocTest:
-    """Take the examples out of a docstring."""
+    """Return the examples of a docstring."""
     return doctest.DocTestParser().get_doctest(docstring, dict(GLOBALS), name, None, None)
 
 
 def docstrings(path: Path) -> dict[str, str]:
-    """Give the docstrings of a file of Python by what they describe, as in ``torchdl.data.pad``."""
+    """Return the docstrings of a Python file by the name of what they describe, such as ``torchdl.data.pad``."""
     found = {}
 
     def walk(node: ast.AST, name: str) -> None:
@@ -39,26 +42,32 @@ def docstrings(path: Path) -> dict[str, str]:
     return found
 
 
-PUBLIC = {f"{obj.__module__}.{obj.__qualname__}" for obj in map(torchdl.__dict__.get, torchdl.__all__)}
-# from the files, for what a decorator hides from doctest's own search
+OBJECTS = {name: found for name in torchdl.__all__ if not isinstance(found := getattr(torchdl, name), ModuleType)}
+PUBLIC = {f"{found.__module__}.{found.__qualname__}" for found in OBJECTS.values()}
+# read from the files, because doctest's own search misses decorated functions
 ALL = {name: text for path in (ROOT / "torchdl").rglob("*.py") for name, text in docstrings(path).items()}
-OTHERS = sorted(name for name, text in ALL.items() if ">>>" in text and name not in PUBLIC)
+OTHERS = {name for name, text in ALL.items() if ">>>" in text and name not in PUBLIC}
+
+
+def mark(names: set[str]) -> list[object]:
+    """Return names as parameters of a test, with a mark for the slow ones."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in sorted(names)]
 
 
 def faults(test: doctest.DocTest) -> str:
-    """Run a docstring's examples, and say what is wrong with them; nothing if all is well."""
+    """Run a docstring's examples and return what is wrong with them; empty if nothing is."""
     if not any(example.want for example in test.examples):
-        return "there is no example that shows what comes out"
+        return "no example shows an output"
     if any(doctest.SKIP in example.options for example in test.examples):
         return "an example is skipped"
-    said: list[str] = []
-    doctest.DocTestRunner(verbose=False).run(test, out=said.append)
-    return "".join(said)
+    output: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(test, out=output.append)
+    return "".join(output)
 
 
 @pytest.fixture
-def apart(quick, tmp_path, monkeypatch):
-    """Take the data, the network and the way to other folders away."""
+def isolated_examples(quick, tmp_path, monkeypatch):
+    """Give examples no data, no network and no folder but a temporary one."""
 
     def refuse(*_):
         raise OSError("an example must not need the network")
@@ -70,22 +79,23 @@ def apart(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.usefixtures("apart")
-@pytest.mark.parametrize("name", torchdl.__all__)
+@pytest.mark.usefixtures("isolated_examples")
+@pytest.mark.parametrize("name", mark(set(OBJECTS)))
 def test_every_public_name_has_an_example_that_runs(name):
-    assert faults(read(getattr(torchdl, name).__doc__ or "", name)) == ""
+    assert faults(read(OBJECTS[name].__doc__ or "", name)) == ""
 
 
-@pytest.mark.usefixtures("apart")
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.usefixtures("isolated_examples")
+@pytest.mark.parametrize("name", mark(OTHERS))
 def test_every_other_example_runs(name):
     assert faults(read(ALL[name], name)) == ""
 
 
-def test_docstrings_are_found_wherever_they_stand():
+def test_docstrings_are_found_in_every_file():
     assert set(ALL) >= PUBLIC
-    assert {"torchdl.data.vocabulary.pad", "torchdl.data.vocabulary.tokenize"} <= set(OTHERS)
+    assert {"torchdl.data.vocabulary.pad", "torchdl.data.vocabulary.tokenize"} <= OTHERS
     assert {"torchdl.losses", "torchdl.models.gan.GAN.generate_samples"} <= set(ALL)
+    assert not SLOW - set(OBJECTS) - OTHERS
 
 
 @pytest.mark.parametrize(
@@ -93,10 +103,10 @@ def test_docstrings_are_found_wherever_they_stand():
     [
         (">>> 1 + 1\n3\n", "Expected:\n    3\nGot:\n    2"),
         (">>> 1 + 1  # doctest: +SKIP\n2\n", "an example is skipped"),
-        ("No example.\n", "there is no example"),
-        (">>> two = 1 + 1\n", "there is no example"),
-        (">>> nn.Linear(1, 1).bias.shape\ntorch.Size([1])\n", "NameError"),  # torch and torchdl alone are there
-        ('>>> torchdl.load("nowhere")\nTraceback (most recent call last):\n    ...\nInputError: no\n', "holds no"),
+        ("No example.\n", "no example"),
+        (">>> two = 1 + 1\n", "no example"),
+        (">>> nn.Linear(1, 1).bias.shape\ntorch.Size([1])\n", "NameError"),  # only torch and torchdl are there
+        ('>>> torchdl.load("nowhere")\nTraceback (most recent call last):\n    ...\nInputError: no\n', "nowhere"),
         (
             '>>> import urllib.request as r\n>>> r.urlopen("http://127.0.0.1").status\n200\n',
             "must not need the network",
@@ -104,6 +114,6 @@ def test_docstrings_are_found_wherever_they_stand():
     ],
     ids=["output", "skipped", "none", "no output", "unknown name", "error", "network"],
 )
-@pytest.mark.usefixtures("apart")
-def test_an_example_that_is_wrong_is_found(example, fault):
+@pytest.mark.usefixtures("isolated_examples")
+def test_a_wrong_example_is_found(example, fault):
     assert fault in faults(read(example, "wrong"))

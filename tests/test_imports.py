@@ -1,8 +1,9 @@
-"""Who may import whom: scripts -> training -> tasks -> losses and metrics; the rest stand alone."""
+"""Who may import whom: scripts -> cli -> recipes -> training -> tasks -> losses and metrics; the rest stand alone."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,24 +11,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "files", "random", "collective", "layout"}
+LEAVES = {"errors", "files", "random", "collective", "pictures", "fast"}
+APPLIED = {"training", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts"}
 # what each part of torchdl may import of the others, beside itself and the leaves
 ALLOWED = {
-    **{leaf: set() for leaf in LEAVES},
+    "errors": set(),
+    "random": set(),
+    "fast": set(),
+    "files": {"errors"},
+    "collective": {"errors"},
+    "pictures": {"files", "errors"},
     "data": set(),
     "models": set(),
     "losses": set(),
     "metrics": set(),
     "plots": set(),
     "artifacts": {"models"},
-    "tasks": {"losses", "metrics"},
-    "training": {"tasks", "losses", "metrics", "data", "plots", "artifacts", "forecasts"},
     "convolution": set(),
     "forecasts": set(),
     "latent": set(),
-    "recipes": {"training", "data", "models"},
+    "tasks": {"losses", "metrics"},
+    "training": {"tasks", "data", "plots"},
+    "recipes": APPLIED,
+    "cli": APPLIED | {"recipes"},
+    "keras": APPLIED | {"recipes", "cli"},
 }
 EVERYTHING = set(ALLOWED)
+NAMES_A_SCRIPT = re.compile(r"(?<![-\w])--[a-z][a-z-]+|\bscripts/|\b(?:train|show|predict|probe|evaluate)_\w+\.py\b")
 
 
 def imported(source: str, package: str) -> set[str]:
@@ -46,8 +56,10 @@ def imported(source: str, package: str) -> set[str]:
 def wrong_imports(source: str, path: str) -> list[str]:
     """Say which of the imports of the file at ``path``, relative to the repository, go the wrong way."""
     parts = Path(path).with_suffix("").parts
-    if parts[0] == "scripts" or parts == ("torchdl", "__init__"):
+    if parts[0] in ("scripts", "experiments"):
         allowed = EVERYTHING
+    elif parts == ("torchdl", "__init__"):
+        allowed = set()
     elif parts[1] in ALLOWED:
         allowed = ALLOWED[parts[1]] | {parts[1]} | (set() if parts[1] in LEAVES else LEAVES)
     else:
@@ -55,8 +67,9 @@ def wrong_imports(source: str, path: str) -> list[str]:
     found = []
     for name in sorted(imported(source, ".".join(parts[:-1]))):
         first, *rest = name.split(".")
-        wrong = first == "scripts" or (first == "torchdl" and (not rest or rest[0] not in allowed))
-        if wrong and parts[0] != "scripts":
+        outside = first in ("scripts", "experiments")
+        wrong = outside or (first == "torchdl" and (not rest or rest[0] not in allowed))
+        if wrong and parts[0] == "torchdl":
             found.append(f"{path} imports {name}")
     return found
 
@@ -85,12 +98,18 @@ def test_imports_go_one_way(path):
         ("torchdl/models/gan.py", "from torchdl.losses import x"),
         ("torchdl/models/gan.py", "from torchdl.artifacts import load"),
         ("torchdl/data/loader.py", "if True:\n    from .. import plots"),
-        ("torchdl/plots.py", "from torchdl.data import ImageDataset"),
-        ("torchdl/plots.py", "from .data import ImageDataset"),
+        ("torchdl/plots/curves.py", "from torchdl.data import ImageDataset"),
+        ("torchdl/plots/curves.py", "from ..data import ImageDataset"),
         ("torchdl/random.py", "from torchdl.errors import require"),
         ("torchdl/artifacts.py", "from torchdl.training import Trainer"),
         ("torchdl/training/trainer.py", "from torchdl.models import GAN"),
         ("torchdl/training/trainer.py", "import scripts.train"),
+        ("torchdl/training/trainer.py", "from torchdl.recipes import tabular"),
+        ("torchdl/training/trainer.py", "from torchdl.cli.run import Run"),
+        ("torchdl/recipes/tabular.py", "from torchdl.cli.console import say"),
+        ("torchdl/recipes/tabular.py", "import experiments.registry"),
+        ("torchdl/cli/run.py", "import torchdl.keras"),
+        ("torchdl/__init__.py", "from torchdl.training import Trainer"),
         ("torchdl/novelty.py", ""),
     ],
 )
@@ -105,7 +124,9 @@ def test_an_import_the_wrong_way_is_found(path, source):
         ("torchdl/tasks/gan.py", "from ..errors import InputError\nimport torch.nn, random"),
         ("torchdl/training/trainer.py", "from torchdl.tasks import Task\nimport torchdl.plots\nfrom ..data import x"),
         ("torchdl/artifacts.py", "import torchdl.models"),
-        ("torchdl/__init__.py", "from torchdl.training import Trainer"),
+        ("torchdl/recipes/tabular.py", "from torchdl.models import MLP\nfrom torchdl.training import Trainer"),
+        ("torchdl/cli/run.py", "from torchdl.recipes.report import Report"),
+        ("torchdl/keras.py", "from torchdl.cli.run import Run"),
         ("scripts/train.py", "import torchdl\nfrom torchdl import GAN\nfrom torchdl.training import device"),
     ],
 )
@@ -113,24 +134,46 @@ def test_an_import_the_right_way_is_let_be(path, source):
     assert wrong_imports(source, path) == []
 
 
-def test_importing_torchdl_brings_in_no_heavy_library_and_leaves_the_global_generators_alone():
+def test_tyro_is_imported_by_the_command_line_alone():
+    users = {path for path in FILES if "tyro" in {n.split(".")[0] for n in imported(path.read_text("utf-8"), "x")}}
+    assert {path.relative_to(ROOT).parts[:2] for path in users} == {("torchdl", "cli")}
+
+
+def test_the_library_names_no_script_and_no_option():
+    named = []
+    for path in (ROOT / "torchdl").rglob("*.py"):
+        if path.relative_to(ROOT).parts[1] != "cli":
+            texts = (n.value for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Constant))
+            found = [text for text in texts if isinstance(text, str) and NAMES_A_SCRIPT.search(text)]
+            named += [f"{path.relative_to(ROOT)}: {text[:80]!r}" for text in found]
+    assert named == []
+
+
+@pytest.mark.slow
+def test_importing_torchdl_brings_in_nothing_and_leaves_the_global_generators_alone():
     program = """
 import random, sys
 import numpy, torch
 torch.manual_seed(123); random.seed(123); numpy.random.seed(123)
 states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-before = set(sys.modules)
 import torchdl
-assert torch.equal(states[0], torch.get_rng_state()), "torch's generator was used"
-assert states[1:] == (random.getstate(), numpy.random.get_state()[1].tolist()), "a generator was used"
-new = {name.split(".")[0] for name in set(sys.modules) - before}
-heavy = {"torchvision", "tensorboard", "matplotlib", "pandas", "sklearn", "mlxtend", "PIL", "keras", "tensorflow"}
-assert "torchdl.latent" not in sys.modules
+assert not any(name.startswith("torchdl.") for name in sys.modules), "a part is imported before it is used"
 assert callable(torchdl.latent.invert) and callable(torchdl.metrics.silent_units)
 assert not hasattr(torchdl, "nothing")
+for name in dir(torchdl):
+    getattr(torchdl, name)
+assert torch.equal(states[0], torch.get_rng_state()), "torch's generator was used"
+assert states[1:] == (random.getstate(), numpy.random.get_state()[1].tolist()), "a generator was used"
+heavy = {"torchvision", "tensorboard", "matplotlib", "pandas", "sklearn", "mlxtend", "PIL", "keras", "tyro"}
 print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
-assert "torchdl" in new
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_the_stub_lists_what_it_imports():
+    tree = ast.parse((ROOT / "torchdl" / "__init__.pyi").read_text("utf-8"))
+    names = [alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names]
+    (listed,) = [ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign)]
+    assert sorted(names) == sorted(listed)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import torchdl
 from torchdl import Autoencoder, InputError, LenetLike
-from torchdl.recipes import fit_model_cifar10, fit_model_on, make_autoencoder_model, make_lenet_model
+from torchdl.keras import fit_model_cifar10, fit_model_on, make_autoencoder_model, make_lenet_model
 
 pytestmark = pytest.mark.usefixtures("quick")
 TINY = {"width": 2, "depth": 2, "hidden": 8}
@@ -56,8 +56,8 @@ def is_drawn(path: Path) -> bool:
         ("cifar100", (3, 32, 32), 100),
     ],
 )
-def test_a_data_sets_name_gives_a_model_for_its_images_without_them(monkeypatch, dataset, shape, classes):
-    monkeypatch.setattr("torchdl.recipes.load_images", None)
+def test_a_data_sets_name_is_enough_for_a_model_of_its_images(monkeypatch, dataset, shape, classes):
+    monkeypatch.setattr("torchdl.keras.load_images", None)
     model = make_lenet_model(dataset)
     assert isinstance(model, LenetLike)
     assert (model.in_shape, model.num_classes) == (shape, classes)
@@ -67,21 +67,22 @@ def test_a_data_sets_name_gives_a_model_for_its_images_without_them(monkeypatch,
     assert (small.width, small.depth, small.hidden) == (2, 2, 8)
 
 
-def test_a_folder_gives_a_model_for_its_images(pictures):
+def test_a_folder_decides_the_model_for_its_images(pictures):
     model = make_lenet_model(str(pictures), **TINY)
     assert (model.in_shape, model.num_classes) == ((3, 32, 32), 3)
 
 
 def test_an_unknown_data_set_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="unknown data set 'nothing': choose one of mnist"):
+    with pytest.raises(InputError, match=r"nothing.* mnist"):
         make_lenet_model("nothing")
-    with pytest.raises(InputError, match="unknown data set 'nothing': choose one of mnist"):
+    with pytest.raises(InputError, match=r"nothing.* mnist"):
         fit_model_on("nothing", folder=tmp_path / "x")
     assert not list(tmp_path.iterdir())
 
 
-def test_fitting_leaves_the_files_that_it_promises(fitted):
+@pytest.mark.slow
+def test_fitting_writes_the_documented_files(fitted):
     folder, _, history = fitted
     assert json.loads((folder / "architecture.json").read_text())["class"] == "LenetLike"
     assert (folder / "weights.safetensors").is_file()
@@ -98,14 +99,16 @@ def test_fitting_leaves_the_files_that_it_promises(fitted):
     assert sorted(path.name for path in folder.parent.parent.iterdir()) == ["some"]
 
 
+@pytest.mark.slow
 def test_the_history_has_loss_and_accuracy_of_training_and_validation(fitted):
     _, _, history = fitted
     assert [(row["epoch"], row["step"]) for row in history] == [(1, 90)]
     assert {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "charts/learning_rate"} <= history[0].keys()
-    assert history[0]["val/accuracy"] > 0.3  # naming always the same digit gives 0.1
+    assert history[0]["val/accuracy"] > 0.3  # chance is 0.1
 
 
-def test_the_model_given_is_the_one_kept_and_the_one_measured(fitted):
+@pytest.mark.slow
+def test_the_returned_model_is_the_saved_and_the_evaluated_one(fitted):
     folder, model, history = fitted
     assert isinstance(model, LenetLike)
     assert not model.training
@@ -118,6 +121,7 @@ def test_the_model_given_is_the_one_kept_and_the_one_measured(fitted):
     assert F.cross_entropy(logits, labels).item() == pytest.approx(history[-1]["val/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_seed_decides_the_weights(pictures, tmp_path):
     models = [fit_model_on(str(pictures), 1, 6, tmp_path / name, seed=1, device="cpu", **TINY)[0] for name in "ab"]
@@ -126,19 +130,20 @@ def test_the_seed_decides_the_weights(pictures, tmp_path):
     assert not torch.equal(models[0].classifier[-1].weight, other.classifier[-1].weight)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(fitted, pictures, tmp_path):
     folder = fitted[0]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="where exists already"):
+    with pytest.raises(InputError, match="where"):
         fit_model_on("mnist_5k", epochs=1, folder=folder, **TINY)
-    with pytest.raises(InputError, match="pictures exists already"):
+    with pytest.raises(InputError, match="pictures"):
         fit_model_cifar10(1, folder=pictures, dataset=str(pictures))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("folder", [".", "./", "new"])
-def test_an_empty_folder_is_filled_wherever_it_is(pictures, tmp_path, monkeypatch, folder):
+def test_an_empty_folder_is_used_wherever_it_is(pictures, tmp_path, monkeypatch, folder):
     (tmp_path / "here" / "new").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "new" if folder != "new" else tmp_path / "here")
     fit_model_on(str(pictures), 1, 6, folder, device="cpu", **TINY)
@@ -146,7 +151,7 @@ def test_an_empty_folder_is_filled_wherever_it_is(pictures, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_without_a_folder_it_goes_where_the_scripts_leave_theirs(pictures, tmp_path, monkeypatch):
+def test_the_default_folder_is_that_of_the_scripts(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit_model_on(pictures.name, epochs=1, batch_size=6, data_root=pictures.parent, device="cpu", **TINY)
     (folder,) = (tmp_path / "runs" / "lenet").iterdir()
@@ -156,17 +161,17 @@ def test_without_a_folder_it_goes_where_the_scripts_leave_theirs(pictures, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more, not 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"depth": 9}, "depth 9 halves 28x28 pixels away: 4 is the most for them"),
-        ({"width": 0}, "width and hidden must be positive"),
-        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"epochs": 0}, "epochs.* 0"),
+        ({"batch_size": 0}, "batch_size.* 0"),
+        ({"depth": 9}, "depth.* 9"),
+        ({"width": 0}, "width"),
+        ({"device": "abacus"}, "abacus"),
     ],
 )
-def test_bad_settings_are_refused_and_leave_nothing_behind(tmp_path, options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_settings_are_refused_and_leave_nothing_behind(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
         fit_model_on("mnist_5k", folder=tmp_path / "x", **{**TINY, **options})
     assert not list(tmp_path.iterdir())
 
@@ -181,14 +186,15 @@ def test_the_autoencoder_is_for_cifar10():
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
 
 
-def test_fitting_the_autoencoder_leaves_what_it_promises(pictures, tmp_path, capsys):
+@pytest.mark.slow
+def test_fitting_the_autoencoder_writes_the_documented_files(pictures, tmp_path, capsys):
     folder = tmp_path / "new"
     model, history = fit_model_cifar10(
         2, 8, visualization_size=2, verbose=True, folder=folder, dataset=str(pictures), device="cpu"
     )
-    said = capsys.readouterr().out
-    assert "[8, 3, 32, 32]" in said  # the shapes through the network
-    assert "[8, 32]" in said
+    printed = capsys.readouterr().out
+    assert "[8, 3, 32, 32]" in printed  # the shapes through the network
+    assert "[8, 32]" in printed
     assert isinstance(model, Autoencoder)
     assert not model.training
     kept = torchdl.load(folder)
@@ -203,28 +209,29 @@ def test_fitting_the_autoencoder_leaves_what_it_promises(pictures, tmp_path, cap
         assert (model(images) - images).square().mean().item() == pytest.approx(history[-1]["val/loss"], rel=1e-4)
 
 
-def test_the_shapes_are_printed_only_if_asked_for(pictures, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torchdl.recipes.autoencoder.fit_autoencoder", lambda *_: [])
-    _, history = fit_model_cifar10(1, 8, folder=tmp_path / "new", dataset=str(pictures), device="cpu")
-    assert history == []
-    assert "[8, 3, 32, 32]" not in capsys.readouterr().out
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_is_printed_unless_asked_for(pictures, tmp_path, capsys):
+    fit_model_on(str(pictures), 1, 6, tmp_path / "one", device="cpu", **TINY)
+    fit_model_cifar10(1, 8, folder=tmp_path / "other", dataset=str(pictures), device="cpu")
+    assert capsys.readouterr().out == ""
 
 
 def test_images_of_another_size_are_an_input_error_that_leaves_nothing_behind(tmp_path):
-    with pytest.raises(InputError, match=r"\(3, 32, 32\) are wanted, not \(1, 28, 28\)"):
+    with pytest.raises(InputError, match=r"\(3, 32, 32\).*\(1, 28, 28\)"):
         fit_model_cifar10(1, folder=tmp_path / "x", dataset="mnist_5k", device="cpu")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
-        ({"visualization_size": 0}, "visualization_size must be from 1 to 32, not 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"n_epochs": 0}, "epochs must be 1 or more, not 0"),
+        ({"visualization_size": 0}, "visualization_size.* 0"),
+        ({"batch_size": 0}, "batch_size.* 0"),
+        ({"n_epochs": 0}, "epochs.* 0"),
     ],
 )
-def test_bad_settings_of_the_autoencoder_are_refused(pictures, tmp_path, options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_settings_of_the_autoencoder_are_refused(pictures, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
         fit_model_cifar10(folder=tmp_path / "x", dataset=str(pictures), **options)
     assert not (tmp_path / "x").exists()

@@ -114,14 +114,14 @@ def test_the_generator_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: linear_interpolation(torch.zeros(2, 3), torch.zeros(2, 4), 3), r"not \(2, 3\) and \(2, 4\)"),
-        (lambda: spherical_interpolation(torch.zeros(3), torch.zeros(3), 3), r"\(N, Z\) both"),
-        (lambda: spherical_interpolation(torch.zeros(2, 3), torch.zeros(2, 3), 1), "2 points or more.*not 1"),
-        (lambda: invert(small_generator(), torch.zeros(0, 24)), "no image"),
-        (lambda: invert(small_generator(), torch.zeros(1, 24), steps=0), "1 or more, not 0 and 8"),
-        (lambda: invert(small_generator(), torch.zeros(1, 24), restarts=0), "1 or more, not 500 and 0"),
-        (lambda: invert(small_generator(), torch.zeros(1, 24), lr=0), "positive number, not 0"),
-        (lambda: invert(small_generator(), torch.zeros(1, 25)), "makes 24 numbers an image.*have 25"),
+        (lambda: linear_interpolation(torch.zeros(2, 3), torch.zeros(2, 4), 3), r"\(2, 3\).*\(2, 4\)"),
+        (lambda: spherical_interpolation(torch.zeros(3), torch.zeros(3), 3), r"\(N, Z\).*\(3,\)"),
+        (lambda: spherical_interpolation(torch.zeros(2, 3), torch.zeros(2, 3), 1), "steps.*2.*1"),
+        (lambda: invert(small_generator(), torch.zeros(0, 24)), "image.*0"),
+        (lambda: invert(small_generator(), torch.zeros(1, 24), steps=0), "steps.*0"),
+        (lambda: invert(small_generator(), torch.zeros(1, 24), restarts=0), "restarts.*0"),
+        (lambda: invert(small_generator(), torch.zeros(1, 24), lr=0), "lr.*0"),
+        (lambda: invert(small_generator(), torch.zeros(1, 25)), "24.*25"),
     ],
 )
 def test_what_cannot_be_found_is_one_sentence(make, message):

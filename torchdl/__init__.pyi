@@ -1,4 +1,4 @@
-# The names of ``torchdl``: read by type checkers, and by ``torchdl/__init__.py``, which imports each when it is used.
+# The names of ``torchdl``, for type checkers and for ``torchdl/__init__.py``, which imports each on first use.
 from . import convolution, data, fast, keras, latent, losses, metrics, models, plots, recipes, tasks, training
 from .artifacts import load, save
 from .data import (

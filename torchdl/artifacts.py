@@ -1,8 +1,8 @@
 """Save and load a model as two files: ``architecture.json`` and ``weights.safetensors``.
 
-The architecture is the class's name and its constructor's arguments, read from the attributes of the same names; an
-argument that is itself a module is written the same way, nested. Loading builds torchdl's own model classes alone and
-runs nothing from the files, so a stranger's folder is data.
+The architecture is the name of the model's class and its constructor's arguments, read from attributes of the same
+names; an argument that is a model is described in the same way. Loading builds only torchdl's own model classes and
+runs no code from the files, so a stranger's folder is data.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from torchdl.files import ARCHITECTURE, WEIGHTS, replacing
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Describe a torchdl model as ``{"class": ..., "arguments": ...}``, nested where an argument is a model."""
+    """Describe a torchdl model as ``{"class": ..., "arguments": ...}``; arguments that are models are nested."""
     name = type(model).__name__
     require(
         getattr(torchdl.models, name, None) is type(model),
-        f"{name} is not one of torchdl's model classes, which alone can be saved: keep its state_dict() instead",
+        f"{name} is not one of torchdl's model classes, so it cannot be saved: save its state_dict() instead",
     )
     parameters = inspect.signature(type(model)).parameters
-    # a module without arguments has nn.Module's, of any number
+    # a class without a constructor has nn.Module's, which takes *args and **kwargs
     arguments = {
         key: getattr(model, key) for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
@@ -41,8 +41,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def build(description: Any) -> nn.Module:
-    """Build the model that :func:`describe` described, with new weights; :class:`InputError` for anything else."""
+def build(description: object) -> nn.Module:
+    """Build a model with new weights from its :func:`describe`; raise :class:`InputError` for anything else."""
     if not isinstance(description, dict) or not isinstance(description.get("arguments"), dict):
         raise InputError('an architecture must be {"class": name, "arguments": {...}}')
     cls = getattr(torchdl.models, str(description.get("class")), None)
@@ -57,10 +57,10 @@ def build(description: Any) -> nn.Module:
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Save ``model`` in ``folder``, each of the two files written whole or not at all.
+    """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
     Raises:
-        InputError: The model, or one within it, is not of torchdl's own classes.
+        InputError: The model, or a model inside it, is not one of torchdl's own classes.
 
     Example:
         >>> import os, tempfile
@@ -71,7 +71,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         >>> torchdl.save(torch.nn.Linear(1, 1), folder)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        torchdl.errors.InputError: Linear is not one of torchdl's model classes, which alone can be saved: ...
+        torchdl.errors.InputError: Linear is not one of torchdl's model classes, so it cannot be saved: ...
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,14 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         path.write_text(architecture, encoding="utf-8")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as path:
-        path.write_bytes(safetensors.torch.save(state))  # save_file has an error of its own for a full disk
+        path.write_bytes(safetensors.torch.save(state))  # save_file hides a full disk behind its own error
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
-    """Load the model that a run or :func:`save` left in ``folder``, on ``device``, in evaluation mode.
+    """Load the model that a run or :func:`save` stored in ``folder``, on ``device``, in evaluation mode.
 
     Raises:
-        InputError: A file is missing, damaged or not torchdl's, or the weights are another model's.
+        InputError: A file is missing, damaged or not torchdl's, or the weights are of another model.
 
     Example:
         >>> import tempfile
@@ -100,17 +100,17 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     folder = Path(folder)
     for name in (ARCHITECTURE, WEIGHTS):
         if not (folder / name).is_file():
-            raise InputError(f"{folder} holds no {name}: name the folder of a run that has saved its model")
+            raise InputError(f"{folder} holds no {name}: choose the folder of a run that saved its model")
     try:
-        with torch.device("meta"):  # without memory: a stranger's file may name any sizes
+        with torch.device("meta"):  # allocates no memory: a stranger's file may name any sizes
             model = build(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
         state = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} holds no model that torchdl can load: {reason}") from error
     try:
-        wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-        model.load_state_dict({name: t.to(wanted.get(name, t.dtype)) for name, t in state.items()}, assign=True)
+        dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        model.load_state_dict({name: t.to(dtypes.get(name, t.dtype)) for name, t in state.items()}, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).splitlines()[1:2]).strip()
         raise InputError(f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}") from error

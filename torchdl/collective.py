@@ -1,4 +1,4 @@
-"""What several processes compute together, with gradients; with one process every function here does nothing."""
+"""Operations over several processes, with gradients; with one process they return their inputs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's number and the number of processes, as ``torchrun`` says before they have joined."""
+    """Return this process's rank and the number of processes; before they join, as ``torchrun`` has set them."""
     if dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Return whether this is process 0, which alone writes and prints."""
+    """Return whether this is process 0, the only one that writes and prints."""
     return rank_and_size()[0] == 0
 
 
 def have_joined() -> bool:
-    """Return whether there are several processes that can exchange tensors."""
+    """Return whether several processes have joined, so that they can exchange tensors."""
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
@@ -44,16 +44,21 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_processes(x: Tensor) -> Tensor:
-    """Add ``x`` (of one shape everywhere) up over all processes; its gradient is the sum of theirs."""
+    """Return the sum of ``x`` over all processes (same shape on each); its gradient is the sum of their gradients."""
     return _Sum.apply(x) if have_joined() else x
 
 
 def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
-    """Put the rows of all processes together, and say where this one's start.
+    """Concatenate the rows of all processes.
 
-    Every process gets the same (N, ...) tensors from its (B, ...), B being its own. A loss of them sends gradients back
-    to all: where every process computes the same loss of what was gathered, the *mean* of the processes' gradients is
-    that of one process with all the rows.
+    A loss of the result sends gradients back to all processes. If every process computes the same loss of all rows,
+    the *mean* of their gradients is the gradient of one process with all rows.
+
+    Args:
+        tensors: This process's rows, (B, ...) each; B may differ between processes.
+
+    Returns:
+        The rows of all processes, (N, ...) each, and the index of this process's first row.
     """
     if not have_joined():
         return list(tensors), 0

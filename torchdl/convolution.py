@@ -1,13 +1,13 @@
-"""Convolution spelt out (lectures 26 to 29): as loops, as sums over windows, as a matrix product, and in colour.
+"""Convolution written out (lectures 26 to 29): as loops, as sums over windows, as a matrix product, and in colour.
 
-What networks call convolution is cross-correlation: the kernel is laid on the image as it is. True convolution turns
-it by half a turn first. Both come in three modes, for N pixels a side and a kernel of K:
+What networks call convolution is cross-correlation: it uses the kernel as it is. True convolution rotates the kernel by
+180 degrees first. Both have three modes, here for a side of N pixels and a kernel of K:
 
-    valid   N - K + 1   wherever the kernel lies within the image
-    same    N           the image padded with zeros, so that its size is kept
-    full    N + K - 1   wherever kernel and image overlap at all
+    valid   N - K + 1   the kernel lies entirely within the image
+    same    N           the image is padded with zeros to keep its size
+    full    N + K - 1   the kernel overlaps the image by at least one pixel
 
-Everything here is to be read, and equal to what ``torch.nn.functional`` and ``scipy.signal`` compute quickly.
+This code is meant to be read; ``torch.nn.functional`` and ``scipy.signal`` compute the same faster.
 
 Shapes: H x W pixels, h x w a kernel, C channels, O outputs, H' x W' pixels of the result.
 """
@@ -24,18 +24,18 @@ MODES = ("valid", "same", "full")
 
 
 def output_size(size: int, kernel: int, mode: str = "valid") -> int:
-    """Return how many pixels a side of ``size`` has after a kernel of so many: N - K + 1, N or N + K - 1."""
+    """Return the number of pixels of the result, for a side N and a kernel K: N - K + 1, N or N + K - 1."""
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-    require(min(size, kernel) >= 1, f"an image and a kernel have sides of 1 pixel or more, not {size} and {kernel}")
-    require(mode != "valid" or kernel <= size, f"a kernel of {kernel} does not lie within {size} pixels: try mode same")
+    require(min(size, kernel) >= 1, f"an image and a kernel must have at least 1 pixel a side, not {size} and {kernel}")
+    require(mode != "valid" or kernel <= size, f"a kernel of {kernel} does not fit into {size} pixels: try mode same")
     return {"valid": size - kernel + 1, "same": size, "full": size + kernel - 1}[mode]
 
 
 def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int, int]:
-    """Return how many zeros a mode puts before and behind a side.
+    """Return the numbers of zeros that a mode puts before and after a side.
 
-    K - 1 is odd for an even kernel. The one zero too many then stands behind the image, as PyTorch has it, for
-    cross-correlation, and before it, as SciPy has it, for true convolution, whose kernel is ``turned``.
+    K - 1 is odd for an even kernel. The extra zero comes after the image for cross-correlation, as in PyTorch, and
+    before it for true convolution (``turned``), as in SciPy.
     """
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     if mode == "valid":
@@ -47,18 +47,18 @@ def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int
 
 
 def padded(image: Tensor, kernel: Tensor, mode: str, turned: bool = False) -> Tensor:
-    """Put the zeros of a mode around an image (..., H, W)."""
+    """Pad an image (..., H, W) with the zeros of a mode."""
     (height, width), (h, w) = image.shape[-2:], kernel.shape[-2:]
-    output_size(height, h, mode), output_size(width, w, mode)  # says what is wrong with the sizes
+    output_size(height, h, mode), output_size(width, w, mode)  # checks the sizes
     return F.pad(image, (*padding(w, mode, turned), *padding(h, mode, turned)))
 
 
 def check_grey(image: Tensor, kernel: Tensor) -> None:
-    """Raise :class:`InputError` unless both are matrices."""
+    """Raise :class:`InputError` unless the image and the kernel are matrices."""
     require(
         image.dim() == kernel.dim() == 2,
-        f"an image (H, W) and a kernel (h, w) are wanted, not {tuple(image.shape)} and {tuple(kernel.shape)}: for "
-        "colours use correlate_color",
+        f"expected an image (H, W) and a kernel (h, w), not {tuple(image.shape)} and {tuple(kernel.shape)}: use "
+        "correlate_color for colour images",
     )
 
 
@@ -76,9 +76,9 @@ def correlate_by_loops(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
-    """Cross-correlate an image (H, W) and a kernel (h, w): a scalar product at every place of the kernel.
+    """Cross-correlate an image (H, W) and a kernel (h, w): a dot product at every position of the kernel.
 
-    Such a product is large where the image looks like the kernel, so the result (H', W') says where the pattern is
+    The product is large where the image looks like the kernel, so the result (H', W') shows where the pattern is
     (lecture 27).
     """
     check_grey(image, kernel)
@@ -87,16 +87,16 @@ def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
 
 
 def convolve(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
-    """Convolve an image (H, W) with a kernel (h, w) truly, as ``scipy.signal.convolve2d``: (H', W')."""
+    """Return the true convolution (H', W') of an image (H, W) and a kernel (h, w), as ``scipy.signal.convolve2d``."""
     check_grey(image, kernel)
     return correlate(padded(image, kernel, mode, turned=True), kernel.flip(0, 1))
 
 
 def as_matrix(kernel: Tensor, height: int, width: int, mode: str = "valid") -> Tensor:
-    """Write a cross-correlation down as a matrix (H' * W', H * W), for an image laid out as a vector (lecture 28).
+    """Write a cross-correlation as a matrix (H' * W', H * W), for an image flattened to a vector (lecture 28).
 
-    The same h * w weights stand in every row, each time in other columns; all else is zero. That is why a convolution
-    is a dense layer with few weights of its own, and why nobody stores the matrix.
+    Every row contains the same h * w weights, in other columns; all other entries are zero. So a convolution is a dense
+    layer with few weights of its own, and nobody stores the matrix.
     """
     h, w = kernel.shape
     rows, columns = output_size(height, h, mode), output_size(width, w, mode)
@@ -115,16 +115,16 @@ def as_matrix(kernel: Tensor, height: int, width: int, mode: str = "valid") -> T
 def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, mode: str = "valid") -> Tensor:
     """Cross-correlate an image (C, H, W) with kernels (O, C, h, w), as a convolutional layer does (lecture 29).
 
-    A kernel is as deep as the image, and the products are summed over the channels, too, so each kernel makes one
-    map: (O, H', W'). The bias (O,) is one number a map.
+    A kernel has as many channels as the image, and the products are also summed over the channels, so each kernel
+    makes one map: (O, H', W'). The bias (O,) has one number for each map.
     """
     require(
         image.dim() == 3 and kernels.dim() == 4 and image.shape[0] == kernels.shape[1],
-        f"an image (C, H, W) and kernels (O, C, h, w) are wanted, not {tuple(image.shape)} and {tuple(kernels.shape)}",
+        f"expected an image (C, H, W) and kernels (O, C, h, w), not {tuple(image.shape)} and {tuple(kernels.shape)}",
     )
     require(
         bias is None or bias.shape == kernels.shape[:1],
-        f"a bias is one number a map, {len(kernels)} here, not of shape {() if bias is None else tuple(bias.shape)}",
+        f"bias must have the shape ({len(kernels)},), not {() if bias is None else tuple(bias.shape)}",
     )
     h, w = kernels.shape[2:]
     windows = padded(image, kernels, mode).unfold(1, h, 1).unfold(2, w, 1)  # (C, H', W', h, w)
@@ -133,12 +133,12 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
 
 
 def gaussian(size: int = 7, sigma: float = 2.0) -> Tensor:
-    """Give a kernel (size, size) that blurs: a bell curve of width ``sigma`` pixels, of sum 1."""
-    require(size >= 1 and sigma > 0, f"a kernel that blurs has a size and a sigma above 0, not {size} and {sigma}")
+    """Return a kernel (size, size) that blurs: a bell curve with standard deviation ``sigma`` in pixels and sum 1."""
+    require(size >= 1 and sigma > 0, f"size and sigma must be positive, not {size} and {sigma}")
     x = torch.arange(size) - (size - 1) / 2
     bell = torch.exp(-0.5 * (x / sigma) ** 2)
     return torch.outer(bell, bell) / bell.sum() ** 2
 
 
-SOBEL_X = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # finds upright edges
-SOBEL_Y = SOBEL_X.T  # and lying ones
+SOBEL_X = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # finds vertical edges
+SOBEL_Y = SOBEL_X.T  # finds horizontal edges

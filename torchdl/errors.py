@@ -1,10 +1,10 @@
-"""The one exception that torchdl raises for what its user can mend."""
+"""The one exception that torchdl raises for a mistake that its user can correct."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Bad input: one sentence that says what was wrong, what was expected and what to do.
+    """Bad input: one sentence that states what was wrong, what was expected and what to do.
 
     Scripts print the sentence and exit with status 2; in research code it is a ``ValueError``.
 
@@ -18,7 +18,7 @@ class InputError(ValueError):
     """
 
 
-def require(condition: bool, sentence: str) -> None:
-    """Raise :class:`InputError` with ``sentence`` unless ``condition`` holds."""
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`InputError` with ``message`` unless ``condition`` holds."""
     if not condition:
-        raise InputError(sentence)
+        raise InputError(message)

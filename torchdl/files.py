@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the names of those in a run's folder."""
+"""Files that are written whole or not at all, and the names of the files in a run's folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torchdl.errors import InputError
 
 PathLike = str | os.PathLike[str]
 
-CONFIG = "config.json"  # every setting, versions, and the data's fingerprint
-METRICS = "metrics.csv"  # a row an epoch
-RESULTS = "results.json"  # what was measured at the end
-EVALUATION = "evaluation.json"  # what was measured of a finished generator
+CONFIG = "config.json"  # every setting, the versions and the data's fingerprint
+METRICS = "metrics.csv"  # one row per epoch
+RESULTS = "results.json"  # the results at the end of a run
+EVALUATION = "evaluation.json"  # the evaluation of a trained generator
 PLOTS = "plots"  # the folder of the figures
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -24,9 +24,9 @@ ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, then flush it to the disk and rename it to ``path``.
+    """Yield a temporary path to write to, then flush that file to the disk and rename it to ``path``.
 
-    Whatever goes wrong before the rename (a full disk, a killed process) leaves the old file as it was.
+    If anything goes wrong before the rename (a full disk, a killed process), the old file stays as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; ``default`` converts what JSON does not know."""
+    """Write ``value`` as indented JSON, whole or not at all; ``default`` converts values that JSON lacks."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=default) + "\n", encoding="utf-8")
 

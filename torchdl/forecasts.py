@@ -1,53 +1,54 @@
-"""Forecasts of several terms: by a model that is fed its own predictions, and by what needs no training.
+"""Forecasts of several terms: by a model from its own predictions, and by rules that need no training.
 
-Shapes: N windows, T terms seen, D numbers a term, H terms to come.
+Shapes: N windows, T known terms, D numbers a term, H future terms.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
 
 def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
-    """Forecast by a model's own predictions: what it gives becomes what it sees (lecture 38), for all windows at once.
+    """Forecast with a model's own predictions as its next inputs (lecture 38), for all windows at once.
 
     Args:
-        model: Maps (N, T, D) to the next terms, (N, D) or (N, any number, D).
-        x: (N, T, D), the windows that the forecasts follow.
+        model: Maps (N, T, D) to the next term (N, D), or to several (N, any number, D).
+        x: (N, T, D), the windows before the forecasts.
         horizon: H.
 
     Returns:
-        (N, H, D). A model that gives as many terms in one go, or more, is asked once.
+        (N, H, D). A model that predicts H terms or more at once is called once.
 
     Example:
-        >>> def model(x):  # what it saw last, and one more
+        >>> def model(x):  # the last term plus 1
         ...     return x[:, -1] + 1
         >>> torchdl.forecast(model, torch.zeros(1, 3, 1), horizon=4).flatten()
         tensor([1., 2., 3., 4.])
     """
     _check_horizon(horizon)
-    length, known, parts = x.shape[1], 0, []
-    while known < horizon:
+    length, count, predictions = x.shape[1], 0, []
+    while count < horizon:
         new = model(x)
         new = new[:, None] if new.dim() == 2 else new  # (N, D) -> (N, 1, D)
         require(
             new.dim() == 3 and new.shape[::2] == x.shape[::2],
-            f"a model that is fed its own predictions must give what it sees, {x.shape[2]} numbers a term: it gives "
-            f"{tuple(new.shape)}",
+            f"the model must predict the {x.shape[2]} numbers a term that it reads: it returns {tuple(new.shape)}",
         )
-        parts.append(new)
-        known += new.shape[1]
+        predictions.append(new)
+        count += new.shape[1]
         x = torch.cat([x, new], 1)[:, -length:]  # (N, T, D)
-    return torch.cat(parts, 1)[:, :horizon]
+    return torch.cat(predictions, 1)[:, :horizon]
 
 
 def last_value(x: Tensor, horizon: int) -> Tensor:
-    """Forecast that nothing changes, the naive forecast: (N, T, D) to (N, H, D).
+    """Forecast no change, the naive forecast: (N, T, D) to (N, H, D).
 
     Example:
         >>> torchdl.last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
@@ -58,14 +59,14 @@ def last_value(x: Tensor, horizon: int) -> Tensor:
 
 
 def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
-    """Forecast what was ``period`` terms before, again and again: (N, T, D) to (N, H, D); ``period`` is T at most.
+    """Forecast by repeating the last ``period`` terms: (N, T, D) to (N, H, D); ``period`` is at most T.
 
     Example:
         >>> torchdl.seasonal_last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3, period=2).flatten()
         tensor([2., 5., 2.])
     """
     _check_horizon(horizon)
-    require(1 <= period <= x.shape[1], f"a period must be from 1 to the {x.shape[1]} terms seen, not {period}")
+    require(1 <= period <= x.shape[1], f"period must be from 1 to the {x.shape[1]} known terms, not {period}")
     return x[:, x.shape[1] - period + torch.arange(horizon, device=x.device) % period]
 
 
@@ -77,22 +78,22 @@ def drift(x: Tensor, horizon: int) -> Tensor:
         tensor([ 7.,  9., 11.])
     """
     _check_horizon(horizon)
-    require(x.shape[1] >= 2, "a line goes through two terms: let the windows have two")
+    require(x.shape[1] >= 2, f"drift needs windows of at least two terms, not {x.shape[1]}")
     slope = (x[:, -1:] - x[:, :1]) / (x.shape[1] - 1)  # (N, 1, D)
     return x[:, -1:] + slope * torch.arange(1, horizon + 1, device=x.device).view(1, -1, 1)  # (H,) -> (1, H, 1)
 
 
 @torch.no_grad()
-def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
-    """Give a linear model the weights of least squares, in place; returns the model.
+def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
+    """Fit a linear model by least squares, in place; return the model.
 
-    With the next term as target it is the autoregressive AR(T). Of several solutions (a sine obeys many recurrences) it
-    is the one with the smallest weights.
+    With the next term as the target it is the autoregressive model AR(T). Of several solutions (a sine obeys many
+    recurrences) it takes the one with the smallest weights.
 
     Args:
-        model: A :class:`torchdl.SequenceModel` of the kind ``linear``.
+        model: A :class:`torchdl.SequenceModel` of kind ``linear``.
         x: (N, T, D).
-        y: (N, ...), of as many numbers as the model gives.
+        y: (N, ...), with as many numbers as the model has outputs.
 
     Example:
         >>> x, y = torchdl.Windows(torchdl.sine(100, step=0.1).values.float(), length=2)[:]
@@ -102,14 +103,17 @@ def fit_linear_(model: Any, x: Tensor, y: Tensor) -> Any:
         tensor([[-1.0000,  1.9900]])
     """
     kind = getattr(model, "kind", type(model).__name__)
-    require(kind == "linear", f"least squares fit a linear model, not one of kind {kind!r}")
+    require(kind == "linear", f"fit_linear_ needs a model of kind 'linear', not {kind!r}")
     rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)
     rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     targets = y.flatten(1).double().cpu()  # (N, K)
-    # the singular values that rounding leaves of 0 are 0
+    # singular values that only rounding keeps from 0 count as 0
     solution = torch.linalg.lstsq(rows, targets, rcond=1e-7, driver="gelsd").solution  # (T * D + 1, K)
-    weight, bias = model.head.parameters()
-    require(solution.shape[1] == len(bias), f"the model gives {len(bias)} numbers, the targets have {targets.shape[1]}")
+    weight, bias = model.get_submodule("head").parameters()
+    require(
+        solution.shape[1] == len(bias),
+        f"the model has {len(bias)} outputs, the targets have {targets.shape[1]} numbers",
+    )
     weight.copy_(solution[:-1].T)
     bias.copy_(solution[-1])
     return model

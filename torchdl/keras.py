@@ -1,4 +1,4 @@
-"""The Keras sources' functions that build a network for a data set, and fit it, in one call."""
+"""Functions named as in the course's Keras sources: each builds a network for a data set, or fits it, in one call."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def make_lenet_model(
     """Build a :class:`LenetLike` for a data set.
 
     Args:
-        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, which is
-            read.
+        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, whose
+            sizes and classes are read.
         data_root: The folder of the data sets.
-        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
-        skip_corrupt: Leave out a folder's files that cannot be read.
-        init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
+        image_size: Side in pixels to which a folder's images are resized; None if all have the same size.
+        skip_corrupt: Skip a folder's unreadable files.
+        init: ``width``, ``depth`` and ``hidden`` of :class:`LenetLike`.
 
     Example:
         >>> torchdl.make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
     if dataset in SHAPES:
-        require(image_size is None, f"only a folder's images are resized: leave image_size out for {dataset}")
+        require(image_size is None, f"only a folder's images are resized: leave out image_size for {dataset}")
         return LenetLike(*SHAPES[dataset], **init)
     images = load_images(dataset, "test", data_root, image_size=image_size, skip_corrupt=skip_corrupt)
     return LenetLike(images.image_shape, len(images.classes), **init)
@@ -73,26 +73,26 @@ def fit_model_on(
     verbose: bool = False,
     **init: Any,
 ) -> tuple[LenetLike, History]:
-    """Build a :class:`LenetLike` for a data set, fit it, and leave in ``folder`` what it was and how it went.
+    """Build a :class:`LenetLike` for a data set, fit it, and save the model and its training history in ``folder``.
 
-    That is ``architecture.json``, ``weights.safetensors``, ``metrics.csv`` (loss and accuracy in training and
-    validation, by epoch) and ``plots/history.png``, beside TensorBoard's events and pictures of what it gets wrong.
+    The folder gets ``architecture.json``, ``weights.safetensors``, ``metrics.csv`` (training and validation loss and
+    accuracy by epoch), ``plots/history.png``, figures of the mistakes, ``results.json`` and TensorBoard events.
 
     Args:
-        dataset: As :func:`make_lenet_model`.
+        dataset: A data set or a folder; see :func:`make_lenet_model`.
         epochs: Passes over the training images.
-        batch_size: Images a step.
-        folder: Where to leave it, a folder that is not there or empty; ``runs/lenet/<date and time>`` by default.
+        batch_size: Images per step.
+        folder: A new or empty folder; ``runs/lenet/<date and time>`` by default.
         data_root: The folder of the data sets.
-        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
-        skip_corrupt: Leave out a folder's files that cannot be read, and say which.
-        seed: What every random draw derives from.
+        image_size: Side in pixels to which a folder's images are resized; None if all have the same size.
+        skip_corrupt: Skip a folder's unreadable files and list them.
+        seed: Seed of all random draws.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        verbose: Print what is done, and a line an epoch.
-        init: ``width``, ``depth`` and ``hidden``, as :class:`LenetLike` takes them.
+        verbose: Whether to print progress, one line per epoch.
+        init: ``width``, ``depth`` and ``hidden`` of :class:`LenetLike`.
 
     Returns:
-        The model, in evaluation mode on the device, and a row of metrics an epoch.
+        The model, in evaluation mode on the device, and the history, one row of metrics per epoch.
 
     Example:
         >>> import os, tempfile
@@ -120,7 +120,7 @@ def fit_model_on(
 
 
 def make_autoencoder_model() -> Autoencoder:
-    """Build an :class:`Autoencoder` for CIFAR-10: 3x32x32 numbers to 32 and back.
+    """Build an :class:`Autoencoder` for CIFAR-10, from 3x32x32 pixels to 32 numbers and back.
 
     Example:
         >>> torchdl.make_autoencoder_model().encode(torch.zeros(2, 3, 32, 32)).shape
@@ -140,24 +140,24 @@ def fit_model_cifar10(
     seed: int = 0,
     device: str = "auto",
 ) -> tuple[Autoencoder, History]:
-    """Build an :class:`Autoencoder`, fit it to CIFAR-10, and leave in ``folder`` what it was and how it went.
+    """Build an :class:`Autoencoder`, fit it to CIFAR-10, and save the model and its training history in ``folder``.
 
-    That is ``architecture.json``, ``weights.safetensors``, ``metrics.csv`` and ``plots/history.png`` (the loss and the
-    validation loss), and ``plots/reconstructions.png`` among other pictures.
+    The folder gets ``architecture.json``, ``weights.safetensors``, ``metrics.csv``, ``plots/history.png`` (training and
+    validation loss), ``plots/reconstructions.png`` and other figures, ``results.json`` and TensorBoard events.
 
     Args:
         n_epochs: Passes over the training images.
-        batch_size: Images a step.
-        visualization_size: Square root of the number of test images that are shown beside their reconstructions.
-        verbose: Print the tensors' shapes through the network, what is done, and a line an epoch.
-        folder: Where to leave it, a folder that is not there or empty; ``runs/autoencoder/<date and time>`` by default.
-        dataset: Other images of 3x32x32, by name or folder.
+        batch_size: Images per step.
+        visualization_size: Square root of the number of test images shown beside their reconstructions.
+        verbose: Whether to print the shapes of the tensors in the network and progress, one line per epoch.
+        folder: A new or empty folder; ``runs/autoencoder/<date and time>`` by default.
+        dataset: Another data set or folder of 3x32x32 images.
         data_root: The folder of the data sets.
-        seed: What every random draw derives from.
+        seed: Seed of all random draws.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Returns:
-        The model, in evaluation mode on the device, and a row of metrics an epoch.
+        The model, in evaluation mode on the device, and the history, one row of metrics per epoch.
 
     Example:
         >>> import os, tempfile
@@ -174,7 +174,7 @@ def fit_model_cifar10(
     train, test = images.load(data_root)
     require(
         train.image_shape == CIFAR10_SHAPE,
-        f"images of {CIFAR10_SHAPE} are needed, not {train.image_shape}: build a torchdl.Autoencoder for others",
+        f"images must be of {CIFAR10_SHAPE}, not {train.image_shape}: build a torchdl.Autoencoder for others",
     )
     trainer = Trainer(epochs=n_epochs, seed=seed, device=device)
     config = {"images": asdict(images), "coding": asdict(coding), "trainer": asdict(trainer)}
@@ -197,9 +197,9 @@ def open_run(
     test: ImageDataset,
     verbose: bool,
 ) -> Run:
-    """Open a run in ``folder``, whatever its name, or in the default one."""
+    """Open a run in ``folder``, or in the default folder of the experiment."""
     options = RunOptions()
     if folder is not None:
-        path = Path(folder).absolute()  # "." has no name
+        path = Path(folder).absolute()  # because Path(".") has no name
         experiment, options = "", RunOptions(out=path.parent, name=path.name)
     return Run(experiment, config, options, trainer, train, test, verbose)

@@ -24,12 +24,12 @@ def binary_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def minimax_generator_loss(fake: Tensor) -> Tensor:
-    """The log(1 - D(G(z))) of the two-player game (Goodfellow et al. 2014, eq. 1): flat where D is sure of itself."""
+    """The log(1 - D(G(z))) of the two-player game (Goodfellow et al. 2014, eq. 1): flat where D is certain."""
     return -F.softplus(fake).mean()
 
 
 def non_saturating_generator_loss(fake: Tensor) -> Tensor:
-    """The -log D(G(z)) that everyone trains with (Goodfellow et al. 2014, section 3): generated ones labelled as 1."""
+    """The usual -log D(G(z)) (Goodfellow et al. 2014, section 3): generated examples with the label 1."""
     return F.softplus(-fake).mean()
 
 
@@ -49,12 +49,12 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def wasserstein_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The critic's fake - real (Arjovsky et al. 2017); it needs :func:`gradient_penalty` beside it."""
+    """The critic's fake - real (Arjovsky et al. 2017); it also needs :func:`gradient_penalty`."""
     return fake.mean() - real.mean()
 
 
 def wasserstein_generator_loss(fake: Tensor) -> Tensor:
-    """The negated score, for the critic and for the hinge loss alike."""
+    """The negated score, for both the Wasserstein and the hinge loss."""
     return -fake.mean()
 
 
@@ -62,7 +62,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     """The mean of (|gradient of the critic| - 1)^2 between real and generated examples (Gulrajani et al. 2017, eq. 3).
 
     Args:
-        critic: Gives (B,) or (B, 1) scores, each of its own example alone (so without batch norm).
+        critic: Returns (B,) or (B, 1) scores; each depends on its own example only (so no batch norm).
         real: (B, ...) real examples.
         fake: (B, ...) generated examples, detached.
         mix: (B,) in [0, 1], the share of the real example in each mixture.
@@ -72,19 +72,19 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     """
     share = mix.view(-1, *[1] * (real.dim() - 1))  # (B, 1, ...)
     between = torch.lerp(fake, real, share).requires_grad_()
-    # the sum's gradient is each example's own gradient, since no score depends on another's example
+    # the gradient of the sum is each example's own, since no score depends on another example
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()  # (B, D) -> (B,) -> ()
 
 
 class GANLoss(NamedTuple):
-    """A discriminator's loss of (real, fake) logits and a generator's loss of fake logits."""
+    """A discriminator's loss of (real, fake) logits, and a generator's loss of fake logits."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
 
 
-#: The losses of a GAN by name; ``wgan_gp`` is completed by :func:`gradient_penalty`, which ``GANTask`` adds.
+#: The losses of a GAN by name; ``wgan_gp`` also needs :func:`gradient_penalty`, which ``GANTask`` adds.
 GAN_LOSSES = {
     "non_saturating": GANLoss(binary_discriminator_loss, non_saturating_generator_loss),
     "minimax": GANLoss(binary_discriminator_loss, minimax_generator_loss),
@@ -94,63 +94,64 @@ GAN_LOSSES = {
 }
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Give half-precision numbers as float32, others as they are."""
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Convert half precision to float32; return other types unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: float = 1.0) -> Tensor:
-    """Score candidates by their products with predictions, W c being the prediction (van den Oord et al. 2018, eq. 3).
+    """Score candidates by their dot products with the predictions W c (van den Oord et al. 2018, eq. 3).
 
     Args:
         predicted: (B, S, D) predictions of S steps.
-        candidates: (N, S, D) codes for each step, or (N, D) the same ones for all.
-        temperature: What the scores are divided by.
+        candidates: (N, S, D) embeddings for each step, or (N, D), the same for all steps.
+        temperature: The scores are divided by it.
 
     Returns:
-        (S, B, N), computed in float32 at least, under autocast, too.
+        (S, B, N), computed in float32 at least, even under autocast.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        rows, columns = _wide(predicted).transpose(0, 1), _wide(candidates)  # (S, B, D)
+        rows, columns = _at_least_float32(predicted).transpose(0, 1), _at_least_float32(candidates)  # (S, B, D)
         columns = columns.permute(1, 2, 0) if columns.dim() == 3 else columns.T  # (S, D, N) or (D, N)
         return rows @ columns / temperature
 
 
 def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018, eq. 4): find each prediction's own code among the candidates.
+    """InfoNCE (van den Oord et al. 2018, eq. 4): find the correct embedding of each prediction among the candidates.
 
-    It is log N where all scores are equal, 0 where the own one is beyond doubt, and log N minus it bounds the
-    information that context and code share, in nats, where the other candidates are independent of the context.
+    The loss is log N if all scores are equal, and 0 if the correct candidate is certain. If the other candidates are
+    independent of the context, log N minus the loss is a lower bound on the mutual information of context and
+    embedding, in nats.
 
     Args:
         predicted: (B, S, D) predictions of S steps.
-        candidates: (N, S, D) codes for each step, or (N, D) the same ones for all: the own ones, other sequences',
-            other steps', false futures'.
-        target: (B,) or (S, B) int64, the number of the own code among the candidates.
-        temperature: What the scores are divided by.
+        candidates: (N, S, D) embeddings for each step, or (N, D), the same for all steps: the correct ones, and those
+            of other sequences, other steps or false futures.
+        target: (B,) or (S, B) int64, the index of the correct candidate.
+        temperature: The scores are divided by it.
 
     Returns:
-        (S, B), a loss for every step of every prediction.
+        (S, B), a loss for each step of each prediction.
     """
     scores = log_bilinear_scores(predicted, candidates, temperature)  # (S, B, N)
-    own = target.expand(scores.shape[:2])  # (B,) -> (S, B)
-    return scores.logsumexp(dim=2) - scores.gather(2, own[..., None])[..., 0]
+    correct = target.expand(scores.shape[:2])  # (B,) -> (S, B)
+    return scores.logsumexp(dim=2) - scores.gather(2, correct[..., None])[..., 0]
 
 
-def paired_logits(predicted: Tensor, codes: Tensor) -> Tensor:
-    """Score whether codes are the predicted ones: the mean over steps of the mean over dimensions of their product.
+def paired_logits(predicted: Tensor, embeddings: Tensor) -> Tensor:
+    """Score whether embeddings are the predicted ones: the mean of their products over steps and dimensions.
 
     Args:
         predicted: (B, S, D) predictions of S steps.
-        codes: (B, S, D) what came.
+        embeddings: (B, S, D) actual embeddings.
 
     Returns:
-        (B,) logits, computed in float32 at least, under autocast, too.
+        (B,) logits, computed in float32 at least, even under autocast.
     """
-    return (_wide(predicted) * _wide(codes)).mean(dim=(1, 2))
+    return (_at_least_float32(predicted) * _at_least_float32(embeddings)).mean(dim=(1, 2))
 
 
-def paired_bce(predicted: Tensor, codes: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy of :func:`paired_logits`, (B,); label (B,) is 1 for a real future, 0 for a false one."""
-    logits = paired_logits(predicted, codes)
+def paired_bce(predicted: Tensor, embeddings: Tensor, label: Tensor) -> Tensor:
+    """Binary cross-entropy (B,) of :func:`paired_logits`; ``label`` (B,) is 1 for a real future, 0 for a false one."""
+    logits = paired_logits(predicted, embeddings)
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")

@@ -1,4 +1,4 @@
-"""Pictures as uint8 tensors: images laid out side by side, saved and loaded as PNG."""
+"""Pictures as uint8 tensors: lay images out as a grid, save and load PNG files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torchdl.files import PathLike, replacing
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """Lay images (N, C, H, W) in [0, 1] out as one uint8 picture (C, rows * (H + p) + p, columns * (W + p) + p).
 
-    A square by default; images (R, N, C, H, W) become R rows of N. Values outside [0, 1] are clamped, gaps mid-grey.
+    The grid is square by default; images (R, N, C, H, W) become R rows of N. Values outside [0, 1] are clamped.
+    The gaps, ``padding`` p pixels wide, are grey.
     """
     if images.dim() == 5:
         columns = columns or images.shape[1]
@@ -33,17 +34,16 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
 
 def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:
-    """Put uint8 pictures (C, H, W) of one height beside one another, white between them."""
+    """Join uint8 pictures (C, H, W) of the same height from left to right, with white gaps between them."""
     white = torch.full((*pictures[0].shape[:2], gap), 255, dtype=torch.uint8)
     return torch.cat([part for picture in pictures for part in (white, picture)][1:], dim=2)
 
 
 def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
-    """Save a picture (C, H, W) uint8, grey or RGB, as PNG, every pixel enlarged to ``scale`` x ``scale``."""
+    """Save a uint8 picture (C, H, W), grey or RGB, as PNG; each pixel becomes ``scale`` x ``scale`` pixels."""
     from PIL import Image
 
     path = Path(path)
-
     large = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # (C, scale * H, scale * W)
     array = large[0].numpy() if len(large) == 1 else large.permute(1, 2, 0).numpy()  # (H, W) or (H, W, C)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
 
 
 def load_png(path: PathLike) -> Tensor:
-    """Load a picture (3, H, W) uint8."""
+    """Load a picture as uint8 (3, H, W), in RGB."""
     from PIL import Image
 
     with Image.open(path) as image:

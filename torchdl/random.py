@@ -1,9 +1,9 @@
 """Random numbers that are pure functions of ``(seed, epoch, index)``.
 
-A generator with a state makes an item depend on everything drawn before it. Here every item hashes its own counter
-(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so it is the same whatever the batch size, the
-order, the number of workers or of processes; that is what makes resuming and distribution exact. The hash is the
-finaliser of SplitMix64 (Steele, Lea and Flood 2014), whose integer bits agree on every device.
+With a stateful generator, an item depends on everything drawn before it. Here every item hashes its own counter
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so it is the same for every batch size, order,
+number of workers and number of processes; that makes resuming and distribution exact. The hash is the finaliser of
+SplitMix64 (Steele, Lea and Flood 2014), whose integer bits agree on every device.
 
 Shapes: N items, K numbers an item.
 """
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: successive multiples are spread evenly
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, whose multiples are spread evenly
 _WORD = (1 << 64) - 1
 
 
@@ -25,7 +25,7 @@ def _signed(x: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser, in place, on int64 tensors (torch shifts keep the sign, hence the masks)."""
+    """Apply SplitMix64's finaliser to int64 tensors, in place (torch shifts keep the sign, hence the masks)."""
     x ^= (x >> 30) & ((1 << 34) - 1)
     x *= _signed(0xBF58476D1CE4E5B9)
     x ^= (x >> 27) & ((1 << 37) - 1)
@@ -41,7 +41,7 @@ def _mix_int(x: int) -> int:
 
 
 def key(*counters: int) -> int:
-    """Hash any number of integers to one of 63 bits: a seed for ``torch.Generator.manual_seed``, say."""
+    """Hash any number of integers to one of 63 bits, such as a seed for ``torch.Generator.manual_seed``."""
     state = 0
     for counter in counters:
         state = _mix_int((state + counter * _GOLDEN + _GOLDEN) & _WORD)
@@ -53,10 +53,10 @@ def bits(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> T
 
     Args:
         seed: The run's seed.
-        epoch: The epoch (any integer: a step does as well).
-        index: (N,) integers, each item's own number.
+        epoch: The epoch, or any other integer, such as a step.
+        index: (N,) integers, the number of each item.
         count: K, words an item.
-        stream: Tells independent draws for the same item apart.
+        stream: Distinguishes independent draws for the same item.
 
     Returns:
         (N, K) int64, uniform over all 2^64 patterns, on the device of ``index``.
@@ -75,8 +75,8 @@ def uniform(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -
 def integers(high: int | Tensor, seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
     """Draw (N, K) int64 in [0, ``high``), from the arguments of :func:`bits`; ``high`` at most 2^31.
 
-    ``high`` may be int64 that broadcasts with (N, K), a bound for each number. The bias of taking the product's upper
-    part is below ``high`` / 2^32.
+    ``high`` may be an int64 tensor that broadcasts with (N, K), a bound for each number. The bias, from taking the
+    upper part of a product, is below ``high`` / 2^32.
     """
     return ((bits(seed, epoch, index, count, stream) >> 32 & 0xFFFFFFFF) * high) >> 32
 
@@ -84,7 +84,7 @@ def integers(high: int | Tensor, seed: int, epoch: int, index: Tensor, count: in
 def normal(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
     """Draw (N, K) float32 standard normals (Box and Muller 1958), from the arguments of :func:`bits`."""
     words = bits(seed, epoch, index, (count + 1) // 2, stream)
-    # u in (0, 1], so that its logarithm is finite; the angle from the other half of the same word
+    # u in (0, 1], so its logarithm is finite; the angle comes from the other half of the same word
     u = (words & 0xFFFFFFFF).float().add_(1.0).mul_(2.0**-32)
     angle = (words >> 32).float().mul_(2.0 * math.pi * 2.0**-32)
     radius = u.log_().mul_(-2.0).sqrt_()

@@ -187,7 +187,7 @@ def test_an_image_is_the_same_in_whatever_batch_it_is_asked_for(epoch):
     assert len(empty[1]) == 0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("batch_size", [4, 7])
 def test_batches_by_workers_are_the_same_in_every_epoch(workers, batch_size):
     data = ShiftedImages(labelled(17), 0.25, 0.5, seed=2)
@@ -317,15 +317,15 @@ def test_training_that_was_stopped_sees_the_same_images_as_if_it_never_had_been(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"shift": 0.3}, r"largest shift in % 30.* instead of 25"),
-        ({"flip": 0.0}, r"flips in % 0.* instead of 50"),
-        ({"seed": 5}, "shifts' seed 5 instead of 4"),
+        ({"shift": 0.3}, "largest shift in % 30.*25"),
+        ({"flip": 0.0}, "flips in % 0.*50"),
+        ({"seed": 5}, "shifts' seed 5.*4"),
     ],
 )
 def test_other_shifts_are_an_input_error_on_resuming(tmp_path, change, named):
     augmented = {"shift": 0.25, "flip": 0.5, "seed": 4}
     fit(tmp_path, stop_at=7, **augmented)
-    with pytest.raises(InputError, match=f"cannot go on with {named}"):
+    with pytest.raises(InputError, match=named):
         fit(tmp_path, resume=True, **{**augmented, **change})
 
 
@@ -334,13 +334,13 @@ def test_other_shifts_are_an_input_error_on_resuming(tmp_path, change, named):
 
 @pytest.mark.parametrize("shift", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_shift_that_is_no_share_is_refused(shift):
-    with pytest.raises(InputError, match=rf"shift must be a share of the sides in \[0, 1\), not {shift}"):
+    with pytest.raises(InputError, match=f"shift.*{shift}"):
         ShiftedImages(labelled(2), shift)
 
 
 @pytest.mark.parametrize("flip", [-0.1, 1.1, float("nan")])
 def test_a_flip_that_is_no_probability_is_refused(flip):
-    with pytest.raises(InputError, match=rf"flip must be a probability in \[0, 1\], not {flip}"):
+    with pytest.raises(InputError, match=f"flip.*{flip}"):
         ShiftedImages(labelled(2), 0.1, flip)
 
 

@@ -302,22 +302,20 @@ def test_a_folder_from_here_comes_first_then_the_root_named_then_the_environment
 @pytest.mark.parametrize("image_size", [None, 4])
 @pytest.mark.parametrize("name", ["nowhere", "./nowhere/else", "/nowhere", ""])
 def test_a_name_that_is_no_folder_and_no_data_set_is_refused_with_what_there_is(name, image_size):
-    with pytest.raises(
-        InputError, match=r"unknown data set .*: choose one of mnist, .*, or a folder with train/<class>"
-    ):
+    with pytest.raises(InputError, match=r"data set .*mnist, .*train/<class>"):
         load_images(name, image_size=image_size)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "mnist_5k"])
 def test_a_named_set_is_not_resized(name):
-    with pytest.raises(InputError, match="only a folder's images are resized: leave --image-size out"):
+    with pytest.raises(InputError, match="image_size"):
         load_images(name, fetch=False, image_size=28)
 
 
 def test_a_data_sets_name_is_not_taken_for_a_folder_from_here(tmp_path, monkeypatch):
     make(tmp_path / "cifar10")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="cifar10 was not found in"):
+    with pytest.raises(InputError, match="cifar10"):
         load_images("cifar10", fetch=False)
     assert len(load_images("./cifar10")) == 9
 
@@ -335,19 +333,19 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("damage", "named"),
     [
-        (lambda root: remove(root / "train"), r"images/train is not there: the images must be in .*/train/<class>/"),
-        (lambda root: remove(root / "test"), r"images/test is not there: the images must be in .*/test/<class>/"),
-        (lambda root: empty(root), r"images/train is not there"),
-        (lambda root: empty(root / "train"), r"images/train holds no classes: the images must be in"),
-        (lambda root: empty(root / "test"), r"the same classes, but not both have ant, bee, cat"),
-        (lambda root: [remove(root / "train" / name) for name in CLASSES[1:]], r"the class 'ant' alone: it takes two"),
-        (lambda root: empty(root / "train" / "bee"), r"the class .*images/train/bee is empty: .* \.bmp, .*\.webp"),
-        (lambda root: empty(root / "test" / "bee"), r"the class .*images/test/bee is empty"),
-        (lambda root: save(root / "test" / "dog" / "0.png", noise(0)), r"must have the same classes, but .* have dog$"),
-        (lambda root: save(root / "train" / "dog" / "0.png", noise(0)), r"must have the same classes, .* have dog$"),
-        (lambda root: remove(root / "test" / "cat"), r"must have the same classes, but not both have cat$"),
+        (lambda root: remove(root / "train"), "images/train: .*/train/<class>/"),
+        (lambda root: remove(root / "test"), "images/test: .*/test/<class>/"),
+        (lambda root: empty(root), "images/train: "),
+        (lambda root: empty(root / "train"), "images/train .*<class>"),
+        (lambda root: empty(root / "test"), "same classes.* ant, bee, cat$"),
+        (lambda root: [remove(root / "train" / name) for name in CLASSES[1:]], "images/train .*'ant'"),
+        (lambda root: empty(root / "train" / "bee"), r"images/train/bee is empty: .* \.bmp, .*\.webp"),
+        (lambda root: empty(root / "test" / "bee"), "images/test/bee is empty"),
+        (lambda root: save(root / "test" / "dog" / "0.png", noise(0)), "same classes.* dog$"),
+        (lambda root: save(root / "train" / "dog" / "0.png", noise(0)), "same classes.* dog$"),
+        (lambda root: remove(root / "test" / "cat"), "same classes.* cat$"),
     ],
     ids=[
         "no train",
@@ -364,10 +362,10 @@ def empty(path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(images, damage, sentence, split):
+def test_a_folder_that_is_no_data_set_is_refused_with_what_is_wrong(images, damage, named, split):
     load_images(images, split)  # what is kept of it before does not hide that
     damage(images)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=named):
         load_images(images, split)
 
 
@@ -375,18 +373,18 @@ def test_one_class_in_both_parts_is_one_too_few(images):
     for split in ("train", "test"):
         for name in CLASSES[:2]:
             remove(images / split / name)
-    with pytest.raises(InputError, match=r"train holds the class 'cat' alone: it takes two to tell apart"):
+    with pytest.raises(InputError, match=r"train .*'cat'"):
         load_images(images, "test")
 
 
 def test_an_unknown_split_is_refused(images):
-    with pytest.raises(InputError, match="unknown split 'valid': choose train or test"):
+    with pytest.raises(InputError, match=r"'valid'.*train or test"):
         load_images(images, "valid")
 
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_of_no_pixels_is_refused(images, size):
-    with pytest.raises(InputError, match=f"image size must be 1 or more pixels, not {size}"):
+    with pytest.raises(InputError, match=f"image_size.*{size}"):
         load_images(images, image_size=size)
 
 
@@ -394,10 +392,8 @@ def test_a_size_of_no_pixels_is_refused(images, size):
 def test_images_of_several_sizes_are_refused_by_name_until_a_size_is_chosen(images, resident):
     odd = save(images / "train" / "bee" / "1.png", noise(0, 9, 4, 3))
     first = files_of(images)[0]
-    sentence = f"{odd} has 9x4 pixels, {first} {HEIGHT}x{WIDTH}: choose one size for all with --image-size"
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"{odd} .*9x4.*{first} .*{HEIGHT}x{WIDTH}.*image_size"):
         read_folder(images, resident=resident)
-    assert str(caught.value) == sentence
     found = read_folder(images, image_size=6, resident=resident)
     assert torch.equal(everything(found), decoded(files_of(images), 6))
     assert len(read_folder(images, "test", resident=resident).images) == 6  # where all are of one size
@@ -443,8 +439,9 @@ def test_a_file_that_cannot_be_read_is_named_or_left_out(images, how, split, res
     bad = how(images / split / "bee" / "00.png")
     with pytest.raises(InputError) as caught:
         read_folder(images, split, resident=resident)
-    assert str(caught.value).startswith(f"{bad} is no image that can be read")
-    assert str(caught.value).endswith("; mend or remove it, or leave such files out with --skip-corrupt")
+    assert str(caught.value).startswith(f"{bad} cannot be read")
+    assert "skip_corrupt" in str(caught.value)
+    assert "\n" not in str(caught.value)
     found = read_folder(images, split, skip_corrupt=True, resident=resident)
     assert found.corrupt == [str(bad)]
     assert torch.equal(everything(found), decoded(good))
@@ -457,8 +454,7 @@ def test_how_many_files_were_left_out_is_told_and_the_first_five_of_them(images)
     assert len(found) == len(found.labels) == 9
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert found.origin == (
-        f"9 images from {images / 'train'}; 6 that cannot be read were left out: {', '.join(map(str, bad[:5]))}"
-        " and 1 more"
+        f"9 images from {images / 'train'}; 6 unreadable ones were left out: {', '.join(map(str, bad[:5]))} and 1 more"
     )
     assert "left out" not in load_images(images, "test", skip_corrupt=True).origin
 
@@ -483,14 +479,14 @@ def test_a_file_that_cannot_be_read_does_not_make_grey_images_coloured(tmp_path)
 def test_a_class_of_which_nothing_can_be_read_is_an_error_even_where_such_files_are_left_out(images, name, resident):
     for path in (images / "train" / name).iterdir():
         text(path)
-    with pytest.raises(InputError, match=f"no image of the class '{name}' can be read"):
+    with pytest.raises(InputError, match=f"class '{name}'"):
         read_folder(images, skip_corrupt=True, resident=resident)
 
 
 def test_nothing_that_can_be_read_at_all_is_an_error(images):
     for path in files_of(images):
         text(path)
-    with pytest.raises(InputError, match="no image of the class 'ant' can be read"):
+    with pytest.raises(InputError, match="class 'ant'"):
         load_images(images, skip_corrupt=True)
 
 
@@ -543,7 +539,7 @@ def test_what_was_left_out_is_kept_too_and_refused_where_it_is_not_to_be(images,
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
     assert first.origin == second.origin
-    with pytest.raises(InputError, match=f"{bad} is no image that can be read; mend or remove it, or .*--skip-corrupt"):
+    with pytest.raises(InputError, match=f"{bad} .*skip_corrupt"):
         load_images(images)
 
 
@@ -768,7 +764,7 @@ def test_the_memory_for_images_is_a_share_of_the_machines():
 def test_a_file_that_breaks_later_is_named_then(images):
     _, late = pair(images)
     bad = text(files_of(images)[4])
-    with pytest.raises(InputError, match=f"{bad} is no image that can be read"):
+    with pytest.raises(InputError, match=str(bad)):
         late[4]
     late[3]
 
@@ -794,14 +790,14 @@ def test_the_fingerprint_of_files_decoded_late_is_of_the_files_and_labels(images
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_that_are_no_classes_are_refused(label):
     pixels, labels = gaussian(4, 2, 2).to(torch.uint8), torch.tensor([0, 1, label, 2])
-    with pytest.raises(InputError, match="labels must be from 0 to 2, a number for each of the classes"):
+    with pytest.raises(InputError, match=r"labels .*from 0 to 2"):
         ImageDataset(pixels, labels, classes=CLASSES)
     if label < 0:  # which a loss would leave out
-        with pytest.raises(InputError, match="labels must be 0 or more, a number for each"):
+        with pytest.raises(InputError, match=r"labels .*0 or more"):
             ImageDataset(pixels, labels)
     else:
         ImageDataset(pixels, labels)  # without names for them there may be more
-    with pytest.raises(InputError, match=r"labels must be int64, the numbers of classes, not torch\.float32"):
+    with pytest.raises(InputError, match=r"int64.*torch\.float32"):
         ImageDataset(pixels, labels.float())
     ImageDataset(pixels, labels.clamp(0, 2), classes=CLASSES)
     ImageDataset(pixels, classes=CLASSES)
@@ -848,19 +844,19 @@ def test_flat_folders_are_read_by_the_beginnings_of_their_files_names(tmp_path, 
 def test_flat_folders_must_say_every_class_in_both_parts(tmp_path):
     root = make_flat(tmp_path / "food")
     unnamed = save(root / "training" / "photo.jpg", noise(1))
-    with pytest.raises(InputError, match=r"training/photo\.jpg does not say its class: .* a name must be <class>_\*"):
+    with pytest.raises(InputError, match=r"training/photo\.jpg .*<class>_\*"):
         read_folder(root)
     unnamed.rename(root / "training" / "2_1.jpg")
-    with pytest.raises(InputError, match="must have the same classes, but not both have 2"):
+    with pytest.raises(InputError, match=r"same classes.* 2$"):
         read_folder(root)
     for path in [*(root / "training").glob("[12]_*"), *(root / "validation").glob("1_*")]:
         path.unlink()
-    with pytest.raises(InputError, match="training holds the class '0' alone: it takes two"):
+    with pytest.raises(InputError, match=r"training .*'0'"):
         read_folder(root)
 
 
 def test_an_empty_folder_is_no_flat_one(tmp_path):
     for part in ("training", "validation"):
         (tmp_path / "food" / part).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"food/train is not there: the images must be in .*/train/<class>/"):
+    with pytest.raises(InputError, match=r"food/train: .*/train/<class>/"):
         read_folder(tmp_path / "food")

@@ -128,16 +128,16 @@ def test_the_fingerprint_is_of_the_images_their_shape_and_the_labels():
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "sentence"),
+    ("images", "labels", "named"),
     [
         (torch.zeros(2, 4, 4), None, "uint8"),
         (torch.zeros(2, 4, dtype=torch.uint8), None, r"\(N, C, H, W\)"),
-        (EVERY_BYTE, LABELS[:-1], "one label an image"),
+        (EVERY_BYTE, LABELS[:-1], f"{len(LABELS) - 1} labels .*{len(EVERY_BYTE)} images"),
     ],
     ids=["float", "flat", "labels"],
 )
-def test_what_are_not_labelled_images_is_refused(images, labels, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_what_are_not_labelled_images_is_refused(images, labels, named):
+    with pytest.raises(InputError, match=named):
         ImageDataset(images, labels)
 
 

@@ -193,19 +193,19 @@ def test_data_in_memory_moves_to_the_device_unless_workers_read_it(workers):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "examples", "sentence"),
+    ("kwargs", "examples", "named"),
     [
-        (dict(batch_size=0), 5, "batch_size must be at least 1, not 0"),
-        (dict(batch_size=2, workers=-1), 5, "workers must be 0 or more, not -1"),
+        (dict(batch_size=0), 5, "batch_size.*0"),
+        (dict(batch_size=2, workers=-1), 5, "workers.*-1"),
         (dict(batch_size=2), 0, "empty"),
-        (dict(batch_size=6, drop_last=True), 5, "batch_size 6 is more than the 5 examples"),
+        (dict(batch_size=6, drop_last=True), 5, "batch_size 6 .*5 examples"),
     ],
 )
-def test_what_gives_no_batches_is_refused(kwargs, examples, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_what_gives_no_batches_is_refused(kwargs, examples, named):
+    with pytest.raises(InputError, match=named):
         BatchLoader(Numbers(examples), **kwargs)
 
 
 def test_more_processes_than_a_batch_has_examples_for_are_refused():
-    with pytest.raises(InputError, match="4 processes with batch_size 2 want more than the 5 examples"):
+    with pytest.raises(InputError, match=r"4 processes .*batch_size 2 .*5 examples"):
         BatchLoader(Numbers(5), 2, drop_last=True).shard(0, 4)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 import zipfile
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from hypothesis import strategies as st
 from torchdl import InputError
 from torchdl.data import ratings as module
 from torchdl.data import read_ratings, split_ratings
-from torchdl.data.movielens import LARGEST, MOVIELENS, Archive, find_ratings, read_titles
+from torchdl.data.download import NotFound
+from torchdl.data.movielens import MAX_BYTES, MOVIELENS, Archive, find_ratings, read_titles
 from torchdl.data.ratings import Ratings, number, ordinal
 
 pytestmark = pytest.mark.usefixtures("isolated")
@@ -88,55 +88,55 @@ GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7)), ""
 
 @pytest.mark.parametrize("piece", [3, 1000])
 @pytest.mark.parametrize(
-    ("row", "sentence"),
+    ("row", "named"),
     [
-        ("1,2,nought,4", "broken in the 8th row (not counting blank ones) below its header: 'nought' as 'rating'"),
-        ("1,2,,4", "in the 8th row (not counting blank ones) below its header"),
-        ("1,2,inf,4", "no finite rating in the 8th row"),
-        ("1,2,1e39,4", "no finite rating in the 8th row"),
-        ("1,2,3", "in the 8th row (not counting blank ones) below its header: nothing as 'timestamp'"),
-        ("1,2", "in the 8th row (not counting blank ones) below its header"),
-        (",2,3,4", "in the 8th row (not counting blank ones) below its header: nothing as 'userId'"),
-        ("1, ,3,4", "in the 8th row (not counting blank ones) below its header: ' ' as 'movieId'"),
-        ("1,2,3,soon", "in the 8th row (not counting blank ones) below its header: 'soon' as 'timestamp'"),
-        ("1,2,3,5,4", "Expected 4 fields in line 10, saw 5"),  # a decimal comma
+        ("1,2,nought,4", "8th row .*'nought' as 'rating'"),
+        ("1,2,,4", "8th row"),
+        ("1,2,inf,4", "no finite rating .*8th row"),
+        ("1,2,1e39,4", "no finite rating .*8th row"),
+        ("1,2,3", "8th row .*nothing as 'timestamp'"),
+        ("1,2", "8th row"),
+        (",2,3,4", "8th row .*nothing as 'userId'"),
+        ("1, ,3,4", "8th row .*' ' as 'movieId'"),
+        ("1,2,3,soon", "8th row .*'soon' as 'timestamp'"),
+        ("1,2,3,5,4", "4 fields in line 10, saw 5"),  # a decimal comma
         ('"1,2,3,4', "EOF inside string"),
     ],
 )
-def test_a_broken_row_is_named(tmp_path, monkeypatch, piece, row, sentence):
+def test_a_broken_row_is_named(tmp_path, monkeypatch, piece, row, named):
     monkeypatch.setattr(module, "PIECE", piece)
     path = write(tmp_path / "x.csv", *GOOD, row)
-    with pytest.raises(InputError, match=re.escape(sentence)) as caught:
+    with pytest.raises(InputError, match=named) as caught:
         read_ratings(path)
     assert str(path) in str(caught.value)
 
 
 def test_ratings_have_columns_of_one_length():
     two, three = np.arange(2), np.arange(3)
-    with pytest.raises(InputError, match=r"a user, an item and perhaps a time: there are \[3, 2, 2\] of them"):
+    with pytest.raises(InputError, match=r"\[3, 2, 2\]"):
         Ratings(three, two, two.astype(np.float32), None, "nowhere")
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "named"),
     [
-        (b"", "no CSV file that can be read"),
-        (b"userId,movieId,rating\n", "holds no ratings below its header"),
+        (b"", "x.csv"),
+        (b"userId,movieId,rating\n", "no ratings"),
         (b"userId,rating\n1,2\n", "0 columns 'movieId'"),
         (b"userId,movieId,rating,rating\n1,2,3,4\n", "2 columns 'rating'"),
-        (b"userId,movieId,rating\n1,2,3,4\n", "more cells in the first row below its header than names in it"),
-        (b"userId,movieId,rating\n\xe9,2,3\n", "'utf-8' codec can't decode"),
-        (b"\xff\xfeu,\xe9\n", "no CSV file that can be read"),
+        (b"userId,movieId,rating\n1,2,3,4\n", "more cells in the first row"),
+        (b"userId,movieId,rating\n\xe9,2,3\n", "utf-8"),
+        (b"\xff\xfeu,\xe9\n", "x.csv"),
     ],
 )
-def test_a_file_that_holds_no_ratings_is_refused(tmp_path, content, sentence):
+def test_a_file_that_holds_no_ratings_is_refused(tmp_path, content, named):
     (tmp_path / "x.csv").write_bytes(content)
-    with pytest.raises(InputError, match=re.escape(sentence)):
+    with pytest.raises(InputError, match=named):
         read_ratings(tmp_path / "x.csv")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"there is no file .*ratings\.csv"):
+    with pytest.raises(InputError, match=r"ratings\.csv"):
         read_ratings(tmp_path)
 
 
@@ -201,12 +201,12 @@ def test_the_latest_are_held_out_whatever_the_order_of_rows():
 def test_a_split_that_cannot_be_is_refused():
     ratings = synthetic(3)
     for share in (0, 1, -1, float("nan")):
-        with pytest.raises(InputError, match=r"in \(0, 1\)"):
+        with pytest.raises(InputError, match=f"share.*{share}"):
             split_ratings(ratings, share)
-    with pytest.raises(InputError, match="3 ratings cannot be split"):
+    with pytest.raises(InputError, match=r"3 ratings .*0.01"):
         split_ratings(ratings, 0.01)
     timeless = Ratings(ratings.user, ratings.item, ratings.rating, None, "nowhere")
-    with pytest.raises(InputError, match="do not say when they were given"):
+    with pytest.raises(InputError, match="times"):
         split_ratings(timeless, by_time=True)
 
 
@@ -254,23 +254,23 @@ def test_a_missing_set_is_downloaded_once_and_only_its_two_files_are_taken(tiny,
 
 
 @pytest.mark.parametrize(
-    ("answer", "sentence"),
+    ("answer", "named"),
     [
-        ((404, b""), "could not be downloaded .*Not Found"),
-        ((200, b"no zip"), "no zip that can be unpacked"),
-        ((200, packed({"ml/ratings.csv": "x"})), "holds no movies.csv"),
+        ((404, b""), "Not Found"),
+        ((200, b"no zip"), "ml.zip .*zip"),
+        ((200, packed({"ml/ratings.csv": "x"})), "movies.csv"),
         ((200, packed(FILES)[:200] + b"?" + packed(FILES)[201:]), ""),
-        ((200, packed(FILES)[:100], len(packed(FILES))), "ended before its end|could not be downloaded"),
+        ((200, packed(FILES)[:100], len(packed(FILES))), "ml.zip"),
     ],
 )
-def test_a_bad_download_leaves_nothing(tiny, tmp_path, answer, sentence, monkeypatch):
+def test_a_bad_download_leaves_nothing(tiny, tmp_path, answer, named, monkeypatch):
     monkeypatch.setitem(MOVIELENS, "ml-20m", Archive(f"{tiny.url}/ml.zip"))
     tiny.pages["/ml.zip"] = answer
-    if not sentence:
+    if not named:
         body = bytearray(packed({**FILES, "ml/movies.csv": "a" * 9999}))
         body[body.index(b"ml/movies.csv") + 15] ^= 0xFF  # within the packed bytes
-        tiny.pages["/ml.zip"], sentence = (200, bytes(body)), "no zip that can be unpacked"
-    with pytest.raises(InputError, match=sentence):
+        tiny.pages["/ml.zip"], named = (200, bytes(body)), "ml.zip"
+    with pytest.raises(NotFound, match=named):
         find_ratings("ml-20m", tmp_path)
     assert not (tmp_path / "ml-20m" / "ratings.csv").exists()
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".tmp"]
@@ -278,23 +278,23 @@ def test_a_bad_download_leaves_nothing(tiny, tmp_path, answer, sentence, monkeyp
 
 def test_the_published_md5_is_compared(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(MOVIELENS, "ml-20m", Archive(f"{tiny.url}/ml.zip", "0" * 32))
-    with pytest.raises(InputError, match=r"has the MD5 [0-9a-f]{32} where 0{32} was expected"):
+    with pytest.raises(InputError, match=r"MD5 [0-9a-f]{12}.*0{12}"):
         find_ratings("ml-20m", tmp_path)
     assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_a_zip_of_a_file_too_large_is_not_unpacked(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("torchdl.data.movielens.LARGEST", 10)
-    assert LARGEST > 10
-    with pytest.raises(InputError, match="too large to be right"):
+    monkeypatch.setattr("torchdl.data.movielens.MAX_BYTES", 10)
+    assert MAX_BYTES > 10
+    with pytest.raises(InputError, match=r"movies.csv .*bytes.* 10"):
         find_ratings("ml-20m", tmp_path)
 
 
 def test_nothing_is_fetched_where_it_is_turned_off_and_own_paths_are_taken_as_they_are(tiny, tmp_path):
-    with pytest.raises(InputError, match="downloading was turned off: unpack it into"):
+    with pytest.raises(NotFound, match=f"turned off.*{tmp_path}"):
         find_ratings("ml-20m", tmp_path, fetch=False)
     assert tiny.asked == []
-    with pytest.raises(InputError, match="choose ml-latest-small, ml-20m, a folder"):
+    with pytest.raises(InputError, match=r"nothing.*ml-latest-small, ml-20m"):
         find_ratings(tmp_path / "nothing")
     path = write(tmp_path / "ratings.csv", *GOOD)
     assert find_ratings(tmp_path) == find_ratings(path) == path

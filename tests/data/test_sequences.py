@@ -95,7 +95,7 @@ def test_a_sequence_is_the_same_in_any_batch_and_order(case, shuffle):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_loaders_and_ranks_give_the_parts_of_one_whole(kind, workers):
     def loader(batch_size: int) -> BatchLoader:
         return BatchLoader(KINDS[kind](numbered(5, color=True), terms=3, batch_size=8), batch_size, workers=workers)
@@ -196,8 +196,8 @@ def test_every_image_of_a_sequence_has_colours_of_its_own():
 def test_images_are_from_the_subset_alone_in_grey_and_in_colour(kind, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "black.png")  # on black, exactly the inverted pixels are above 0
     options = {"background": tmp_path / "black.png", "name": "mnist_5k"}
-    coloured, other = load_digits("valid", 28, **options), load_digits("train", 28, color=False, name="mnist_5k")
-    grey = KINDS[kind](load_digits("valid", 28, color=False, name="mnist_5k"), batch_size=31)[:31]
+    coloured, other = load_digits("validation", 28, **options), load_digits("train", 28, color=False, name="mnist_5k")
+    grey = KINDS[kind](load_digits("validation", 28, color=False, name="mnist_5k"), batch_size=31)[:31]
     numbers = {image.numpy().tobytes(): i for i, image in enumerate(coloured.images)}
     elsewhere = {image.numpy().tobytes() for image in other.images}
     images = torch.cat([grey.context, grey.future], 1)
@@ -220,35 +220,35 @@ def test_half_are_real_by_default_and_a_subset_can_be_named(monkeypatch):
 
     asked = []
     monkeypatch.setattr(sequences, "load_digits", lambda subset: asked.append(subset) or numbered())
-    data = SortedNumbers("valid", batch_size=9)
-    assert asked == ["valid"]
+    data = SortedNumbers("validation", batch_size=9)
+    assert asked == ["validation"]
     assert (data.terms, data.predict_terms, data.positive_samples) == (4, 4, 4)
     assert data.device == torch.device("cpu")
     assert data.to("cpu") is data
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "named"),
     [
-        ({"terms": 0}, "terms must be at least 1, not 0"),
-        ({"predict_terms": 0}, "predict_terms must be at least 1, not 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"positive_samples": -1}, "positive_samples must be from 0 to the batch's 32 sequences, not -1"),
-        ({"positive_samples": 33}, "positive_samples must be from 0 to the batch's 32 sequences, not 33"),
-        ({"batch_size": 51}, "200 images make no batch of 51 sequences of 4 terms"),
-        ({"terms": 7}, "200 images make no batch of 32 sequences of 7 terms"),
+        ({"terms": 0}, "terms.*0"),
+        ({"predict_terms": 0}, "predict_terms.*0"),
+        ({"batch_size": 0}, "batch_size.*0"),
+        ({"positive_samples": -1}, "positive_samples.*32.*-1"),
+        ({"positive_samples": 33}, "positive_samples.*32.*33"),
+        ({"batch_size": 51}, "200 images .*51 sequences of 4 terms"),
+        ({"terms": 7}, "200 images .*32 sequences of 7 terms"),
     ],
     ids=str,
 )
-def test_bad_arguments_are_one_sentence(options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_arguments_are_one_sentence(options, named):
+    with pytest.raises(InputError, match=named):
         SameNumbers(numbered(), **options)
 
 
 def test_digits_that_lack_some_are_refused():
     keep = (LABELS != 3) & (LABELS != 8)
     images = torch.zeros(int(keep.sum()), 8, 8, dtype=torch.uint8)
-    with pytest.raises(InputError, match="the digits have no image of 3, 8: sequences need some of each class"):
+    with pytest.raises(InputError, match="3, 8"):
         SortedNumbers(Digits(images, LABELS[keep], 8, color=False))
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from torchdl import InputError
 from torchdl.data import ArrayDataset, BatchLoader, files
+from torchdl.data.download import NotFound
 from torchdl.data.files import FILES, find_file
-from torchdl.data.info import fingerprint, introduce
+from torchdl.data.info import fingerprint
 from torchdl.data.series import (
     PRICES,
     Series,
@@ -82,14 +83,14 @@ def test_a_loader_gives_every_window_once():
 
 @pytest.mark.parametrize(("length", "horizon"), [(5, 6), (10, 1), (1, 10)])
 def test_a_series_that_is_too_short_is_one_sentence(length, horizon):
-    with pytest.raises(InputError, match=f"10 terms has no window of {length} terms and {horizon} to come: shorten"):
+    with pytest.raises(InputError, match=f"10 terms .*{length} terms .*{horizon}"):
         Windows(torch.zeros(10, 1), length, horizon)
     assert len(Windows(torch.zeros(11, 1), length, horizon)) == 1
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(0, 1), (1, 0), (-1, 1)])
 def test_windows_of_nothing_are_refused(length, horizon):
-    with pytest.raises(InputError, match="must be 1 or more"):
+    with pytest.raises(InputError, match=f"length and horizon .*{length} and {horizon}"):
         Windows(torch.zeros(10, 1), length, horizon)
 
 
@@ -120,7 +121,7 @@ def test_the_scale_is_the_training_parts_alone():
 
 
 def test_a_split_that_leaves_nothing_to_learn_is_one_sentence():
-    with pytest.raises(InputError, match="a series of 20 terms cannot give 15 to forecast and more than 5 before"):
+    with pytest.raises(InputError, match=r"20 terms .*length 5 .*test_size 15"):
         Split(series(gaussian(20, 1)), 5, 15)
     assert len(Split(series(gaussian(20, 1)), 5, 14).train()) == 1
 
@@ -128,7 +129,7 @@ def test_a_split_that_leaves_nothing_to_learn_is_one_sentence():
 def test_a_column_that_is_constant_in_training_is_named():
     values = gaussian(30, 2).double()
     values[:20, 1] = 0.1
-    with pytest.raises(InputError, match="'column1' is constant in the training part"):
+    with pytest.raises(InputError, match="constant in 'column1'"):
         Split(series(values), 5, 10)
 
 
@@ -150,7 +151,7 @@ def test_returns_are_pandas_and_a_zero_price_is_named():
     prices = google_prices().select(["close"])
     expected = pd.Series(prices.values[:, 0].numpy()).pct_change().to_numpy()[1:]
     np.testing.assert_allclose(prices.returns().values[:, 0], expected, rtol=1e-12, atol=1e-15)
-    with pytest.raises(InputError, match="'column0' is 0 at term 2, so that there is no return after it"):
+    with pytest.raises(InputError, match="'column0' is 0 at term 2"):
         series([[1.0], [0.0], [2.0]]).returns()
 
 
@@ -159,7 +160,7 @@ def test_selecting_keeps_the_order_asked_for_and_names_what_is_not_there():
     assert prices.columns == PRICES
     chosen = prices.select(["volume", "open"])
     assert torch.equal(chosen.values, prices.values[:, [4, 0]])
-    with pytest.raises(InputError, match="no column 'clse': choose among open, high, low, close, volume"):
+    with pytest.raises(InputError, match=r"'clse'.*open, high, low, close, volume"):
         prices.select(["clse"])
 
 
@@ -194,42 +195,42 @@ def test_one_spoilt_cell_is_named_by_column_and_row(tmp_path_factory, row, colum
     table = pd.DataFrame({"a": range(8), "b": range(8, 16)}).astype(str)
     table.loc[row, column] = cell
     table.to_csv(path, index=False)
-    with pytest.raises(InputError, match=f"column '{column}', row {row + 2}, where a number is expected"):
+    with pytest.raises(InputError, match=f"number .*'{column}', row {row + 2}"):
         read_series(path, ["a", "b"])
 
 
 def test_several_spoilt_cells_are_counted(tmp_path):
     (tmp_path / "x.csv").write_text("a\n1\n\nx\n4\n")
-    with pytest.raises(InputError, match=r"has nothing in column 'a', row 3, .*, and 1 more: fill it"):
+    with pytest.raises(InputError, match=r"nothing .*'a', row 3, and 1 more"):
         read_series(tmp_path / "x.csv", ["a"])
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "named"),
     [
-        (b"", "is no CSV file that can be read"),
-        (b"a,b\n", "holds no rows below its header"),
-        (b"a;b\n1;2\n3;4\n", "has no column of numbers: is there a header, and is the separator a comma"),
-        (b"a, a\n1,2\n", "has several columns named a: rename them"),
-        (b"\x00\xff\xfe\x89PNG", "CSV file that can be read|column of numbers|holds no rows"),
-        (b"date,a\n2020-01-02,1\n2020-01-01,2\n", "'2020-01-01' as 'date' in row 3, which is no date or not after"),
+        (b"", "x.csv"),
+        (b"a,b\n", "no rows"),
+        (b"a;b\n1;2\n3;4\n", "no numeric column.*separator"),
+        (b"a, a\n1,2\n", "columns named a"),
+        (b"\x00\xff\xfe\x89PNG", "x.csv"),
+        (b"date,a\n2020-01-02,1\n2020-01-01,2\n", "'2020-01-01' as 'date' in row 3"),
         (b"Date,a\n2020-01-02,1\n2020-01-02,2\n", "'2020-01-02' as 'Date' in row 3"),
         (b"date,a\n2020-01-02,1\nsoon,2\n", "'soon' as 'date' in row 3"),
     ],
 )
-def test_what_is_no_series_is_one_sentence(tmp_path, content, sentence):
+def test_what_is_no_series_is_one_sentence(tmp_path, content, named):
     path = tmp_path / "x.csv"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=named):
         read_series(path)
 
 
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"there is no file .*none\.csv"):
+    with pytest.raises(InputError, match=r"none.csv"):
         read_series(tmp_path / "none.csv")
     (tmp_path / "x.csv").write_text("date,a,b\n2020-01-03,1,2\n2020-01-06,3,4\n")  # a weekend is no gap
     assert read_series(tmp_path / "x.csv").columns == ("a", "b")
-    with pytest.raises(InputError, match="has no column 'c': choose among date, a, b"):
+    with pytest.raises(InputError, match=r"'c'.*date, a, b"):
         read_series(tmp_path / "x.csv", ["c"])
 
 
@@ -269,34 +270,33 @@ def test_a_file_is_downloaded_once_checked_and_found_afterwards(served, tmp_path
 
 def test_a_file_with_other_bytes_is_refused_and_google_stands_in_loudly(served, tmp_path):
     (served / "sbux.csv").write_text("something else")
-    with pytest.raises(InputError, match=r"sbux was not found .* SHA-256 .* put it into .*sbux\.csv"):
+    with pytest.raises(NotFound, match=r"sbux .* SHA-256 .*sbux\.csv"):
         find_file("sbux", tmp_path / "root")
     assert not (tmp_path / "root" / "csv" / "sbux.csv").exists()
     prices = load_prices(tmp_path / "root")
     assert prices.fallback
     assert "IN ITS PLACE: 1,047 days of Google's prices" in prices.origin
-    assert "STAND-IN DATA" in introduce(prices)
-    assert "STAND-IN" not in introduce(google_prices())
+    assert not google_prices().fallback
 
 
 def test_a_damaged_file_is_an_error_and_no_reason_for_a_stand_in(tmp_path):
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv" / "sbux.csv").write_text("open,high,low,close,volume\n1,2,3,x,5\n")
-    with pytest.raises(InputError, match="has 'x' in column 'close', row 2"):
+    with pytest.raises(InputError, match=r"'x' .*'close', row 2"):
         load_prices(tmp_path)
 
 
 def test_a_wrong_folder_of_data_is_an_error_and_no_reason_for_a_stand_in(tmp_path):
     (tmp_path / "file").touch()
     for load in (load_prices, load_transistors):
-        with pytest.raises(InputError, match="is not a folder"):
+        with pytest.raises(InputError, match=str(tmp_path / "file")):
             load(tmp_path / "file")
 
 
 def test_an_unknown_file_and_one_not_to_be_fetched_are_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="unknown file 'sbx': choose one of moore, spam, sbux"):
+    with pytest.raises(InputError, match=r"'sbx'.*moore, spam, sbux"):
         find_file("sbx")
-    with pytest.raises(InputError, match="downloading was turned off: put it into"):
+    with pytest.raises(NotFound, match=f"turned off.*{tmp_path}"):
         find_file("sbux", tmp_path, fetch=False)
 
 
@@ -311,7 +311,7 @@ def test_arrays_are_indexed_by_the_batch_and_fingerprinted():
     assert data.fingerprint() == ArrayDataset(x.clone(), y, "there").fingerprint()
     others = [ArrayDataset(x, y + 1), ArrayDataset(x.view(9, 1, 3), y), ArrayDataset(-x, y)]
     assert len({data.fingerprint(), *(other.fingerprint() for other in others)}) == 4
-    with pytest.raises(InputError, match="one target an input, not 8 for 9"):
+    with pytest.raises(InputError, match=r"8 targets .*9 inputs"):
         ArrayDataset(x, y[:8])
 
 

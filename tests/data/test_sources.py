@@ -11,9 +11,11 @@ import pytest
 import torch
 from helpers import idx_bytes, write_pair
 
+import torchdl.data.download as downloads
 from torchdl import InputError
 from torchdl.data import sources
-from torchdl.data.sources import FILES, SOURCES, download, embedded_digits, load_labelled
+from torchdl.data.download import NotFound, download
+from torchdl.data.sources import FILES, SOURCES, embedded_digits, load_labelled
 
 pytestmark = pytest.mark.usefixtures("isolated")
 REAL_DATA = os.environ.get("TORCHDL_DATA")
@@ -95,7 +97,7 @@ def test_a_data_root_that_is_a_file_is_refused(tmp_path, monkeypatch, where, nam
     path.touch()
     if where == "environment":
         monkeypatch.setenv("TORCHDL_DATA", str(path))
-    with pytest.raises(InputError, match=f"data root {path} is not a folder"):
+    with pytest.raises(InputError, match=str(path)):
         load_labelled(name, root=path if where == "argument" else None)
 
 
@@ -113,27 +115,24 @@ def test_a_damaged_file_is_an_error_and_not_replaced_by_a_stand_in(tmp_path, dam
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "sentence"),
+    ("images", "labels", "named"),
     [
-        (IMAGES, TRAIN_LABELS[:5], "6 images but .* 5 labels"),
-        (IMAGES[:0], TRAIN_LABELS[:0], "0 images but .* 0 labels"),
-        (IMAGES, np.array([0, 1, 2, 3, 4, 10], np.uint8), "holds the label 10 where 0 to 9"),
+        (IMAGES, TRAIN_LABELS[:5], "6 images .* 5 labels"),
+        (IMAGES[:0], TRAIN_LABELS[:0], "0 images .* 0 labels"),
+        (IMAGES, np.array([0, 1, 2, 3, 4, 10], np.uint8), "label 10 .*0 to 9"),
     ],
 )
-def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path, images, labels, sentence):
+def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path, images, labels, named):
     write_pair(tmp_path / "MNIST" / "raw", images, labels)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=named):
         load_labelled("mnist", root=tmp_path)
 
 
 def test_unknown_names_and_splits_are_refused_with_the_known_ones():
-    with pytest.raises(
-        InputError,
-        match="unknown data set 'cifar': choose one of mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder",
-    ):
+    with pytest.raises(InputError, match=r"'cifar'.*mnist, fashion_mnist, cifar10, cifar100, mnist_5k"):
         load_labelled("cifar")
     for name in ("mnist", "mnist_5k"):
-        with pytest.raises(InputError, match="unknown split 'valid': choose train or test"):
+        with pytest.raises(InputError, match=r"'valid'.*train or test"):
             load_labelled(name, "valid")
 
 
@@ -156,7 +155,7 @@ def test_a_failed_download_of_mnist_is_stood_in_for_with_the_reason():
 
 
 def test_nothing_stands_in_for_fashion_and_the_sentence_says_where_to_put_the_files(tmp_path):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(NotFound) as caught:
         load_labelled("fashion_mnist", "test", tmp_path / "root", fetch=False)
     for part in (*FILES["test"], f"into {tmp_path / 'root' / 'FashionMNIST' / 'raw'}", "downloading was turned off"):
         assert part in str(caught.value)
@@ -260,7 +259,7 @@ def test_a_file_that_is_not_packed_is_taken_as_it_is(server, tmp_path):
 def test_a_server_that_stays_silent_is_given_up(monkeypatch, tmp_path):
     import socket
 
-    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/x.gz"
         with pytest.raises(InputError, match="timed out"):

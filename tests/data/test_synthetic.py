@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -86,15 +84,15 @@ def test_a_sequence_depends_on_the_seed_and_its_number_alone():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        ({"count": 0}, "count must be at least 1, not 0"),
-        ({"terms": 2}, "terms must be at least 3, for three of them to decide, not 2"),
-        ({"distance": "far"}, "unknown distance 'far': choose one of short, long, spread"),
+        ({"count": 0}, "count.*0"),
+        ({"terms": 2}, "terms.*2"),
+        ({"distance": "far"}, "'far'.*short, long, spread"),
     ],
 )
-def test_what_cannot_be_made_is_said(arguments, sentence):
-    with pytest.raises(InputError, match=re.escape(sentence)):
+def test_what_cannot_be_made_is_said(arguments, named):
+    with pytest.raises(InputError, match=named):
         long_distance(**arguments)
 
 
@@ -194,15 +192,15 @@ def test_what_decides_on_the_numbers_is_told_to_a_checkpoint_and_to_a_record():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        ({"count": 0}, "count must be at least 1, not 0"),
-        ({"terms": 1}, "terms must be at least 2, one in each half, not 1"),
-        ({"low": 1.0}, "low must be a finite number below 1, not 1.0"),
-        ({"low": float("nan")}, "low must be a finite number below 1, not nan"),
-        ({"low": -float("inf")}, "low must be a finite number below 1, not -inf"),
+        ({"count": 0}, "count.*0"),
+        ({"terms": 1}, "terms.*1"),
+        ({"low": 1.0}, "low.*1.0"),
+        ({"low": float("nan")}, "low.*nan"),
+        ({"low": -float("inf")}, "low.*-inf"),
     ],
 )
-def test_what_cannot_be_added_is_said(arguments, sentence):
-    with pytest.raises(InputError, match=re.escape(sentence)):
+def test_what_cannot_be_added_is_said(arguments, named):
+    with pytest.raises(InputError, match=named):
         AddingProblem(**arguments)

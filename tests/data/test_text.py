@@ -21,6 +21,7 @@ TEXTS = st.lists(st.text(max_size=30), max_size=6)
 # words
 
 
+@pytest.mark.slow
 @given(TEXTS, st.integers(1, 5), st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_words_are_numbered_as_keras_does(keras, texts, most, unknown, lower):
@@ -89,24 +90,25 @@ def test_a_damaged_vocabulary_is_one_sentence(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "named"),
     [
-        (lambda: Vocabulary(["a", "a"]), "every word once"),
-        (lambda: Vocabulary([""]), "a letter or more"),
-        (lambda: Vocabulary.learn(["", "!!"]), "no word in the training texts"),
-        (lambda: Vocabulary.learn(["a"], most=0), "not 0"),
-        (lambda: Vocabulary.learn(["a"], least=0), "not 0 times"),
+        (lambda: Vocabulary(["a", "a"]), "every word"),
+        (lambda: Vocabulary([""]), "non-empty"),
+        (lambda: Vocabulary.learn(["", "!!"]), "no word"),
+        (lambda: Vocabulary.learn(["a"], most=0), "most.*0"),
+        (lambda: Vocabulary.learn(["a"], least=0), "least.*0"),
         (lambda: Vocabulary.learn(["a b"], least=2), "no word"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(make, message):
-    with pytest.raises(InputError, match=message):
+def test_what_is_no_vocabulary_is_refused(make, named):
+    with pytest.raises(InputError, match=named):
         make()
 
 
 # padding
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=5),
     st.one_of(st.none(), st.integers(1, 8)),
@@ -129,7 +131,7 @@ def test_padding_cuts_what_is_too_long_on_either_side():
     assert pad([[1, 2]], 0).shape == (1, 0)
     with pytest.raises(InputError, match="pre or post"):
         pad([[1]], 3, padding="left")
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match=r"length.*-1"):
         pad([[1]], -1)
 
 
@@ -194,7 +196,7 @@ def test_by_length_little_is_padded_and_the_order_is_another_one_each_epoch():
     assert first != second
     means = [float(lengths[batch].float().mean()) for batch in first]
     assert means != sorted(means)  # a network does not first see all that is short
-    with pytest.raises(InputError, match="knows its lengths"):
+    with pytest.raises(InputError, match="lengths"):
         BatchLoader(torch.utils.data.TensorDataset(torch.zeros(3)), 1, by_length=True)
 
 
@@ -224,26 +226,26 @@ def test_any_encoding_is_read_and_said(tmp_path, encoding, said):
 def test_an_encoding_can_be_named(tmp_path):
     path = write(tmp_path / "t.csv", ["a,źle", "b,dobrze"], "cp1250")
     assert read_texts(path, "message", "kind", "cp1250").texts[0] == "źle"
-    with pytest.raises(InputError, match="is no CSV file in utf-8"):
+    with pytest.raises(InputError, match=r"t.csv.*utf-8"):
         read_texts(path, "message", "kind", "utf-8")
-    with pytest.raises(InputError, match="no encoding 'nonsense'"):
+    with pytest.raises(InputError, match="'nonsense'"):
         read_texts(path, "message", "kind", "nonsense")
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "named"),
     [
-        ([], "holds no texts"),
-        (["ham,a", "spam, ", "ham,b"], r"1 empty texts \(in row 3\)"),
-        (["ham,a", "", "spam, ", "ham,b", "", ""], r"1 empty texts \(in row 4\)"),
-        (["ham,a", "spam", "ham,b"], r"1 empty texts \(in row 3\)"),
-        (["ham,a", ",b"], "has no kind in row 3"),
-        (["ham,a", "ham,b"], r"one class alone \(ham\)"),
+        ([], "no texts"),
+        (["ham,a", "spam, ", "ham,b"], "1 empty .*row 3"),
+        (["ham,a", "", "spam, ", "ham,b", "", ""], "1 empty .*row 4"),
+        (["ham,a", "spam", "ham,b"], "1 empty .*row 3"),
+        (["ham,a", ",b"], "'kind' in row 3"),
+        (["ham,a", "ham,b"], "ham"),
     ],
 )
-def test_rows_that_cannot_be_used_are_named(tmp_path, rows, message):
+def test_rows_that_cannot_be_used_are_named(tmp_path, rows, named):
     path = write(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=named):
         read_texts(path, "message", "kind")
 
 
@@ -255,33 +257,30 @@ def test_empty_texts_are_left_out_if_asked_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "named"),
     [
-        (
-            "kind,text\nham,hello there, world\nspam,a,b\n",
-            "more cells than its header .* put what holds a comma",
-        ),
-        ("kind,text\nham,hello\nspam,hello there, world\n", "Expected 2 fields in line 3, saw 3"),
-        ("kind,text,text\nham,a,b\nspam,b,c\n", "several columns named text: rename them"),
+        ("kind,text\nham,hello there, world\nspam,a,b\n", "more cells than the 2 names .*comma"),
+        ("kind,text\nham,hello\nspam,hello there, world\n", "2 fields in line 3, saw 3"),
+        ("kind,text,text\nham,a,b\nspam,b,c\n", "columns named text"),
     ],
 )
-def test_a_text_is_never_cut_at_its_comma(tmp_path, content, sentence):
+def test_a_text_is_never_cut_at_its_comma(tmp_path, content, named):
     (tmp_path / "x.csv").write_text(content)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(InputError, match=named):
         read_texts(tmp_path / "x.csv", "text", "kind")
 
 
 def test_what_is_not_there_is_said(tmp_path):
     path = write(tmp_path / "t.csv", ["ham,a"])
-    with pytest.raises(InputError, match="no column 'sms': its columns are kind, message"):
+    with pytest.raises(InputError, match=r"'sms'.*kind, message"):
         read_texts(path, "sms", "kind")
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match=r"other.csv"):
         read_texts(tmp_path / "other.csv", "message", "kind")
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(InputError, match="is no CSV file"):
+    with pytest.raises(InputError, match=r"empty.csv"):
         read_texts(tmp_path / "empty.csv", "message", "kind")
     (tmp_path / "bytes.csv").write_bytes(b'kind,message\nham,"open')
-    with pytest.raises(InputError, match="is no CSV file"):
+    with pytest.raises(InputError, match=r"bytes.csv"):
         read_texts(tmp_path / "bytes.csv", "message", "kind")
 
 
@@ -300,11 +299,11 @@ def test_a_split_is_the_seeds_and_has_each_class_alike():
 
 
 def test_what_cannot_be_split_is_said():
-    with pytest.raises(InputError, match=r"too few of 'spam' \(1\)"):
+    with pytest.raises(InputError, match=r"'spam' \(1\)"):
         labelled({"ham": 5, "spam": 1}).split()
-    with pytest.raises(InputError, match="4 texts cannot be split"):
+    with pytest.raises(InputError, match="4 texts"):
         labelled({"a": 2, "b": 2}).split(0.1)
-    with pytest.raises(InputError, match=r"in \(0, 1\)"):
+    with pytest.raises(InputError, match=r"share.*1.0"):
         labelled({"a": 2, "b": 2}).split(1.0)
 
 
@@ -332,28 +331,28 @@ def test_vectors_are_those_of_the_file_and_others_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "named"),
     [
-        ("i 1 2\nlike 1\n", "line 2: a word and 2 numbers"),
-        ("i 1 x\n", "line 1: after the word must come 2 numbers"),
-        ("they 1 2\n", "for none of the 2 words"),
+        ("i 1 2\nlike 1\n", "line 2: .*2 numbers"),
+        ("i 1 x\n", "line 1: 2 numbers"),
+        ("they 1 2\n", "none .*2 words"),
         ("i 1 nan\n", "not finite"),
-        ("i\n", "line 1: a word and 1 numbers"),
-        ("", "for none"),
+        ("i\n", "line 1: .*1 numbers"),
+        ("", "none .*2 words"),
     ],
 )
-def test_a_broken_file_of_vectors_is_one_sentence(tmp_path, content, message):
+def test_a_broken_file_of_vectors_is_one_sentence(tmp_path, content, named):
     path = tmp_path / "glove.txt"
     path.write_text(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=named):
         read_vectors(path, Vocabulary(["i", "like"]))
 
 
 def test_a_file_that_is_no_text_is_one_sentence(tmp_path):
     (tmp_path / "v.bin").write_bytes(b"\xff\xfe\x00i 1")
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match=r"v.bin.*UTF-8"):
         read_vectors(tmp_path / "v.bin", Vocabulary(["i"]))
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match=r"v.txt"):
         read_vectors(tmp_path / "v.txt", Vocabulary(["i"]))
 
 

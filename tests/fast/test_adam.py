@@ -13,7 +13,8 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from torchdl import InputError
-from torchdl.tasks import Adam, make_optimizer
+from torchdl.fast.adam import Adam
+from torchdl.tasks import make_optimizer
 
 SHAPES = [(4, 3), (4,), (2, 4), (2,)]
 
@@ -228,20 +229,20 @@ def test_adam_by_name_is_fused_adam_over_the_parameters_that_train():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "sentence"),
+    ("kwargs", "named"),
     [
-        (dict(lr=math.nan), "learning rate must be a positive number, not nan"),
-        (dict(lr=math.inf), "learning rate"),
-        (dict(lr=0.0), "learning rate must be a positive number, not 0.0"),
-        (dict(lr=-1e-3), "learning rate"),
-        (dict(lr=1e-3, betas=(1.0, 0.9)), "betas must be in"),
-        (dict(lr=1e-3, betas=(-0.1, 0.9)), "betas"),
-        (dict(lr=1e-3, betas=(0.9, 1.0)), "betas"),
-        (dict(lr=1e-3, betas=(0.9, math.nan)), "betas"),
-        (dict(lr=1e-3, weight_decay=-0.1), "weight_decay"),
-        (dict(lr=1e-3, weight_decay=math.inf), "weight_decay"),
+        (dict(lr=math.nan), "learning rate.*nan"),
+        (dict(lr=math.inf), "learning rate.*inf"),
+        (dict(lr=0.0), "learning rate.*0.0"),
+        (dict(lr=-1e-3), "learning rate.*-0.001"),
+        (dict(lr=1e-3, betas=(1.0, 0.9)), "betas.*1.0 and 0.9"),
+        (dict(lr=1e-3, betas=(-0.1, 0.9)), "betas.*-0.1 and 0.9"),
+        (dict(lr=1e-3, betas=(0.9, 1.0)), "betas.*0.9 and 1.0"),
+        (dict(lr=1e-3, betas=(0.9, math.nan)), "betas.*0.9 and nan"),
+        (dict(lr=1e-3, weight_decay=-0.1), "weight_decay.*-0.1"),
+        (dict(lr=1e-3, weight_decay=math.inf), "weight_decay.*inf"),
     ],
 )
-def test_adam_refuses_numbers_that_cannot_be(kwargs, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_adam_refuses_numbers_that_cannot_be(kwargs, named):
+    with pytest.raises(InputError, match=named):
         make_optimizer("adam", nn.Linear(1, 1).parameters(), **kwargs)

@@ -1,4 +1,4 @@
-"""oneDNN's blocks: the same numbers as without them, and only where nobody sees them."""
+"""oneDNN's blocks: the same numbers as without them, and no blocks where other code would meet them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def network(in_shape=(3, 12, 17), **options) -> LenetLike:
 
 
 def trained(model: nn.Module, images: torch.Tensor, region) -> list[torch.Tensor]:
-    """Give the logits, and every parameter's gradient."""
+    """Return the logits, and every parameter's gradient."""
     model.zero_grad()
     with region:
         logits = model(images)
@@ -107,20 +107,20 @@ def test_blocks_can_be_forbidden(monkeypatch):
         assert not suits_blocks(gaussian(2, 3, 12, 17), network())
 
 
-class Asking(Supervised):
-    """Note for every batch whether blocks suit it."""
+class Recorder(Supervised):
+    """Record for every batch whether blocks suit it."""
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        self.trained: list[bool] = []
-        self.evaluated: list[bool] = []
+        self.in_training: list[bool] = []
+        self.in_evaluation: list[bool] = []
 
     def losses(self, batch):
-        self.trained.append(suits_blocks(batch[0], self.model))
+        self.in_training.append(suits_blocks(batch[0], self.model))
         yield from super().losses(batch)
 
     def evaluate(self, batch):
-        self.evaluated.append(suits_blocks(batch[0], self.model))
+        self.in_evaluation.append(suits_blocks(batch[0], self.model))
         return super().evaluate(batch)
 
 
@@ -131,9 +131,9 @@ def batches() -> BatchLoader:
 @with_blocks
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_trainer_has_networks_compute_in_blocks_in_fp32(precision):
-    task = Asking(network(), F.cross_entropy)
+    task = Recorder(network(), F.cross_entropy)
     Trainer(epochs=1, device="cpu", precision=precision).fit(task, batches(), batches())
-    assert set(task.trained) == set(task.evaluated) == {precision == "fp32"}
+    assert set(task.in_training) == set(task.in_evaluation) == {precision == "fp32"}
 
 
 def test_a_hook_sees_ordinary_tensors_in_the_trainer():

@@ -1,4 +1,4 @@
-"""Finished runs that can serve as feature extractors."""
+"""Finished runs that serve as feature extractors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchdl import LenetLike, artifacts
 def finished(
     folder: Path, model: nn.Module | None = None, dataset: str = "mnist", classes: str = "ab", **learning
 ) -> Path:
-    """Write what a finished run of a classifier leaves, as far as a judge is read from it."""
+    """Write the files of a finished run of a classifier that a feature extractor is loaded from."""
     artifacts.save(model or LenetLike((1, 28, 28), len(classes), width=2, hidden=8), folder)
     config = {"images": {"dataset": dataset}, "learning": learning}
     (folder / "config.json").write_text(json.dumps({"config": config}))

@@ -15,7 +15,7 @@ CLASSES = ("ant", "bee", "cow")
 
 
 def patterns(count: int, seed: int = 0, spread: float = 50, size: tuple[int, int, int] = (1, 12, 12)) -> Tensor:
-    """Make images (3 * count, C, H, W) uint8 of three classes in turn, each with its own bright third of the rows."""
+    """Make images (3 * count, C, H, W) uint8 of three alternating classes, each with another bright third of rows."""
     pixels = 90 + spread * gaussian(3 * count, *size, seed=seed)
     third = size[1] // 3
     for label in range(3):

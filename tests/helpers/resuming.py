@@ -51,7 +51,7 @@ def contrastive(head: str, every_term: bool) -> CPCTask:
 
 
 def sequences(count: int) -> torchdl.SortedNumbers:
-    """Make so many sequences of coloured images, half of every two with a false future."""
+    """Make sequences of coloured images, half of them with a false future."""
     pixels = (128 + 50 * gaussian(4 * count, 15, 15)).clamp(0, 255).to(torch.uint8)
     digits = torchdl.Digits(pixels, torch.arange(4 * count) % 10, 15)
     return torchdl.SortedNumbers(digits, terms=4, predict_terms=2, batch_size=2)
@@ -123,14 +123,14 @@ def cut_power() -> None:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read what TensorBoard shows, but for what depends on the clock on the wall."""
+    """Read the scalars that TensorBoard shows, except those that depend on the time."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if "per_second" not in tag]
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def differences(one: object, other: object, path: str = "") -> list[str]:
-    """Name every place where two nested states are not the same to the bit."""
+    """Return every place where two nested states are not bitwise equal."""
     if isinstance(one, Tensor):
         return [] if isinstance(other, Tensor) and torch.equal(one, other) else [path]
     if isinstance(one, (dict, list, tuple)):

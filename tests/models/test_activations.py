@@ -150,10 +150,11 @@ def test_the_shape_is_kept(shape):
 
 @pytest.mark.parametrize("r", [0.99, 0, -2, math.nan])
 def test_an_r_below_one_is_refused(r):
-    with pytest.raises(InputError, match=f"r must be 1 or more, not {r}"):
+    with pytest.raises(InputError, match=f"r .*1.*{r}"):
         BionodalRootUnit(r)
 
 
+@pytest.mark.slow
 def test_an_mlp_of_bionodal_root_units_learns(tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -223,7 +224,7 @@ def test_only_the_activations_asked_for_are_looked_at():
     assert silent_units(model, INPUTS, (nn.ReLU,)) == 0
     assert silent_units(model, INPUTS, (nn.LeakyReLU,)) == 1
     assert silent_units(model, INPUTS, (nn.ReLU, nn.LeakyReLU)) == pytest.approx(2 / 3)
-    with pytest.raises(InputError, match="none of these activations"):
+    with pytest.raises(InputError, match="Tanh"):
         silent_units(model, INPUTS, (nn.Tanh,))
 
 

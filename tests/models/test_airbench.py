@@ -68,6 +68,7 @@ def test_evaluation_is_deterministic_and_a_saved_network_is_the_same(tmp_path):
     assert not loaded.patches.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_it_learns_a_batch_by_heart():
     torch.manual_seed(0)
     images, labels = gaussian(20, 3, 18, 18), torch.arange(20) % 10
@@ -83,10 +84,10 @@ def test_it_learns_a_batch_by_heart():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (((3, 16, 40),), "17 pixels a side are the least, not 16x40"),
-        (((3, 32, 32), 10, (4, 5)), "widths must be three positive numbers"),
-        (((3, 32, 32), 10, (4, 5, 0)), "widths must be three positive numbers"),
-        (((3, 32, 32), 1), "num_classes must be at least 2"),
+        (((3, 16, 40),), "17.*16x40"),
+        (((3, 32, 32), 10, (4, 5)), "widths"),
+        (((3, 32, 32), 10, (4, 5, 0)), "widths"),
+        (((3, 32, 32), 1), "num_classes.*1"),
     ],
 )
 def test_what_cannot_be_built_is_one_sentence(arguments, sentence):
@@ -94,6 +95,7 @@ def test_what_cannot_be_built_is_one_sentence(arguments, sentence):
         AirbenchLike(*arguments)
 
 
+@pytest.mark.slow
 def test_the_script_whitens_trains_and_reports(run, tmp_path):
     done = run("train_cnn.py --model airbench --dataset mnist_5k --dry-run --name x --out kept --threads 1", tmp_path)
     assert done.code == 0, done.err

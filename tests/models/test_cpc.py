@@ -59,28 +59,28 @@ def test_an_encoder_gives_a_code_an_image(size, channels):
 
 @pytest.mark.parametrize("every_term", [False, True])
 @pytest.mark.parametrize("size", [28, 64])
-def test_predictions_and_codes_have_their_shapes_and_every_parameter_a_gradient(size, every_term):
+def test_predictions_and_embeddings_have_their_shapes_and_every_parameter_a_gradient(size, every_term):
     model = image_cpc(size, code_size=6, context_size=9, predict_terms=2, every_term=every_term)
     context, future = gaussian(3, 4, 3, size, size), gaussian(3, 2, 3, size, size, seed=1)
-    predicted, codes = model(context, future)
+    predicted, embeddings = model(context, future)
     assert predicted.shape == (3, 4 if every_term else 1, 2, 6)
-    assert codes.shape == (3, 6, 6)
-    (predicted.square().sum() + codes.square().sum()).backward()
+    assert embeddings.shape == (3, 6, 6)
+    (predicted.square().sum() + embeddings.square().sum()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_the_rows_of_codes_are_the_terms_in_order():
+def test_the_rows_of_embeddings_are_the_terms_in_order():
     model = with_statistics(image_cpc(28, code_size=6, context_size=9, predict_terms=2)).eval()
     context, future = gaussian(3, 4, 3, 28, 28), gaussian(3, 2, 3, 28, 28, seed=1)
     with torch.no_grad():
-        predicted, codes = model(context, future)
+        predicted, embeddings = model(context, future)
         for b in range(3):
-            torch.testing.assert_close(codes[b, :4], model.encoder(context[b]), rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(codes[b, 4:], model.encoder(future[b]), rtol=1e-4, atol=1e-5)
-        last = model.context(codes[:, :4])[:, -1]
+            torch.testing.assert_close(embeddings[b, :4], model.encoder(context[b]), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(embeddings[b, 4:], model.encoder(future[b]), rtol=1e-4, atol=1e-5)
+        last = model.context(embeddings[:, :4])[:, -1]
         for k in range(2):
             torch.testing.assert_close(predicted[:, 0, k], model.predictors.linear[k](last))
 
@@ -91,9 +91,9 @@ def test_evaluation_is_deterministic_and_keeps_the_statistics_which_training_mov
     before = copy.deepcopy(model.state_dict())
     first, again = model(context, future), model(context, future)
     assert torch.equal(first.predicted, again.predicted)
-    assert torch.equal(first.codes, again.codes)
+    assert torch.equal(first.embeddings, again.embeddings)
     # one sequence alone gives what it gives among others
-    torch.testing.assert_close(model(context[1:2], future[1:2]).codes, first.codes[1:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(context[1:2], future[1:2]).embeddings, first.embeddings[1:2], rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.train()(context, future)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
@@ -123,21 +123,21 @@ def test_predicting_from_the_last_term_alone_is_the_last_of_predicting_from_ever
     context, future = gaussian(2, 4, 6), gaussian(2, 3, 6, seed=1)
     every, last = (small(every_term, cell)(context, future) for every_term in (True, False))
     torch.testing.assert_close(every.predicted[:, -1:], last.predicted)
-    assert torch.equal(every.codes, last.codes)
+    assert torch.equal(every.embeddings, last.embeddings)
     assert not torch.allclose(every.predicted[:, :1], last.predicted, atol=1e-3)
 
 
 def test_the_gru_is_the_published_one():
     model = small()
     weights = {name: value.double() for name, value in model.context.core.named_parameters()}
-    codes = gaussian(1, 3, 5).double()
+    embeddings = gaussian(1, 3, 5).double()
     h = torch.zeros(7, dtype=torch.float64)
-    for x in codes[0]:
+    for x in embeddings[0]:
         of_x = weights["weight_ih_l0"] @ x + weights["bias_ih_l0"]
         of_h = weights["weight_hh_l0"] @ h + weights["bias_hh_l0"]
         reset, update = (of_x[:14] + of_h[:14]).sigmoid().chunk(2)
         h = (1 - update) * (of_x[14:] + reset * of_h[14:]).tanh() + update * h
-    torch.testing.assert_close(model.context(codes.float())[0, -1].double(), h, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.context(embeddings.float())[0, -1].double(), h, rtol=1e-5, atol=1e-6)
 
 
 # Keras' conventions
@@ -211,8 +211,8 @@ def test_a_model_that_was_saved_is_loaded_as_it_was(tmp_path, name):
     for same in (loaded, other.eval()):
         got = same(context, future)
         assert torch.equal(got.predicted, wanted.predicted)
-        assert torch.equal(got.codes, wanted.codes)
-    assert not torch.allclose(make().eval()(context, future).codes, wanted.codes)
+        assert torch.equal(got.embeddings, wanted.embeddings)
+    assert not torch.allclose(make().eval()(context, future).embeddings, wanted.embeddings)
 
 
 # signals
@@ -225,7 +225,7 @@ def test_a_signal_has_one_code_every_160_samples():
         assert encoder.layers(signal).shape == (3, 4, windows)
         assert encoder(signal).shape == (3, 4)
         torch.testing.assert_close(encoder(signal), encoder.layers(signal).mean(2))
-    assert encoder(gaussian(3, 1, 20480)).shape == (3, 4)  # the paper's windows, of 128 codes
+    assert encoder(gaussian(3, 1, 20480)).shape == (3, 4)  # the paper's windows, of 128 embeddings
     assert parameters(SignalEncoder()) == 10 * 512 + (8 + 4 + 4 + 4) * 512 * 512 + 5 * 512
 
 
@@ -235,15 +235,15 @@ def test_a_length_is_divided_by_the_stride_whatever_the_kernel(kernel, stride):
     assert encoder.layers(gaussian(1, 1, 6 * stride)).shape == (1, 2, 6)
 
 
-def test_codes_of_signals_are_not_rectified():
+def test_embeddings_of_signals_are_not_rectified():
     torch.manual_seed(0)
     assert SignalEncoder(code_size=8)(gaussian(4, 1, 320)).min() < 0
 
 
 def test_signals_are_predicted_from_their_windows():
-    predicted, codes = signals(every_term=True)(gaussian(3, 4, 2, 16), gaussian(3, 2, 2, 16, seed=1))
+    predicted, embeddings = signals(every_term=True)(gaussian(3, 4, 2, 16), gaussian(3, 2, 2, 16, seed=1))
     assert predicted.shape == (3, 4, 2, 6)
-    assert codes.shape == (3, 6, 6)
+    assert embeddings.shape == (3, 6, 6)
 
 
 # what cannot be
@@ -252,25 +252,25 @@ def test_signals_are_predicted_from_their_windows():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: ImageEncoder(14), "image_size 14 is too small"),
-        (lambda: ImageEncoder(1), "image_size 1 is too small"),
-        (lambda: image_cpc(0), "image_size 0 is too small"),
-        (lambda: ImageEncoder(28, 0), "channels and code_size must be positive"),
-        (lambda: ImageEncoder(28, 3, 0), "channels and code_size must be positive"),
-        (lambda: SignalEncoder(kernels=(4, 4), strides=(2,)), "must be as many"),
-        (lambda: SignalEncoder(kernels=(), strides=()), "must be as many"),
-        (lambda: SignalEncoder(kernels=(2,), strides=(3,)), "kernel 2 must be at least its stride 3"),
-        (lambda: ContextNetwork(cell="transformer"), "unknown cell 'transformer': choose one of rnn, gru, lstm"),
-        (lambda: ContextNetwork(0), "must be positive"),
-        (lambda: Predictors(steps=0), "must be positive"),
-        (lambda: CPC(ImageEncoder(28), ContextNetwork(), "linear"), "must be modules"),
+        (lambda: ImageEncoder(14), "image_size.*15.*14"),
+        (lambda: ImageEncoder(1), "image_size.*15.*1"),
+        (lambda: image_cpc(0), "image_size.*15.*0"),
+        (lambda: ImageEncoder(28, 0), "channels.*positive"),
+        (lambda: ImageEncoder(28, 3, 0), "code_size.*positive"),
+        (lambda: SignalEncoder(kernels=(4, 4), strides=(2,)), "kernels and strides"),
+        (lambda: SignalEncoder(kernels=(), strides=()), "kernels and strides"),
+        (lambda: SignalEncoder(kernels=(2,), strides=(3,)), "kernel 2.*stride 3"),
+        (lambda: ContextNetwork(cell="transformer"), "'transformer'.*rnn, gru, lstm"),
+        (lambda: ContextNetwork(0), "code_size.*positive"),
+        (lambda: Predictors(steps=0), "steps.*positive"),
+        (lambda: CPC(ImageEncoder(28), ContextNetwork(), "linear"), "predictors.*modules"),
         (
             lambda: CPC(ImageEncoder(28, 3, 64), ContextNetwork(), Predictors()),
-            "the code_size of ImageEncoder is 64, that of ContextNetwork 128",
+            "code_size is 64 in ImageEncoder.*128 in ContextNetwork",
         ),
-        (lambda: CPC(nn.Flatten(), ContextNetwork(128, 8), Predictors()), "the context_size of ContextNetwork is 8"),
-        (lambda: CPC(ImageEncoder(28), nn.Identity(), Predictors(128, 64)), "that of Predictors 64"),
-        (lambda: SignalEncoder(channels=0), "channels and code_size must be positive"),
+        (lambda: CPC(nn.Flatten(), ContextNetwork(128, 8), Predictors()), "context_size is 8 in ContextNetwork"),
+        (lambda: CPC(ImageEncoder(28), nn.Identity(), Predictors(128, 64)), "code_size.*128.*64 in Predictors"),
+        (lambda: SignalEncoder(channels=0), "channels.*positive"),
     ],
 )
 def test_models_that_cannot_be_are_input_errors(make, sentence):
@@ -280,16 +280,16 @@ def test_models_that_cannot_be_are_input_errors(make, sentence):
 
 @pytest.mark.parametrize("shape", [(2, 1, 159), (2, 2, 160), (2, 160)])
 def test_signals_of_another_size_are_an_input_error(shape):
-    with pytest.raises(InputError, match=r"windows \(B, 1, 160 or more\)"):
+    with pytest.raises(InputError, match="1, 160"):
         SignalEncoder(code_size=4)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 28, 28), (2, 3, 28, 27), (3, 28, 28)])
 def test_images_of_another_size_are_an_input_error(shape):
-    with pytest.raises(InputError, match=r"takes images of \(channels, height, width\) \(3, 28, 28\), not"):
+    with pytest.raises(InputError, match=r"\(3, 28, 28\)"):
         ImageEncoder(28)(torch.zeros(shape))
 
 
 def test_sequences_of_images_of_another_size_are_an_input_error():
-    with pytest.raises(InputError, match=r"not \(3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"\(3, 32, 32\)"):
         image_cpc(28)(torch.zeros(2, 4, 3, 32, 32), torch.zeros(2, 4, 3, 32, 32))

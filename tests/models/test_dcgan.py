@@ -61,7 +61,7 @@ def test_the_weights_begin_as_in_dcgan():
 
 @pytest.mark.parametrize("build", [lambda: ConvGenerator(4, (1, 10, 12)), lambda: ConvDiscriminator((1, 12, 10))])
 def test_sides_that_cannot_be_halved_twice_are_refused(build):
-    with pytest.raises(InputError, match="divisible by 4, not 1"):
+    with pytest.raises(InputError, match=r"4.*(10x12|12x10)"):
         build()
 
 
@@ -96,7 +96,7 @@ def test_the_deep_pairs_weights_are_keras_ones_with_spectral_norm_too():
 
 
 def test_spectral_norm_is_given_once():
-    with pytest.raises(InputError, match="already"):
+    with pytest.raises(InputError, match="spectral norm"):
         ConvDiscriminator(spectral_norm=True).limit_()
 
 
@@ -117,7 +117,6 @@ def test_a_discriminator_with_spectral_norm_is_trained_through_its_norm(build):
     gan = build((1, 8, 8), 4, spectral_norm=True)
     task = GANTask(gan)
     optimizers = task.configure_optimizers()
-    assert task.written_out is None
     update = next(task.losses(gaussian(6, 1, 8, 8).tanh()))
     update.loss.backward(inputs=optimizers["discriminator"].param_groups[0]["params"])
     for name, parameter in gan.discriminator.named_parameters():

@@ -83,5 +83,5 @@ def test_it_is_saved_and_loaded_and_still_frozen(tmp_path):
 
 
 def test_a_backbone_must_be_a_module():
-    with pytest.raises(InputError, match="FrozenFeatures: the backbone must be a module"):
+    with pytest.raises(InputError, match=r"FrozenFeatures.*backbone"):
         FrozenFeatures("resnet")

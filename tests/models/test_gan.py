@@ -133,7 +133,7 @@ def test_generating_uses_running_statistics_and_leaves_the_mode_and_statistics_a
 
 def test_images_of_another_size_than_the_generator_gives_are_refused_not_cut_up():
     gan = GAN(Generator(img_dim=2 * 784), Discriminator(784))
-    with pytest.raises(InputError, match=r"the generator gives 1568 numbers an image, \(1, 28, 28\) has 784"):
+    with pytest.raises(InputError, match=r"1568.*\(1, 28, 28\).*784"):
         gan.generate_samples(3)
 
 
@@ -199,6 +199,7 @@ def in_keras(keras, stack: nn.Sequential, inputs: int):
     return lambda x: model(x, training=False).detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["simple", "deep"])
 def test_the_same_weights_in_keras_give_the_same_outputs(keras, pair):
     gan = with_statistics(fill_(PAIRS[pair](), seed=3)).eval()

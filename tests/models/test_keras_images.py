@@ -11,7 +11,7 @@ from torchdl import MLP, Autoencoder, LenetLike, StridedCNN, VGGLike
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 BATCH = 8
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]  # Keras' own
 
 
 # the networks as the course writes them
@@ -114,7 +114,7 @@ def draw(shape, seed: int, scale: float = 1.0) -> np.ndarray:
 
 
 def randomize(model) -> None:
-    """Give a Keras model random weights, also where it starts from zeros and ones."""
+    """Return a Keras model random weights, also where it starts from zeros and ones."""
     for number, weight in enumerate(model.weights):
         name = weight.path.rpartition("/")[2]
         if name in ("gamma", "moving_variance"):
@@ -187,7 +187,7 @@ def our_kinds(model: nn.Module) -> list[tuple]:
     leaves = [m for m in leaves if not (isinstance(m, nn.Dropout) and m.p == 0)]
     found = [("Dropout", m.p) if isinstance(m, nn.Dropout) else (type(m).__name__,) for m in leaves]
     for i, pair in enumerate(pairwise(found)):
-        if pair == (("MaxPool2d",), ("ReLU",)):  # LenetLike's order, which is quicker and gives the same
+        if pair == (("MaxPool2d",), ("ReLU",)):  # LenetLike's order, which is faster and gives the same
             found[i : i + 2] = reversed(pair)
     return found
 

@@ -9,7 +9,7 @@ from torchdl import CPC, CPCTask, image_cpc
 
 TERMS, STEPS, BATCH, CODE, CONTEXT = 3, 4, 6, 128, 256
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]  # Keras' own
 
 
 def draw(shape, seed: int, scale: float = 1.0) -> np.ndarray:
@@ -46,7 +46,7 @@ class Original:
                 weight.assign(draw(weight.shape, number, 1.5 / np.sqrt(np.prod(weight.shape[:-1])) if kernel else 0.3))
 
     def __call__(self, context: np.ndarray, future: np.ndarray) -> list[np.ndarray]:
-        """Give codes of context and future, the context, predictions and the probability of the real future."""
+        """Return codes of context and future, the context, predictions and the probability of the real future."""
         outputs = self.model([context, future], training=False)
         return [self.keras.ops.convert_to_numpy(output) for output in outputs]
 

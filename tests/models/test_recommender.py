@@ -31,6 +31,7 @@ def built(name: str):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 def test_the_course_network_with_the_listings_weights_gives_its_ratings(keras):
     layers = keras.layers
@@ -137,16 +138,16 @@ def test_what_is_saved_is_loaded(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "message"),
     [
-        lambda: RatingModel(0, 1),
-        lambda: RatingModel(1, 1, dim=0),
-        lambda: RatingModel(1, 1, dropout=1.0),
-        lambda: RatingModel(1, 1, factors=-1),
-        lambda: MatrixFactorization(1, 1, dim=-1),
-        lambda: MODELS["mf"]()(torch.zeros(3, dtype=torch.int64)),
+        (lambda: RatingModel(0, 1), "users"),
+        (lambda: RatingModel(1, 1, dim=0), "dim"),
+        (lambda: RatingModel(1, 1, dropout=1.0), "dropout.*1.0"),
+        (lambda: RatingModel(1, 1, factors=-1), "factors.*-1"),
+        (lambda: MatrixFactorization(1, 1, dim=-1), "dim.*-1"),
+        (lambda: MODELS["mf"]()(torch.zeros(3, dtype=torch.int64)), "pairs"),
     ],
 )
-def test_bad_arguments_are_refused(build):
-    with pytest.raises(InputError, match=r"must be|takes pairs"):
+def test_bad_arguments_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
         build()

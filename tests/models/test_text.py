@@ -34,6 +34,7 @@ def draw(lengths: list[int], seed: int = 0) -> list[list[int]]:
     return [torch.randint(1, WORDS + 1, (length,), generator=generator).tolist() for length in lengths]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 50), st.integers(0, 50))
 @settings(deadline=None, max_examples=40)
 def test_padding_on_either_side_never_changes_a_score(model, lengths, before, after):
@@ -108,7 +109,7 @@ def test_given_vectors_are_used_and_are_trained_unless_frozen(frozen):
     task = Supervised(model, F.binary_cross_entropy_with_logits)
     Trainer(epochs=2, device="cpu").fit(task, BatchLoader(data, 2))
     assert torch.equal(model.embedding.weight[1:], vectors) == frozen
-    with pytest.raises(InputError, match=r"\(20, 5\) vectors"):
+    with pytest.raises(InputError, match=r"\(20, 5\).*\(21, 5\)"):
         model.embedding.set_(gaussian(WORDS + 1, 5))
 
 
@@ -123,14 +124,14 @@ def test_a_model_comes_back_from_its_files(name, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TextLSTM(0), "1 word"),
-        (lambda: TextLSTM(5, 0), "positive"),
-        (lambda: TextLSTM(5, dropout=1.0), r"\[0, 1\)"),
-        (lambda: TextCNN(5, dropout=-0.1), r"\[0, 1\)"),
+        (lambda: TextLSTM(0), "vocabulary_size"),
+        (lambda: TextLSTM(5, 0), "out_features"),
+        (lambda: TextLSTM(5, dropout=1.0), "dropout.*1.0"),
+        (lambda: TextCNN(5, dropout=-0.1), "dropout.*-0.1"),
         (lambda: TextCNN(5, widths=()), "widths"),
-        (lambda: TextCNN(5, 0), "positive"),
-        (lambda: WordEmbedding(5, 0), "1 number"),
-        (lambda: TextLSTM(5)(torch.zeros(2, 3)), "whole numbers"),
+        (lambda: TextCNN(5, 0), "out_features"),
+        (lambda: WordEmbedding(5, 0), "dim"),
+        (lambda: TextLSTM(5)(torch.zeros(2, 3)), "integers"),
         (lambda: TextCNN(5)(torch.zeros(3, dtype=torch.int64)), r"\(texts, words\)"),
     ],
 )
@@ -139,6 +140,7 @@ def test_what_cannot_be_is_one_sentence(make, message):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILD)
 def test_a_network_learns_which_word_matters(name, quick):
     generator = torch.Generator().manual_seed(0)
@@ -189,6 +191,7 @@ def numbers(weights) -> list[np.ndarray]:
     return [np.array(weight.value.detach().cpu()) for weight in weights]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 @pytest.mark.parametrize("length", [35, 61])
 @pytest.mark.parametrize("kind", ["lstm", "cnn"])

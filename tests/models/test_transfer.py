@@ -79,7 +79,7 @@ def test_a_transformer_is_of_the_size_that_its_weights_are_for(monkeypatch):
         assert (backbone.image_size, wants.input_size) == (384, 384)
         monkeypatch.setattr(module, "_download", lambda *_: build_network("vit_b_16").state_dict())
         assert transfer_model("vit_b_16", 3, input_size=224).input_size == 224
-        with pytest.raises(InputError, match="vit_b_16 takes no images of 64 pixels a side: its weights have a vector"):
+        with pytest.raises(InputError, match=r"input_size.*224.*vit_b_16.*64"):
             transfer_model("vit_b_16", 3, input_size=64)
 
 
@@ -123,23 +123,23 @@ def write_wrong(path, kind):
 def test_a_file_that_holds_no_weights_is_named(tmp_path, kind, suffix):
     path = tmp_path / f"wrong{suffix}"
     write_wrong(path, kind)
-    with pytest.raises(InputError, match=r"wrong\.\w+ is no file of weights: it must hold tensors by name"):
+    with pytest.raises(InputError, match=rf"wrong\{suffix}"):
         load_backbone(TINY, path)
 
 
 def test_weights_of_another_network_are_refused_in_one_sentence(file):
-    with pytest.raises(InputError, match="are not resnet18's, but another network's: ") as caught:
+    with pytest.raises(InputError, match=r"tiny\.pth.*resnet18") as caught:
         load_backbone("resnet18", file)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
 def test_unknown_backbones_and_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match="unknown backbone 'vgg61': choose one of alexnet, "):
+    with pytest.raises(InputError, match=r"'vgg61'.*alexnet, "):
         load_backbone("vgg61")
-    with pytest.raises(InputError, match=r"no weights 'none\.pth': choose default, IMAGENET1K_V1, or name a file"):
+    with pytest.raises(InputError, match=r"'none\.pth'.*default, IMAGENET1K_V1"):
         load_backbone(TINY, "none.pth")
-    with pytest.raises(InputError, match="no weights"):
+    with pytest.raises(InputError, match=f"{TINY}.*{tmp_path}"):
         load_backbone(TINY, tmp_path)
 
 
@@ -149,13 +149,13 @@ def test_without_a_network_the_weights_file_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(InputError, match=r"could not be downloaded from https://\S+ \(unreachable\): give a file"):
+    with pytest.raises(InputError, match=r"https://\S+ \(unreachable\).*weights"):
         load_backbone(TINY)
 
 
 def test_the_extra_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(InputError, match=r"needs efficientnet-lite-pytorch: .* pip install -e '.\[transfer\]'"):
+    with pytest.raises(InputError, match=r"efficientnet-lite-pytorch.*pip install -e '.\[transfer\]'"):
         build_network(module.LITE)
 
 
@@ -196,7 +196,7 @@ def test_grey_images_are_given_three_channels():
     model = TransferModel("pixels", 2, 8, 8)
     grey = images(2, 8, 8, channels=1)
     assert torch.equal(model.encode(grey), model.encode(grey.expand(-1, 3, -1, -1)))
-    with pytest.raises(InputError, match="images of 1 or 3 channels, not 4"):
+    with pytest.raises(InputError, match="1 or 3 channels, not 4"):
         model(images(2, 8, 8, channels=4))
 
 
@@ -250,17 +250,17 @@ def test_one_that_cannot_be_built_without_memory_is_loaded_too(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"num_classes": 1}, "num_classes must be at least 2, not 1"),
-        ({"input_size": 0}, "the input size must be 1 or more pixels, not 0"),
-        ({"input_size": 64, "resize_size": 32}, "resize_size must be 64 or more, not 32"),
-        ({"std": (1, 1, 0)}, "mean and std must be three numbers each"),
-        ({"interpolation": "magic"}, "unknown interpolation 'magic': choose one of nearest, bilinear, bicubic"),
-        ({"finetuned": 14}, "mobilenet_v3_small has 13 blocks: that many can be fine-tuned at most, not 14"),
-        ({"finetuned": -1}, "has 13 blocks"),
-        ({"levels": 13}, "mobilenet_v3_small has 12 blocks before its last: levels must be 0 to that, not 13"),
-        ({"backbone": "swin_t", "input_size": 224, "resize_size": 224, "levels": 1}, "leave --levels out"),
-        ({"backbone": "vit_b_16", "input_size": 40}, "vit_b_16 takes no images of 40 pixels a side"),
-        ({"backbone": "inception_v3", "input_size": 32}, "inception_v3 takes no images of 32 pixels a side"),
+        ({"num_classes": 1}, "num_classes.*1"),
+        ({"input_size": 0}, "input_size.*0"),
+        ({"input_size": 64, "resize_size": 32}, "resize_size.*64.*32"),
+        ({"std": (1, 1, 0)}, "mean and std"),
+        ({"interpolation": "magic"}, "'magic'.*nearest, bilinear, bicubic"),
+        ({"finetuned": 14}, "mobilenet_v3_small.*finetuned.*13.*14"),
+        ({"finetuned": -1}, "finetuned.*13.*-1"),
+        ({"levels": 13}, "mobilenet_v3_small.*levels.*12.*13"),
+        ({"backbone": "swin_t", "input_size": 224, "resize_size": 224, "levels": 1}, "swin_t.*levels"),
+        ({"backbone": "vit_b_16", "input_size": 40}, "vit_b_16.*40"),
+        ({"backbone": "inception_v3", "input_size": 32}, "inception_v3.*32"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, sentence):
@@ -289,6 +289,7 @@ def test_levels_are_the_means_of_the_blocks_before_the_last():
     assert model.head.features == 512 + 128 + 256
 
 
+@pytest.mark.slow
 def test_a_copy_looks_at_blocks_of_its_own_and_a_saved_model_at_as_many(tmp_path):
     torch.manual_seed(0)
     model = TransferModel(TINY, num_classes=3, input_size=32, resize_size=32, levels=4).eval()

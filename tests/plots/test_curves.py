@@ -9,17 +9,9 @@ import torch
 from helpers.figures import is_drawn
 from PIL import Image
 
-from torchdl.plots import (
-    image_grid,
-    panels,
-    plot_confusion,
-    plot_history,
-    plot_label_efficiency,
-    plot_map,
-    plot_sequences,
-    save_png,
-    side_by_side,
-)
+from torchdl.pictures import image_grid, save_png, side_by_side
+from torchdl.plots import plot_confusion, plot_embeddings, plot_history, plot_label_efficiency, plot_sequences
+from torchdl.plots.curves import panels
 
 
 def test_a_grid_holds_every_image_where_it_belongs_with_grey_between():
@@ -89,7 +81,7 @@ def test_a_history_is_drawn_with_training_and_validation_in_one_panel(tmp_path, 
     axes = {axis.get_title(): axis for axis in figures[0].axes}
     assert list(axes) == ["loss", "D(x)"]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes["loss"].get_lines()}
-    assert lines == {"train": [[1, 1.0], [2, 0.5], [3, 0.4]], "val": [[1, 1.5], [3, 0.7]]}
+    assert lines == {"train": [[1, 1.0], [2, 0.5], [3, 0.4]], "validation": [[1, 1.5], [3, 0.7]]}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["history.png"]
 
 
@@ -104,9 +96,8 @@ def test_there_are_as_many_panels_as_metrics(tmp_path, monkeypatch, count):
 
 
 @pytest.mark.parametrize("history", [[], [{"epoch": 1, "charts/learning_rate": 0.1}]])
-def test_a_history_without_metrics_draws_nothing(tmp_path, history):
-    plot_history(history, tmp_path / "history.png")
-    assert not list(tmp_path.iterdir())
+def test_a_history_without_metrics_is_a_figure_without_panels(tmp_path, history):
+    assert plot_history(history, tmp_path / "history.png").axes == []
 
 
 def test_what_a_metric_is_compared_with_is_in_its_panel_and_dashed(tmp_path, figures):
@@ -133,7 +124,7 @@ def test_what_a_metric_is_compared_with_is_in_its_panel_and_dashed(tmp_path, fig
     lines = {line.get_label(): line for line in axis.get_lines()}
     assert {name: line.get_linestyle() for name, line in lines.items()} == {
         "train": "-",
-        "val": "-",
+        "validation": "-",
         "chance": "--",
         "ceiling": "--",
     }
@@ -146,33 +137,33 @@ def test_a_metrics_steps_are_in_one_panel_by_their_numbers(tmp_path, figures):
     row = {"epoch": 1, "val/digit": 0.5, "val/digit_step_1": 0.7, "val/digit_step_12": 0.3, "val/digit_chance": 0.1}
     plot_history([row], tmp_path / "history.png")
     labels = {axis.get_title(): [line.get_label() for line in axis.get_lines()] for axis in figures[0].axes}
-    assert labels == {"digit": ["val", "chance"], "digit_by_step": ["step 1", "step 12"]}
+    assert labels == {"digit": ["validation", "chance"], "digit_by_step": ["step 1", "step 12"]}
 
 
 # sequences
 
-BLUE, GREEN, RED = (0x30, 0x60, 0xC0), (0x2A, 0x9D, 0x2A), (0xD0, 0x30, 0x30)
+BLUE, GREEN, RED = (0.19, 0.38, 0.75), (0.16, 0.62, 0.16), (0.82, 0.19, 0.19)
 
 
-def frames(picture: torch.Tensor, colour: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """Find the top left corners of the frames of a colour."""
-    mask = (picture == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(0)
-    corner = mask.clone()
+def frames(picture: np.ndarray, colour: tuple[float, float, float]) -> list[tuple[int, int]]:
+    """Find the top left corners of the frames of a colour in a picture (H, W, 3)."""
+    mask = (picture == colour).all(2)
+    corner = mask.copy()
     corner[1:] &= ~mask[:-1]
     corner[:, 1:] &= ~mask[:, :-1]
     # a corner's own row and column go on for the frame's width
-    return [(y, x) for y, x in corner.nonzero().tolist() if mask[y : y + 3, x : x + 3].all()]
+    return [(y, x) for y, x in np.argwhere(corner).tolist() if mask[y : y + 3, x : x + 3].all()]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("low", "scale"), [(0.0, 1), (-1.0, 2)])
-def test_a_row_has_context_and_future_in_frames_of_their_colours(channels, low, scale):
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_a_row_has_context_and_future_in_frames_of_their_colours(channels, low):
     generator = torch.Generator().manual_seed(0)
     # dark, so that no pixel is white or a frame's
     context, future = (low + (1 - low) * 0.1 * torch.rand(2, t, channels, 12, 12, generator=generator) for t in (3, 2))
-    picture = plot_sequences(context, future, torch.tensor([1, 0]), low=low, scale=scale)
-    assert picture.dtype == torch.uint8
-    assert picture.shape[0] == 3
+    figure = plot_sequences(context, future, torch.tensor([1, 0]), low=low)
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    assert picture.shape[2] == 3
     found = {colour: frames(picture, colour) for colour in (BLUE, GREEN, RED)}
     assert [len(places) for places in found.values()] == [6, 2, 2]
     rows = [sorted(found[BLUE])[:3] + sorted(found[GREEN]), sorted(found[BLUE])[3:] + sorted(found[RED])]
@@ -180,36 +171,37 @@ def test_a_row_has_context_and_future_in_frames_of_their_colours(channels, low, 
         assert len({top for top, _ in places}) == 1
         lefts = [left for _, left in places]
         assert lefts == sorted(lefts)
-        assert min(b - a for a, b in itertools.pairwise(lefts)) >= 12 * scale + 6
+        assert min(b - a for a, b in itertools.pairwise(lefts)) >= 12 + 6
         for (top, left), image in zip(places, torch.cat([context[row], future[row]]), strict=True):
-            pixels = ((image - low) / (1 - low) * 255).round().to(torch.uint8).expand(3, -1, -1)
-            pixels = pixels.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-            side = 12 * scale
-            assert torch.equal(picture[:, top + 3 : top + 3 + side, left + 3 : left + 3 + side], pixels)
+            pixels = ((image - low) / (1 - low)).expand(3, -1, -1).permute(1, 2, 0)  # (C, H, W) -> (H, W, 3)
+            np.testing.assert_allclose(picture[top + 3 : top + 15, left + 3 : left + 15], pixels, atol=1e-6)
             # and the frame around it is whole
-            frame = picture[:, top : top + side + 6, left : left + side + 6].clone()
-            frame[:, 3:-3, 3:-3] = frame[:, :1, :1]
-            assert (frame == frame[:, :1, :1]).all()
+            frame = picture[top : top + 18, left : left + 18].copy()
+            frame[3:-3, 3:-3] = frame[0, 0]
+            assert (frame == frame[0, 0]).all()
 
 
-def test_captions_are_beside_the_images_and_tell_what_they_show(monkeypatch):
-    from PIL import ImageDraw
-
-    written = []
-    text = ImageDraw.ImageDraw.text
-    monkeypatch.setattr(
-        ImageDraw.ImageDraw, "text", lambda self, at, what, **k: (written.append((at, what)), text(self, at, what, **k))
-    )
+def test_captions_are_beside_the_images_and_tell_what_they_show(tmp_path):
     images = torch.zeros(2, 2, 3, 8, 8)
     digits = torch.tensor([[7, 8, 9, 0], [1, 2, 5, 5]])
     bare = plot_sequences(images, images, torch.tensor([1, 0]))
-    picture = plot_sequences(images, images, torch.tensor([1, 0]), digits)
-    assert [what for _, what in written] == ["real", "false", "7 8 | 9 0   real", "1 2 | 5 5   false"]
-    assert picture.shape[2] > bare.shape[2]  # the canvas is as wide as what is written
-    for shown in (bare, picture):
-        assert (shown[:, :, -8:] == 255).all()
-        dark = (shown.float().mean(0) < 100).nonzero()[:, 1]
-        assert dark.max() > 4 * (8 + 6 + 4)
+    figure = plot_sequences(images, images, torch.tensor([1, 0]), digits, path=tmp_path / "sequences.png")
+    captions = [[text.get_text() for text in drawn.axes[0].texts] for drawn in (bare, figure)]
+    assert captions == [["real", "false"], ["7 8 | 9 0   real", "1 2 | 5 5   false"]]
+    assert figure.get_figwidth() > bare.get_figwidth()  # as wide as what is written
+    (axis,) = figure.axes
+    height, width = axis.images[0].get_array().shape[:2]
+    row_height = (height - 4) / 2
+    for row, text in enumerate(axis.texts):
+        x, y = text.get_position()
+        assert x > width
+        assert 4 + row * row_height < y < (row + 1) * row_height
+        box = text.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    with Image.open(tmp_path / "sequences.png") as image:
+        dark = np.argwhere(np.asarray(image.convert("L")) < 100)
+        assert (np.asarray(image.convert("L"))[:, -4:] == 255).all()  # nothing is cut off
+        assert dark[:, 1].max() > 1.2 * axis.get_window_extent().x1  # at 120 dots per inch, not 100
 
 
 # what probes find
@@ -217,7 +209,7 @@ def test_captions_are_beside_the_images_and_tell_what_they_show(monkeypatch):
 
 def test_a_confusion_matrix_has_its_counts_where_they_belong(tmp_path, figures):
     matrix = np.array([[8, 2, 0], [0, 0, 0], [1, 0, 9]])
-    plot_confusion(matrix, ("a", "b", "c"), tmp_path / "new" / "confusion.png")
+    plot_confusion(matrix, ("a", "b", "c"), path=tmp_path / "new" / "confusion.png")
     assert is_drawn(tmp_path / "new" / "confusion.png")
     (axis,) = figures[0].axes
     assert {text.get_position(): text.get_text() for text in axis.texts} == {
@@ -227,22 +219,22 @@ def test_a_confusion_matrix_has_its_counts_where_they_belong(tmp_path, figures):
         (2, 2): "9",
     }
     np.testing.assert_allclose(axis.images[0].get_array(), [[0.8, 0.2, 0], [0, 0, 0], [0.1, 0, 0.9]])
-    assert axis.get_title() == "85.00% right"
+    assert axis.get_title() == "accuracy 85.00 %"
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
 
 
 def test_a_matrix_of_nothing_and_long_names_are_drawn_too(tmp_path, figures):
-    plot_confusion(np.zeros((2, 2), int), ("T-shirt", "Ankle boot"), tmp_path / "confusion.png")
-    assert figures[0].axes[0].get_title() == "0.00% right"
+    plot_confusion(np.zeros((2, 2), int), ("T-shirt", "Ankle boot"), path=tmp_path / "confusion.png")
+    assert figures[0].axes[0].get_title() == "accuracy 0.00 %"
     assert figures[0].axes[0].get_xticklabels()[0].get_rotation() == 45
 
 
-def test_a_map_has_each_class_in_its_colour_with_its_name_at_the_median(tmp_path, figures):
+def test_a_plot_of_embeddings_has_each_class_in_its_colour_with_its_name_at_the_median(tmp_path, figures):
     points = np.array([[0.0, 0.0], [2.0, 4.0], [100.0, 5.0], [7.0, 7.0]])
     labels = np.array([0, 0, 0, 2])
-    plot_map(points, labels, ("a", "b", "c"), "codes", tmp_path / "map.png")
-    assert is_drawn(tmp_path / "map.png")
+    plot_embeddings(points, labels, ("a", "b", "c"), "codes", tmp_path / "embeddings.png")
+    assert is_drawn(tmp_path / "embeddings.png")
     (axis,) = figures[0].axes
     drawn = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
     assert drawn == {"a": points[:3].tolist(), "b": [], "c": [[7.0, 7.0]]}
@@ -253,7 +245,7 @@ def test_a_map_has_each_class_in_its_colour_with_its_name_at_the_median(tmp_path
 
 def test_label_efficiency_is_drawn_by_mean_and_spread(tmp_path, figures):
     curves = {"cpc": {10: [0.5, 0.7], 100: [0.9], 1000: [0.96]}, "random": {10: [0.1], 1000: [0.8, 0.8]}}
-    plot_label_efficiency(curves, tmp_path / "labels.png")
+    plot_label_efficiency(curves, path=tmp_path / "labels.png")
     assert is_drawn(tmp_path / "labels.png")
     (axis,) = figures[0].axes
     assert axis.get_xscale() == axis.get_yscale() == "log"

@@ -10,15 +10,8 @@ from helpers.figures import is_drawn
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torchdl.plots import (
-    load_png,
-    plot_answers,
-    plot_confusion,
-    plot_functions,
-    plot_lines,
-    plot_maps,
-    save_png,
-)
+from torchdl.pictures import load_png, save_png
+from torchdl.plots import plot_confusion, plot_functions, plot_images, plot_lines, plot_predicted_images
 from torchdl.training.logging import Logger
 
 # confusion
@@ -27,7 +20,7 @@ from torchdl.training.logging import Logger
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_confusion_matrix_has_counts_or_shares_of_a_row(tmp_path, figures, normalize):
     matrix = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 2]])
-    plot_confusion(matrix, ("a", "b", "c"), tmp_path / "new" / "confusion.png", normalize=normalize)
+    plot_confusion(matrix, ("a", "b", "c"), normalize, tmp_path / "new" / "confusion.png")
     assert is_drawn(tmp_path / "new" / "confusion.png")
     (axis,) = figures[0].axes
     shares = {(0, 0): "75.0", (1, 0): "25.0", (0, 2): "33.3", (2, 2): "66.7"}
@@ -38,7 +31,7 @@ def test_a_confusion_matrix_has_counts_or_shares_of_a_row(tmp_path, figures, nor
     assert colours == {(0, 0): "white", (1, 0): "black", (0, 2): "black", (2, 2): "white"}
     np.testing.assert_allclose(axis.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [1 / 3, 0, 2 / 3]])
     assert axis.images[0].get_clim() == (0, 1)
-    assert axis.get_title() == "72.73% right" + (", in % of a row" if normalize else "")
+    assert axis.get_title() == "accuracy 72.73 %" + (" (cells in % of a row)" if normalize else "")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +40,7 @@ def test_a_confusion_matrix_has_counts_or_shares_of_a_row(tmp_path, figures, nor
 def test_beyond_thirty_classes_colours_alone_are_drawn(tmp_path, figures, classes, has_numbers, normalize):
     matrix = 3 * np.eye(classes, dtype=int)
     names = [f"class {number}" for number in range(classes)]
-    plot_confusion(matrix, names, tmp_path / "confusion.png", normalize=normalize)
+    plot_confusion(matrix, names, normalize, tmp_path / "confusion.png")
     assert is_drawn(tmp_path / "confusion.png")
     (axis,) = figures[0].axes
     assert len(axis.texts) == (classes if has_numbers else 0)
@@ -58,18 +51,18 @@ def test_beyond_thirty_classes_colours_alone_are_drawn(tmp_path, figures, classe
         assert max(image.size) < 2500
 
 
-# answers
+# predictions
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_image_is_under_its_name_and_what_it_was_taken_for(tmp_path, figures, channels):
+def test_each_image_is_under_its_label_and_its_prediction(tmp_path, figures, channels):
     images = torch.rand(8, channels, 5, 4, generator=torch.Generator().manual_seed(0)) * 3 - 1  # some out of range
-    labels, answers = [f"true {i}" for i in range(8)], [f"taken {i}" for i in range(8)]
-    plot_answers(images, labels, answers, tmp_path / "new" / "answers.png", title="8 of 9")
-    assert is_drawn(tmp_path / "new" / "answers.png")
+    labels, predictions = [f"true {i}" for i in range(8)], [f"class {i}" for i in range(8)]
+    plot_predicted_images(images, labels, predictions, "8 of 9", tmp_path / "new" / "predictions.png")
+    assert is_drawn(tmp_path / "new" / "predictions.png")
     axes = figures[0].axes
     assert len(axes) == 8  # in two rows of six, the last four taken away
-    assert [axis.get_title() for axis in axes[:8]] == [f"true {i}\nnot taken {i}" for i in range(8)]
+    assert [axis.get_title() for axis in axes[:8]] == [f"true {i}\npredicted class {i}" for i in range(8)]
     for axis, image in zip(axes, images, strict=False):
         shown = np.asarray(axis.images[0].get_array()).reshape(5, 4, channels)
         np.testing.assert_allclose(shown, image.clamp(0, 1).permute(1, 2, 0))
@@ -79,9 +72,9 @@ def test_each_image_is_under_its_name_and_what_it_was_taken_for(tmp_path, figure
 
 
 def test_a_sheet_of_no_images_is_drawn_too(tmp_path, figures):
-    plot_answers(torch.zeros(0, 1, 5, 4), [], [], tmp_path / "answers.png", title="nothing wrong")
+    plot_predicted_images(torch.zeros(0, 1, 5, 4), [], [], "nothing wrong", tmp_path / "none.png")
     assert figures[0].get_suptitle() == "nothing wrong"
-    assert is_drawn(tmp_path / "answers.png")
+    assert is_drawn(tmp_path / "none.png")
 
 
 # curves
@@ -106,7 +99,7 @@ def test_functions_are_drawn_with_their_derivatives_a_panel_each(tmp_path, figur
 @pytest.mark.parametrize("log_x", [False, True])
 def test_lines_are_drawn_in_one_panel_with_their_names(tmp_path, figures, log_x):
     curves = {"relu": ([1e-3, 1e-2], [0.0, 40.0]), "leaky": ([1e-3, 1e-1, 1.0], [1.0, 2.0, 3.0])}
-    plot_lines(curves, tmp_path / "new" / "lines.png", "rate", "share, %", log_x=log_x)
+    plot_lines(curves, "rate", "share, %", log_x, tmp_path / "new" / "lines.png")
     assert is_drawn(tmp_path / "new" / "lines.png")
     (axis,) = figures[0].axes
     found = {line.get_label(): tuple(map(list, line.get_data())) for line in axis.get_lines()}
@@ -116,14 +109,14 @@ def test_lines_are_drawn_in_one_panel_with_their_names(tmp_path, figures, log_x)
     assert [text.get_text() for text in axis.get_legend().get_texts()] == list(curves)
 
 
-# maps
+# images
 
 
-def test_maps_are_drawn_grey_from_least_to_greatest_and_colours_as_they_are(tmp_path, figures):
+def test_images_are_drawn_grey_from_minimum_to_maximum_and_colours_as_they_are(tmp_path, figures):
     grey, deep, colour = gaussian(6, 5), gaussian(1, 4, 7), gaussian(3, 6, 5)
     pictures = {"grey": grey, "deep": deep, "colour": colour, "again": grey}
-    plot_maps(pictures, tmp_path / "new" / "maps.png")
-    assert is_drawn(tmp_path / "new" / "maps.png")
+    plot_images(pictures, tmp_path / "new" / "images.png")
+    assert is_drawn(tmp_path / "new" / "images.png")
     axes = figures[0].axes
     assert [axis.get_title() for axis in axes] == ["grey", "deep", "colour", "again"]
     assert not any(axis.axison for axis in axes)
@@ -135,7 +128,7 @@ def test_maps_are_drawn_grey_from_least_to_greatest_and_colours_as_they_are(tmp_
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 3), (1, 3)])
 def test_a_grey_picture_three_pixels_high_is_not_taken_for_a_coloured_one(tmp_path, figures, shape):
-    plot_maps({"low": gaussian(*shape)}, tmp_path / "maps.png")
+    plot_images({"low": gaussian(*shape)}, tmp_path / "images.png")
     np.testing.assert_allclose(figures[0].axes[0].images[0].get_array(), gaussian(*shape))
 
 

@@ -21,7 +21,7 @@ ODD = r"a $\b$ c"  # no formula, though it looks like one
 
 def test_bars_have_their_names_and_one_scale(tmp_path, figures):
     panels = {ODD: {"x": 1.5, ODD: -2.0}, "b": {ODD: 0.5, "x": 0.25}}
-    plot_bars(panels, tmp_path / "bars.png", "weight")
+    plot_bars(panels, "weight", tmp_path / "bars.png")
     assert is_drawn(tmp_path / "bars.png")
     first, second = figures[0].axes
     assert [bar.get_width() for bar in first.patches] == [1.5, -2.0]
@@ -36,7 +36,7 @@ def test_bars_have_their_names_and_one_scale(tmp_path, figures):
 
 
 def test_bars_of_nothing_but_zeros_are_drawn_too(tmp_path, figures):
-    plot_bars({"a": {"x": 0.0}}, tmp_path / "bars.png", "weight")
+    plot_bars({"a": {"x": 0.0}}, "weight", tmp_path / "bars.png")
     assert figures[0].axes[0].get_xlim() == (-1, 1)
 
 
@@ -52,7 +52,7 @@ def test_a_roc_curve_is_drawn_beside_chance(tmp_path, figures):
 
 
 def test_classes_of_a_confusion_matrix_may_look_like_formulas(tmp_path, figures):
-    plot_confusion(np.eye(2, dtype=int), [ODD, "$y$"], tmp_path / "confusion.png")
+    plot_confusion(np.eye(2, dtype=int), [ODD, "$y$"], path=tmp_path / "confusion.png")
     assert is_drawn(tmp_path / "confusion.png")
     assert [label.get_text() for label in figures[0].axes[0].get_xticklabels()] == [ODD, "$y$"]
 
@@ -63,7 +63,7 @@ def test_predictions_are_drawn_over_the_truth_with_the_line_of_agreement(tmp_pat
     (axis,) = figures[0].axes
     assert axis.collections[0].get_offsets().tolist() == [[1, 1.5], [2, 0.5], [4, 3]]
     assert axis.lines[0].get_xydata().tolist() == [[0.5, 0.5], [4, 4]]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == (f"true {ODD}", f"predicted {ODD}")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == (f"actual {ODD}", f"predicted {ODD}")
     assert is_drawn(tmp_path / "predictions.png")
 
 
@@ -81,7 +81,7 @@ def test_lines_through_logarithms_are_drawn_in_what_was_counted(tmp_path, figure
 def test_surfaces_have_one_scale_and_points_on_the_first(tmp_path, figures):
     x, y = np.meshgrid(np.arange(4.0), np.arange(4.0))
     points = np.array([[0.0, 0, 1], [1, 2, 3]])
-    plot_surfaces({"learnt": (x, y, x + y), "true": (x, y, -x)}, tmp_path / "surface.png", points)
+    plot_surfaces({"learnt": (x, y, x + y), "true": (x, y, -x)}, points, tmp_path / "surface.png")
     first, second = figures[0].axes
     assert (first.get_title(), second.get_title()) == ("learnt", "true")
     assert first.get_zlim() == second.get_zlim() == (-3, 6)

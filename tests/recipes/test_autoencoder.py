@@ -21,12 +21,14 @@ from torchdl import Autoencoder, ImageDataset, InputError, Trainer
 from torchdl.cli.run import Run, RunOptions
 from torchdl.recipes.autoencoder import (
     Coding,
-    describe,
+    autoencoder_training,
+    denoising_error,
     encode,
-    fit_autoencoder,
+    evaluate_autoencoder,
     fit_pca,
     nearest,
-    print_shapes,
+    shape_table,
+    summarize,
     usefulness,
 )
 from torchdl.recipes.image_classification import ImageOptions
@@ -45,21 +47,24 @@ def network(shape: tuple[int, int, int] = (1, 12, 12), depth: int = 2, code_size
 def train(
     out: Path, data: ImageDataset, test: ImageDataset, coding: Coding, model: Autoencoder | None = None, **options
 ):
-    """Train in ``out/tests/x``, or go on there; return the run, the model, the history and what was said."""
+    """Train in ``out/tests/x``, or resume there; return the run, the model, the history and the printed text."""
     resume = out / "tests" / "x" if options.pop("resume", False) else None
     run_options = RunOptions(out=out, name=options.pop("name", "x"), resume=resume, threads=1, keep_memory=False)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         run = Run("tests", asdict(coding), run_options, Trainer(device="cpu", **options), data)
         model = model or network(data.image_shape)
-        history = fit_autoencoder(run, model, data, test, ImageOptions(), coding)
+        training = autoencoder_training(model, data, test, ImageOptions(), coding)
+        history = run.fit(*training)
+        error = denoising_error(training, "cpu") if coding.noise else None
+        run.keep(evaluate_autoencoder(training.task, data, test, "cpu", error))
         run.close()
-    return run, model, history, said.getvalue()
+    return run, model, history, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Train for two epochs with noise; return what training did, and the images."""
+    """Train for two epochs with noise; return the result of ``train``, and the images."""
     data, test = labelled(20), labelled(9, seed=1)
     coding = Coding(10, 1e-2, noise=0.2, visualization_size=3)
     return (*train(tmp_path_factory.mktemp("runs"), data, test, coding, epochs=2), data, test)
@@ -77,7 +82,7 @@ def pixels(data: ImageDataset) -> np.ndarray:
 
 
 def truncated(train: np.ndarray, test: np.ndarray, components: int) -> np.ndarray:
-    """Give each test row's squared error after keeping the singular vectors of the centred training rows."""
+    """Return each test row's mean squared error when projected on singular vectors of the centred training rows."""
     mean = train.mean(0)
     basis = np.linalg.svd(train - mean, full_matrices=False)[2][:components]
     kept = (test - mean) @ basis.T @ basis + mean
@@ -102,7 +107,7 @@ def test_there_are_no_more_components_than_images_or_pixels(count, components, e
     assert fit_pca(labelled(count), components).components_.shape[0] == expected
 
 
-def test_large_images_have_principal_components_too():
+def test_large_images_have_principal_components():
     data = ImageDataset((128 + 40 * gaussian(30, 3, 40, 40)).clamp(0, 255).to(torch.uint8))
     data.labels = torch.zeros(30, dtype=torch.int64)
     rows = pixels(data)
@@ -115,7 +120,7 @@ def test_large_images_have_principal_components_too():
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
-def test_the_nearest_codes_are_those_that_a_search_finds(count):
+def test_the_nearest_codes_equal_those_of_a_loop(count):
     codes, queries = gaussian(9, 4), gaussian(5, 4, seed=1)
     found = nearest(codes, queries, count)
     for query, row in zip(queries, found, strict=True):
@@ -123,7 +128,7 @@ def test_the_nearest_codes_are_those_that_a_search_finds(count):
         assert row.tolist() == sorted(range(9), key=distances.__getitem__)[:count]
 
 
-def test_no_more_neighbours_are_found_than_there_are():
+def test_there_are_no_more_neighbours_than_codes():
     assert nearest(gaussian(3, 4), gaussian(2, 4), 8).shape == (2, 3)
 
 
@@ -137,39 +142,39 @@ def clusters(count: int, seed: int, distance: float = 40.0) -> tuple[torch.Tenso
     return gaussian(4 * count, 6, seed=seed) + distance * torch.eye(6)[labels], labels
 
 
-def test_separated_clusters_are_wholly_useful():
+def test_separated_clusters_are_perfectly_useful():
     reference, codes = clusters(20, 0), clusters(7, 1)
     assert usefulness(*reference, *codes, 4) == {"knn": 1.0, "nmi": pytest.approx(1.0)}
 
 
-def test_codes_without_their_labels_are_of_no_use():
+def test_codes_that_are_independent_of_labels_are_useless():
     (reference, labels), (codes, true) = clusters(60, 0, distance=0), clusters(40, 1, distance=0)
     found = usefulness(reference, labels, codes, true, 4)
     assert 0.05 < found["knn"] < 0.45
     assert found["nmi"] < 0.15
 
 
-def test_the_accuracy_of_neighbours_is_that_of_a_vote_of_ten():
+def test_knn_is_a_vote_of_ten_neighbours():
     (reference, labels), (codes, true) = clusters(15, 0, distance=2), clusters(10, 1, distance=2)
-    right = []
+    correct = []
     for code, label in zip(codes, true, strict=True):
         distances = [math.dist(code.tolist(), other.tolist()) for other in reference]
         votes = [0] * 4
         for i in sorted(range(60), key=distances.__getitem__)[:10]:
             votes[labels[i]] += 1
-        right.append(votes.index(max(votes)) == label)
-    expected = sum(right) / 40
+        correct.append(votes.index(max(votes)) == label)
+    expected = sum(correct) / 40
     assert 0.3 < expected < 1
     assert usefulness(reference, labels, codes, true, 4)["knn"] == pytest.approx(expected)
 
 
-def test_fewer_codes_than_neighbours_will_do():
+def test_fewer_codes_than_neighbours_are_enough():
     reference, codes = clusters(1, 0), clusters(2, 1)
     assert set(usefulness(*reference, *codes, 4)) == {"knn", "nmi"}
 
 
 @pytest.mark.parametrize("count", [7, 60, 1000])
-def test_encoding_gives_images_labels_codes_and_errors_in_order(count):
+def test_encoding_returns_images_labels_codes_and_errors_in_order(count):
     data, model = labelled(20), network().train()
     coded = encode(model, data, count, CPU)
     chosen = sorted({int(i) for i in np.linspace(0, 59, min(count, 60))}) if count < 60 else list(range(60))
@@ -185,7 +190,7 @@ def test_encoding_gives_images_labels_codes_and_errors_in_order(count):
     assert not coded.codes.requires_grad
 
 
-def test_encoding_many_images_leaves_none_out():
+def test_encoding_many_images_omits_none():
     data = ImageDataset(torch.arange(1201)[:, None, None, None].expand(-1, 1, 4, 4).remainder(256).to(torch.uint8))
     data.labels = torch.arange(1201)
     assert torch.equal(encode(network((1, 4, 4), 1), data, 5000, CPU).labels, data.labels)
@@ -194,8 +199,8 @@ def test_encoding_many_images_leaves_none_out():
 # a run
 
 
-def test_the_error_is_that_of_one_image_after_the_other(trained):
-    run, model, _, said, data, test = trained
+def test_the_error_equals_that_of_one_image_at_a_time(trained):
+    run, model, _, printed, data, test = trained
     results = results_of(run)
     with torch.no_grad():
         squared = [(model(test[i][0][None]) - test[i][0]).square().double().mean().item() for i in range(len(test))]
@@ -206,11 +211,11 @@ def test_the_error_is_that_of_one_image_after_the_other(trained):
     for name in ("autoencoder", "pca", "pixels"):
         assert results[name].keys() == {"knn", "nmi"}
         assert all(0 <= value <= 1 for value in results[name].values())
-        assert re.search(rf"^{name} .*{results[name]['knn']:.1%} +{results[name]['nmi']:.3f}", said, re.MULTILINE)
-    assert describe(results) in said
+        assert re.search(rf"^{name} .*{results[name]['knn']:.1%} +{results[name]['nmi']:.3f}", printed, re.MULTILINE)
+    assert summarize(results) in printed
 
 
-def test_codes_and_components_are_compared_as_they_are_used(trained):
+def test_codes_components_and_pixels_are_compared_in_the_same_way(trained):
     run, model, *_, data, test = trained
     results, labels = results_of(run), (data.labels, test.labels)
     coded = [encode(model, images, 1000, CPU).codes for images in (data, test)]
@@ -223,8 +228,8 @@ def test_codes_and_components_are_compared_as_they_are_used(trained):
     assert results["pixels"]["knn"] == usefulness(flat[0], labels[0], flat[1], labels[1], 3)["knn"]
 
 
-def test_the_noise_and_what_is_left_of_it_are_in_the_results(trained):
-    run, model, history, said, _, test = trained
+def test_the_error_before_and_after_denoising_is_in_the_results(trained):
+    run, model, history, printed, _, test = trained
     results = results_of(run)
     task = AutoencoderTask(model, 0.2).eval()  # its step_info is an evaluation's: seed 0
     with torch.no_grad():
@@ -232,26 +237,26 @@ def test_the_noise_and_what_is_left_of_it_are_in_the_results(trained):
     assert results["noise"] == 0.2
     assert results["mse of noisy images"] == pytest.approx(0.04)
     assert results["mse of denoised images"] == pytest.approx(expected, rel=1e-5) == history[-1]["val/loss"]
-    assert f"noise of 0.2: mse 0.04000 before, {expected:.5f} after" in said
+    assert f"noise of 0.2: mse 0.04000 before, {expected:.5f} after" in printed
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_run_without_noise_has_no_figures_of_noise(tmp_path):
-    run, *_, said = train(tmp_path, labelled(20), labelled(5, seed=1), Coding(10), epochs=1)
+def test_a_run_without_noise_has_no_results_of_noise(tmp_path):
+    run, *_, printed = train(tmp_path, labelled(20), labelled(5, seed=1), Coding(10), epochs=1)
     assert not [key for key in results_of(run) if "nois" in key]
-    assert "noise of" not in said
+    assert "noise of" not in printed
     events = EventAccumulator(str(run.folder)).Reload()
     assert [tag for tag in events.Tags()["images"] if "images" in tag]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_with_noise_and_a_monitored_metric_every_figure_is_of_the_model_that_is_kept(tmp_path):
+def test_with_noise_and_a_monitored_metric_all_results_are_of_the_saved_model(tmp_path):
     test = labelled(9, seed=1)
     run, model, history, _ = train(
         tmp_path, labelled(5), test, Coding(5, 1e-3, "constant", noise=0.3), epochs=3, monitor="val/loss", mode="max"
     )
     losses = [row["val/loss"] for row in history]
-    assert max(losses) > losses[-1]  # the last epoch is not the one that is kept
+    assert max(losses) > losses[-1]  # the last epoch is not the saved one
     results = results_of(run)
     with torch.no_grad():
         clean = (model(test[:][0]) - test[:][0]).square().mean().item()
@@ -260,14 +265,14 @@ def test_with_noise_and_a_monitored_metric_every_figure_is_of_the_model_that_is_
 
 
 @pytest.mark.parametrize("name", [*PICTURES, "history"])
-def test_the_pictures_are_there_and_show_something(trained, name):
+def test_the_pictures_are_not_blank(trained, name):
     with Image.open(trained[0].folder / "plots" / f"{name}.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 50
         assert np.asarray(image.convert("L")).std() > 1
 
 
-def test_reconstructions_are_beside_what_the_network_saw(trained):
+def test_reconstructions_are_beside_the_inputs_of_the_network(trained):
     run, model, *_, test = trained
     shown = torch.from_numpy(np.array(Image.open(run.folder / "plots" / "reconstructions.png")))[::2, ::2]
     side = 3 * 14 + 2
@@ -282,7 +287,7 @@ def test_reconstructions_are_beside_what_the_network_saw(trained):
                 assert (shown[top : top + 12, left : left + 12].float() - wanted).abs().max() <= 1
 
 
-def test_retrieval_has_each_query_beside_its_nearest_neighbours(trained):
+def test_retrieval_shows_each_query_beside_its_nearest_neighbours(trained):
     run, model, *_, data, test = trained
     shown = torch.from_numpy(np.array(Image.open(run.folder / "plots" / "retrieval.png")))[::2, ::2]
     assert shown.shape == (8 * 14 + 2, (14 + 2) + 12 + (8 * 14 + 2))
@@ -297,7 +302,7 @@ def test_retrieval_has_each_query_beside_its_nearest_neighbours(trained):
             assert torch.equal(shown[top : top + 12, left : left + 12], data.images[neighbour, 0])
 
 
-def test_tensorboard_has_the_pictures_and_the_projector_the_codes(trained):
+def test_tensorboard_has_the_pictures_and_its_projector_the_codes(trained):
     run, model, *_, test = trained
     events = EventAccumulator(str(run.folder), size_guidance={"images": 0}).Reload()
     tags = set(events.Tags()["images"])
@@ -309,7 +314,7 @@ def test_tensorboard_has_the_pictures_and_the_projector_the_codes(trained):
     torch.testing.assert_close(codes, encode(model, test, 27, CPU).codes, atol=1e-5, rtol=1e-4)
 
 
-def test_training_lowers_the_error_and_leaves_the_model_that_is_kept(trained):
+def test_training_lowers_the_error_and_leaves_the_saved_model(trained):
     run, model, history, *_ = trained
     assert history[1]["val/loss"] < history[0]["val/loss"]
     kept = torchdl.load(run.folder)
@@ -317,8 +322,9 @@ def test_training_lowers_the_error_and_leaves_the_model_that_is_kept(trained):
     assert all(torch.equal(tensor, kept.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     data, test, coding = labelled(20), labelled(5, seed=1), Coding(10, 1e-2, "constant", noise=0.1)
     whole = train(tmp_path / "whole", data, test, coding, max_steps=9)
     train(tmp_path / "cut", data, test, coding, max_steps=4)
@@ -330,19 +336,20 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
 
 
 def test_a_dry_run_does_everything_and_keeps_nothing(tmp_path):
-    run, _, history, said = train(tmp_path, labelled(20), labelled(5), Coding(10), dry_run=True, name="")
+    run, _, history, printed = train(tmp_path, labelled(20), labelled(5), Coding(10), dry_run=True, name="")
     assert history[-1]["step"] == 2
-    assert said.endswith("dry run: everything ran, and nothing was kept\n")
+    assert "dry run" in printed.splitlines()[-1]
     assert not run.folder.exists()
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "depth", "code_size"),
     [((1, 12, 12), 4, 1), ((3, 12, 12), 4, 2), ((3, 9, 15), 2, 20)],
     ids=["codes of one number", "colours and codes of two", "images that are not square"],
 )
-def test_other_images_and_codes_have_a_report_too(tmp_path, size, depth, code_size):
+def test_images_and_codes_of_other_sizes_have_a_report(tmp_path, size, depth, code_size):
     data, test = labelled(20, size=size), labelled(8, seed=1, size=size)
     model = network(size, depth, code_size)
     run, *_ = train(tmp_path, data, test, Coding(20, visualization_size=2), model, epochs=2)
@@ -352,7 +359,8 @@ def test_other_images_and_codes_have_a_report_too(tmp_path, size, depth, code_si
     assert all((run.folder / "plots" / f"{name}.png").is_file() for name in PICTURES)
 
 
-def test_one_test_image_a_class_is_enough(tmp_path):
+@pytest.mark.slow
+def test_one_test_image_per_class_is_enough(tmp_path):
     data, test = (ImageDataset(x.images, x.labels % 2, classes=CLASSES[:2]) for x in (labelled(4), labelled(1, seed=1)))
     test.images, test.labels = test.images[:2], test.labels[:2]
     run, *_ = train(tmp_path, data, test, Coding(12), epochs=1)
@@ -368,37 +376,34 @@ def test_a_folder_of_images_is_encoded(tmp_path, monkeypatch):
     assert results_of(run)["numbers an image"] == 3 * 144
 
 
-def test_the_shapes_are_printed_and_the_weights_left_alone(capsys):
+def test_the_table_of_shapes_leaves_the_model_unchanged(capsys):
     model = network().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    print_shapes(model, 7)
-    said = capsys.readouterr().out
-    assert "[7, 1, 12, 12]" in said
-    assert "[7, 18]" in said
-    assert f"Total params: {sum(p.numel() for p in model.parameters()):,}" in said
+    table = shape_table(model, 7)
+    assert not capsys.readouterr().out
+    assert "[7, 1, 12, 12]" in table
+    assert "[7, 18]" in table
+    assert f"Total params: {sum(p.numel() for p in model.parameters()):,}" in table
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"visualization_size": 0}, "visualization_size must be from 1 to 32, not 0"),
-        ({"visualization_size": 33}, "visualization_size must be from 1 to 32, not 33"),
-        ({"schedule": "falling"}, "unknown schedule 'falling': choose one of constant, cosine, linear, one_cycle"),
+        ({"batch_size": 0}, "batch_size.* 0"),
+        ({"visualization_size": 0}, "visualization_size.* 0"),
+        ({"visualization_size": 33}, "visualization_size.* 33"),
+        ({"schedule": "falling"}, "falling.*cosine"),
     ],
 )
-def test_bad_settings_are_refused(settings, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
         Coding(**settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [({"lr": 0.0}, "learning rate must be a positive number"), ({"noise": -1.0}, "noise must be a standard deviation")],
-)
-def test_settings_that_the_task_refuses_leave_nothing_behind(tmp_path, settings, sentence):
-    with pytest.raises(InputError, match=sentence):
+@pytest.mark.parametrize(("settings", "message"), [({"lr": 0.0}, "learning rate.* 0"), ({"noise": -1.0}, "noise.* -1")])
+def test_settings_that_the_task_refuses_leave_nothing_behind(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
         train(tmp_path, labelled(5), labelled(2), Coding(5, **settings), epochs=1)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import partial
 
 import numpy as np
@@ -11,11 +12,22 @@ from helpers import gaussian
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
 
-from torchdl import InputError, SequenceModel
+from torchdl import InputError, SequenceModel, Trainer
 from torchdl.data.series import Series, Split, google_prices, sine
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
-from torchdl.recipes.forecasting import forecasts, rises, verdict
+from torchdl.recipes.forecasting import (
+    conclusion,
+    direction_data,
+    direction_training,
+    evaluate_direction,
+    evaluate_forecaster,
+    forecaster_training,
+    forecasts,
+    rises,
+    verdict,
+)
+from torchdl.recipes.learning import Learning
 
 FORECAST = "forecast.py --out . --threads 1 --device cpu"
 
@@ -24,7 +36,7 @@ FORECAST = "forecast.py --out . --threads 1 --device cpu"
 
 
 class Shaped(nn.Module):
-    """A model whose next terms are known functions of the last two, given in a shape to choose."""
+    """A model whose next terms are known functions of the last two, with an output shape to choose."""
 
     def __init__(self, given: int | None) -> None:
         super().__init__()
@@ -39,7 +51,7 @@ class Shaped(nn.Module):
 
 @pytest.mark.parametrize("given", [None, 1, 3, 4, 20])
 @pytest.mark.parametrize("horizon", [1, 7, 8])
-def test_forecasting_all_starts_at_once_is_the_lectures_loop(given, horizon):
+def test_forecasting_all_starts_at_once_equals_the_lectures_loop(given, horizon):
     x = gaussian(5, 4, 2, dtype=torch.float64)
     found = forecast(Shaped(given), x, horizon)
     for start in range(5):
@@ -53,14 +65,14 @@ def test_forecasting_all_starts_at_once_is_the_lectures_loop(given, horizon):
     assert found.dtype == torch.float64
 
 
-def test_a_horizon_of_nothing_and_a_model_of_another_width_are_one_sentence():
-    with pytest.raises(InputError, match="horizon must be 1 or more, not 0"):
+def test_a_horizon_of_0_and_a_model_of_another_width_are_refused():
+    with pytest.raises(InputError, match=r"horizon.* 0"):
         forecast(Shaped(1), gaussian(2, 4, 1), 0)
-    with pytest.raises(InputError, match="must give what it sees, 2 numbers a term: it gives"):
+    with pytest.raises(InputError, match="2 numbers"):
         forecast(SequenceModel("gru", 2, 1), gaussian(2, 4, 2), 3)
 
 
-def test_what_needs_no_training_is_what_a_loop_gives():
+def test_naive_forecasts_equal_a_loop():
     x = gaussian(6, 5, 2)
     for n, d in np.ndindex(6, 2):
         seen = x[n, :, d].tolist()
@@ -69,16 +81,16 @@ def test_what_needs_no_training_is_what_a_loop_gives():
             assert last_value(x, 7)[n, h, d] == seen[-1]
             assert seasonal_last_value(x, 7, 3)[n, h, d] == seen[2 + h % 3]
             assert drift(x, 7)[n, h, d] == pytest.approx(seen[-1] + slope * (h + 1), rel=1e-5, abs=1e-5)
-    with pytest.raises(InputError, match="a period must be from 1 to the 5 terms seen, not 6"):
+    with pytest.raises(InputError, match=r"period.* 5 .*not 6"):
         seasonal_last_value(x, 2, 6)
-    with pytest.raises(InputError, match="a line goes through two terms"):
+    with pytest.raises(InputError, match="two terms"):
         drift(x[:, :1], 2)
     for function in (last_value, drift, partial(seasonal_last_value, period=2)):
-        with pytest.raises(InputError, match="horizon must be 1 or more, not 0"):
+        with pytest.raises(InputError, match=r"horizon.* 0"):
             function(x, horizon=0)
 
 
-def test_lecture_40s_proof_ar_2_recovers_a_sine_and_forecasts_it_without_error():
+def test_ar_2_recovers_a_sine_and_forecasts_it_without_error_as_lecture_40_proves():
     split = Split(sine(), 2, 100)
     raw = sine().values.float()
     x, y = raw[:100].unfold(0, 3, 1).transpose(1, 2).split([2, 1], 1)  # windows of 2 terms and the next one
@@ -86,59 +98,59 @@ def test_lecture_40s_proof_ar_2_recovers_a_sine_and_forecasts_it_without_error()
     weight, bias = model.head.parameters()
     np.testing.assert_allclose(weight.detach()[0], [-1, 2 * math.cos(0.1)], atol=1e-4)  # older term first
     assert float(bias.detach()) == pytest.approx(0, abs=1e-5)
-    found, came, _ = forecasts(model, model, split, 100, 0)
-    error = split.unscale(found["AR(2), least squares"]) - split.unscale(came)
+    predictions, actual, _ = forecasts(model, model, split, 100, 0)
+    error = split.unscale(predictions["AR(2), least squares"]) - split.unscale(actual)
     assert error.shape == (1, 100, 1)
     assert float(error.square().mean().sqrt()) < 1e-3
 
 
-def test_least_squares_are_numpys():
+def test_least_squares_equal_numpys():
     x, y = gaussian(40, 3, 2), gaussian(40, 4, seed=1)
     model = fit_linear_(SequenceModel("linear", 2, 2, length=3, horizon=2), x, y.view(40, 2, 2))
     rows = np.concatenate([x.reshape(40, 6).numpy(), np.ones((40, 1))], 1).astype("float64")
-    wanted = np.linalg.lstsq(rows, y.numpy().astype("float64"), rcond=None)[0]
+    expected = np.linalg.lstsq(rows, y.numpy().astype("float64"), rcond=None)[0]
     weight, bias = (p.detach().numpy() for p in model.head.parameters())
-    np.testing.assert_allclose(np.vstack([weight.T, bias]), wanted, atol=1e-5)
-    with pytest.raises(InputError, match="least squares fit a linear model, not one of kind 'gru'"):
+    np.testing.assert_allclose(np.vstack([weight.T, bias]), expected, atol=1e-5)
+    with pytest.raises(InputError, match="gru"):
         fit_linear_(SequenceModel("gru", 2, 2), x, y)
-    with pytest.raises(InputError, match="not one of kind 'Linear'"):
+    with pytest.raises(InputError, match="Linear"):
         fit_linear_(torch.nn.Linear(2, 1), x, y)
 
 
 # metrics
 
 
-def test_errors_are_scikit_learns_and_the_definitions():
+def test_errors_equal_scikit_learns_and_their_definitions():
     predicted, actual, last = gaussian(30, 4), gaussian(30, 4, seed=1), gaussian(30, seed=2)
     found = forecast_errors(predicted, actual, last, scale=0.8)
     flat = actual.flatten(), predicted.flatten()
     assert found["mae"] == pytest.approx(sklearn_metrics.mean_absolute_error(*flat), rel=1e-5)
     assert found["rmse"] == pytest.approx(sklearn_metrics.root_mean_squared_error(*flat), rel=1e-5)
     assert found["mase"] == pytest.approx(found["mae"] / 0.8)
-    right = [(p > b) == (a > b) for p, a, b in zip(predicted, actual, last, strict=True)]
-    assert found["direction"] == pytest.approx(float(torch.stack(right).double().mean()))
+    correct = [(p > b) == (a > b) for p, a, b in zip(predicted, actual, last, strict=True)]
+    assert found["direction"] == pytest.approx(float(torch.stack(correct).double().mean()))
 
 
-def test_directions_count_where_something_changed_and_are_nothing_where_nothing_is_said():
+def test_directions_count_only_changes_and_are_nan_for_constant_forecasts():
     last, actual = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([[2.0], [1.0], [0.0]])
     assert forecast_errors(torch.tensor([[3.0], [9.0], [2.0]]), actual, last, 1.0)["direction"] == 0.5
     assert math.isnan(forecast_errors(last[:, None], actual, last, 1.0)["direction"])
 
 
-def test_the_ratio_of_equal_errors_is_one_beyond_doubt_and_that_of_twice_the_errors_two():
+def test_the_ratio_of_equal_errors_is_1_and_that_of_doubled_errors_2():
     error = gaussian(50, 3)
     assert error_ratio(error, error, 5) == pytest.approx((1, 1, 1))
     assert error_ratio(2 * error, error, 5) == pytest.approx((2, 2, 2))
     other = gaussian(50, 3, seed=1)
     assert error_ratio(7 * error, 7 * other, 5) == pytest.approx(error_ratio(error, other, 5))
     ratio, low, high = error_ratio(error, other, 5)
-    wanted = math.sqrt(float(error.square().mean() / other.square().mean()))
-    assert ratio == pytest.approx(wanted, rel=1e-6)
+    expected = math.sqrt(float(error.square().mean() / other.square().mean()))
+    assert ratio == pytest.approx(expected, rel=1e-6)
     assert low < ratio < high
     assert math.isnan(error_ratio(error, torch.zeros(50, 3), 5)[0])
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_contains_the_truth_in_95_percent_of_cases():
     covered = 0
     for seed in range(200):
         _, low, high = error_ratio(gaussian(150, seed=seed), gaussian(150, seed=1000 + seed), 1, draws=300, seed=seed)
@@ -146,23 +158,26 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     assert 180 <= covered <= 199  # 95 % of 200 are 190
 
 
-def test_longer_blocks_widen_the_interval_of_errors_that_are_alike_nearby():
+def test_longer_blocks_widen_the_interval_of_correlated_errors():
     alike, other = (gaussian(40, seed=s).repeat_interleave(20) for s in (0, 1))
     widths = [np.subtract(*error_ratio(alike, other, block)[:0:-1]) for block in (1, 40)]
     assert widths[1] > 2 * widths[0]
 
 
-def test_a_verdict_says_no_more_than_the_interval():
-    assert verdict("one", "drift", 0.5, 0.4, 0.6).endswith("it is better")
-    assert verdict("one", "drift", 2.0, 1.4, 2.6).endswith("it is WORSE")
-    assert verdict("one", "drift", 0.9, 0.8, 1.1).endswith("the two cannot be told apart")
-    assert "never wrong" in verdict("one", "drift", math.nan, math.nan, math.nan)
+def test_a_verdict_claims_no_more_than_the_interval():
+    assert "better" in conclusion(0.4, 0.6)
+    assert "WORSE" in conclusion(1.4, 2.6)
+    assert not any(word in conclusion(0.8, 1.1) for word in ("better", "WORSE"))
+    assert verdict("one", "drift", 0.5, 0.4, 0.6).endswith(conclusion(0.4, 0.6))
+    nothing_to_beat = verdict("one", "drift", math.nan, math.nan, math.nan)
+    assert "drift" in nothing_to_beat
+    assert "nan" not in nothing_to_beat
 
 
-# the question whether a price rises
+# the direction of prices
 
 
-def test_rises_are_those_of_the_next_term_and_split_by_time():
+def test_labels_are_the_rises_at_the_next_term_split_by_time():
     prices = google_prices()
     split = Split(prices, 10, 300)
     train, test = rises(prices, split, "close")
@@ -178,10 +193,75 @@ def test_rises_are_those_of_the_next_term_and_split_by_time():
         assert torch.equal(test.inputs[i], split.scaled[at - 10 : at])
 
 
+# the recipes
+
+
+def test_a_trained_linear_model_is_compared_with_all_baselines(quick, capsys):
+    split = Split(sine(), 10, 100)
+    torch.manual_seed(0)
+    model, linear = (SequenceModel("linear", length=10, horizon=1) for _ in range(2))
+    training = forecaster_training(model, split, 20, 63, Learning(lr=1e-2))
+    Trainer(epochs=20, device="cpu").fit(*training)
+    report = evaluate_forecaster(model, linear, split, 20, 63)
+    results = report.results
+    assert (results["train"], results["held out"], results["parameters"]) == (100, 100, 11)
+    assert list(results["errors"]) == ["one step ahead", "20 steps ahead"]
+    for errors in results["errors"].values():
+        assert list(errors)[:2] == ["linear, trained", "AR(10), least squares"]
+        assert set(errors) >= {"last value", "mean of the training part", "drift", "season before"}
+        assert errors["AR(10), least squares"]["rmse"] < 1e-3
+    for title, against in results["against the best naive forecast"].items():
+        rmse = {name: row["rmse"] for name, row in results["errors"][title].items()}
+        naive = against["naive forecast"]
+        assert rmse[naive] == min(rmse[name] for name in list(rmse)[2:])
+        assert against["ratio"] == pytest.approx(rmse["linear, trained"] / rmse[naive], rel=1e-5)
+        assert verdict(title, **against_arguments(against)) in report.summary
+    assert set(report.figures) == {"forecast", "errors"}
+    assert not capsys.readouterr().out
+
+
+def against_arguments(against: dict) -> dict:
+    return {"naive": against["naive forecast"], **{key: against[key] for key in ("ratio", "low", "high")}}
+
+
+def test_predicted_directions_are_compared_with_the_more_frequent_direction(quick, capsys):
+    split = Split(google_prices(), 5, 100)
+    data = direction_data(split, "close")
+    torch.manual_seed(0)
+    model = SequenceModel("rnn", 5, 1, 5, hidden=4)
+    Trainer(epochs=1, device="cpu").fit(*direction_training(model, data, Learning()))
+    report = evaluate_direction(model, data, "close")
+    results, ups = report.results, float(data.test.targets.mean())
+    with torch.no_grad():
+        correct = (model(data.test.inputs) > 0) == (data.test.targets > 0.5)
+    assert results["accuracy"] == pytest.approx(float(correct.double().mean()))
+    rising = float(data.train.targets.mean()) > 0.5
+    baseline = ups if rising else 1 - ups
+    assert results["accuracy of the more frequent answer"] == pytest.approx(baseline)
+    against = results["wrong answers against it"]
+    assert against["ratio"] == pytest.approx((1 - results["accuracy"]) / (1 - baseline))
+    assert against["low"] <= against["ratio"] <= against["high"]
+    assert f"{results['accuracy']:.1%} on 100" in report.summary
+    assert not capsys.readouterr().out
+
+
+def test_what_cannot_be_forecast_is_refused_before_training():
+    model = SequenceModel("linear", length=10, horizon=1)
+    for horizon, period in ((200, 0), (1, 150)):
+        with pytest.raises(InputError, match=str(max(horizon, period))):
+            forecaster_training(model, Split(sine(), 10, 100), horizon, period, Learning())
+    rising = Series(torch.cat([gaussian(15, 1).double(), torch.arange(20, 40).double()[:, None]]), ("price",))
+    with pytest.raises(InputError, match=r"price.* rises"):
+        direction_data(Split(rising, 3, 10), "price")
+    with pytest.raises(InputError, match="clse"):
+        direction_data(Split(google_prices(), 3, 10), "clse")
+
+
 # the script
 
 
-def test_a_trained_linear_model_forecasts_a_sine_a_hundred_steps_ahead(run, tmp_path):
+@pytest.mark.slow
+def test_a_trained_linear_model_forecasts_a_sine_100_steps_ahead(run, tmp_path):
     done = run(f"{FORECAST} sine --horizon 100 --epochs 100 --name x --period 63", tmp_path)
     assert done.code == 0, done.err
     results = json.loads((tmp_path / "forecast" / "x" / "results.json").read_text())
@@ -190,15 +270,16 @@ def test_a_trained_linear_model_forecasts_a_sine_a_hundred_steps_ahead(run, tmp_
     assert far["AR(10), least squares"]["rmse"] < 1e-3
     assert far["last value"]["rmse"] > 0.3
     assert set(far) >= {"drift", "season before", "mean of the training part"}
-    assert "it is better" in done.out
+    assert "the model is better" in done.out
     for name in ("forecast", "errors", "history"):
         assert (tmp_path / "forecast" / "x" / "plots" / f"{name}.png").stat().st_size > 10_000
     again = run(f"{FORECAST} --resume forecast/x --epochs 101", tmp_path)
-    assert again.code == 2  # its schedule has come to its end
-    assert "CosineAnnealingLR over 303 steps instead of" in again.err
+    assert again.code == 2  # its schedule has ended
+    assert "303 steps" in again.err
 
 
-def test_prices_of_ones_own_are_forecast_in_one_go(run, tmp_path):
+@pytest.mark.slow
+def test_a_users_prices_are_forecast_in_one_step(run, tmp_path):
     rows = ["date,price,other"] + [f"2020-01-{day:02},{100 + day % 7},x" for day in range(1, 32)]
     (tmp_path / "own.csv").write_text("\n".join(rows))
     options = "--csv own.csv --column price --length 3 --horizon 4 --direct --epochs 2 --name x --model gru"
@@ -206,57 +287,60 @@ def test_prices_of_ones_own_are_forecast_in_one_go(run, tmp_path):
     assert done.code == 0, done.err
     architecture = json.loads((tmp_path / "forecast" / "x" / "architecture.json").read_text())
     assert architecture["arguments"]["horizon"] == 4
-    assert "4 steps ahead, 13 forecasts" in done.out  # of 16 held-out terms
+    assert "4 steps ahead, 13 forecasts" in done.out  # of 16 test terms
 
 
-def test_whether_a_price_rises_is_answered_beside_the_more_frequent_answer(run, tmp_path):
+@pytest.mark.slow
+def test_directions_of_prices_are_predicted_beside_the_more_frequent_direction(run, tmp_path):
     done = run(f"{FORECAST} direction --google --epochs 1 --name x --hidden 4", tmp_path)
     assert done.code == 0, done.err
     results = json.loads((tmp_path / "forecast" / "x" / "results.json").read_text())
     close = google_prices().values[:, 3]
     ups = (close[1:] > close[:-1]).double()
-    test_size = ups[-results["held out"] :]
-    usual = float(ups[9 : -results["held out"]].mean() > 0.5)
-    assert results["accuracy of the more frequent answer"] == pytest.approx(float((test_size == usual).double().mean()))
-    assert f"{results['accuracy']:.1%} of {results['held out']} held-out terms right" in done.out
+    test = ups[-results["held out"] :]
+    baseline = float(ups[9 : -results["held out"]].mean() > 0.5)
+    assert results["accuracy of the more frequent answer"] == pytest.approx(float((test == baseline).double().mean()))
+    assert f"accuracy {results['accuracy']:.1%} on {results['held out']} terms" in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        ("sine --held-out 1.5", "test_size is a share of the series in (0, 1), not 1.5"),
-        ("sine --length 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),
-        ("sine --horizon 200", "has no window of"),
-        ("sine --period 150", "a series of 200 terms cannot give 100 to forecast and more than 150 before"),
-        ("sine --hidden 0 --model mlp", "hidden must be"),
-        ("direction --csv rising.csv --column price", "'price' always rises in the held-out part: no question"),
+        ("sine --test-share 1.5", "test-share.* 1.5"),
+        ("sine --length 150", "200.* 150"),
+        ("sine --horizon 200", "200"),
+        ("sine --period 150", "200.* 150"),
+        ("sine --hidden 0 --model mlp", "hidden.* 0"),
+        ("direction --csv rising.csv --column price", "price.* rises"),
         ("sine --model mlp --activation none", "activation"),
-        ("prices --google --column clse", "there is no column 'clse': choose among open, high, low, close, volume"),
-        ("direction --google --column clse", "there is no column 'clse'"),
-        ("prices --csv none.csv", "there is no file none.csv"),
-        ("--csv own.csv", "sine makes its own series: --csv and --google are for prices, returns and direction"),
-        ("prices --google --csv own.csv", "--csv and --google are two series: leave one of them out"),
+        ("prices --google --column clse", "clse.* open, high, low, close, volume"),
+        ("direction --google --column clse", "clse"),
+        ("prices --csv none.csv", "none.csv"),
+        ("--csv own.csv", "sine.* --csv"),
+        ("prices --google --csv own.csv", "--csv and --google"),
     ],
 )
-def test_wrong_options_are_one_sentence(run, arguments, sentence, tmp_path):
+def test_wrong_options_are_an_error_of_one_line(run, arguments, message, tmp_path):
     prices = [*torch.arange(30).remainder(4).tolist(), *range(20)]
     (tmp_path / "rising.csv").write_text("\n".join(["price", *map(str, prices)]))
     done = run(f"{FORECAST} {arguments} --name x --epochs 1", tmp_path)
     assert not (tmp_path / "forecast").exists()
     assert done.code == 2
-    assert sentence in done.err
+    assert re.search(message, done.err)
     assert "Traceback" not in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_series_with_a_gap_is_refused_with_its_row(run, tmp_path):
     (tmp_path / "own.csv").write_text("close\n1\n2\n\n4\n")
     done = run(f"{FORECAST} returns --csv own.csv", tmp_path)
     assert done.code == 2
-    assert "has nothing in column 'close', row 4" in done.err
+    assert re.search("close.*row 4", done.err)
 
 
 def test_no_column_may_be_constant():
     values = torch.cat([gaussian(40, 1), torch.ones(40, 1)], 1).double()
-    with pytest.raises(InputError, match="'b' is constant in the training part"):
+    with pytest.raises(InputError, match="'b'"):
         Split(Series(values, ("a", "b")), 3, 10)

@@ -1,4 +1,4 @@
-"""How texts' models are trained and measured, apart from the script."""
+"""Training, evaluating and saving text classifiers; the script is tested apart."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ import torch.nn.functional as F
 from helpers import gaussian
 from sklearn import metrics
 
-from torchdl import InputError
-from torchdl.data import Texts
-from torchdl.recipes.text_classification import scores, weighted
+from torchdl import InputError, TextCNN, Trainer, artifacts
+from torchdl.data import Texts, Vocabulary
+from torchdl.recipes.text_classification import (
+    TextClassifier,
+    TextLearning,
+    evaluate_texts,
+    find_mistakes,
+    scores,
+    text_training,
+    weighted,
+)
 from torchdl.tasks.supervised import class_probabilities
 
 
-def test_probabilities_are_those_of_softmax_also_of_one_logit():
+def test_probabilities_are_those_of_softmax_even_for_one_logit():
     logits = gaussian(6, 3, dtype=torch.float64)
     torch.testing.assert_close(class_probabilities(logits), logits.softmax(1))
     one = torch.tensor([[0.0], [40.0], [-800.0]], dtype=torch.float64)
@@ -25,7 +33,7 @@ def test_probabilities_are_those_of_softmax_also_of_one_logit():
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_balanced_each_class_counts_as_much_whatever_its_number(classes):
+def test_a_balanced_loss_weighs_all_classes_equally(classes):
     counts = torch.tensor([9, 3, 2][:classes])
     labels = torch.repeat_interleave(torch.arange(classes), counts)
     if classes == 2:
@@ -43,17 +51,76 @@ def test_balanced_each_class_counts_as_much_whatever_its_number(classes):
 def test_scores_are_those_of_scikit_learn(classes):
     rng = np.random.default_rng(0)
     true, found = rng.integers(0, classes, 80), rng.dirichlet(np.ones(classes), 80)
-    measured, answers = scores(true, found), found.argmax(1)
+    measured, predicted = scores(true, found), found.argmax(1)
     average = "binary" if classes == 2 else "macro"
-    assert measured["accuracy"] == pytest.approx(metrics.accuracy_score(true, answers))
-    assert measured["F1"] == pytest.approx(metrics.f1_score(true, answers, average=average))
-    assert measured["MCC"] == pytest.approx(metrics.matthews_corrcoef(true, answers))
+    assert measured["accuracy"] == pytest.approx(metrics.accuracy_score(true, predicted))
+    assert measured["F1"] == pytest.approx(metrics.f1_score(true, predicted, average=average))
+    assert measured["MCC"] == pytest.approx(metrics.matthews_corrcoef(true, predicted))
     each = [metrics.average_precision_score(true == k, found[:, k]) for k in range(classes)]
     assert measured["average precision"] == pytest.approx(each[1] if classes == 2 else np.mean(each))
 
 
-def test_texts_with_a_label_that_is_no_class_are_refused():
-    with pytest.raises(InputError, match="labels must be from 0 to 1"):
+def test_texts_with_labels_that_are_not_classes_are_refused():
+    with pytest.raises(InputError, match="from 0 to 1"):
         Texts(("a", "b"), torch.tensor([0, 2]), ("x", "y"))
-    with pytest.raises(InputError, match="one label a text, not 1 for 2"):
+    with pytest.raises(InputError, match=r"1 .*2"):
         Texts(("a", "b"), torch.tensor([0]), ("x", "y"))
+
+
+# a training
+
+
+@pytest.fixture(scope="module")
+def texts() -> Texts:
+    """Return short texts whose first word tells the class."""
+    words = [f"{('cheap', 'dear')[label]} word{number % 7} again" for number in range(60) for label in (0, 1)]
+    return Texts(tuple(words), torch.tensor([0, 1] * 60), ("spam", "ham"))
+
+
+@pytest.fixture(scope="module")
+def trained(texts, one_thread) -> tuple[TextClassifier, Texts, Texts]:
+    train, test = texts.split(0.25, 0)
+    vocabulary = Vocabulary.learn(train.texts)
+    data, test_data = (part.numbered(vocabulary) for part in (train, test))
+    torch.manual_seed(0)
+    model = TextCNN(len(vocabulary), 1, 4, dropout=0.0)
+    training = text_training(model, train, data, test_data, TextLearning(batch_size=10))
+    Trainer(epochs=5, device="cpu").fit(*training)
+    return TextClassifier(model, vocabulary, train.classes, 20), train, test
+
+
+def test_an_evaluation_has_the_scores_of_the_model_and_of_the_baselines(trained, capsys):
+    classifier, train, test = trained
+    report = evaluate_texts(classifier, train, test)
+    measured = report.results["scores"]
+    assert list(measured) == ["this model", "TF-IDF, logistic regression", "the most frequent class"]
+    assert measured["this model"] == scores(test.labels.numpy(), classifier.probabilities(test.texts).numpy())
+    assert measured["this model"]["accuracy"] == measured["TF-IDF, logistic regression"]["accuracy"] == 1
+    assert set(report.figures) == {"confusion", "precision_recall"}
+    assert report.tables["mistakes"].empty
+    assert f"{len(test.texts)} test texts" in report.summary
+    assert not capsys.readouterr().out
+
+
+def test_mistakes_are_sorted_by_confidence():
+    texts = Texts(("a", "b", "c", "d"), torch.tensor([0, 1, 0, 1]), ("x", "y"))
+    mistakes = find_mistakes(texts, np.array([[0.4, 0.6], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]))
+    assert mistakes["text"].tolist() == ["b", "d", "a"]
+    assert mistakes["class"].tolist() == ["y", "y", "x"]
+    assert mistakes["probability"].tolist() == [0.9, 0.7, 0.6]
+
+
+@pytest.mark.parametrize("path", [str, lambda path: path], ids=["str", "Path"])
+def test_a_saved_classifier_predicts_as_before(trained, tmp_path, path):
+    classifier, _, test = trained
+    artifacts.save(classifier.model, tmp_path)
+    classifier.save(path(tmp_path))
+    loaded = TextClassifier.load(path(tmp_path))
+    assert (loaded.classes, loaded.longest) == (classifier.classes, 20)
+    expected = classifier.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.model.state_dict().items())
+    torch.testing.assert_close(loaded.probabilities(test.texts), classifier.probabilities(test.texts))
+    assert loaded.unknown("cheap and cheap") == ["and"]
+    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"], "longest": null}')
+    with pytest.raises(InputError, match=tmp_path.name):
+        TextClassifier.load(path(tmp_path))

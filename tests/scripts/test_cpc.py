@@ -1,44 +1,30 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
 import torch
-from helpers import write_pair
-from helpers.scripts import SCRIPTS, assert_mistake, files
+from helpers.figures import is_drawn
+from helpers.scripts import assert_mistake, files
 from PIL import Image
 
 import torchdl
 from torchdl import artifacts
 from torchdl.plots import plot_sequences
 
+pytestmark = pytest.mark.slow
+
 SMALL = "--dataset mnist_5k --image-size 28 --no-color --code-size 8 --context-size 16"
 SHORT = f"train_cpc.py {SMALL} --epochs 1 --max-steps 20"
 
 
-def script(name: str) -> types.ModuleType:
-    """Import a script as a module."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(SCRIPTS))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return module
-
-
 @pytest.fixture(scope="module")
 def trained(run, tmp_path_factory):
-    """Train for twenty steps of 29 an epoch; return the folder that it was started in and what it said."""
+    """Train for 20 of the 29 steps of an epoch; return the folder and what was printed."""
     folder = tmp_path_factory.mktemp("trained")
     done = run(f"{SHORT} --name x", folder)
     assert done.code == 0, done.err
@@ -78,12 +64,14 @@ def test_training_leaves_a_run_that_can_be_read_and_looked_at(trained):
     assert [p.name for p in (path / "samples").iterdir()] == ["epoch-0001.png"]
 
 
-def test_the_first_sequences_are_drawn(trained):
+def test_the_first_sequences_are_drawn(trained, tmp_path):
     digits = torchdl.load_digits("train", 28, color=False, name="mnist_5k")
     first = torchdl.SortedNumbers(digits)[:8]
-    expected = plot_sequences(first.context, first.future, first.label, first.digits, low=-1)
-    shown = np.asarray(Image.open(trained[0] / "runs" / "cpc" / "x" / "plots" / "sequences.png"))
-    assert np.array_equal(shown, expected.permute(1, 2, 0).numpy())
+    expected = tmp_path / "expected.png"
+    plot_sequences(first.context, first.future, first.label, first.digits, -1, expected)
+    path = trained[0] / "runs" / "cpc" / "x" / "plots" / "sequences.png"
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(expected)))
+    assert is_drawn(path)
 
 
 def test_the_projector_has_the_test_digits_codes_by_the_model_that_is_kept(trained):
@@ -134,32 +122,32 @@ def test_a_dry_run_leaves_nothing_behind(run, tmp_path, options):
 
 
 MISTAKES = {
-    "--image-size 9": "image_size 9 is too small for 3 convolutions: 15 is the least",
-    "--image-size 5": "image_size must be from 8 to 1024 pixels, not 5",
-    "--positive-samples 99": "positive_samples must be from 0 to the batch's 32 sequences, not 99",
-    "--positive-samples 0": "InfoNCE finds real futures: set --positive-samples to 1 or more",
-    "--positive-samples -1 --head paired": "positive_samples must be from 0",
-    "--batch-size 0": "batch_size must be at least 1, not 0",
-    "--batch-size 188": "750 images make no batch of 188 sequences of 4 terms",
-    "--batch-size 8 --positive-samples 9": "from 0 to the batch's 8 sequences, not 9",
-    "--terms 0": "terms must be at least 1, not 0",
-    "--predict-terms 0": "predict_terms must be at least 1, not 0",
-    "--code-size 0": "code_size must be positive",
-    "--color --background none.png": "none.png is no picture that can be read",
-    "--color --background file": "file is no picture that can be read",
-    "--color --image-size 430": "scikit-learn's picture has 640 x 427 pixels: name one of at least 430 x 430",
+    "--image-size 9": "image-size.* 9 .*15",
+    "--image-size 5": "image-size .*8.*1024.* 5",
+    "--positive-samples 99": "positive-samples.*32.*99",
+    "--positive-samples 0": "InfoNCE.*--positive-samples",
+    "--positive-samples -1 --head paired": "positive-samples.* 0",
+    "--batch-size 0": "batch-size .*0",
+    "--batch-size 188": "750 .*188 .*4",
+    "--batch-size 8 --positive-samples 9": " 8 .* 9",
+    "--terms 0": "terms .* 0",
+    "--predict-terms 0": "predict-terms .* 0",
+    "--code-size 0": "code-size",
+    "--color --background none.png": "none.png",
+    "--color --background file": "file ",
+    "--color --image-size 430": "640 x 427.* 430 x 430",
     "--temperature 0": "temperature",
-    "--lr nan": "the learning rate must be a positive number, not nan",
-    "--monitor val/nothing": "no metric 'val/nothing' to monitor",
-    "--name x": "runs/cpc/x exists already",
-    "--resume runs/cpc/none": "runs/cpc/none is no run of a script",
-    "--resume runs/gan/y": "runs/gan/y is not a run of this script",
-    "--resume runs/cpc/x --batch-size 16": "cannot go on with",
-    "--resume runs/cpc/x --data same": "cannot go on with stride 0 instead of 1: give it what it was started with",
-    "--resume runs/cpc/x --positive-samples 8": "cannot go on with positive_samples 8 instead of 16",
-    "--resume runs/cpc/x --no-rescale": "cannot go on with rescale 0 instead of 1",
-    "--resume runs/cpc/x --image-size 32": "was trained on other data",
-    "--resume runs/cpc/x --code-size 16": "holds the checkpoint of another model",
+    "--lr nan": "learning rate.* nan",
+    "--monitor val/nothing": "val/nothing",
+    "--name x": "runs/cpc/x .*--resume runs/cpc/x",
+    "--resume runs/cpc/none": "runs/cpc/none ",
+    "--resume runs/gan/y": "runs/gan/y ",
+    "--resume runs/cpc/x --batch-size 16": "runs/cpc/x .* 16 .* 32",
+    "--resume runs/cpc/x --data same": "runs/cpc/x .*stride 0 .* 1",
+    "--resume runs/cpc/x --positive-samples 8": "runs/cpc/x .*positive-samples 8 .* 16",
+    "--resume runs/cpc/x --no-rescale": "runs/cpc/x .*rescale 0 .* 1",
+    "--resume runs/cpc/x --image-size 32": "runs/cpc/x .*data",
+    "--resume runs/cpc/x --code-size 16": "runs/cpc/x .*model",
 }
 
 
@@ -214,14 +202,14 @@ def test_probing_with_baselines_knows_supervised_from_random(run, workplace):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("nowhere", "nowhere is no run.*No such file"),
-        ("file", "file is no run"),
-        ("runs/gan/y", "runs/gan/y holds a GAN, not a CPC of digits: name a run of train_cpc.py"),
-        ("runs/cpc/x --epochs 0", "--epochs and --views must be 1 or more"),
-        ("runs/cpc/x --views 0", "--epochs and --views must be 1 or more"),
-        ("runs/cpc/x --device abacus", "unknown device 'abacus'"),
-        ("runs/cpc/x --threads -1", "threads must be 0"),
-        ("runs/cpc/x --data-root file", "the data root file is not a folder"),
+        ("nowhere", "nowhere .*No such file"),
+        ("file", "file "),
+        ("runs/gan/y", "runs/gan/y .*GAN.*CPC.*train_cpc.py"),
+        ("runs/cpc/x --epochs 0", "--epochs .*1"),
+        ("runs/cpc/x --views 0", "--views .*1"),
+        ("runs/cpc/x --device abacus", "abacus"),
+        ("runs/cpc/x --threads -1", "threads .*-1"),
+        ("runs/cpc/x --data-root file", "file "),
     ],
 )
 def test_probing_explains_a_mistake_in_one_sentence(run, workplace, options, sentence):
@@ -232,63 +220,4 @@ def test_a_run_without_its_weights_cannot_be_probed(run, workplace):
     (workplace / "runs" / "cpc" / "x" / "weights.safetensors").unlink()
     done = run("probe_cpc.py runs/cpc/x", workplace)
     assert done.code == 2
-    assert re.fullmatch(r"probe_cpc\.py: runs/cpc/x holds no weights.safetensors.*\n", done.err)
-
-
-# the benchmark's other side
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    images = np.zeros((60, 28, 28))
-    images[:, 4:24, 10:18] = 255
-    for split in ("train", "test"):
-        write_pair(folder / "MNIST" / "raw", images, np.arange(60) % 10, split)
-    module = script("benchmark")
-    return module.Original(module.Config("cpc", data_root=folder))
-
-
-def test_the_originals_batch_is_half_real_and_of_the_shapes_that_its_network_takes(original):
-    (context, future), label = original.batch()
-    assert context.shape == future.shape == (32, 4, 64, 64, 3)
-    assert context.dtype == future.dtype == np.float32
-    assert label.shape == (32, 1)
-    assert label.sum() == 16
-    assert -1 <= context.min() < context.max() <= 1
-    assert len(np.unique(context.reshape(128, -1), axis=0)) == 128
-
-
-def test_the_originals_sequences_are_consecutive_and_its_false_futures_false(original, monkeypatch):
-    monkeypatch.setattr(original, "image", lambda digit: np.full((64, 64, 3), digit))
-    places = []
-    for _ in range(3):
-        (context, future), label = original.batch()
-        digits = np.concatenate([context, future], 1)[..., 0, 0, 0]
-        start, real = digits[:, :1], label[:, 0] == 1
-        places.append(tuple(real))
-        right = digits == (start + np.arange(8)) % 10
-        assert right[:, :4].all()
-        assert right[real].all()
-        assert not right[~real, 4:].any()
-    assert len(set(places)) == 3
-
-
-def test_an_originals_image_is_inverted_where_the_digit_is(original, monkeypatch):
-    monkeypatch.setattr(original, "photograph", Image.new("RGB", (200, 100)))  # black: inverted is above 0
-    image = original.image(3)
-    expected = np.zeros((28, 28), bool)
-    expected[4:24, 10:18] = True
-    at = np.round(np.arange(64) * 27 / 63).astype(int)
-    assert ((image > 0).all(2) == expected[at][:, at]).mean() > 0.98
-    assert ((image > 0).all(2) == (image > 0).any(2)).all()
-
-
-def test_the_originals_network_has_the_parameters_of_ours(monkeypatch):
-    benchmark = script("benchmark")
-    monkeypatch.setenv("KERAS_BACKEND", benchmark.keras_backend())
-    pytest.importorskip("keras")
-    ours = torchdl.image_cpc()
-    count = sum(p.numel() for p in ours.parameters())
-    count += sum(b.numel() for name, b in ours.named_buffers() if "num_batches" not in name)  # Keras counts statistics
-    assert benchmark.keras_model().count_params() == count
+    assert re.fullmatch(r"probe_cpc\.py: .*runs/cpc/x.*weights.safetensors.*\n", done.err)

@@ -45,7 +45,7 @@ def write_films(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(run, tmp_path_factory):
-    """Train a factorisation for some steps; return the folder and what was said."""
+    """Train a factorisation for some steps; return the folder and what was printed."""
     folder = tmp_path_factory.mktemp("trained")
     write_films(folder / "films")
     done = run(f"{MF} --epochs 40 --evaluate-every 40 --name x", folder)
@@ -84,7 +84,7 @@ def test_the_means_of_users_and_of_items_by_hand():
     assert found["item means"][1].tolist() == pytest.approx([0, (-2 + 1 + 2) / 4, -1 / 2])
     assert predict_means(split.test.inputs, 3.0, found["user means"]).tolist() == pytest.approx([2.0])
     assert fit_means(split, damping=0.0)["user means"][0].tolist() == pytest.approx([0, -1.5, 1.5])
-    with pytest.raises(InputError, match="damping must be 0 or more"):
+    with pytest.raises(InputError, match=r"damping.*-1"):
         fit_means(split, -1.0)
 
 
@@ -96,6 +96,7 @@ def test_the_means_of_users_and_of_items_by_hand():
         lambda u, i, m: RatingModel(u, i, m, 4, 32, 0.1, 3),
     ],
 )
+@pytest.mark.slow
 def test_every_model_beats_the_means_on_ratings_of_low_rank(quick, build):
     split = split_ratings(low_rank())
     torch.manual_seed(0)
@@ -111,7 +112,8 @@ def test_every_model_beats_the_means_on_ratings_of_low_rank(quick, build):
 # the script
 
 
-def test_a_run_says_what_the_model_is_worth(trained):
+@pytest.mark.slow
+def test_a_run_compares_the_model_with_means(trained):
     folder, done = trained
     path = folder / "runs" / "recommender" / "x"
     results = json.loads((path / "results.json").read_text())
@@ -129,14 +131,15 @@ def test_a_run_says_what_the_model_is_worth(trained):
     )
     assert results["ratings"] == {"train": len(split.train), "held out": len(split.test)}
     groups = results["errors by the item's training ratings"]["this model"]
-    held_out = [int(re.search(r"\((\d+) held out", name)[1]) for name in groups]
-    squares = sum(n * error["RMSE"] ** 2 for n, error in zip(held_out, groups.values(), strict=True))
+    counts = [int(re.search(r"\((\d+) held out", name)[1]) for name in groups]
+    squares = sum(n * error["RMSE"] ** 2 for n, error in zip(counts, groups.values(), strict=True))
     assert squares == pytest.approx(float(wrong.square().sum()), rel=1e-5)
-    assert f"held out: drawn at random, {len(true):,} of {len(true) + len(split.train):,} ratings" in done.out
+    assert f"test data: drawn at random, {len(true):,} of {len(true) + len(split.train):,} ratings" in done.out
     for name in ("errors", "errors_by_count", "history"):
         assert is_drawn(path / "plots" / f"{name}.png")
 
 
+@pytest.mark.slow
 def test_recommended_are_the_titles_not_yet_rated_with_the_highest_ratings(run, trained, tmp_path):
     folder, _ = trained
     path = folder / "runs" / "recommender" / "x"
@@ -159,6 +162,7 @@ def test_recommended_are_the_titles_not_yet_rated_with_the_highest_ratings(run, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
     options = f"{MF} --weight-decay 0.001 --schedule constant --evaluate-every 1"
     first = run(f"{options} --max-steps 4 --name cut", workplace)
@@ -172,6 +176,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "name", "settings"),
     [
@@ -193,6 +198,7 @@ def test_every_model_is_built_with_its_own_settings(run, workplace, options, nam
     assert ("the latest" in done.out) == ("time" in options)
 
 
+@pytest.mark.slow
 def test_own_columns_and_names_for_ids_do(run, tmp_path):
     lines = ["who,what,stars", *(f"person {k % 7},thing {k % 5},{k % 4 + 1}" for k in range(60))]
     (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
@@ -205,35 +211,37 @@ def test_own_columns_and_names_for_ids_do(run, tmp_path):
     assert done.out.count("\n") == 0  # all five are rated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--dataset nothing", "there is no nothing: choose ml-latest-small, ml-20m, a folder"),
-        ("--dataset films --user who", "0 columns 'who'"),
-        ("--dataset films --model bias --dim 3", "--dim is no setting of --model bias"),
-        ("--dataset films --model mf --hidden 3", "--hidden is no setting of --model mf"),
-        ("--dataset films --test-share 1", r"must be in \(0, 1\)"),
-        ("--recommend 10", "--recommend needs a finished run"),
-        ("--resume runs/recommender/x --recommend 11", "there is no user '11' among the 40"),
-        ("--resume runs/recommender/x --recommend 10 --n 0", "must be at least 1"),
-        ("--dataset films --damping -1", "damping must be 0 or more"),
+        ("--dataset nothing", "nothing.*ml-latest-small, ml-20m"),
+        ("--dataset films --user who", "'who'"),
+        ("--dataset films --model bias --dim 3", "--dim .*--model bias"),
+        ("--dataset films --model mf --hidden 3", "--hidden .*--model mf"),
+        ("--dataset films --test-share 1", r"\(0, 1\).* 1"),
+        ("--recommend 10", "--recommend .*--resume"),
+        ("--resume runs/recommender/x --recommend 11", "'11'.* 40"),
+        ("--resume runs/recommender/x --recommend 10 --n 0", " 0"),
+        ("--dataset films --damping -1", "damping.*-1"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
     assert_mistake(run, f"train_recommender.py {options}", workplace, sentence)
 
 
+@pytest.mark.slow
 def test_a_damaged_catalogue_or_another_runs_is_refused(workplace):
     path = workplace / "runs" / "recommender" / "x"
     whole = (path / CATALOGUE).read_bytes()
     for content in (b"", whole[:300], b"x" * 300):
         (path / CATALOGUE).write_bytes(content)
-        with pytest.raises(InputError, match="is damaged"):
+        with pytest.raises(InputError, match=r"catalogue\.npz"):
             recommend(path, "10")
     (path / CATALOGUE).write_bytes(whole)
     torchdl.save(MatrixFactorization(3, 3), path)
-    with pytest.raises(InputError, match="do not belong together"):
+    with pytest.raises(InputError, match=r"catalogue\.npz"):
         recommend(path, "10")
     (path / CATALOGUE).unlink()
-    with pytest.raises(InputError, match=r"there is no .*catalogue\.npz"):
+    with pytest.raises(InputError, match=r"catalogue\.npz"):
         recommend(path, "10")

@@ -20,6 +20,8 @@ import torchdl
 from torchdl import Columns, split_table
 from torchdl.data.tabular import breast_cancer
 
+pytestmark = pytest.mark.slow
+
 CANCER = "train_tabular.py --epochs 12 --lr 0.03 --batch-size 64 --evaluate-every 12"
 PRICE = "train_tabular.py --csv own.csv --target price --epochs 10 --lr 0.1 --batch-size 16 --evaluate-every 10"
 
@@ -56,7 +58,7 @@ def line(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 # training
 
 
-def test_the_held_out_score_is_a_computation_by_hand(trained):
+def test_the_test_score_is_a_computation_by_hand(trained):
     folder, done, _ = trained
     path = folder / "runs" / "tabular" / "x"
     results, (weight, bias) = results_of(path), line(path)
@@ -76,8 +78,8 @@ def test_the_held_out_score_is_a_computation_by_hand(trained):
     assert results["rows"] == {"train": 381, "held out": 188}
     assert list(results["weights"]) == ["malignant"]
     assert results["weights"]["malignant"]["worst radius"] == pytest.approx(weight[0][20], rel=1e-6)
-    assert "data: 381 rows of scikit-learn's breast tumours\nheld out: 188 rows of" in done.out
-    assert f"{'this model':24} {results['accuracy']['this model']:7.2%} of 188 held-out rows right" in done.out
+    assert "data: 381 rows of scikit-learn's breast tumours\ntest data: 188 rows of" in done.out
+    assert re.search(rf"^this model +{results['accuracy']['this model']:.2%}", done.out, re.MULTILINE)
     for name in ("confusion", "roc", "weights", "history"):
         assert is_drawn(path / "plots" / f"{name}.png")
 
@@ -99,7 +101,7 @@ def test_a_number_is_regressed_in_its_own_unit(trained):
         assert row["MAE"] == pytest.approx(np.abs(wrong).mean(), rel=1e-4)
         assert row["R2"] == pytest.approx(1 - (wrong**2).mean() / true.var(), abs=1e-4)
     assert results["errors"]["this model"]["RMSE"] < 2 < 20 < results["errors"]["the mean"]["RMSE"]
-    assert "left out, for training has one value of them alone: same" in done.out
+    assert re.search(r"^left out.*: same$", done.out, re.MULTILINE)
     assert set(results["weights"]["price"]) == {"size", "kind=blue", "kind=green", "kind=red"}
     for name in ("predictions", "weights", "history"):
         assert is_drawn(path / "plots" / f"{name}.png")
@@ -147,29 +149,29 @@ def test_a_dry_run_leaves_nothing_behind(run, tmp_path, command):
 
 
 MISTAKES = {
-    "train_tabular.py --csv own.csv": "say which column is to be predicted: --target COLUMN",
-    "train_tabular.py --target price": "--target and --kinds are of a --csv FILE",
-    "train_tabular.py --csv none.csv --target price": "there is no file none.csv: name a CSV file with a header",
-    "train_tabular.py --csv own.csv --target cost": "no column 'cost': choose among size, kind, price, same",
-    "train_tabular.py --csv own.csv --target price --kinds cost": "no column 'cost' of kinds: choose among size",
-    "train_tabular.py --csv own.csv --target price --kinds size": "80 different texts, more than the 50",
-    "train_tabular.py --csv spoilt.csv --target price": "column 'size' holds '\\?' in row 5, which is no",
-    "train_tabular.py --csv gaps.csv --target price": r"missing in 'size' 1 \(first in row 3\): say --missing",
-    "train_tabular.py --lr 0": "the learning rate must be a positive number",
-    "train_tabular.py --resume runs/tabular/price --ignore size": "was trained on other data",
-    "predict_tabular.py runs/tabular/none --csv own.csv": "none/columns.json does not describe a table .No such file",
-    "predict_tabular.py runs/tabular/price --csv spoilt.csv": "column 'size' holds '\\?' in row 5",
-    "predict_tabular.py runs/tabular/price --csv gaps.csv": "gaps.csv lacks values in 'size' 1: fill in, or --missing",
-    "predict_tabular.py runs/tabular/x --csv own.csv": "the table has no column 'mean radius', .*trained",
-    "predict_tabular.py mixed --csv own.csv": "the model and its columns.json do not belong together",
-    "explore.py own.csv --columns kind": "no column of numbers that differ 'kind': choose among size, price",
-    "explore.py own.csv --columns same": "no column of numbers that differ 'same'",
-    "explore.py own.csv --limit 0": "--limit must be 1 or more, not 0",
-    "train_moore.py --batch-size -1": "--batch-size must be 0, for all, or more, not -1",
-    "train_moore.py --later-lr 0": "the learning rate must be a positive number, not 0.0",
-    "train_surface.py --points 0": "--points must be 1 or more, not 0",
-    "train_surface.py --frequency 0": "--frequency must be a positive number, not 0.0",
-    "train_surface.py --weight-decay -1": "weight_decay must be 0 or more, not -1.0",
+    "train_tabular.py --csv own.csv": "--target COLUMN",
+    "train_tabular.py --target price": "--target .*--csv FILE",
+    "train_tabular.py --csv none.csv --target price": "none.csv",
+    "train_tabular.py --csv own.csv --target cost": "'cost'.* size, kind, price, same",
+    "train_tabular.py --csv own.csv --target price --kinds cost": "'cost'.* size",
+    "train_tabular.py --csv own.csv --target price --kinds size": "'size' .*80 .*50",
+    "train_tabular.py --csv spoilt.csv --target price": "'size' .*'\\?' in row 5",
+    "train_tabular.py --csv gaps.csv --target price": r"'size' 1 \(first in row 3\).*missing",
+    "train_tabular.py --lr 0": "learning rate .* 0.0",
+    "train_tabular.py --resume runs/tabular/price --ignore size": "runs/tabular/price .*data",
+    "predict_tabular.py runs/tabular/none --csv own.csv": "none/columns.json .*No such file",
+    "predict_tabular.py runs/tabular/price --csv spoilt.csv": "'size' .*'\\?' in row 5",
+    "predict_tabular.py runs/tabular/price --csv gaps.csv": "gaps.csv .*'size' 1.*--missing",
+    "predict_tabular.py runs/tabular/x --csv own.csv": "'mean radius'",
+    "predict_tabular.py mixed --csv own.csv": "columns.json",
+    "explore.py own.csv --columns kind": "'kind' .* size, price",
+    "explore.py own.csv --columns same": "'same' .* size, price",
+    "explore.py own.csv --limit 0": "--limit .* 0",
+    "train_moore.py --batch-size -1": "--batch-size .*-1",
+    "train_moore.py --later-lr 0": "learning rate .* 0.0",
+    "train_surface.py --points 0": "--points .* 0",
+    "train_surface.py --frequency 0": "--frequency .* 0.0",
+    "train_surface.py --weight-decay -1": "weight-decay .* -1.0",
 }
 
 
@@ -219,7 +221,7 @@ def test_a_new_file_is_predicted_in_any_order_of_its_columns(run, trained, tmp_p
     np.testing.assert_allclose(found["probability of benign"] + found["probability of malignant"], 1)
     right = (found["diagnosis"] == rows["diagnosis"]).drop(index=7).mean()
     assert right > 0.95
-    assert f"569 predictions: p.csv\n{right:.2%} of 568 rows with a target right\n" in done.out
+    assert re.search(rf"^569 predictions: p.csv\naccuracy {right:.2%} .*568 rows", done.out, re.MULTILINE)
 
 
 def test_rows_without_the_target_are_predicted_and_shown(run, trained, tmp_path):
@@ -229,8 +231,8 @@ def test_rows_without_the_target_are_predicted_and_shown(run, trained, tmp_path)
     done = run(f"predict_tabular.py {path} --csv new.csv", tmp_path)
     assert (done.code, done.err) == (0, "")
     said = done.out.splitlines()
-    assert said[0].endswith("which counts as none of its kinds: {'kind': 1}")
-    assert said[-1] == "the file has no target to compare with"
+    assert said[0].endswith("{'kind': 1}")
+    assert "no target" in said[-1]
     shown = np.array([float(value) for value in said[-7:-1]])
     assert np.abs(shown - new["price"])[1:].max() < 6
     new.assign(size=new["size"].where(new.index > 0)).to_csv(tmp_path / "new.csv", index=False)
@@ -271,7 +273,7 @@ def test_moores_slope_is_the_closed_form(run, tmp_path):
     command = "train_moore.py --data-root . --batch-size 96 --epochs 24 --later-epoch 20 --evaluate-every 24 --name x"
     done = run(command, tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert "STAND-IN" not in done.out
+    assert "FALLBACK" not in done.out
     path = tmp_path / "runs" / "moore" / "x"
     results, theirs = results_of(path), linregress(years, logarithms)
     assert results["slope by least squares"] == pytest.approx(theirs.slope, rel=1e-6)
@@ -290,12 +292,12 @@ def test_moores_slope_is_the_closed_form(run, tmp_path):
     assert metrics[[19, 21]].tolist() == pytest.approx([1e-3, 1e-4])
 
 
-def test_without_the_courses_file_what_stands_in_is_said_loudly(run, tmp_path):
+def test_without_the_courses_file_a_warning_names_the_fallback_data(run, tmp_path):
     (tmp_path / "csv").write_text("")  # where the file would go, so that it cannot be downloaded either
     done = run("train_moore.py --data-root . --epochs 1 --name x", tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert "STAND-IN DATA" in done.out
-    assert "IN ITS PLACE: 24 processors' transistors as their makers published them" in done.out
+    assert "FALLBACK DATA" in done.out
+    assert re.search("^moore was not found.*24 processors", done.out, re.MULTILINE | re.DOTALL)
     assert json.loads((tmp_path / "runs" / "moore" / "x" / "config.json").read_text())["data"]["stand_in"] is True
 
 
@@ -333,7 +335,7 @@ def test_a_table_is_described_and_drawn(run, tmp_path):
     assert (done.code, done.err) == (0, "")
     assert "60 rows, 7 columns" in done.out
     assert "missing: none 60\n" in done.out
-    assert "not to be learnt from as it is: column 'big' holds 'inf' in row 2" in done.out
+    assert re.search(r"^not fit for training as it is: .*'big' .*'inf' in row 2", done.out, re.MULTILINE)
     assert re.search(r"^not drawn \(.*\): note, none$", done.out, re.MULTILINE)
     assert "scatter matrix of size, price, big: pictures/scatter_matrix.png" in done.out
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["histograms.png", "scatter_matrix.png"]

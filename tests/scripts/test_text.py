@@ -16,7 +16,9 @@ from sklearn import metrics
 
 import torchdl
 from torchdl import Vocabulary
-from torchdl.recipes.text_classification import Reader
+from torchdl.recipes.text_classification import TextClassifier
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = "--text message --label kind --epochs 10 --lr 0.02 --dropout 0 --batch-size 8 --seed 1 --evaluate-every 5"
 SPAM = f"train_text.py --csv sms.csv {SETTINGS}"
@@ -67,10 +69,10 @@ def test_scores_are_a_computation_by_hand(trained):
     # the split again, from what the script's own pieces give
     texts = torchdl.data.read_texts(trained[0] / "sms.csv", "message", "kind")
     train, test = texts.split(0.33, 1)
-    reader = Reader.load(folder)
-    assert reader.classes == ("häm", "spam")
-    assert reader.vocabulary.words == Vocabulary.learn(train.texts, 20_000, True, 2, same_digits=True).words
-    spam = reader.probabilities(test.texts)[:, 1].numpy()
+    classifier = TextClassifier.load(folder)
+    assert classifier.classes == ("häm", "spam")
+    assert classifier.vocabulary.words == Vocabulary.learn(train.texts, 20_000, True, 2, same_digits=True).words
+    spam = classifier.probabilities(test.texts)[:, 1].numpy()
     true, answers = test.labels.numpy(), spam > 0.5
     ours = results(folder)["scores"]["this model"]
     assert ours["accuracy"] == pytest.approx((answers == true).mean())
@@ -87,7 +89,7 @@ def test_scores_are_a_computation_by_hand(trained):
 def test_what_it_says_and_leaves(trained):
     folder, done, three = trained
     assert "120 texts from sms.csv, read as ISO-8859-1" in done.out
-    assert re.search(r"of each class, to learn from: häm 60, spam 20", done.out)
+    assert re.search(r"of each class: häm 60, spam 20", done.out)
     for name, drawn in (("two", ["confusion", "precision_recall", "history"]), ("three", ["confusion", "history"])):
         plots = folder / "runs" / "text" / name / "plots"
         assert sorted(path.stem for path in plots.iterdir()) == sorted(drawn)
@@ -97,13 +99,13 @@ def test_what_it_says_and_leaves(trained):
     assert set(scores["this model"]) == {"accuracy", "F1", "MCC", "average precision"}
 
 
-def test_mistakes_are_all_there_the_surest_first(trained):
+def test_all_mistakes_are_saved_the_most_confident_first(trained):
     folder = trained[0] / "runs" / "text" / "three"
     with (folder / "mistakes.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     accuracy = results(folder)["scores"]["this model"]["accuracy"]
-    held_out = sum(results(folder)["texts"]["held out"].values())
-    assert len(found) == round((1 - accuracy) * held_out)
+    test_texts = sum(results(folder)["texts"]["held out"].values())
+    assert len(found) == round((1 - accuracy) * test_texts)
     shares = [float(row["probability"]) for row in found]
     assert shares == sorted(shares, reverse=True)
     assert all(row["class"] != row["answer"] for row in found)
@@ -120,7 +122,7 @@ def test_a_finished_run_classifies_new_texts_and_trains_nothing(run, workplace, 
     *lines, last = done.out.splitlines()
     for kind, text, line in zip(kinds, texts, lines, strict=True):
         assert re.fullmatch(rf"{kind} \(\d\d\.\d\d%\): {re.escape(text)}", line), line
-    assert last.endswith("quux  (words that it does not know: quux)")
+    assert last.endswith("quux  (unknown words: quux)")
     assert files(workplace) == before
 
 
@@ -148,23 +150,23 @@ def test_given_vectors_are_said_used_and_kept_still(run, workplace):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--csv sms.csv", "needs --text COLUMN and --label COLUMN"),
-        ("--text a --label b", "needs --text COLUMN"),
-        ("--text a", "needs --text COLUMN"),
-        ("--csv sms.csv --text sms --label kind", "has no column 'sms': its columns are kind, message"),
-        ("--csv none.csv --text a --label b", "there is no file none.csv"),
-        ("--csv one.csv --text message --label kind", "holds one class alone"),
-        ("--csv gaps.csv --text message --label kind", r"1 empty texts \(in row 3\)"),
-        ("--csv rare.csv --text message --label kind", "too few of 'b'"),
-        (f"--csv sms.csv {SETTINGS} --freeze", "name --vectors FILE"),
-        (f"--csv sms.csv {SETTINGS} --vectors none.txt", "there is no file none.txt"),
-        (f"--csv sms.csv {SETTINGS} --words 0", "not 0"),
+        ("--csv sms.csv", "--csv.*--text.*--label"),
+        ("--text a --label b", "--csv"),
+        ("--text a", "--csv.*--label"),
+        ("--csv sms.csv --text sms --label kind", "'sms'.* kind, message"),
+        ("--csv none.csv --text a --label b", "none.csv"),
+        ("--csv one.csv --text message --label kind", "one.csv .*class"),
+        ("--csv gaps.csv --text message --label kind", r"1 empty .*row 3"),
+        ("--csv rare.csv --text message --label kind", "'b'"),
+        (f"--csv sms.csv {SETTINGS} --freeze", "--vectors FILE"),
+        (f"--csv sms.csv {SETTINGS} --vectors none.txt", "none.txt"),
+        (f"--csv sms.csv {SETTINGS} --words 0", " 0"),
         (f"--csv sms.csv {SETTINGS} --test-share 1", r"in \(0, 1\)"),
-        ("--predict hello", "name its folder with --resume"),
-        ("--resume runs/text/two --predict ' '", "is empty"),
-        ("--resume runs/text/none --predict hello", "is no run of a script"),
-        ("--resume runs/text/broken --predict hello", "do not belong together"),
-        ("--resume runs/text/half --predict hello", "name a finished run of train_text.py"),
+        ("--predict hello", "--predict.*--resume"),
+        ("--resume runs/text/two --predict ' '", "--predict .*empty"),
+        ("--resume runs/text/none --predict hello", "runs/text/none"),
+        ("--resume runs/text/broken --predict hello", "runs/text/broken"),
+        ("--resume runs/text/half --predict hello", "runs/text/half"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, workplace, options, sentence):

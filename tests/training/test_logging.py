@@ -96,17 +96,20 @@ def board(logs, tmp_path_factory):
             server.wait()
 
 
+@pytest.mark.slow
 def test_there_is_one_run_and_no_other_beside_it(board, logs):
     assert board.json("runs") == [os.path.join("gan", "first")]
     assert len(list(logs[0].rglob("events.out.tfevents.*"))) == 1
 
 
+@pytest.mark.slow
 def test_the_charts_are_grouped_and_named(board):
     tags = board.json("plugin/scalars/tags")["gan/first"]
     assert tags.keys() >= CHARTS
     assert {tag.split("/")[0] for tag in tags if not tag.startswith("_")} == {"train", "val", "charts"}
 
 
+@pytest.mark.slow
 def test_the_charts_hold_the_history(board, logs):
     for tag in ("val/D(x)", "val/D(G(z))"):
         points = board.json("plugin/scalars/scalars", run="gan/first", tag=tag)  # [seconds, step, value] each
@@ -118,6 +121,7 @@ def test_the_charts_hold_the_history(board, logs):
         assert (one + other) / 2 == pytest.approx(row["train/generator_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_images_of_every_epoch_are_there(board, logs):
     (tag,) = board.json("plugin/images/tags")["gan/first"]
     assert "generated" in tag
@@ -133,6 +137,7 @@ def test_the_images_of_every_epoch_are_there(board, logs):
     assert saved == [f"epoch-{epoch:04d}.png" for epoch in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_the_hyperparameters_are_beside_the_metrics(board):
     experiment = board.post("plugin/hparams/experiment", {"experimentName": ""})
     assert {column["name"] for column in experiment["hparamInfos"]} == set(RECORD)
@@ -153,12 +158,14 @@ def test_the_hyperparameters_are_beside_the_metrics(board):
     assert 0 < values["val/D(x)"]["value"] < 1
 
 
+@pytest.mark.slow
 def test_the_record_can_be_read_as_text(board):
     ((tag,),) = board.json("plugin/text/tags").values()
     (text,) = board.json("plugin/text/text", run="gan/first", tag=tag)
     assert all(f"<strong>{key}</strong>: {value}" in text["text"] for key, value in RECORD.items())
 
 
+@pytest.mark.slow
 def test_custom_charts_show_training_and_held_out_values_together(board, logs):
     layout = board.json("plugin/custom_scalars/layout")
     charts = {chart["title"]: chart["multiline"]["tag"] for part in layout["category"] for chart in part["chart"]}

@@ -1,1 +1,1 @@
-"""Command lines: options, a run's folder, one sentence for every mistake. The only part that prints by default."""
+"""Command lines: options, run folders, one-sentence errors. The only part of torchdl that prints by default."""

@@ -1,4 +1,4 @@
-"""Parse a script's command line into its configuration, with renamed options and those of a run to resume."""
+"""Parse a script's command line: renamed options still work, and a resumed run's options are the defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchdl.files import CONFIG, read_config
 
 ConfigT = TypeVar("ConfigT")
 
-#: Options that were renamed in 0.2, by their old names; both work until 0.3.
+#: Old and new names of the options renamed in 0.2. The old ones work until 0.3.
 RENAMED = {
     "--judge": "--feature-extractor",
     "--judged": "--evaluation-samples",
@@ -26,13 +26,13 @@ RENAMED = {
     "--valid-per-class": "--validation-per-class",
     "--held-out": "--test-share",
 }
-#: Settings of runs from before 0.2 by their old names, and values that were renamed.
+#: The same for the keys of ``config.json`` in runs from before 0.2, and for values in it.
 RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}
 RENAMED_VALUES = {f"val/{name}": f"samples/{name}" for name in ("frechet_distance", "coverage")}
 
 
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
-    """Parse the command line; with ``--resume RUN``, options that are left out are that run's."""
+    """Parse the command line. With ``--resume RUN``, options that are not given keep that run's values."""
     arguments = rename(config_class, arguments)
     default = None
     given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
@@ -48,7 +48,7 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
 
 
 def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
-    """Replace options by their new names, and say so."""
+    """Replace old names of options by their new ones, and print a note for each."""
     known = option_names(config_class)
     renamed = []
     for argument in arguments:
@@ -62,7 +62,7 @@ def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
 
 
 def option_names(config_class: type[Any]) -> set[str]:
-    """Return the options of a configuration, with those of its nested ones."""
+    """Return the names of all options of a configuration, those of nested configurations included."""
     names = set()
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
@@ -73,7 +73,7 @@ def option_names(config_class: type[Any]) -> set[str]:
 
 
 def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Build a configuration, nested ones too, from what ``dataclasses.asdict`` and JSON have made of it."""
+    """Build a configuration from the dictionary that ``dataclasses.asdict`` and JSON have made of it."""
     hints = typing.get_type_hints(config_class)
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -84,7 +84,7 @@ def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
         elif value is not None and Path in (hint, *typing.get_args(hint)):
             value = Path(value)
         elif isinstance(value, list):
-            value = tuple(value)  # which JSON does not know
+            value = tuple(value)  # JSON has no tuples
         elif isinstance(value, str):
             value = RENAMED_VALUES.get(value, value)
         built[key] = value

@@ -1,4 +1,4 @@
-"""Lines on the console."""
+"""Print lines on the console."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torchdl.data import DatasetInfo
 
 
 def say(text: str) -> None:
-    """Print a line on process 0."""
+    """Print a line if this is process 0; print nothing for an empty one."""
     if is_main_process() and text:
         print(text, flush=True)
 
 
 def describe_data(data: DatasetInfo) -> str:
-    """Return a line on where data comes from, a loud one where it is fallback data."""
+    """Return a line that says where data comes from, with a warning above if it is fallback data."""
     return f"{'!' * 20} FALLBACK DATA {'!' * 20}\n{data.origin}" if data.fallback else f"data: {data.origin}"

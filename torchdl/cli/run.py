@@ -1,4 +1,4 @@
-"""A training run: its options, its folder, and what is kept and shown of it."""
+"""A training run: its options, its folder, and what is saved there."""
 
 from __future__ import annotations
 
@@ -36,33 +36,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run's data comes from, where its results go, and how its process is set up."""
+    """Where a run finds its data and puts its results, and how its process is set up."""
 
     data_root: Path | None = None
-    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl, a download."""
+    """The folder of the datasets. If not given: $TORCHDL_DATA, the system's folders, ~/.cache/torchdl, a download."""
     out: Path = Path("runs")
     """The folder of all runs."""
     name: str = ""
-    """The run's name; the date and time if none is given."""
+    """The run's name; the date and time if not given."""
     resume: Path | None = None
-    """A run's folder to go on from, with its own options except those given anew."""
+    """The folder of a run to continue. Options that are not given keep that run's values."""
     threads: int = 0
-    """CPU threads; 0 for PyTorch's choice."""
+    """CPU threads; 0 lets PyTorch choose."""
     keep_memory: bool = True
-    """Tell the allocator to keep freed memory, which is quicker on CPUs and takes some more of it."""
+    """Keep freed memory for the next step, which is faster on CPUs and needs a little more memory."""
 
 
 class Run:
-    """One training run and its folder ``<out>/<experiment>/<name>``; sets up the process and seeds it.
+    """A training run and its folder ``<out>/<experiment>/<name>``. Creating it sets up and seeds the process.
 
     Args:
-        experiment: The experiment's name.
-        config: The script's whole configuration, a dataclass or dictionary, to be written down.
-        options: The common part of it.
-        trainer: The trainer part of it.
-        data: The training data, to be named in the record.
-        test: The data that the result is measured on, to be named, too.
+        experiment: The name of the folder of all its runs.
+        config: The script's configuration, a dataclass or dictionary; it is saved as ``config.json``.
+        options: The run's options, a part of ``config``.
+        trainer: The trainer, a part of ``config``.
+        data: The training data; ``config.json`` records its origin.
+        test: The test data; ``config.json`` records its origin, too.
         verbose: Whether to print.
+
+    Raises:
+        InputError: The name is a path, the folder is taken, or a resumed run was trained on other data.
     """
 
     def __init__(
@@ -83,10 +86,10 @@ class Run:
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}
         if test is not None:
             self.say(f"test data: {test.origin}")
-            # fallback test images may be a part of the real training images
+            # fallback test data may be a part of the real training data
             require(
                 data.fallback == test.fallback,
-                f"training and test data do not belong together ({data.origin}; {test.origin}): fetch both",
+                f"only one of training and test data is fallback data ({data.origin}; {test.origin}): get both",
             )
             described |= {"held_out_origin": test.origin, "held_out_fingerprint": test.fingerprint()}
         self.temporary = None
@@ -94,19 +97,21 @@ class Run:
             self.folder = options.resume
             known = read_config(self.folder).get("data", {})
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
-            require(same, f"{self.folder} was trained on other data: resume it with the same data")
+            require(same, f"{self.folder} was trained on other data: go on with the same data")
         elif trainer.dry_run and not options.name:
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)
         else:
             name = options.name or f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
             require(
-                name == Path(name).name != "..", f"--name is a name, not a path: {name!r}; the folder of runs is --out"
+                name == Path(name).name != "..",
+                f"--name is a name, not a path, unlike {name!r}: choose the folder of all runs with --out",
             )
             self.folder = options.out / experiment / name
             taken = self.is_main and self.folder.exists() and any(self.folder.iterdir())
             require(
-                not taken, f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}"
+                not taken,
+                f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}",
             )
         self.record: dict[str, Any] = {
             "config": config if isinstance(config, dict) else dataclasses.asdict(config),
@@ -122,15 +127,23 @@ class Run:
         validation: BatchLoader | None = None,
         pictures: Mapping[str, Tensor | Figure] | None = None,
     ) -> list[dict[str, float]]:
-        """Train ``task``, keep its model in the run's folder at every checkpoint, and draw the history.
+        """Train ``task``, save its model at every checkpoint, and draw the history.
 
-        With a monitored metric the model that is left there, and in memory, is the best one. The ``pictures`` by
-        name, (C, H, W) uint8 or figures, are shown once, at the start.
+        If the trainer monitors a metric, the best model is the one that remains, in the folder and in memory.
+
+        Args:
+            task: The task, with its model.
+            train: The training batches.
+            validation: The validation batches.
+            pictures: Pictures (C, H, W) uint8, or figures, by name; they are logged once, before training.
+
+        Returns:
+            The metrics of every evaluated epoch.
         """
 
         def saved() -> None:
             artifacts.save(task.trained, self.folder)
-            self.write_record()  # on a resume only now, when it is known that its options go with the checkpoint
+            self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
@@ -141,7 +154,7 @@ class Run:
                 with closing(self.logger()) as logger:
                     for name, picture in pictures.items():
                         logger.picture(name, picture)
-        self.say(f"run: {self.folder}  (watch it: tensorboard --logdir {self.options.out})")
+        self.say(f"run: {self.folder}  (watch it with: tensorboard --logdir {self.options.out})")
         flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
         try:
             history = self.trainer.fit(
@@ -157,10 +170,10 @@ class Run:
         except InputError as error:
             begun = isinstance(error, TrainingDiverged) or (self.folder / CHECKPOINT).exists()
             if self.is_main and self.options.resume is None and not begun:
-                shutil.rmtree(self.folder)  # it holds nothing but what this call has put there before the mistake
+                shutil.rmtree(self.folder)  # it holds only what this call has written
                 if not made:
                     self.folder.mkdir()
-                with suppress(OSError):  # another run may have come into one of them
+                with suppress(OSError):  # another run may be in one of them
                     for parent in made[1:]:
                         parent.rmdir()
             raise
@@ -170,44 +183,44 @@ class Run:
         if self.trainer.monitor and self.is_main and (self.folder / BEST).is_file():
             best = checkpoint.read(self.folder / BEST)
             task.load_state_dict(best["task"])
-            self.say(f"the model is the one with the best {self.trainer.monitor}, {best['progress']['best']:.5g}")
+            self.say(f"the saved model is the one with the best {self.trainer.monitor}, {best['progress']['best']:.5g}")
             artifacts.save(task.trained, self.folder)
-        distributed.unite(task)  # the best one is process 0's alone
+        distributed.unite(task)  # only process 0 has read the best model
         if self.is_main:
             plots.plot_history(history, self.folder / PLOTS / "history.png")
         return history
 
     def keep(self, report: Report) -> None:
-        """Keep a recipe's report in the run's folder, show it in TensorBoard, and print it."""
+        """Save a recipe's report in the run's folder, log its figures, and print its summary."""
         keep_report(report, self.folder, self.verbose)
 
     @property
     def chosen_by(self) -> str:
-        """What the kept epoch was chosen by."""
+        """The metric that chose the saved model."""
         return self.trainer.monitor or "nothing: it is the last"
 
     def say(self, text: str) -> None:
-        """Print a line, on process 0 and where it is wanted."""
+        """Print a line if the run is verbose and this is process 0."""
         if self.verbose:
             say(text)
 
     def logger(self) -> Logger:
-        """Open the run's log, on process 0, for what is shown before or after training."""
+        """Open the run's log, for pictures before or after training; only process 0 writes."""
         return Logger(self.folder if self.is_main else None)
 
     def write_record(self) -> None:
-        """Write ``config.json``: every option, the command, data's origin and fingerprint, versions, parameters."""
+        """Write ``config.json``: options, command, origin and fingerprint of the data, versions, parameters."""
         write_json(self.folder / CONFIG, self.record, default=str)
 
     def close(self) -> None:
-        """Remove the folder of a dry run."""
+        """Remove the folder if this was a dry run."""
         if self.temporary is not None:
             self.temporary.cleanup()
             self.say("dry run: everything ran, and nothing was kept")
 
 
 def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = RESULTS) -> None:
-    """Write a report into a run's folder, show its figures in TensorBoard, and print its summary."""
+    """Save a report in a run's folder, log its figures, and print its summary."""
     paths = report.save(folder, name)
     with closing(Logger(folder)) as logger:
         logger.show(*paths)
@@ -219,7 +232,7 @@ def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = 
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to one of their innermost names, ``prefix`` before those of the outermost level."""
+    """Flatten nested dictionaries to one with the innermost keys; ``prefix`` stands before those of the top level."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value) if isinstance(value, dict) else {prefix + key: value}

@@ -1,4 +1,4 @@
-"""Run a script: parse its options, run its ``main``, and end with one sentence if something is wrong."""
+"""Run a script: parse its options, call its ``main``, and report an error in one sentence."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from torchdl.training.device import find_device, seed_generators
 
 
 def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> None:
-    """Parse the command line into ``config_class``, run ``main``, and exit.
+    """Parse the command line into ``config_class``, call ``main``, and exit.
 
-    Where the configuration has a trainer, the global generators are seeded first, so that a model has the same
-    initial weights wherever ``main`` builds it.
+    If the configuration has a trainer, the global generators are seeded first. A model then has the same initial
+    weights wherever ``main`` builds it.
 
-    Exit status: 2 for bad input, 1 for trouble with the machine (a full disk, no memory), 128 + the signal's number
-    where Ctrl-C or SIGTERM stopped the run.
+    The exit status is 2 for bad input, 1 for a problem of the machine (a full disk, no memory), and 128 + the
+    signal's number if Ctrl-C or SIGTERM has stopped the run.
     """
     threading.excepthook = _report_from_thread
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what the console has no character for ends no run
+            stream.reconfigure(errors="replace")  # a character that the console lacks is no error
     sentence, status = "", 0
     try:
         config = parse(config_class, sys.argv[1:])
@@ -47,11 +47,11 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
         sentence, status = str(error), 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sentence, status = f"{where}{error.strerror or error}; what was saved before is as it was", 1
+        sentence, status = f"{where}{error.strerror or error}; files saved before are unchanged", 1
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "tried to allocate" not in str(error):
             raise
-        sentence, status = "there is not enough memory: use less at a time, with a smaller --batch-size say", 1
+        sentence, status = "there is not enough memory: use smaller batches, with --batch-size for example", 1
     finally:
         distributed.stop()
     if sentence:
@@ -60,7 +60,7 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
 
 
 def name_options(sentence: str, config_class: type[Any]) -> str:
-    """Replace parameters that the library names, such as ``image_size``, by the script's options, ``--image-size``."""
+    """Turn names of parameters in a message, such as ``image_size``, into the script's options: ``--image-size``."""
     options = option_names(config_class)
 
     def option(name: re.Match[str]) -> str:
@@ -71,6 +71,6 @@ def name_options(sentence: str, config_class: type[Any]) -> str:
 
 
 def _report_from_thread(error: threading.ExceptHookArgs) -> None:
-    """Leave a full disk that TensorBoard's thread meets to the main thread, which meets it, too."""
+    """Ignore a full disk in TensorBoard's thread; the main thread meets it, too, and reports it."""
     if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)

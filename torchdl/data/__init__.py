@@ -1,4 +1,4 @@
-"""Data sets and where their batches come from."""
+"""Data sets and the loader of their batches."""
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.augment import ShiftedImages

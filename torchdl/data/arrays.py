@@ -1,4 +1,4 @@
-"""Inputs and targets as a resident data set: tensors in memory or on the device, indexed a whole batch at a time."""
+"""Inputs and targets held in memory or on the device, and indexed a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ArrayDataset(Dataset):
     Args:
         inputs: (N, ...).
         targets: (N, ...).
-        origin: Where they come from, for the user to read.
-        fallback: Whether they stand in for data that could not be had.
+        origin: Where they come from, in words.
+        fallback: Whether they replace data that was not found.
 
     ``dataset[i]`` is ``(input, target)``; ``dataset[a:b]`` and ``dataset.__getitems__(indices)`` are batches of them.
 
@@ -33,11 +33,11 @@ class ArrayDataset(Dataset):
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", fallback: bool = False) -> None:
-        require(len(inputs) == len(targets), f"there must be one target an input, not {len(targets)} for {len(inputs)}")
+        require(len(inputs) == len(targets), f"there are {len(targets)} targets for {len(inputs)} inputs")
         self.inputs, self.targets, self.origin, self.fallback = inputs, targets, origin, fallback
 
     def to(self, device: str | torch.device) -> ArrayDataset:
-        """Move all of it to ``device``, in place, so that batches are made there; returns the data set itself."""
+        """Move the data to ``device`` in place, so that batches are made there; return the data set itself."""
         self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
         return self
 
@@ -57,6 +57,6 @@ class ArrayDataset(Dataset):
         return self.inputs[index], self.targets[index]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the inputs (B, ...) and targets (B, ...) of indices (B,)."""
+        """Return the inputs (B, ...) and targets (B, ...) of indices (B,)."""
         indices = torch.as_tensor(indices, device=self.device)
         return self.inputs.index_select(0, indices), self.targets.index_select(0, indices)

@@ -1,4 +1,4 @@
-"""Handwritten digits as the images of contrastive predictive coding: resized, coloured, and looked up by label.
+"""Handwritten digits for contrastive predictive coding: resized, coloured, and looked up by label.
 
 Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 """
@@ -21,30 +21,30 @@ from torchdl.data.images import ImageDataset
 from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
 from torchdl.errors import InputError, require
 
-SUBSETS = ("train", "valid", "test")
-COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams: draws that must not be the same; colours take two
+SUBSETS = ("train", "validation", "test")
+COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams of independent draws; colours take two
 
 
 class Digits(ImageDataset):
-    """Labelled digits as RGB images, in grey as they are or in random colours.
+    """Labelled digits as RGB images, in their own grey or in random colours.
 
-    In colour every image is binarised at 0.5, a random crop of a photograph is averaged, channel by channel, with a
-    random constant in [0, 1], and the crop is inverted where the digit is. Both are drawn from the seed, the epoch
-    and the image's number alone.
+    In colour, the background is a random crop of a photograph, averaged in each channel with a random constant in
+    [0, 1], and inverted where the digit is (binarised at 0.5). The draws depend only on the seed, the epoch and the
+    image's index.
 
     Args:
         images: (N, H, W) uint8, resized bilinearly to S x S, corners onto corners.
         labels: (N,) int64.
         image_size: S, pixels a side.
-        color: Whether to colour them.
-        rescale: Whether pixels are in [-1, 1], or in [0, 1].
-        seed: What the colours and lookups are drawn from.
-        background: A picture to crop from in place of scikit-learn's two photographs.
-        classes: The labels' names, the ten digits by default.
-        origin: Where the images come from, for the user to read.
-        fallback: Whether they stand in for images that could not be had.
+        color: Whether to colour the images.
+        rescale: Whether pixels are in [-1, 1] or in [0, 1].
+        seed: The seed of the colours and lookups.
+        background: A picture file to crop from; by default scikit-learn's two photographs.
+        classes: The labels' names, by default the ten digits.
+        origin: Where the images come from, in words.
+        fallback: Whether they replace images that were not found.
 
-    ``digits[i]`` is ``(image, label)``, and ``digits.__getitems__(indices)`` a batch of them, made on the device.
+    ``digits[i]`` is ``(image, label)``; ``digits.__getitems__(indices)`` is a batch, made on the device.
 
     Example:
         >>> images, labels = torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([7, 1, 7])
@@ -76,29 +76,29 @@ class Digits(ImageDataset):
         )
         require(
             labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < len(classes))).all()),
-            f"labels must be int64 from 0 to {len(classes) - 1}, a number for each of the classes",
+            f"labels must be int64 from 0 to {len(classes) - 1}, the indices of the classes",
         )
         self.photographs = load_photographs(background, image_size) if color else torch.empty(0, 3, 0, 0)
         pictures, _, height, width = self.photographs.shape  # (P, C, H, W)
-        self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # to choose from
+        self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # numbers of choices
         low = -1.0 if rescale else 0.0
         super().__init__(resize(images, image_size), labels, low, 1.0, classes, origin, fallback)
         self.image_size, self.color, self.rescale, self.seed, self.epoch = image_size, color, rescale, seed, 0
         self._find_by_label(labels)
 
     def _find_by_label(self, labels: Tensor) -> None:
-        self.by_label = labels.argsort(stable=True)  # (N,) all images of label 0, then of 1, ...
-        self.counts = labels.bincount(minlength=len(self.classes))  # images a label
+        self.by_label = labels.argsort(stable=True)  # (N,): the images of label 0, then of 1, ...
+        self.counts = labels.bincount(minlength=len(self.classes))  # images per label
 
     def subset(self, indices: Tensor) -> Digits:
-        """Return the digits numbered ``indices`` (n,), in that order, as a data set of their own."""
-        require(self.labels is not None, "take the subset of digits before leaving their labels out")
+        """Return the digits with these indices (n,), in that order, as a new data set."""
+        require(self.labels is not None, "take the subset of digits before removing their labels")
         part = cast(Digits, super().subset(indices))
         part._find_by_label(cast(Tensor, part.labels))
         return part
 
     def to(self, device: str | torch.device) -> Digits:
-        """Move the images and photographs to ``device``, in place; returns the data set itself."""
+        """Move the images and photographs to ``device`` in place; return the data set itself."""
         super().to(device)
         self.by_label, self.counts = self.by_label.to(device), self.counts.to(device)
         self.photographs, self.corners = self.photographs.to(device), self.corners.to(device)
@@ -120,15 +120,15 @@ class Digits(ImageDataset):
         return digest.hexdigest()
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
-        """Give the batch (B, C, S, S) float32, with its labels (B,) unless they were left out."""
+        """Return the batch (B, C, S, S) float32, with labels (B,) unless they were removed."""
         which = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         images = self.render(which, which)
         return images if self.labels is None else (images, self.labels.index_select(0, which))
 
     def render(self, which: Tensor, index: Tensor, stream: int = COLOURS) -> Tensor:
-        """Make images (B, C, S, S) of the digits numbered ``which`` (B,), in the colours that belong to ``index`` (B,).
+        """Return images (B, C, S, S) of the digits with indices ``which`` (B,), in colours drawn by ``index`` (B,).
 
-        The two differ where one digit is shown several times; ``stream`` tells independent draws apart.
+        The two indices differ where one digit is shown several times; another ``stream`` is an independent draw.
         """
         digits = self.images.index_select(0, which).expand(-1, 3, -1, -1)  # (B, 1, S, S) -> (B, C, S, S)
         if not self.color:
@@ -136,25 +136,25 @@ class Digits(ImageDataset):
         windows = self.photographs.unfold(2, self.image_size, 1).unfold(3, self.image_size, 1)  # (P, C, Y, X, S, S)
         corners = random.integers(self.corners, self.seed, self.epoch, index, 3, stream)  # (B, 3)
         shift = random.uniform(self.seed, self.epoch, index, 3, stream + 1)  # (B, C)
-        # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where to invert is to change the sign
+        # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where inverting changes the sign
         images = windows.permute(0, 2, 3, 1, 4, 5)[corners.unbind(1)].add_(shift[..., None, None] - 1)
-        images.mul_((digits[:, :1] >> 7).float().mul_(-2).add_(1))  # by -1 from 128 on; quicker than torch.where
+        images.mul_((digits[:, :1] >> 7).float().mul_(-2).add_(1))  # by -1 from 128 on; faster than torch.where
         return images if self.rescale else images.add_(1).mul_(0.5)
 
     def look_up(self, labels: Tensor, index: Tensor) -> Tensor:
-        """Draw the number of an image of each label: (B, K) numbers for (B, K) labels, by ``index`` (B,) and epoch."""
+        """Draw an image for each label (B, K), by ``index`` (B,) and epoch; return the images' indices (B, K)."""
         counts = self.counts[labels]  # (B, K)
         rank = random.integers(counts, self.seed, self.epoch, index, labels.shape[1], LOOKUP)
         return self.by_label[(self.counts.cumsum(0) - self.counts)[labels] + rank]
 
     def get_batch_by_labels(self, labels: Tensor | Sequence[int], start: int = 0) -> Tensor:
-        """Draw an image at random for each label (B,): (B, C, S, S).
+        """Draw a random image for each label (B,): (B, C, S, S).
 
-        The draw numbered ``start + i`` makes image i, so other numbers make other images.
+        Image i is drawn by the index ``start + i``, so another ``start`` draws other images.
         """
         labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
         known = len(labels) == 0 or bool(((labels >= 0) & (labels < len(self.counts))).all())
-        require(known and bool((self.counts[labels] > 0).all()), "every label must be one that the set has images of")
+        require(known and bool((self.counts[labels] > 0).all()), "the set has no image of one of these labels")
         index = torch.arange(start, start + len(labels), device=self.device)
         return self.render(self.look_up(labels[:, None], index)[:, 0], index, FOUND)
 
@@ -171,9 +171,9 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
-    """Load what backgrounds are cropped from: (P, C, H, W) float32 in [0, 1], at least ``size`` pixels a side.
+    """Load the pictures that backgrounds are cropped from: (P, C, H, W) float32 in [0, 1], ``size`` pixels or more.
 
-    By default the two photographs in scikit-learn (``sklearn.datasets.load_sample_images``).
+    The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``).
     """
     if path is None:
         from sklearn.datasets import load_sample_images  # imported late: it takes a second
@@ -184,9 +184,9 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
 
         try:
             with Image.open(Path(path)) as image:
-                pictures = np.array(image.convert("RGB"))[None]  # a copy: torch warns of what cannot be written to
+                pictures = np.array(image.convert("RGB"))[None]  # a copy, since torch warns of read-only arrays
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} is no picture that can be read: name a PNG or JPEG") from error
+            raise InputError(f"{path} cannot be read as a picture: name a PNG or JPEG") from error
     height, width = pictures.shape[1:3]
     name = path or "scikit-learn's picture"
     require(
@@ -197,16 +197,16 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
 
 
 def split(found: LabelledImages, subset: str) -> tuple[Tensor, Tensor]:
-    """Take the first five sixths of training images as ``train``, the rest as ``valid``; of MNIST 50,000 and 10,000.
+    """Return the images and labels of a subset: ``train`` is the first 5/6 of the training images, validation the rest.
 
-    Images that are sorted by label are dealt out in turn first, so that both parts have all labels.
+    Images that are sorted by label are interleaved first, so that both subsets have all labels.
     """
     images, labels = found.images, found.labels
     if subset == "test":
         return images, labels
     if bool((labels.diff() >= 0).all()):
-        dealt = rank_in_class(labels).argsort(stable=True)
-        images, labels = images[dealt], labels[dealt]
+        interleaved = rank_in_class(labels).argsort(stable=True)
+        images, labels = images[interleaved], labels[interleaved]
     border = len(images) * 5 // 6
     part = slice(0, border) if subset == "train" else slice(border, None)
     return images[part], labels[part]
@@ -223,16 +223,18 @@ def load_digits(
     root: str | os.PathLike[str] | None = None,
     fetch: bool = True,
 ) -> Digits:
-    """Load a subset of the digits: ``train`` (the first five sixths of the training images), ``valid`` or ``test``.
+    """Load a subset of the digits: ``train`` (the first 5/6 of the training images), ``validation`` or ``test``.
 
-    Of MNIST these are 50,000, 10,000 and 10,000. The sets differ in what they draw from one ``seed``. For the other
-    arguments see :class:`Digits` and :func:`torchdl.data.sources.load_labelled`.
+    MNIST has 50,000, 10,000 and 10,000 of them. Each subset has its own draws from the same ``seed``. ``valid`` also
+    means ``validation``. For the other arguments see :class:`Digits` and
+    :func:`torchdl.data.sources.load_labelled`.
 
     Example:
-        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")
         >>> len(digits), digits.image_shape
         (750, (3, 28, 28))
     """
+    subset = {"valid": "validation"}.get(subset, subset)
     require(subset in SUBSETS, f"unknown subset {subset!r}: choose one of {', '.join(SUBSETS)}")
     found = load_labelled(name, "test" if subset == "test" else "train", root, fetch)
     images, labels = split(found, subset)

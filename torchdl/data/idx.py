@@ -19,13 +19,13 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
 
     Args:
         path: The file.
-        dimensions: How many it must have: 3 for images (N, H, W), 1 for labels (N,).
+        dimensions: The expected number: 3 for images (N, H, W), 1 for labels (N,).
 
     Returns:
-        A uint8 tensor of that many dimensions.
+        A uint8 tensor with that number of dimensions.
 
     Raises:
-        InputError: The file is unreadable, truncated, too long, damaged, or holds something else (labels for images).
+        InputError: The file is unreadable, damaged, too short, too long, or has other contents (labels for images).
     """
     path = Path(path)
     try:
@@ -33,7 +33,7 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
         if path.suffix == ".gz":
             data = gzip.decompress(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged or half downloaded ({error}): delete it and fetch it again") from error
+        raise InputError(f"{path} is damaged or incomplete ({error}): delete it and fetch it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     header = 4 + 4 * dimensions
@@ -43,16 +43,15 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
     if data[3] != dimensions:
         what = {1: "labels", 3: "images"}
         found, wanted = (what.get(n, f"{n} dimensions") for n in (data[3], dimensions))
-        raise InputError(f"{path} holds {found} where {wanted} should be: put the right file in its place")
+        raise InputError(f"{path} has {found} instead of {wanted}: replace it by the file of {wanted}")
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
     expected = header + int(np.prod(shape, dtype=object))
     if len(data) != expected:
         raise InputError(
-            f"{path} has {len(data):,} bytes where its header promises {expected:,}: it is truncated or "
-            "damaged, delete it and fetch it again"
+            f"{path} has {len(data):,} bytes instead of the {expected:,} in its header: delete it and fetch it again"
         )
     try:
         array = np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-    except ValueError as error:  # no bytes, and sizes beyond any array beside the 0
-        raise InputError(f"{path} promises impossible sizes, {shape}: delete it and fetch it again") from error
+    except ValueError as error:  # one size is 0 and another too large for any array
+        raise InputError(f"{path} has impossible sizes in its header, {shape}: delete it and fetch it again") from error
     return torch.from_numpy(array.copy())

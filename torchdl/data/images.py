@@ -1,4 +1,4 @@
-"""Images as a resident data set: uint8 in memory or on the device, scaled a whole batch at a time."""
+"""Images held as uint8 in memory or on the device, and scaled a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from torchdl.errors import require
 
 
 def at_equal_distances(total: int, count: int) -> Tensor:
-    """Choose ``count`` of the numbers below ``total``, at equal distances: (count,) int64."""
+    """Return ``count`` equally spaced indices below ``total``: (count,) int64."""
     return torch.linspace(0, total - 1, count).long()
 
 
 class ImageDataset(Dataset):
-    """Labelled images, held as uint8 and given as float32 in [``low``, ``high``], up to float32's rounding.
+    """Labelled images, held as uint8 and returned as float32 in [``low``, ``high``], up to float32's rounding.
 
     Shapes: N images, B in a batch, C channels, H x W pixels.
 
     Args:
-        images: (N, C, H, W) or (N, H, W) uint8; or files that are decoded late.
-        labels: (N,) int64, or None for images alone.
-        low: What the pixel value 0 becomes.
-        high: What the pixel value 255 becomes.
+        images: (N, C, H, W) or (N, H, W) uint8; or files that are decoded on access.
+        labels: (N,) int64, or None for images without labels.
+        low: The new value of the pixel value 0.
+        high: The new value of the pixel value 255.
         classes: The classes' names.
-        origin: Where the images come from, for the user to read.
-        fallback: Whether they stand in for images that could not be had.
+        origin: Where the images come from, in words.
+        fallback: Whether they replace images that were not found.
 
-    ``dataset[i]`` is ``(image, label)``, or the image alone without labels; ``dataset[a:b]`` is a batch of them, and
-    so is ``dataset.__getitems__(indices)``; with PyTorch's own ``DataLoader`` pass ``collate_fn=torchdl.whole_batch``.
+    ``dataset[i]`` is ``(image, label)``, or just the image if there are no labels; ``dataset[a:b]`` and
+    ``dataset.__getitems__(indices)`` are batches. With PyTorch's ``DataLoader`` pass
+    ``collate_fn=torchdl.whole_batch``.
 
     Example:
         >>> pixels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
@@ -62,32 +63,33 @@ class ImageDataset(Dataset):
     ) -> None:
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
-        require(labels is None or len(labels) == len(images), "there must be one label an image")
+        count = len(images) if labels is None else len(labels)
+        require(count == len(images), f"there are {count} labels for {len(images)} images")
         if labels is not None:
-            require(labels.dtype == torch.int64, f"labels must be int64, the numbers of classes, not {labels.dtype}")
+            require(labels.dtype == torch.int64, f"labels must be int64, the indices of classes, not {labels.dtype}")
             known = bool((labels >= 0).all()) and (not classes or bool((labels < len(classes)).all()))
-            most = f"from 0 to {len(classes) - 1}" if classes else "0 or more"
-            require(known, f"the labels must be {most}, a number for each of the classes")
+            expected = f"from 0 to {len(classes) - 1}" if classes else "0 or more"
+            require(known, f"the labels must be {expected}, the indices of classes")
         if isinstance(images, Tensor) and images.dim() == 3:
             images = images.unsqueeze(1)  # (N, H, W) -> (N, C, H, W)
-        self.images = cast(Tensor, images)  # files decoded late have what is used of a tensor here
+        self.images = cast(Tensor, images)  # files decoded on access have the tensor methods used here
         self.labels, self.classes, self.origin, self.fallback = labels, tuple(classes), origin, fallback
         self.low, self.range = torch.tensor(255.0 * float(low), dtype=torch.float32), float(high - low)
 
     def to(self, device: str | torch.device) -> ImageDataset:
-        """Move the images to ``device``, in place, so that batches are made there; returns the data set itself."""
+        """Move the images to ``device`` in place, so that batches are made there; return the data set itself."""
         self.images = self.images.to(device)
-        self.labels = None if self.labels is None else self.labels.to(self.device)  # files stay with the CPU
+        self.labels = None if self.labels is None else self.labels.to(self.device)  # on the CPU, too, for files
         return self
 
     def without_labels(self) -> ImageDataset:
-        """Return the same images, not copied, as a data set of images alone."""
+        """Return a data set of the same images (not copied) without labels."""
         bare = copy.copy(self)
         bare.labels = None
         return bare
 
     def subset(self, indices: Tensor) -> ImageDataset:
-        """Return the images numbered ``indices`` (n,), in that order, with their labels, as a data set of their own."""
+        """Return the images with these indices (n,), in that order, and their labels as a new data set."""
         part = copy.copy(self)
         part.images = self.images[indices]
         part.labels = None if self.labels is None else self.labels[indices.to(self.labels.device)]
@@ -105,36 +107,36 @@ class ImageDataset(Dataset):
         return channels, height, width
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all images and labels, in hexadecimal: what a run's record names the data by."""
+        """Return the SHA-256 of all images and labels, in hexadecimal; a run's record identifies the data by it."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         if isinstance(self.images, DecodedLate):
-            digest.update(self.images.digest.encode())  # to read them all would take too long
+            digest.update(self.images.digest.encode())  # reading all files would take too long
         for tensor in (self.images, self.labels):
             if isinstance(tensor, Tensor):
                 digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """Return indices as a tensor (B,) where the images are."""
+        """Return indices as a tensor (B,), a sequence as one on the images' device."""
         if isinstance(indices, Tensor):
             return indices
         return torch.tensor(list(indices), dtype=torch.int64, device=self.device)
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Give the images (B, C, H, W) as they are held, uint8."""
-        return self.images.index_select(0, indices)  # several times as fast as indexing
+        """Return the stored images (B, C, H, W), uint8."""
+        return self.images.index_select(0, indices)  # several times faster than indexing
 
     def scale(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 pixels of any shape into float32 in [``low``, ``high``]."""
-        # the add converts, too; dividing last keeps white at high
+        """Scale uint8 pixels of any shape to float32 in [``low``, ``high``]."""
+        # the addition also converts to float32; dividing last maps 255 exactly to high
         return torch.add(self.low, pixels, alpha=self.range).div_(255)
 
     def unscale(self, images: Tensor) -> Tensor:
-        """Turn what :meth:`scale` has made into values in [0, 1], for a picture."""
+        """Scale pixels from [``low``, ``high``] to [0, 1], for a picture."""
         return (images - self.low.item() / 255) / self.range
 
     def spread(self, n: int) -> Any:
-        """Return the batch of ``n`` images at equal distances, so of all classes where the set is sorted by class."""
+        """Return a batch of ``n`` equally spaced images: all classes, if the images are sorted by class."""
         return self.__getitems__(at_equal_distances(len(self), n).to(self.device))
 
     def __len__(self) -> int:
@@ -143,24 +145,24 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self.__getitems__(range(len(self))[index])
-        batch = self.__getitems__([range(len(self))[index]])  # IndexError where there is none, counted from the end too
+        batch = self.__getitems__([range(len(self))[index]])  # negative indices and IndexError as usual
         return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
-        """Give the batch (B, C, H, W) float32, with its labels (B,) where there are any."""
+        """Return the batch (B, C, H, W) float32, with labels (B,) if there are any."""
         indices = self.indices(indices)
         images = self.scale(self.pixels(indices))
         return images if self.labels is None else (images, self.labels.index_select(0, indices))
 
 
 def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -> list[ImageDataset]:
-    """Draw disjoint parts of a labelled data set, the first with ``counts[0]`` images of every class, and so on.
+    """Draw disjoint parts of a labelled data set; part i has ``counts[i]`` images of every class.
 
     Raises:
-        InputError: A class has fewer images than are to be drawn.
+        InputError: A class has too few images.
     """
-    require(min(counts) >= 1, f"draw 1 or more images of every class, not {min(counts)}")
-    require(images.labels is not None, "images can be drawn by their classes only where they have labels")
+    require(min(counts) >= 1, f"draw at least 1 image of every class, not {min(counts)}")
+    require(images.labels is not None, "images without labels cannot be drawn by class")
     labels = cast(Tensor, images.labels).cpu()
     generator = torch.Generator().manual_seed(random.key(seed))
     drawn: list[list[Tensor]] = [[] for _ in counts]
@@ -169,12 +171,12 @@ def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -
         name = images.classes[label] if images.classes else label
         require(
             len(members) >= sum(counts),
-            f"the class {name} has {len(members):,} images, and {sum(counts):,} are to be drawn: draw fewer",
+            f"the class {name} has {len(members):,} images, fewer than {sum(counts):,}: draw fewer",
         )
         members = members[torch.randperm(len(members), generator=generator)]
-        for numbers, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
-            numbers.append(chosen)
-    parts = [images.subset(torch.cat(numbers).sort().values.to(images.device)) for numbers in drawn]
+        for indices, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
+            indices.append(chosen)
+    parts = [images.subset(torch.cat(indices).sort().values.to(images.device)) for indices in drawn]
     for part, count in zip(parts, counts, strict=True):
         part.origin = f"{len(part):,} of {images.origin}, {count:,} of every class (drawn by the seed {seed})"
     return parts
@@ -190,20 +192,20 @@ def load_images(
     image_size: int | None = None,
     skip_corrupt: bool = False,
 ) -> ImageDataset:
-    """Load labelled images: a data set by name, or any folder that holds ``train/<class>/`` and ``test/<class>/``.
+    """Load labelled images: a data set by name, or any folder with ``train/<class>/`` and ``test/<class>/``.
 
     Args:
-        name: One of :func:`torchdl.data.sources.names`, or a folder, from here or within a data root.
+        name: One of :func:`torchdl.data.sources.names`, or a folder, relative to the working folder or a data root.
         split: ``train`` or ``test``.
-        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
-        low: What black becomes.
-        high: What white becomes.
-        fetch: Whether to download what is not on this machine.
-        image_size: Pixels a side that a folder's images are resized to; None where they are of one size.
-        skip_corrupt: Leave out a folder's files that cannot be read, and say which.
+        root: The data folder; see :mod:`torchdl.data.sources` for the other places.
+        low: The value of black.
+        high: The value of white.
+        fetch: Whether to download missing data.
+        image_size: The side in pixels to which a folder's images are resized; None if all have the same size.
+        skip_corrupt: Whether to leave out a folder's unreadable files, which ``origin`` then names.
 
     Raises:
-        InputError: Nothing of that name was found, or what was found cannot be used.
+        InputError: No such data was found, or it cannot be used.
 
     Example:
         >>> digits = torchdl.load_images("mnist_5k", low=-1, high=1)
@@ -213,7 +215,7 @@ def load_images(
     name = os.fspath(name)
     folder = next((f for r in (Path(), *data_roots(root)) if (f := r / name).is_dir() and name), None)
     if name in names() or folder is None:
-        require(image_size is None or name not in names(), "only a folder's images are resized: leave --image-size out")
+        require(image_size is None or name not in names(), "only a folder's images are resized: leave out image_size")
         found = load_labelled(name, split, root, fetch)
         return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.fallback)
     files = read_folder(folder, split, image_size, skip_corrupt)
@@ -221,5 +223,5 @@ def load_images(
     if files.corrupt:
         more = f" and {len(files.corrupt) - 5:,} more" if len(files.corrupt) > 5 else ""
         named = ", ".join(files.corrupt[:5])
-        origin += f"; {len(files.corrupt):,} that cannot be read were left out: {named}{more}"
+        origin += f"; {len(files.corrupt):,} unreadable ones were left out: {named}{more}"
     return ImageDataset(files.images, files.labels, low, high, files.classes, origin)

@@ -1,4 +1,4 @@
-"""What every data set says of itself, for a run's record."""
+"""What a run's record has about its data: the origin and a fingerprint."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 class DatasetInfo(Protocol):
-    """Data that knows where it comes from."""
+    """A data set that has an origin and a fingerprint."""
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for the user to read."""
+        """Where the data comes from, in words."""
 
     @property
     def fallback(self) -> bool:
-        """Whether it stands in for data that could not be had."""
+        """Whether it replaces data that was not found."""
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all of it, in hexadecimal: what a run's record names the data by."""
+        """Return the SHA-256 of all the data, in hexadecimal; a run's record identifies the data by it."""
 
 
 def fingerprint(tensors: Iterable[Tensor], prefix: str = "") -> str:

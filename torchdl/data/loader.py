@@ -1,4 +1,4 @@
-"""Batches in an order that depends on ``(seed, epoch)`` alone, so that training can stop and go on at any batch."""
+"""Batches in an order that depends only on ``(seed, epoch)``, so that training can stop and resume at any batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchdl import random
 from torchdl.errors import require
 
-CHUNK = 50  # batches within which examples are sorted by length
+CHUNK = 50  # batches whose examples are sorted by length together
 
 
 class BatchRange(NamedTuple):
-    """What a batch holds of an epoch's order: ``size`` examples from ``start`` on, of ``total`` over all ranks.
+    """A rank's part of a batch: ``size`` examples of the epoch's order from ``start`` on, of ``total`` over all ranks.
 
-    A rank for which a last batch is too small gets one example with ``size`` 0: it takes part and weighs nothing.
+    If the last batch has fewer examples than ranks, a rank without one gets an example with ``size`` 0 and no weight.
     """
 
     start: int
@@ -27,9 +27,9 @@ class BatchRange(NamedTuple):
 
 
 def whole_batch(batch: Any) -> Any:
-    """Return a whole batch as it is, and collate a list of items as PyTorch does.
+    """Return a whole batch unchanged, and collate a list of items as PyTorch does.
 
-    It is the ``collate_fn`` for a ``DataLoader`` over data sets whose ``__getitems__`` gives whole batches.
+    Use it as the ``collate_fn`` of a ``DataLoader`` over a data set whose ``__getitems__`` returns whole batches.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -42,21 +42,21 @@ def whole_batch(batch: Any) -> Any:
 
 
 class BatchLoader:
-    """Iterate over a data set in batches; epoch after epoch, the same again for the same seed.
+    """Iterate over a data set in batches, epoch after epoch; the same seed gives the same batches.
 
-    At full speed for data sets whose ``__getitems__`` takes a tensor of indices and returns a whole batch; any other
-    map-style data set works through PyTorch's collation. ``len(loader)`` is the number of batches an epoch.
+    It is fastest if the data set's ``__getitems__`` takes a tensor of indices and returns a whole batch. The items of
+    any other map-style data set are collated by PyTorch. ``len(loader)`` is the number of batches per epoch.
 
     Args:
-        dataset: The data; its method ``set_epoch(epoch)`` is called before each epoch if it has one.
-        batch_size: Examples a batch, on each process.
-        shuffle: Whether the order is a permutation drawn from ``(seed, epoch)``, or the data's own.
-        seed: The order's seed.
-        drop_last: Whether to leave out a last batch that is smaller.
+        dataset: The data; its method ``set_epoch(epoch)``, if any, is called before each epoch.
+        batch_size: Examples per batch, on each process.
+        shuffle: Whether to permute the data by ``(seed, epoch)``.
+        seed: The seed of the order.
+        drop_last: Whether to leave out a smaller last batch.
         workers: Processes that prepare batches, through PyTorch's ``DataLoader``, for data that does not fit in
-            memory; the batches are the same ones.
-        by_length: Put examples of about the same length into a batch, by the data set's ``lengths`` (N,): as many as
-            50 batches are sorted at a time, and batches shuffled again if ``shuffle``.
+            memory; the batches are the same.
+        by_length: Whether to batch examples of similar length, by the data set's ``lengths`` (N,): the examples of
+            up to 50 batches are sorted together, and the batches are shuffled again if ``shuffle``.
 
     Example:
         >>> data = torchdl.ArrayDataset(torch.arange(10), torch.zeros(10))
@@ -81,29 +81,29 @@ class BatchLoader:
         require(workers >= 0, f"workers must be 0 or more, not {workers}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.drop_last, self.workers, self.by_length = drop_last, workers, by_length
-        require(not by_length or hasattr(dataset, "lengths"), "by_length needs a data set that knows its lengths")
+        require(not by_length or hasattr(dataset, "lengths"), "by_length needs a data set with the attribute lengths")
         self.rank, self.world_size, self.epoch = 0, 1, 0
-        require(self.examples > 0, "the data set is empty: there is nothing to take batches from")
+        require(self.examples > 0, "the data set is empty")
         require(
             len(self) > 0,
-            f"batch_size {batch_size} is more than the {self.examples} examples there are: choose a smaller one",
+            f"batch_size {batch_size} is larger than the data set of {self.examples} examples: choose a smaller one",
         )
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Give only this rank's part of every global batch of ``world_size * batch_size`` examples."""
+        """Yield only this rank's part of every global batch of ``world_size * batch_size`` examples."""
         self.rank, self.world_size = rank, world_size
         require(
             len(self) > 0,
-            f"{world_size} processes with batch_size {self.batch_size} want more than the {self.examples} examples",
+            f"{world_size} processes with batch_size {self.batch_size} need more than the {self.examples} examples",
         )
 
     def to(self, device: torch.device) -> None:
-        """Move a data set that is held in memory to ``device``, so that batches are made there."""
+        """Move a data set held in memory to ``device``, so that batches are made there."""
         if self.workers == 0 and hasattr(self.dataset, "to"):
             self.dataset.to(device)
 
     def order_settings(self) -> dict[str, float]:
-        """Return all that the order depends on, and a data set's own settings, for a checkpoint to compare."""
+        """Return the settings that the order and the data set's items depend on; a checkpoint compares them."""
         return {
             "examples": self.examples,
             "batch size": self.global_batch_size,
@@ -117,11 +117,11 @@ class BatchLoader:
     @property
     def examples(self) -> int:
         """The number of examples in the data set."""
-        return len(self.dataset)  # type: ignore[arg-type]  # Dataset does not declare the length that ours all have
+        return len(self.dataset)  # type: ignore[arg-type]  # Dataset declares no __len__
 
     @property
     def global_batch_size(self) -> int:
-        """Examples a batch, over all processes."""
+        """Examples per batch, over all processes."""
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
@@ -129,21 +129,21 @@ class BatchLoader:
         return self.examples // size if self.drop_last else -(-self.examples // size)
 
     def order(self, epoch: int) -> Tensor:
-        """Return the order of an epoch as indices (N,), on the data set's device if it says one."""
+        """Return the order of an epoch as indices (N,), on the data set's device if it has one."""
         generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
         order = torch.randperm(self.examples, generator=generator) if self.shuffle else torch.arange(self.examples)
         if self.by_length:
             lengths, size = self.dataset.lengths.cpu(), self.global_batch_size  # type: ignore[attr-defined]
             chunk = torch.arange(self.examples) // (CHUNK * size)
             order = order[(chunk * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
-            if self.shuffle and (whole := self.examples // size):  # batches, of which the last may be a smaller one
+            if self.shuffle and (whole := self.examples // size):  # number of full batches
                 batches = order[: whole * size].view(whole, size)  # (batches, B)
                 batches = batches[torch.randperm(whole, generator=generator)]
                 order = torch.cat([batches.flatten(), order[whole * size :]])
         return order.to(getattr(self.dataset, "device", "cpu"))
 
-    def span(self, batch: int) -> BatchRange:
-        """Return the positions of this rank's part of a batch."""
+    def batch_range(self, batch: int) -> BatchRange:
+        """Return the range of this rank's part of a batch."""
         first = batch * self.global_batch_size
         total = min(self.global_batch_size, self.examples - first)
         start, stop = (first + total * r // self.world_size for r in (self.rank, self.rank + 1))
@@ -154,12 +154,12 @@ class BatchLoader:
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
         order = self.order(epoch)
-        spans = [self.span(batch) for batch in range(start, len(self))]
-        # a span of nothing becomes one example, which the trainer gives no weight
-        mine = [order[s.start : s.start + max(s.size, 1)] for s in spans]
+        ranges = [self.batch_range(batch) for batch in range(start, len(self))]
+        # an empty range becomes one example, to which the trainer gives no weight
+        mine = [order[r.start : r.start + max(r.size, 1)] for r in ranges]
         get_batch = getattr(self.dataset, "__getitems__", None)
         if self.workers == 0 and get_batch is not None:
-            yield from ((whole_batch(get_batch(indices)), span) for indices, span in zip(mine, spans, strict=True))
+            yield from ((whole_batch(get_batch(indices)), part) for indices, part in zip(mine, ranges, strict=True))
             return
         loader = DataLoader(
             self.dataset,
@@ -168,7 +168,7 @@ class BatchLoader:
             collate_fn=whole_batch,
             generator=torch.Generator().manual_seed(random.key(self.seed, epoch, start)),  # not the global one
         )
-        yield from zip(loader, spans, strict=True)
+        yield from zip(loader, ranges, strict=True)
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of the next epoch: the first iteration is epoch 0."""

@@ -1,13 +1,10 @@
-"""GroupLens' films and their ratings: found in a data folder, or downloaded as a zip of which two files are taken."""
+"""MovieLens: film ratings from GroupLens, found in a data folder or unpacked from a downloaded zip."""
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import io
 import os
 import shutil
-import tempfile
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -15,22 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from torchdl.data.files import explained
-from torchdl.data.sources import TIMEOUT, data_roots
+from torchdl.data.download import downloading, read_url, require_checksum
+from torchdl.data.files import csv_errors
+from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
-WANTED = ("movies.csv", "ratings.csv")  # the latter last: where it is, both are
-LARGEST = 4 * 2**30  # bytes of a file in the zip; those of ml-20m's ratings are 0.5 GiB
+WANTED = ("movies.csv", "ratings.csv")  # ratings last: where they are, the movies are, too
+MAX_BYTES = 4 * 2**30  # of one unpacked file; ml-20m's ratings take 0.5 GiB
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where a data set comes from, and the MD5 that GroupLens publishes of it, where it does not change.
+    """Where a data set comes from, and its MD5, which GroupLens publishes for sets that do not change.
 
-    An MD5 finds what was damaged on the way, not what was forged: against that there is https alone. Of a set that
-    changes over time nothing can be known before; there the zip's own checksums find damage, and a run's record says by
-    the data's fingerprint which ratings it had.
+    An MD5 detects damage but not forgery; only https protects against forgery. A set that changes over time has no
+    MD5: there the zip's own checksums detect damage, and a run's record has the data's fingerprint.
     """
 
     url: str
@@ -47,18 +44,18 @@ MOVIELENS = {
 def find_ratings(
     dataset: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, fetch: bool = True
 ) -> Path:
-    """Find a set of :data:`MOVIELENS` by name, or the path of one's own ratings.
+    """Find the ratings of a data set by name (or download them), or those in a given folder or file.
 
     Args:
-        dataset: A name, a folder with ``ratings.csv``, or a CSV file.
-        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
-        fetch: Whether to download what is not on this machine.
+        dataset: A name in :data:`MOVIELENS`, a folder with ``ratings.csv``, or a CSV file.
+        root: The data folder; see :mod:`torchdl.data.sources` for the other places.
+        fetch: Whether to download missing data.
 
     Returns:
-        The file of ratings.
+        The path of the CSV file.
 
     Raises:
-        InputError: It is nowhere; the sentence says where was looked.
+        InputError: It was not found and not downloaded.
     """
     name = str(dataset)
     if name not in MOVIELENS:
@@ -71,62 +68,48 @@ def find_ratings(
     roots = data_roots(root)
     found = next((path for r in roots if (path := r / name / "ratings.csv").is_file()), None)
     if found is None:
-        looked = ", ".join(str(r / name) for r in roots)
-        place = roots[0] / name
-        require(fetch, f"{name} was not found ({looked}), and downloading was turned off: unpack it into {place}")
-        try:
-            unpack_from(MOVIELENS[name], place)
-        except InputError as error:
-            raise InputError(f"{name} was not found ({looked}), and {error}: unpack it into {place}") from error
-        found = place / "ratings.csv"
+        places = [r / name for r in roots]
+        with downloading(name, places, f"unpack it into {places[0]}", fetch):
+            download_ratings(MOVIELENS[name], places[0])
+        found = places[0] / "ratings.csv"
     return found
 
 
-def unpack_from(archive: Archive, folder: Path) -> None:
-    """Download a zip and take the files :data:`WANTED` out of it, and nothing else, each whole or not at all."""
-    with tempfile.TemporaryFile() as file:
-        digest = hashlib.md5(usedforsecurity=False)
-        try:
-            with urllib.request.urlopen(archive.url, timeout=TIMEOUT) as response:
-                while part := response.read(2**20):
-                    digest.update(part)
-                    file.write(part)
-                # read() with a size does not say that the connection broke
-                require(not response.length, f"{archive.url} ended before its end")
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            raise InputError(f"{archive.url} could not be downloaded ({reason})") from error
-        found = digest.hexdigest()
-        require(archive.md5 in ("", found), f"{archive.url} has the MD5 {found} where {archive.md5} was expected")
-        try:
-            with zipfile.ZipFile(file) as packed:
-                # the names are ours, the folder above them is the zip's own: no path of it is ever written to
-                members = {Path(m.filename).name: m for m in packed.infolist() if m.filename.count("/") == 1}
-                for name in WANTED:
-                    require(name in members, f"{archive.url} holds no {name}")
-                    require(members[name].file_size <= LARGEST, f"{name} in {archive.url} is too large to be right")
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in WANTED:
-                    with (
-                        replacing(folder / name) as temporary,
-                        packed.open(members[name]) as source,
-                        temporary.open("wb") as target,
-                    ):
-                        shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise InputError(f"{archive.url} gave no zip that can be unpacked ({error})") from error
-        except OSError as error:
-            raise InputError(f"{folder} cannot be written ({error.strerror}): name another data root") from error
+def download_ratings(archive: Archive, folder: Path) -> None:
+    """Download a zip and unpack only the files :data:`WANTED`, each completely or not at all."""
+    data = read_url(archive.url)
+    if archive.md5:
+        require_checksum(data, archive.url, archive.md5, "MD5")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            # we choose the names and the folder: no path in the zip is ever written to
+            members = {Path(m.filename).name: m for m in packed.infolist() if m.filename.count("/") == 1}
+            for name in WANTED:
+                require(name in members, f"{archive.url} contains no {name}")
+                size = members[name].file_size
+                require(size <= MAX_BYTES, f"{archive.url}: {name} has {size:,} bytes, more than {MAX_BYTES:,}")
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in WANTED:
+                with (
+                    replacing(folder / name) as temporary,
+                    packed.open(members[name]) as source,
+                    temporary.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{archive.url} is not a zip that can be unpacked ({error})") from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): name another data root") from error
 
 
 def read_titles(ratings: Path, items: np.ndarray) -> list[str]:
-    """Give the titles of items by the ``movies.csv`` beside a file of ratings; where there is none, their ids."""
+    """Return the titles of items, from the ``movies.csv`` beside a file of ratings; their ids where it is missing."""
     path = ratings.parent / "movies.csv"
     if not path.is_file():
         return [str(item) for item in items]
     import pandas  # imported late: it takes a second
 
-    with explained(path):
+    with csv_errors(path):
         table = pandas.read_csv(path, dtype=str, keep_default_na=False)
     require({"movieId", "title"} <= set(table.columns), f"{path} must have the columns movieId and title")
     names = dict(zip(table["movieId"], table["title"], strict=True))

@@ -1,4 +1,4 @@
-"""Ratings of items by users: read with little memory, split, and numbered by what training has seen.
+"""Ratings of items by users: read with little memory, split, and indexed by the training part's users and items.
 
 Shapes: N ratings, U users, I items.
 """
@@ -9,22 +9,25 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.files import explained
+from torchdl.data.files import csv_errors
 from torchdl.errors import InputError, require
 
-COLUMNS = ("userId", "movieId", "rating", "timestamp")  # MovieLens' own names
-PIECE = 1_000_000  # rows that are read at a time
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ("userId", "movieId", "rating", "timestamp")  # MovieLens' names
+PIECE = 1_000_000  # rows read at a time
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings as columns (N,): the users' and the items' own ids, the ratings, and when they were given, if known.
+    """Ratings as columns (N,): the ids of users and items, the ratings, and their times if known.
 
     Example:
         >>> import numpy as np
@@ -45,7 +48,7 @@ class Ratings:
         columns = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
         require(
             len({len(column) for column in columns}) == 1,
-            f"a rating has a user, an item and perhaps a time: there are {[len(column) for column in columns]} of them",
+            f"user, item, rating and time must have the same length, not {[len(column) for column in columns]}",
         )
 
     def __len__(self) -> int:
@@ -59,20 +62,20 @@ def read_ratings(
     rating: str = COLUMNS[2],
     time: str = COLUMNS[3],
 ) -> Ratings:
-    """Read a CSV file with a header and a rating a row, as typed columns: 20 bytes a rating where ids are numbers.
+    """Read a CSV file with a header and one rating per row, as typed columns: 20 bytes per rating.
 
-    The file is read in pieces, so that its other columns take no memory. Ids that are no whole numbers below 2**31 are
-    kept as 64-bit ones or as texts, which takes more.
+    The file is read in pieces, so that its other columns take no memory. Ids other than integers below 2**31 take more
+    memory, as 64-bit integers or as text.
 
     Args:
-        path: The file, or a folder that holds ``ratings.csv``.
-        user: The column of the users' ids, whole numbers or names.
+        path: The file, or a folder with ``ratings.csv``.
+        user: The column of the users' ids, integers or names.
         item: The column of the items' ids.
         rating: The column of the ratings.
-        time: The column of seconds, or of whatever grows with time; it need not be there.
+        time: The column of seconds, or of any number that grows with time; it may be missing.
 
     Raises:
-        InputError: A file or column is not there, or a row is broken; the sentence names it.
+        InputError: A file or column is missing, or a row is broken; the sentence names it.
 
     Example:
         >>> import os, pandas, tempfile
@@ -89,24 +92,25 @@ def read_ratings(
     wanted = [user, item, rating, *([time] if time in header else [])]
     for name in wanted:
         require(
-            header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}"
+            header.count(name) == 1,
+            f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}",
         )
-    require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be columns of their own, not {wanted}")
+    require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
     try:
-        with np.errstate(over="ignore"):  # a number too large becomes infinite, and is found below
+        with np.errstate(over="ignore"):  # too large a number becomes infinite and is found below
             columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
-    except (ValueError, OverflowError):  # names, longer numbers, or a broken row
+    except (ValueError, OverflowError):  # names, larger integers, or a broken row
         texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
         columns = join(path, wanted, texts)
         for name in (user, item):
             columns[name] = as_ids(columns[name])
-    require(len(columns[rating]) > 0, f"{path} holds no ratings below its header")
+    require(len(columns[rating]) > 0, f"{path} has no ratings below its header")
     wrong = ~np.isfinite(columns[rating])
     row = int(wrong.argmax()) + 1
     require(
         not wrong.any(),
-        f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: mend it",
+        f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: correct it",
     )
     return Ratings(
         columns[user], columns[item], columns[rating], columns.get(time), f"{len(wrong):,} ratings from {path}"
@@ -114,31 +118,31 @@ def read_ratings(
 
 
 def read_header(path: Path) -> list[str]:
-    """Read the names of a CSV file's columns, as they stand."""
+    """Read the names of a CSV file's columns, unchanged."""
     import pandas  # imported late: it takes a second
 
-    with explained(path):
+    with csv_errors(path):
         header = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
     return [str(name) for name in header.iloc[0]]
 
 
-def pieces(path: Path, types: Any) -> Iterator[Any]:
+def pieces(path: Path, types: dict[str, str] | type[str]) -> Iterator[pandas.DataFrame]:
     """Read a CSV file as tables of at most :data:`PIECE` rows."""
     import pandas
 
     texts = {"keep_default_na": False, "na_filter": False} if types is str else {}
     with pandas.read_csv(path, dtype=types, chunksize=PIECE, **texts) as reader:
         for piece in reader:
-            # of a cell too many pandas would make the rows' names, and move all others one column on
+            # if a row has a cell too many, pandas takes the first column for the rows' names and shifts the others
             require(
                 isinstance(piece.index, pandas.RangeIndex),
-                f"{path} has more cells in the first row below its header than names in it: mend that row",
+                f"{path} has more cells in the first row below its header than in the header: correct that row",
             )
             yield piece
 
 
-def join(path: Path, names: list[str], tables: Iterator[Any]) -> dict[str, np.ndarray]:
-    """Join tables to one array a column; a column's pieces are let go as soon as it is joined."""
+def join(path: Path, names: list[str], tables: Iterator[pandas.DataFrame]) -> dict[str, np.ndarray]:
+    """Join tables to one array per column; the pieces of a column are released as soon as they are joined."""
     import pandas
 
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -147,12 +151,12 @@ def join(path: Path, names: list[str], tables: Iterator[Any]) -> dict[str, np.nd
             for name in names:
                 parts[name].append(table[name].to_numpy())
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is broken ({' '.join(str(error).split())}): mend that row") from error
-    return {name: np.concatenate(parts.pop(name)) for name in names}  # an empty file, too, has a piece: of no rows
+        raise InputError(f"{path} is broken ({' '.join(str(error).split())}): correct that row") from error
+    return {name: np.concatenate(parts.pop(name)) for name in names}  # an empty file, too, has a piece
 
 
-def checked(path: Path, table: Any, rating: str, time: str) -> Any:
-    """Convert a table of texts whose types are not the usual ones; InputError naming the first broken row."""
+def checked(path: Path, table: pandas.DataFrame, rating: str, time: str) -> pandas.DataFrame:
+    """Convert a table of text with types other than the default; InputError names the first broken row."""
     import pandas
 
     made = {}
@@ -167,18 +171,18 @@ def checked(path: Path, table: Any, rating: str, time: str) -> Any:
             place = int(wrong.argmax())
             row, found = int(table.index[place]) + 1, str(table[name].iloc[place])
             sentence = f"{path} is broken in the {ordinal(row)} row (not counting blank ones) below its header"
-            raise InputError(f"{sentence}: {repr(found) if found else 'nothing'} as {name!r}; remove or mend it")
+            raise InputError(f"{sentence}: {repr(found) if found else 'nothing'} as {name!r}; remove or correct it")
     return pandas.DataFrame(made)
 
 
 def as_ids(texts: np.ndarray) -> np.ndarray:
-    """Turn ids (N,) into int64 if all are whole numbers that come back the same as texts, else keep them."""
+    """Convert ids (N,) to int64 if all are integers in their usual notation; otherwise keep them."""
     column = texts.astype(str)
     try:
-        numbers = column.astype(np.int64)
+        integers = column.astype(np.int64)
     except (ValueError, OverflowError):
         return column
-    return numbers if (numbers.astype(column.dtype) == column).all() else column  # not 007
+    return integers if (integers.astype(column.dtype) == column).all() else column  # not 007
 
 
 def ordinal(number: int) -> str:
@@ -189,9 +193,9 @@ def ordinal(number: int) -> str:
 
 @dataclass(frozen=True)
 class RatingSplit:
-    """Training and held-out ratings as pairs (N, 2) of a user's and an item's number, 0 for whom training has not seen.
+    """Training and test ratings as pairs (N, 2) of a user's and an item's index; 0 means not in the training part.
 
-    ``users`` and ``items`` are the ids, sorted; the number of ``users[k]`` is k + 1.
+    ``users`` and ``items`` are the sorted ids; the index of ``users[k]`` is k + 1.
 
     Example:
         >>> import numpy as np
@@ -211,30 +215,30 @@ class RatingSplit:
 
     @property
     def mean(self) -> float:
-        """The training ratings' mean."""
+        """The mean of the training ratings."""
         return float(self.train.targets.double().mean())
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest of the training ratings."""
+        """The minimum and maximum of the training ratings."""
         return float(self.train.targets.min()), float(self.train.targets.max())
 
 
 def number(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Give the numbers (N,) int32 of ids: the place among ``known``, sorted, from 1 on, and 0 for others."""
+    """Return the indices (N,) int32 of ids: their position in the sorted ``known``, from 1, and 0 for others."""
     place = np.searchsorted(known, ids)
     found = known[np.minimum(place, len(known) - 1)] == ids
     return np.where(found, place + 1, 0).astype(np.int32)
 
 
 def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, seed: int = 0) -> RatingSplit:
-    """Hold out a share of the ratings, drawn at random or the latest ones, and number users and items by the others.
+    """Split ratings into a training and a test part, and index users and items by the training part.
 
     Args:
         ratings: The ratings.
-        share: What is held out, in (0, 1).
-        by_time: Hold out the latest ones, which is what a recommender meets.
-        seed: What the ratings are drawn by.
+        share: The test part's share, in (0, 1).
+        by_time: Whether to test on the latest ratings, as for a recommender in use, and not on random ones.
+        seed: The seed of the random draw.
 
     Example:
         >>> import numpy as np
@@ -244,23 +248,23 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
         >>> split.train.targets, split.test.targets
         (tensor([2., 5., 3.]), tensor([4.]))
     """
-    require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
+    require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
     count = len(ratings)
-    held_out = round(count * share)
-    require(0 < held_out < count, f"{count} ratings cannot be split: get more")
+    test_count = round(count * share)
+    require(0 < test_count < count, f"{count} ratings cannot be split with a test share of {share}: get more")
     if by_time:
         if ratings.time is None:
-            raise InputError("these ratings do not say when they were given: split at random")
+            raise InputError("these ratings have no times: split at random")
         order = np.argsort(ratings.time, kind="stable")
     else:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
-    train, test = order[: count - held_out], order[count - held_out :]
+    train, test = order[: count - test_count], order[count - test_count :]
     users, items = np.unique(ratings.user[train]), np.unique(ratings.item[train])
 
     def part(rows: np.ndarray, name: str) -> ArrayDataset:
         pairs = np.empty((len(rows), 2), np.int32)
         for column, (ids, known) in enumerate(((ratings.user, users), (ratings.item, items))):
-            for start in range(0, len(rows), PIECE):  # so that what is needed on the way is small
+            for start in range(0, len(rows), PIECE):  # to keep temporary arrays small
                 piece = rows[start : start + PIECE]
                 pairs[start : start + PIECE, column] = number(ids[piece], known)
         targets = torch.from_numpy(ratings.rating[rows])

@@ -1,4 +1,4 @@
-"""Sequences of digits with a future that is the real one or a false one, for contrastive predictive coding.
+"""Sequences of digits with a true or a false future, for contrastive predictive coding.
 
 Shapes: B sequences, T terms of context, K of future, C channels, S x S pixels.
 """
@@ -16,18 +16,18 @@ from torchdl import random
 from torchdl.data.digits import Digits, load_digits
 from torchdl.errors import require
 
-START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 22  # streams, apart from those of the digits
+START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 22  # streams of independent draws, other than the digits'
 
 
 class Sequences(NamedTuple):
-    """A batch of sequences; one alone has no first dimension.
+    """A batch of sequences; a single one has no batch dimension.
 
     Attributes:
         context: (B, T, C, S, S) float32.
         future: (B, K, C, S, S) float32.
-        label: (B,) int64, 1 where the future is the real one, 0 where it is false.
-        digits: (B, T + K) int64, what the images show.
-        expected: (B, K) int64, what a real future shows.
+        label: (B,) int64, 1 for a true future, 0 for a false one.
+        digits: (B, T + K) int64, the digits in the images.
+        expected: (B, K) int64, the digits of a true future.
     """
 
     context: Tensor
@@ -38,21 +38,21 @@ class Sequences(NamedTuple):
 
 
 class NumberSequences(Dataset):
-    """Sequences of numbers that go up by ``stride``, modulo the number of classes, from a uniform start.
+    """Sequences of numbers that increase by ``stride``, modulo the number of classes, from a uniform start.
 
-    In a false future every number is replaced by a different one, drawn uniformly. The images are drawn at random from
-    those of each number in the subset. Item ``index`` is a pure function of the seed, the epoch and ``index``; of the
-    items ``[i * batch_size, (i + 1) * batch_size)``, a batch in order, exactly ``positive_samples`` are positive.
+    In a false future every number is replaced by a different one, drawn uniformly. Each number's image is drawn from
+    the subset. Item ``index`` is a pure function of the seed, the epoch and ``index``. Of each batch in order, the
+    items ``[i * batch_size, (i + 1) * batch_size)``, exactly ``positive_samples`` have a true future.
 
     Args:
-        subset: The digits to draw from, or ``train``, ``valid`` or ``test`` for :func:`load_digits` with its defaults.
-        terms: T, numbers of context.
-        predict_terms: K, numbers of future.
-        positive_samples: Sequences a batch with their real future; half of them if None.
-        batch_size: Sequences a batch, over all processes.
+        subset: The digits, or ``train``, ``validation`` or ``test`` for :func:`load_digits` with its defaults.
+        terms: T, the length of the context.
+        predict_terms: K, the length of the future.
+        positive_samples: The number of sequences per batch with a true future; half of them if None.
+        batch_size: Sequences per batch, over all processes.
 
-    An epoch has ``(images // terms) // batch_size`` batches. Give the loader the same ``batch_size`` (of all processes
-    together) and no ``shuffle``: the sequences are random already, and another order mixes the batches.
+    An epoch has ``(images // terms) // batch_size`` batches. Give the loader the same ``batch_size`` (over all
+    processes) and no ``shuffle``: the sequences are random already, and another order would mix the batches.
     """
 
     stride: int
@@ -71,18 +71,18 @@ class NumberSequences(Dataset):
         positive_samples = batch_size // 2 if positive_samples is None else positive_samples
         require(
             0 <= positive_samples <= batch_size,
-            f"positive_samples must be from 0 to the batch's {batch_size} sequences, not {positive_samples}",
+            f"positive_samples must be from 0 to batch_size {batch_size}, not {positive_samples}",
         )
         self.images = load_digits(subset) if isinstance(subset, str) else subset
         missing = [name for name, count in zip(self.images.classes, self.images.counts, strict=True) if count == 0]
-        require(len(self.images.counts) > 1, "sequences need digits of two classes at least")
-        require(not missing, f"the digits have no image of {', '.join(missing)}: sequences need some of each class")
+        require(len(self.images.counts) > 1, "sequences need digits of at least two classes")
+        require(not missing, f"the digits have no image of {', '.join(missing)}: sequences need every class")
         self.terms, self.predict_terms = terms, predict_terms
         self.positive_samples, self.batch_size = positive_samples, batch_size
         require(
             len(self) > 0,
-            f"{len(self.images):,} images make no batch of {batch_size} sequences of {terms} terms: "
-            "choose a smaller batch_size, or fewer terms",
+            f"{len(self.images):,} images are too few for a batch of {batch_size} sequences of {terms} terms: "
+            "choose a smaller batch_size or fewer terms",
         )
 
     @property
@@ -91,7 +91,7 @@ class NumberSequences(Dataset):
         return self.images.device
 
     def to(self, device: str | torch.device) -> NumberSequences:
-        """Move the digits to ``device``, in place; returns the data set itself."""
+        """Move the digits to ``device`` in place; return the data set itself."""
         self.images.to(device)
         return self
 
@@ -100,7 +100,7 @@ class NumberSequences(Dataset):
         self.images.set_epoch(epoch)
 
     def order_settings(self) -> dict[str, int]:
-        """Return what else than its number decides what an item is, for a checkpoint to compare."""
+        """Return the settings that the items depend on; a checkpoint compares them."""
         names = ("terms", "predict_terms", "positive_samples", "stride")
         return {**{name: getattr(self, name) for name in names}, "rescale": int(self.images.rescale)}
 
@@ -113,7 +113,7 @@ class NumberSequences(Dataset):
         return Sequences(*(field[0] for field in self.__getitems__([range(len(self))[index]])))
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Sequences:
-        """Give a batch of sequences, made on the device."""
+        """Return a batch of sequences, made on the device."""
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         digits, expected, label = self.numbers(index)
         which = self.images.look_up(digits, index)  # (B, T + K)
@@ -123,12 +123,12 @@ class NumberSequences(Dataset):
         return Sequences(images[:, : self.terms], images[:, self.terms :], label, digits, expected)
 
     def numbers(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw what the sequences numbered ``index`` (B,) show: digits (B, T + K), expected (B, K) and label (B,)."""
+        """Draw the sequences with these indices (B,): digits (B, T + K), expected (B, K) and label (B,)."""
         seed, epoch, classes = self.images.seed, self.images.epoch, len(self.images.counts)
         steps = torch.arange(self.terms + self.predict_terms, device=index.device) * self.stride  # (T + K,)
         digits = (random.integers(classes, seed, epoch, index, 1, START) + steps) % classes  # (B, T + K)
         expected = digits[:, self.terms :].clone()
-        # a batch's items are ranked by words that are all different, so exactly so many are below positive_samples
+        # a batch's items are ranked by distinct random words, so exactly positive_samples ranks are below that number
         words = random.bits(seed, epoch, index // self.batch_size, self.batch_size, LABELS)  # (B, batch_size)
         own = words.gather(1, (index % self.batch_size)[:, None])  # (B, 1)
         label = ((words < own).sum(1) < self.positive_samples).long()  # (B,)
@@ -138,10 +138,10 @@ class NumberSequences(Dataset):
 
 
 class SortedNumbers(NumberSequences):
-    """Sequences of consecutive numbers: 7 8 9 0 and then 1 2 3 4, or a false future. See :class:`NumberSequences`.
+    """Sequences of consecutive numbers: 7 8 9 0, then 1 2 3 4 or a false future. See :class:`NumberSequences`.
 
     Example:
-        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")
         >>> batch = torchdl.SortedNumbers(digits, terms=3, predict_terms=2, batch_size=4)[:4]
         >>> batch.context.shape, batch.future.shape
         (torch.Size([4, 3, 3, 28, 28]), torch.Size([4, 2, 3, 28, 28]))
@@ -157,10 +157,10 @@ class SortedNumbers(NumberSequences):
 
 
 class SameNumbers(NumberSequences):
-    """Sequences of one number: 7 7 7 7 and then 7 7 7 7, or a false future. See :class:`NumberSequences`.
+    """Sequences of one number: 7 7 7 7, then 7 7 7 7 or a false future. See :class:`NumberSequences`.
 
     Example:
-        >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
+        >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")
         >>> batch = torchdl.SameNumbers(digits, terms=3, predict_terms=2, batch_size=4)[:4]
         >>> batch.digits[batch.label == 1]
         tensor([[9, 9, 9, 9, 9],

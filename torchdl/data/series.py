@@ -1,6 +1,6 @@
-"""Time series, and the windows that a forecaster learns from (lectures 37 to 39 and 51 to 53).
+"""Time series and their windows for forecasting (lectures 37 to 39 and 51 to 53).
 
-Shapes: L terms of a series, D numbers a term, T terms seen, H terms to come, N = L - T - H + 1 windows, B in a batch.
+Shapes: L terms of D values, T terms of input, H terms to forecast, N = L - T - H + 1 windows, B in a batch.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl import random
-from torchdl.data.files import NotFound, find_file, read_csv
+from torchdl.data.download import NotFound
+from torchdl.data.files import find_file, read_csv
 from torchdl.data.info import fingerprint
 from torchdl.errors import InputError, require
 
 
 @dataclass(frozen=True)
 class Series:
-    """A time series: values (L, D) float64, what the D columns are called, and where they come from.
+    """A time series: values (L, D) float64, the names of the D columns, and the origin in words.
 
     Example:
         >>> values = torch.tensor([[100.0, 7.0], [150.0, 8.0]], dtype=torch.float64)
@@ -36,44 +37,44 @@ class Series:
     fallback: bool = False
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the values and of the columns' names, in hexadecimal."""
+        """Return the SHA-256 of the values and the columns' names, in hexadecimal."""
         return fingerprint([self.values], repr((self.values.shape, self.columns)))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def select(self, columns: Sequence[str]) -> Series:
-        """Return the series of these columns alone, in this order."""
+        """Return a series with only these columns, in this order."""
         for name in columns:
             require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
         values = self.values[:, [self.columns.index(name) for name in columns]]
         return Series(values, tuple(columns), self.origin, self.fallback)
 
     def returns(self) -> Series:
-        """Return the relative changes from term to term, (L - 1, D): lecture 52's (x[t] - x[t-1]) / x[t-1]."""
-        require(len(self) > 1, "returns are changes: two terms are the least")
+        """Return the relative changes (x[t] - x[t-1]) / x[t-1] from term to term: (L - 1, D) (lecture 52)."""
+        require(len(self) > 1, "returns need at least two terms")
         zero = (self.values[:-1] == 0).nonzero()
         if len(zero):
             row, column = zero[0].tolist()
-            raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}, so that there is no return after it")
+            raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}: the return after it is undefined")
         return Series(self.values[1:] / self.values[:-1] - 1, self.columns, f"returns of {self.origin}", self.fallback)
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
-    """Make sin(``step`` t) for t = 0, 1, ..., with normal noise if wanted (lecture 39).
+    """Make sin(``step`` t) for t = 0, 1, ..., with optional normal noise (lecture 39).
 
     Args:
         length: L.
         step: Radians from term to term; 0.1 makes a period of 63 terms.
-        noise: The noise's standard deviation.
-        seed: What the noise is drawn from.
+        noise: The standard deviation of the noise.
+        seed: The seed of the noise.
 
     Example:
         >>> series = torchdl.sine(4, step=1.0)
         >>> series.values.flatten(), series.origin
         (tensor([0.0000, 0.8415, 0.9093, 0.1411], dtype=torch.float64), 'sin(1 t), 4 terms')
     """
-    require(length >= 1 and noise >= 0, "sine: length must be positive, and noise a standard deviation of 0 or more")
+    require(length >= 1 and noise >= 0, f"sine: length must be 1 or more and noise 0 or more, not {length} and {noise}")
     time = torch.arange(length)
     values = torch.sin(step * time.double())[:, None]  # (L, 1)
     noisy = f" with noise of {noise:g}" if noise else ""
@@ -83,28 +84,28 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
 
 
 def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
-    """Make sin((``step`` t)^2), whose frequency rises all the time (lecture 47).
+    """Make sin((``step`` t)^2), whose frequency keeps rising (lecture 47).
 
     Example:
         >>> torchdl.sine_of_square(4, step=1.0).values.flatten()
         tensor([ 0.0000,  0.8415, -0.7568,  0.4121], dtype=torch.float64)
     """
-    require(length >= 1, "sine_of_square: length must be positive")
+    require(length >= 1, f"sine_of_square: length must be 1 or more, not {length}")
     values = torch.sin((step * torch.arange(length).double()) ** 2)[:, None]  # (L, 1)
     return Series(values, ("sin(t^2)",), f"sin(({step:g} t)^2), {length} terms")
 
 
 def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Series:
-    """Read a time series from a CSV file with a header, a term a row, in the order of time.
+    """Read a time series from a CSV file with a header and one term per row, in the order of time.
 
     Args:
         path: The file.
-        columns: Which columns to take; all that hold numbers if none is named. A column ``date``, where there is one,
-            must go forward in time.
+        columns: The columns to read; by default all numeric ones. The dates in a column ``date``, if there is one,
+            must increase.
 
     Raises:
-        InputError: The file, a column or a value is not there, a value is no finite number (the row is named as a
-            spreadsheet counts it, the header being row 1), or the dates are out of order.
+        InputError: The file, a column or a value is missing, a value is not a finite number, or the dates do not
+            increase. The sentence counts rows as a spreadsheet does: the header is row 1.
 
     Example:
         >>> import os, pandas, tempfile
@@ -125,17 +126,17 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
         require(name in table.columns, f"{path} has no column {name!r}: choose among {', '.join(table.columns)}")
     if not chosen:
         chosen = [name for name in table.columns if pandas.api.types.is_numeric_dtype(table[name])]
-        require(bool(chosen), f"{path} has no column of numbers: is there a header, and is the separator a comma?")
-    numbers = table[chosen].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64", na_value=float("nan"))
-    values = torch.from_numpy(numbers.copy())
+        require(bool(chosen), f"{path} has no numeric column: is there a header, and is the separator a comma?")
+    array = table[chosen].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64", na_value=float("nan"))
+    values = torch.from_numpy(array.copy())
     wrong = (~values.isfinite()).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
         found, more = table[chosen[column]].iloc[row], f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
-        what = "nothing" if pandas.isna(found) else repr(str(found))
+        value = "nothing" if pandas.isna(found) else repr(str(found))
         raise InputError(
-            f"{path} has {what} in column {chosen[column]!r}, row {row + 2}, where a number is expected{more}: "
-            "fill it or remove the row, for a forecaster takes the rows as equally far apart"
+            f"{path} has {value} instead of a number in column {chosen[column]!r}, row {row + 2}{more}: fill it in, or "
+            "remove the row if the others stay equally spaced in time"
         )
     for name in table.columns:
         if name.lower() == "date":
@@ -143,8 +144,8 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
             bad = (dates.isna() | (dates.diff().dt.total_seconds() <= 0)).to_numpy().nonzero()[0]
             if len(bad):
                 raise InputError(
-                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, which is no date "
-                    "or not after the one before: sort the rows by time, one for each"
+                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, no date or not "
+                    "later than the row before: sort the rows by time"
                 )
     return Series(values, tuple(chosen), f"{len(values):,} terms from {path}")
 
@@ -155,12 +156,12 @@ PRICES = ("open", "high", "low", "close", "volume")
 def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
-    Where it can be had in no way, Google's of 2004 to 2008, which matplotlib carries, stand in for them, and
-    ``fallback`` says so.
+    If the file is not found and not downloaded, Google's prices of 2004 to 2008 from matplotlib replace it, with
+    ``fallback`` True.
 
     Args:
-        root: The data folder; see :mod:`torchdl.data.sources` for where else is looked.
-        fetch: Whether to download the file where it is not on this machine.
+        root: The data folder; see :mod:`torchdl.data.sources` for the other places.
+        fetch: Whether to download a missing file.
 
     Example:
         >>> torchdl.load_prices(fetch=False).columns
@@ -175,7 +176,7 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
 
 
 def google_prices() -> Series:
-    """Give Google's daily open, high, low, close and volume, August 2004 to October 2008, from matplotlib's samples.
+    """Load Google's daily open, high, low, close and volume, August 2004 to October 2008, from matplotlib's samples.
 
     Example:
         >>> prices = torchdl.google_prices()
@@ -188,14 +189,14 @@ def google_prices() -> Series:
     with np.load(str(cbook.get_sample_data("goog.npz", asfileobj=False))) as file:
         table = file["price_data"]
     values = torch.stack([torch.from_numpy(table[name].astype("float64")) for name in PRICES], 1)  # (L, 5)
-    return Series(values, PRICES, f"{len(values):,} days of Google's prices, which matplotlib carries")
+    return Series(values, PRICES, f"{len(values):,} days of Google's prices in matplotlib")
 
 
 class Windows(Dataset):
-    """All windows of a series: T terms and the H that follow them, as ``(input, target)``.
+    """All windows of a series: T terms and the next H, as ``(input, target)``.
 
-    ``windows[i]`` is ``((T, D), (H, D))``; ``windows.__getitems__(indices)`` a batch ``((B, T, D), (B, H, D))``. There
-    are N = L - T - H + 1 of them.
+    ``windows[i]`` is ``((T, D), (H, D))``; ``windows.__getitems__(indices)`` is a batch ``((B, T, D), (B, H, D))``.
+    There are N = L - T - H + 1 windows.
 
     Args:
         values: (L, D).
@@ -210,17 +211,16 @@ class Windows(Dataset):
     """
 
     def __init__(self, values: Tensor, length: int, horizon: int = 1) -> None:
-        require(values.dim() == 2, f"a series must be (terms, numbers a term), not {tuple(values.shape)}")
+        require(values.dim() == 2, f"a series must have the shape (L, D), not {tuple(values.shape)}")
         require(length >= 1 and horizon >= 1, f"length and horizon must be 1 or more, not {length} and {horizon}")
         require(
             len(values) >= length + horizon,
-            f"a series of {len(values)} terms has no window of {length} terms and {horizon} to come: shorten them, "
-            "or get a longer series",
+            f"a series of {len(values)} terms is too short for windows of {length} terms and a horizon of {horizon}",
         )
         self.values, self.length, self.horizon = values, length, horizon
 
     def to(self, device: str | torch.device) -> Windows:
-        """Move the series to ``device``, in place, so that batches are made there; returns the data set itself."""
+        """Move the series to ``device`` in place, so that batches are made there; return the data set itself."""
         self.values = self.values.to(device)
         return self
 
@@ -230,7 +230,7 @@ class Windows(Dataset):
         return self.values.device
 
     def order_settings(self) -> dict[str, float]:
-        """Return what the items depend on beside the series, for a checkpoint to compare."""
+        """Return the settings that the items depend on; a checkpoint compares them."""
         return {"length of a window": self.length, "horizon": self.horizon}
 
     def __len__(self) -> int:
@@ -243,7 +243,7 @@ class Windows(Dataset):
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the inputs (B, T, D) and targets (B, H, D) that begin at terms ``indices`` (B,)."""
+        """Return the inputs (B, T, D) and targets (B, H, D) of windows that begin at the terms ``indices`` (B,)."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         both = self.values.unfold(0, self.length + self.horizon, 1)  # (N, D, T + H), a view
         both = both.index_select(0, indices).transpose(1, 2)  # (B, T + H, D)
@@ -252,12 +252,12 @@ class Windows(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """A series split by time and scaled by its training part: all targets of ``test_size`` come after ``train``.
+    """A series split by time into training and test targets, and scaled by its training part.
 
     Args:
         series: The series, (L, D).
-        length: T, terms seen.
-        test_size: Terms at the end that are to be forecast, and of which training sees nothing.
+        length: T, the number of input terms of a window.
+        test_size: The number of terms at the end that are forecast in testing; training does not see them.
 
     Raises:
         InputError: The series is too short, or a column is constant in the training part.
@@ -279,44 +279,41 @@ class Split:
         require(self.length >= 1 and self.test_size >= 1, "length and test_size must be 1 or more")
         require(
             self.boundary > self.length,
-            f"a series of {total} terms cannot give {self.test_size} to forecast and more than {self.length} before "
-            "them to learn from: shorten the window or the held-out part, or get a longer series",
+            f"a series of {total} terms is too short for length {self.length} and test_size {self.test_size}: the "
+            f"training part of {self.boundary} terms must be longer than {self.length}",
         )
-        flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero()  # a mean's rounding is no deviation
-        require(
-            len(flat) == 0,
-            f"{'' if not len(flat) else self.series.columns[int(flat[0])]!r} is constant in the training part, so that "
-            "there is nothing to learn: leave the column out",
-        )
+        flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero().flatten().tolist()  # up to rounding of the mean
+        constant = ", ".join(repr(self.series.columns[column]) for column in flat)
+        require(not flat, f"the training part is constant in {constant}, so there is nothing to learn: leave it out")
 
     @property
     def boundary(self) -> int:
-        """The number of terms before the held-out ones."""
+        """The number of terms before the test terms."""
         return len(self.series) - self.test_size
 
     @property
     def mean(self) -> Tensor:
-        """The training part's mean (D,)."""
+        """The mean (D,) of the training part."""
         return self.series.values[: self.boundary].mean(0)
 
     @property
     def deviation(self) -> Tensor:
-        """The training part's standard deviation (D,), as scikit-learn's scaler takes it."""
+        """The standard deviation (D,) of the training part, uncorrected as in scikit-learn's scaler."""
         return self.series.values[: self.boundary].std(0, correction=0)
 
     @property
     def scaled(self) -> Tensor:
-        """The whole series (L, D) float32, of mean 0 and deviation 1 in its training part."""
+        """The whole series (L, D) float32, with mean 0 and standard deviation 1 in its training part."""
         return ((self.series.values - self.mean) / self.deviation).float()
 
     def unscale(self, values: Tensor) -> Tensor:
-        """Turn scaled values (..., D) into those of the series, float64."""
+        """Scale values (..., D) back to those of the series, float64."""
         return values.cpu().double() * self.deviation + self.mean
 
     def train(self, horizon: int = 1) -> Windows:
-        """Return the windows whose targets all come before the boundary."""
+        """Return the windows with all targets before the boundary."""
         return Windows(self.scaled[: self.boundary], self.length, horizon)
 
     def test(self, horizon: int = 1) -> Windows:
-        """Return the windows whose targets all come after it; what is known before them may be of the training part."""
+        """Return the windows with all targets after the boundary; their inputs may reach into the training part."""
         return Windows(self.scaled[self.boundary - self.length :], self.length, horizon)

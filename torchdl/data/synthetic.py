@@ -1,6 +1,6 @@
-"""Made-up sequences that measure how far back a network remembers (lecture 48; Hochreiter and Schmidhuber 1997).
+"""Random sequences that measure how far back a network remembers (lecture 48; Hochreiter and Schmidhuber 1997).
 
-Every sequence is a pure function of the seed, the epoch where there is one, and its number.
+Every sequence is a pure function of the seed, the epoch (of the adding problem) and its index.
 
 Shapes: N sequences, B in a batch, T terms.
 """
@@ -19,35 +19,35 @@ from torchdl.data.arrays import ArrayDataset
 from torchdl.data.info import fingerprint
 from torchdl.errors import require
 
-#: The three terms that decide: the last ones, the first ones, or (an exercise of the lecture's) far from one another.
+#: The three deciding terms: the last, the first, or (an exercise in the lecture) the first, the middle and the last.
 DISTANCES = {"short": (-1, -2, -3), "long": (0, 1, 2), "spread": (0, 0.5, -1)}
-NUMBERS, PLACES = 0, 1  # streams: draws that must not be the same
+NUMBERS, PLACES = 0, 1  # streams of independent draws
 
 
 def deciding_terms(distance: str, terms: int) -> list[int]:
-    """Return the places of the three terms that decide, at a distance of :data:`DISTANCES` in ``terms`` of them."""
+    """Return the positions of the three deciding terms among ``terms``, at a distance of :data:`DISTANCES`."""
     require(distance in DISTANCES, f"unknown distance {distance!r}: choose one of {', '.join(DISTANCES)}")
-    require(terms >= 3, f"terms must be at least 3, for three of them to decide, not {terms}")
+    require(terms >= 3, f"terms must be at least 3, not {terms}")
     return [int(place * terms) if isinstance(place, float) else place % terms for place in DISTANCES[distance]]
 
 
 def odd_negatives(x: Tensor, places: Sequence[int]) -> Tensor:
-    """Say of sequences (N, T) whether an odd number of the terms at ``places`` is negative and none is 0: (N,) bool."""
+    """Return whether an odd number of the terms at ``places`` is negative and none is 0: (N,) bool for x (N, T)."""
     return x[:, list(places)].sign().prod(1) < 0
 
 
 def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", seed: int = 0) -> ArrayDataset:
-    """Make the course's problem of memory (lecture 48): random numbers, three of which decide on the label.
+    """Make the course's memory problem (lecture 48): random numbers, three of which decide the label.
 
-    The label is 1 where an odd number of the three is negative. No one or two of them tell anything about it, so that
-    all three must be remembered, and chance is 50 %.
+    The label is 1 if an odd number of the three is negative. One or two of them say nothing about it, so all three must
+    be remembered; chance is 50 %.
 
     Args:
         count: N.
         terms: T.
-        distance: One of :data:`DISTANCES`: ``short`` for the last three terms, ``long`` for the first three, so that
-            all the others come after them, ``spread`` for the first, the middle and the last one.
-        seed: What the numbers are drawn from.
+        distance: One of :data:`DISTANCES`: ``short`` for the last three terms, ``long`` for the first three,
+            ``spread`` for the first, the middle and the last.
+        seed: The seed of the numbers.
 
     Returns:
         Standard normal numbers (N, T, 1) and labels (N, 1), 0.0 or 1.0.
@@ -56,30 +56,30 @@ def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", se
         >>> data = torchdl.long_distance(count=6, terms=10, seed=1)
         >>> data.inputs.shape, data.targets.flatten()
         (torch.Size([6, 10, 1]), tensor([0., 1., 0., 1., 0., 0.]))
-        >>> (data.inputs[:, :3, 0] < 0).sum(1)  # how many of the first three are negative
+        >>> (data.inputs[:, :3, 0] < 0).sum(1)  # number of negative ones among the first three
         tensor([2, 3, 2, 1, 0, 2])
     """
     require(count >= 1, f"count must be at least 1, not {count}")
     places = deciding_terms(distance, terms)
     x = random.normal(seed, 0, torch.arange(count), terms, NUMBERS)  # (N, T)
     labels = odd_negatives(x, places).float()
-    origin = f"made-up, {count:,} sequences of {terms} terms, three of which decide at {distance} distance"
+    origin = f"{count:,} random sequences of {terms} terms, three of which decide at {distance} distance"
     return ArrayDataset(x[:, :, None], labels[:, None], origin)  # (N, T, 1), (N, 1)
 
 
 class AddingProblem(Dataset):
-    """Sequences of random numbers, two of which are marked and are to be added; new ones in every epoch.
+    """Sequences of random numbers, of which two are marked and must be added; every epoch has new sequences.
 
-    A term is a pair: a number, uniform in [``low``, 1], and a marker, 1 at one place in each half of the sequence and
-    0 elsewhere. The target is the sum of the two marked numbers. Who always says the mean errs by a variance of
-    (1 - ``low``)^2 / 6: 0.167 for [0, 1], the usual range today (Le et al. 2015, arXiv 1504.00941), and 0.667 for
-    [-1, 1], that of the original (Hochreiter and Schmidhuber 1997), whose errors so are four times as large.
+    A term is a pair: a number, uniform in [``low``, 1], and a marker, which is 1 at one place in each half of the
+    sequence and 0 elsewhere. The target is the sum of the two marked numbers. Always predicting the mean has a mean
+    squared error of (1 - ``low``)^2 / 6: 0.167 for [0, 1], the usual range today (Le et al. 2015, arXiv 1504.00941),
+    and 0.667 for [-1, 1], the original range (Hochreiter and Schmidhuber 1997), whose errors are 4x larger.
 
     Args:
-        count: N, sequences an epoch.
-        terms: T, 2 at least.
-        low: The least number, 0 or -1 usually.
-        seed: What the numbers and places are drawn from.
+        count: N, the number of sequences per epoch.
+        terms: T, at least 2.
+        low: The minimum of the numbers, usually 0 or -1.
+        seed: The seed of the numbers and places.
 
     Example:
         >>> problem = torchdl.AddingProblem(count=3, terms=100)
@@ -92,29 +92,29 @@ class AddingProblem(Dataset):
 
     def __init__(self, count: int = 10_000, terms: int = 100, low: float = 0.0, seed: int = 0) -> None:
         require(count >= 1, f"count must be at least 1, not {count}")
-        require(terms >= 2, f"terms must be at least 2, one in each half, not {terms}")
+        require(terms >= 2, f"terms must be at least 2, not {terms}")
         require(-math.inf < low < 1, f"low must be a finite number below 1, not {low}")
         self.count, self.terms, self.low, self.seed, self.epoch = count, terms, low, seed, 0
         self.device = torch.device("cpu")
-        self.origin = f"made-up, {count:,} sequences of {terms} numbers in [{low:g}, 1], two of which are to be added"
+        self.origin = f"{count:,} random sequences of {terms} numbers in [{low:g}, 1], two of which must be added"
         self.fallback = False
 
     @property
     def baseline(self) -> float:
-        """The mean squared error of who always says the mean, 1 + ``low``."""
+        """The mean squared error of always predicting the mean, 1 + ``low``."""
         return (1 - self.low) ** 2 / 6
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw what is the epoch's."""
+        """Choose the epoch whose sequences are drawn."""
         self.epoch = epoch
 
     def to(self, device: str | torch.device) -> AddingProblem:
-        """Make the batches on ``device`` from now on; returns the data set itself."""
+        """Make the batches on ``device`` from now on; return the data set itself."""
         self.device = torch.device(device)
         return self
 
     def order_settings(self) -> dict[str, float]:
-        """Return what the batches depend on, for a checkpoint to compare."""
+        """Return the settings that the batches depend on; a checkpoint compares them."""
         return {"terms": self.terms, "least number": self.low, "numbers' seed": self.seed}
 
     def fingerprint(self) -> str:
@@ -134,7 +134,7 @@ class AddingProblem(Dataset):
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the sequences (B, T, 2) and sums (B, 1) of indices (B,)."""
+        """Return the sequences (B, T, 2) and sums (B, 1) of indices (B,)."""
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         numbers = (
             random.uniform(self.seed, self.epoch, index, self.terms, NUMBERS) * (1 - self.low) + self.low

@@ -1,4 +1,4 @@
-"""Texts with classes: read from a CSV file of any encoding, split, and numbered.
+"""Texts with classes: read from a CSV file in any encoding, split, and encoded as word indices.
 
 Shapes: N texts, B in a batch, T words of the longest one.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchdl.data.files import check_columns, explained
+from torchdl.data.files import check_columns, csv_errors
 from torchdl.data.info import fingerprint
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
@@ -27,7 +27,7 @@ from torchdl.errors import InputError, require
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with the numbers of their classes, (N,) int64; as they are read the class of most texts has the number 0.
+    """Texts with the indices of their classes, (N,) int64; :func:`read_texts` gives the largest class the index 0.
 
     Example:
         >>> texts = torchdl.Texts(("see you", "buy now", "thank you"), torch.tensor([0, 1, 0]), classes=("ham", "spam"))
@@ -46,32 +46,32 @@ class Texts:
     def __post_init__(self) -> None:
         require(
             len(self.texts) == len(self.labels),
-            f"there must be one label a text, not {len(self.labels)} for {len(self.texts)}",
+            f"there are {len(self.labels)} labels for {len(self.texts)} texts",
         )
         known = bool(((self.labels >= 0) & (self.labels < len(self.classes))).all())
-        require(known, f"labels must be from 0 to {len(self.classes) - 1}, a number for each of the classes")
+        require(known, f"labels must be from 0 to {len(self.classes) - 1}, the indices of the classes")
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, rows: np.ndarray) -> Texts:
-        """Give some of the texts, by their numbers (B,)."""
+        """Return the texts with these indices (B,)."""
         return replace(self, texts=tuple(self.texts[row] for row in rows), labels=self.labels[torch.from_numpy(rows)])
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many texts each class has."""
+        """The number of texts of each class."""
         return dict(zip(self.classes, self.labels.bincount(minlength=len(self.classes)).tolist(), strict=True))
 
     def split(self, share: float = 0.33, seed: int = 0) -> tuple[Texts, Texts]:
-        """Hold out a share of the texts, drawn by ``seed``, of each class alike; return the others and those."""
+        """Split into a training and a test part, drawn by ``seed``; the test part has this share of every class."""
         from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
-        require(0 < share < 1, f"the held-out share must be in (0, 1), not {share}")
-        held_out = math.ceil(len(self) * share)
+        require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
+        test_count = math.ceil(len(self) * share)
         few = [f"{name!r} ({count})" for name, count in self.counts.items() if count < 2]
-        require(not few, f"each class needs 2 texts, one of them to learn from: there are too few of {', '.join(few)}")
-        enough = len(self.classes) <= min(held_out, len(self) - held_out)
+        require(not few, f"each class needs 2 texts, one for each part: there are too few of {', '.join(few)}")
+        enough = len(self.classes) <= min(test_count, len(self) - test_count)
         require(enough, f"{len(self)} texts cannot be split into two parts of {len(self.classes)} classes: get more")
         rows = train_test_split(np.arange(len(self)), test_size=share, random_state=seed, stratify=self.labels.numpy())
         parts = [self[part] for part in rows]
@@ -79,13 +79,13 @@ class Texts:
         return train, test
 
     def numbered(self, vocabulary: Vocabulary, longest: int | None = None) -> TextDataset:
-        """Number the words; labels are (N, 1) float32 of two classes, for one logit, else (N,) int64."""
+        """Encode the words as indices; labels are (N, 1) float32 for two classes (one logit), else (N,) int64."""
         labels = self.labels.float()[:, None] if len(self.classes) == 2 else self.labels
         return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.fallback)
 
 
 def guess_encoding(raw: bytes) -> str:
-    """Say how a file's bytes are to be read: UTF-16 by its mark, UTF-8 if they can be, else ISO-8859-1, as all can."""
+    """Return the encoding of a file: UTF-16 if it has a byte-order mark, else UTF-8 if valid, else ISO-8859-1."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
     try:
@@ -104,11 +104,11 @@ def read_texts(
         path: The file.
         text: The column of the texts.
         label: The column of the classes' names.
-        encoding: How the file is encoded; guessed if None, and the origin says as what.
-        skip_empty: Leave texts of nothing but spaces out, and count them; else they are an error.
+        encoding: The file's encoding; guessed if None, and named in the origin.
+        skip_empty: Whether to leave out texts that are empty or only spaces; otherwise they are an error.
 
     Raises:
-        InputError: A file or column is not there, or a row cannot be used; the sentence names it.
+        InputError: A file or column is missing, or a row cannot be used; the sentence names it.
 
     Example:
         >>> import os, pandas, tempfile
@@ -128,28 +128,28 @@ def read_texts(
         codecs.lookup(known)
     except LookupError as error:
         raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
-    with explained(path, f"in {known}"):
-        # as they stand: a text may be NA or a number
+    with csv_errors(path, f" in {known}"):
+        # unchanged, since a text may be NA or a number
         as_is: Any = {"encoding": "utf-8-sig" if known == "UTF-8" else known, "dtype": str, "na_filter": False}
         header = pandas.read_csv(path, header=None, nrows=1, **as_is)
-        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # so that rows are counted as a spreadsheet does
+        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # to count rows as a spreadsheet does
     check_columns(path, header, table)
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
     texts, labels = list(table[text]), [name.strip() for name in table[label]]
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0].tolist()
-    require(bool(filled), f"{path} holds no texts below its header")
+    require(bool(filled), f"{path} has no texts below its header")
     rows = [row for row in filled if texts[row].strip()]
     empty = [row for row in filled if not texts[row].strip()]
     some = ", ".join(str(row + 2) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
     require(
         skip_empty or not empty,
-        f"{path} has {len(empty):,} empty texts (in row {some}): fill them in, or leave them out (--skip-empty)",
+        f"{path} has {len(empty):,} empty texts (in row {some}): fill them in, or leave them out (skip_empty)",
     )
     nameless = next((row for row in rows if not labels[row]), None)
-    require(nameless is None, f"{path} has no {label} in row {(nameless or 0) + 2}: fill it in, or remove the row")
+    require(nameless is None, f"{path} has no {label!r} in row {(nameless or 0) + 2}: fill it in, or remove the row")
     counts = Counter(labels[row] for row in rows)
-    require(len(counts) > 1, f"{path} holds one class alone ({', '.join(counts) or 'none'}): two are the least")
+    require(len(counts) > 1, f"{path} has only one class ({', '.join(counts) or 'none'}): at least two are needed")
     classes = sorted(counts, key=lambda name: (-counts[name], name))
     number = {name: place for place, name in enumerate(classes)}
     origin = f"{len(rows):,} texts from {path}, read as {known}"
@@ -160,18 +160,17 @@ def read_texts(
 
 
 class TextDataset(Dataset):
-    """Texts with labels; a batch is padded with zeros, after the words, to its own longest text.
+    """Texts with labels; a batch is padded with zeros, after the words, to its longest text.
 
-    With ``BatchLoader(..., by_length=True)`` texts of about the same length come together, so that padding costs
-    little.
+    ``BatchLoader(..., by_length=True)`` batches texts of similar length, so that padding costs little.
 
     Args:
         texts: N texts.
-        labels: (N, ...), one a text.
-        vocabulary: What numbers their words.
-        longest: Words of a text that are kept, its first ones; all if None.
-        origin: Where they come from, for the user to read.
-        fallback: Whether they stand in for data that could not be had.
+        labels: (N, ...), one per text.
+        vocabulary: Encodes the words as indices.
+        longest: The maximum number of words per text, of which the first are kept; all if None.
+        origin: Where the texts come from, in words.
+        fallback: Whether they replace data that was not found.
 
     Example:
         >>> texts = ["a good film", "bad"]
@@ -190,8 +189,8 @@ class TextDataset(Dataset):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
-        require(len(texts) == len(labels), f"there must be one label a text, not {len(labels)} for {len(texts)}")
-        require(longest is None or longest >= 1, f"longest must be 1 word or more, not {longest}")
+        require(len(texts) == len(labels), f"there are {len(labels)} labels for {len(texts)} texts")
+        require(longest is None or longest >= 1, f"longest must be 1 or more words, not {longest}")
         encoded = [torch.tensor(vocabulary.encode(text)[:longest], dtype=torch.int64) for text in texts]
         self.labels, self.vocabulary, self.longest = labels, vocabulary, longest
         self.origin, self.fallback = origin, fallback
@@ -200,7 +199,7 @@ class TextDataset(Dataset):
         self.starts = self.lengths.cumsum(0) - self.lengths  # (N,)
 
     def to(self, device: str | torch.device) -> TextDataset:
-        """Move all of it to ``device``, in place, so that batches are made there; returns the data set itself."""
+        """Move the data to ``device`` in place, so that batches are made there; return the data set itself."""
         for name in ("words", "starts", "lengths", "labels"):
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -211,7 +210,7 @@ class TextDataset(Dataset):
         return self.words.device
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all numbers and labels, in hexadecimal."""
+        """Return the SHA-256 of all word indices and labels, in hexadecimal."""
         return fingerprint([self.words, self.lengths, self.labels], repr((len(self), self.labels.shape)))
 
     def __len__(self) -> int:
@@ -224,7 +223,7 @@ class TextDataset(Dataset):
         return words[0], labels[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Give the words (B, T) int64, T those of the batch's longest text but 1 at least, and the labels (B, ...)."""
+        """Return the words (B, T) int64, T >= 1 those of the batch's longest text, and the labels (B, ...)."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         lengths = self.lengths[indices, None]  # (B, 1)
         place = torch.arange(max(1, int(lengths.max())), device=self.device)  # (T,)

@@ -1,4 +1,4 @@
-"""torchvision, imported late: it takes seconds, most of torchdl does without it, and it must match torch."""
+"""Import torchvision late: it takes seconds, most of torchdl does not need it, and it must match torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from torchdl.errors import InputError
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision; where it cannot be loaded beside this torch, :class:`InputError` says what to install."""
+    """Import torchvision; if it does not match this torch, :class:`InputError` says what to install."""
     try:
         import torchvision
-    except (
-        ImportError,
-        RuntimeError,
-        OSError,
-    ) as error:  # "operator torchvision::nms does not exist" is a RuntimeError
+    except (ImportError, RuntimeError, OSError) as error:
+        # "operator torchvision::nms does not exist" is a RuntimeError
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"torchvision cannot be loaded beside torch {torch.__version__} ({reason}): they must be of one release, "
-            "so install both together: pip install --upgrade torch torchvision"
+            f"torchvision does not match torch {torch.__version__} ({reason}): install both together: "
+            "pip install --upgrade torch torchvision"
         ) from error
     return torchvision

@@ -1,9 +1,9 @@
-"""Words as numbers: how texts are split, the words that a model knows, and padding.
+"""Words as indices: tokenization, vocabularies and padding.
 
-Keras' conventions (lectures 55 and 56): 0 is padding, words are numbered from 1 by frequency, and a word that is not
-known is left out, or is word 1 where the vocabulary has a word for it.
+As in Keras (lectures 55 and 56), index 0 is padding and the words are numbered from 1 by frequency. An unknown word is
+left out, or has the index 1 if the vocabulary has an entry for unknown words.
 
-Shapes: N texts, T words of the longest one.
+Shapes: N texts, T words of the longest text.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from torch import Tensor
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 
-FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' own: what separates words beside the space
-UNKNOWN = "<unknown>"  # which no text can hold, for < is filtered
+FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' separators of words besides the space
+UNKNOWN = "<unknown>"  # cannot occur in a text, since < is filtered
 Side = Literal["pre", "post"]
 
 
 def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits: bool = False) -> list[str]:
     """Split a text into words, as Keras' ``Tokenizer`` does: filtered characters count as spaces.
 
-    With ``same_digits`` each digit counts as 0, so that numbers of the same length are one word.
+    With ``same_digits`` every digit becomes 0, so that all numbers of the same length are one word.
 
     Example:
         >>> torchdl.data.tokenize("I like eggs and ham.")
@@ -45,11 +45,13 @@ class Vocabulary:
     """The words that a model knows, numbered from 1 by frequency; 0 is padding.
 
     Args:
-        words: The words in the order of their numbers; :data:`UNKNOWN` first where words that are not known are to
-            have a number.
+        words: The words in the order of their indices; :data:`UNKNOWN` first if unknown words have an index.
         lower: Whether texts are lower-cased.
-        filters: Characters that separate words beside the space.
-        same_digits: Whether each digit counts as 0.
+        filters: Characters that separate words, besides the space.
+        same_digits: Whether every digit becomes 0.
+
+    Attributes:
+        numbers: The index of each word.
 
     Example:
         >>> vocabulary = torchdl.Vocabulary.learn(["I like eggs and ham.", "I love chocolate and bunnies."])
@@ -62,10 +64,8 @@ class Vocabulary:
     def __init__(
         self, words: Sequence[str], lower: bool = True, filters: str = FILTERS, same_digits: bool = False
     ) -> None:
-        require(
-            all(isinstance(word, str) and word for word in words), "a vocabulary's words are texts of a letter or more"
-        )
-        require(len(set(words)) == len(words), "a vocabulary has every word once")
+        require(all(isinstance(word, str) and word for word in words), "a vocabulary's words must be non-empty strings")
+        require(len(set(words)) == len(words), "a vocabulary must have every word only once")
         self.words, self.lower, self.filters, self.same_digits = tuple(words), lower, filters, same_digits
         self.numbers = {word: number for number, word in enumerate(self.words, 1)}
 
@@ -80,42 +80,42 @@ class Vocabulary:
         filters: str = FILTERS,
         same_digits: bool = False,
     ) -> Vocabulary:
-        """Learn the words of training texts, the most frequent first, of equals the one that came first.
+        """Learn the words of texts, the most frequent first; of equally frequent words the first to occur comes first.
 
         Args:
-            texts: The texts, of the training part alone.
-            most: How many words to keep; all if None. (Keras' ``num_words`` is one more than it keeps.)
-            unknown: Whether a word that is not known has a number, 1, or is left out.
-            least: How often a word must be there to be kept; with 2 and ``unknown`` a model learns what to make of rare
-                words, which the words that it will not know are.
+            texts: The texts of the training part.
+            most: The maximum number of words; all if None. (Keras' ``num_words`` is one more than it keeps.)
+            unknown: Whether unknown words have the index 1; otherwise they are left out.
+            least: The minimum number of occurrences of a word. With 2 and ``unknown``, a model learns from rare words
+                how to treat unknown ones.
             lower: Whether texts are lower-cased.
-            filters: Characters that separate words beside the space.
-            same_digits: Whether each digit counts as 0.
+            filters: Characters that separate words, besides the space.
+            same_digits: Whether every digit becomes 0.
         """
-        require(most is None or most >= 1, f"a vocabulary keeps 1 word or more, not {most}")
-        require(least >= 1, f"a word is kept that is there once or more often, not {least} times")
+        require(most is None or most >= 1, f"most must be 1 or more words, not {most}")
+        require(least >= 1, f"least must be 1 or more occurrences, not {least}")
         counts = Counter(word for text in texts for word in tokenize(text, lower, filters, same_digits))
         kept = [word for word, count in counts.most_common(most) if count >= least and word != UNKNOWN]
-        require(bool(kept), "there is no word in the training texts: nothing can be learnt from them")
+        require(bool(kept), "there are no words in the training texts")
         return cls([UNKNOWN, *kept] if unknown else kept, lower, filters, same_digits)
 
     def __len__(self) -> int:
-        """The number of words; one less than an embedding needs, for padding has the number 0."""
+        """The number of words; an embedding needs one more, for padding."""
         return len(self.words)
 
     def tokenize(self, text: str) -> list[str]:
-        """Split a text into words, known ones or not."""
+        """Split a text into words, both known and unknown."""
         return tokenize(text, self.lower, self.filters, self.same_digits)
 
     def encode(self, text: str) -> list[int]:
-        """Give the numbers of a text's words."""
-        other = self.numbers.get(UNKNOWN)
-        numbers = (self.numbers.get(word, other) for word in self.tokenize(text))
-        return [number for number in numbers if number is not None]
+        """Return the indices of a text's words."""
+        unknown = self.numbers.get(UNKNOWN)
+        indices = (self.numbers.get(word, unknown) for word in self.tokenize(text))
+        return [index for index in indices if index is not None]
 
     def decode(self, numbers: Iterable[int]) -> str:
-        """Give the words of numbers, padding left out, with spaces between them."""
-        return " ".join(self.words[number - 1] for number in numbers if number > 0)
+        """Return the words with these indices, without padding, joined by spaces."""
+        return " ".join(self.words[index - 1] for index in numbers if index > 0)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary as JSON."""
@@ -124,16 +124,16 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read what :meth:`save` wrote; :class:`InputError` for anything else."""
+        """Read the file of :meth:`save`; :class:`InputError` for any other."""
         try:
             found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            kinds = {"words": list, "lower": bool, "filters": str, "same_digits": bool}
-            if not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+            types = {"words": list, "lower": bool, "filters": str, "same_digits": bool}
+            if not all(isinstance(found[name], type_) for name, type_ in types.items()):
                 raise TypeError
-            return cls(**{name: found[name] for name in kinds})
+            return cls(**{name: found[name] for name in types})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or "it is damaged, or something else"
-            raise InputError(f"{path} holds no vocabulary ({reason}): name a finished run of train_text.py") from error
+            reason = getattr(error, "strerror", None) or "it is damaged or another file"
+            raise InputError(f"{path} is not a vocabulary ({reason}): name a finished text run") from error
 
 
 def pad(
@@ -142,13 +142,13 @@ def pad(
     padding: Side = "pre",
     truncating: Side = "pre",
 ) -> Tensor:
-    """Make sequences equally long, as Keras' ``pad_sequences`` does.
+    """Pad or truncate sequences to the same length, as Keras' ``pad_sequences`` does.
 
     Args:
-        sequences: Numbers above 0.
-        length: T; the longest one's if None.
-        padding: Whether zeros come before or after.
-        truncating: Whether what is too long loses its beginning or its end.
+        sequences: Indices above 0.
+        length: T; by default the maximum length.
+        padding: Whether zeros are added before (``pre``) or after (``post``).
+        truncating: Whether a longer sequence loses its beginning (``pre``) or its end (``post``).
 
     Returns:
         (N, T) int64.
@@ -158,7 +158,7 @@ def pad(
         tensor([[1, 2, 0],
                 [3, 4, 5]])
     """
-    require(padding in ("pre", "post") and truncating in ("pre", "post"), "padding and truncating are pre or post")
+    require(padding in ("pre", "post") and truncating in ("pre", "post"), "padding and truncating must be pre or post")
     require(length is None or length >= 0, f"length must be 0 or more, not {length}")
     if length is None:
         length = max(map(len, sequences), default=0)

@@ -12,7 +12,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 
 class Plan(NamedTuple):
-    """A parameter group's tensors, lined up for the kernel; ``counts`` are the different ones of ``steps``."""
+    """A parameter group's tensors in lists for the kernel; ``counts`` are the distinct tensors of ``steps``."""
 
     parameters: list[Tensor]
     averages: list[Tensor]
@@ -22,17 +22,16 @@ class Plan(NamedTuple):
 
 
 class Adam(torch.optim.Adam):
-    """``torch.optim.Adam(fused=True)`` with less Python around its kernel, and equal to it to the bit.
+    """``torch.optim.Adam(fused=True)`` with less Python around its kernel and bitwise equal results.
 
-    The lists that the kernel wants are kept between steps, and parameters that are equally old share their count of
-    steps. Whatever is not the plain case (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) goes
-    through PyTorch's own step.
+    It keeps the kernel's lists between steps, and parameters with the same number of steps share one counter. All
+    other cases (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) go through PyTorch's own step.
     """
 
     _plans: list[Plan] | None = None
 
     def _plan(self) -> None:
-        """Line up the state that a first step has made."""
+        """Collect the kernel's lists from the state that a first step has made."""
         self._plans = []
         for group in self.param_groups:
             states = [self.state[p] for p in group["params"]]
@@ -43,14 +42,14 @@ class Adam(torch.optim.Adam):
             self._plans.append(Plan(group["params"], averages, squares, steps, list(counts.values())))
 
     def _forget_plan(self) -> None:
-        """Give every parameter its own count again, as PyTorch's own step expects."""
+        """Give every parameter its own counter again, as PyTorch's own step expects."""
         if self._plans is not None:
             for state in self.state.values():
                 state["step"] = state["step"].clone()
         self._plans = None
 
     def _is_plain(self) -> bool:
-        """Say whether the kernel alone will do, for the groups as they are now."""
+        """Return whether the kernel alone can do the next step."""
         hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         scaled = getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None
         return not (hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or scaled) and all(
@@ -61,12 +60,12 @@ class Adam(torch.optim.Adam):
             for group in self.param_groups
         )
 
-    # what every optimizer's step is wrapped in: hooks and a profiler's record
+    # PyTorch wraps every optimizer's step like this, for hooks and the profiler
     _torch_step = torch.optim.Optimizer.profile_hook_step(torch.optim.Adam.step)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Do one step, as ``torch.optim.Adam`` does."""
+        """Do one step, with the result of ``torch.optim.Adam``."""
         plain = closure is None and self._is_plain()
         if not plain:
             self._forget_plan()
@@ -95,10 +94,10 @@ class Adam(torch.optim.Adam):
             )
         return None
 
-    step.hooked = True  # type: ignore[attr-defined]  # so that PyTorch does not wrap it: the long way is wrapped itself
+    step.hooked = True  # type: ignore[attr-defined]  # PyTorch must not wrap it: _torch_step already is
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, as every optimizer does."""
+        """Return the state in PyTorch's format."""
         self._forget_plan()
         return super().state_dict()
 
@@ -107,11 +106,11 @@ class Adam(torch.optim.Adam):
         return super().__getstate__()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a copy of a state: PyTorch would go on counting and averaging in the given tensors themselves."""
+        """Load a copy of a state: PyTorch would update the given tensors in place."""
         self._plans = None
         super().load_state_dict(copy.deepcopy(state_dict))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, as every optimizer does."""
+        """Add a group of parameters."""
         self._forget_plan()
         super().add_param_group(param_group)

@@ -1,9 +1,9 @@
-"""oneDNN's own layout of images in memory, for networks of convolutions and max-pooling on a CPU.
+"""oneDNN's blocked memory layout for images, for networks of convolutions and max-pooling on a CPU.
 
-It keeps channels in blocks that fill a CPU's registers. Networks here lay images out with their channels last; in
-blocks LenetLike trains 1.3 times as fast again with AVX2, and 1.03 (a Xeon) to 1.16 times (an EPYC) with AVX-512. But
-tensors in blocks know few operations, and no second derivatives. So a network uses them within :func:`blocked` only,
-which the trainer opens around its forward passes, and from its input to its output, where nobody else sees them.
+It stores channels in blocks of the size of a CPU register. Compared with the channels-last layout, LenetLike trains
+1.3x faster with AVX2, and 1.03x (a Xeon) to 1.16x (an EPYC) faster with AVX-512. Blocked tensors support few operations
+and no second derivatives. So a network uses them only inside :func:`blocked`, which the trainer opens around forward
+passes, and only between its input and its output, which keep PyTorch's layout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _allowed = False
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Let networks compute in blocks within this region."""
+    """Allow networks to compute in blocks inside this region."""
     global _allowed
     before, _allowed = _allowed, True
     try:
@@ -29,10 +29,10 @@ def blocked() -> Iterator[None]:
 
 
 def suits_blocks(images: Tensor, network: nn.Module) -> bool:
-    """Say whether ``network`` should lay these images out in blocks, by ``images.to_mkldnn()``.
+    """Return whether ``network`` should convert these images to blocks, by ``images.to_mkldnn()``.
 
-    Not on a GPU, of course, nor where it would be seen: by hooks, by a compiler, by autocast, or by a derivative with
-    respect to the images, of which there may be a second one. ``torch.backends.mkldnn.enabled = False`` forbids it.
+    It should not on a GPU, nor where other code would meet blocked tensors: hooks, a compiler, autocast, or a gradient
+    with respect to the images, which may be differentiated again. ``torch.backends.mkldnn.enabled = False`` forbids it.
     """
     return bool(
         _allowed
@@ -40,7 +40,7 @@ def suits_blocks(images: Tensor, network: nn.Module) -> bool:
         and images.device.type == "cpu"
         and images.dtype == torch.float32
         and not images.requires_grad
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # others have not been measured
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX")  # no other CPU has been measured
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")

@@ -1,4 +1,4 @@
-"""What clusters are worth against labels."""
+"""Metrics of clusters against labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torchdl.errors import require
 
 
 def clustering_accuracy(clusters: Tensor, labels: Tensor, number: int) -> float:
-    """Return the share of examples whose cluster has their label, under the best one-to-one matching (Kuhn 1955).
+    """Return the accuracy of clusters under their best one-to-one matching with labels (Kuhn 1955).
 
     Args:
         clusters: (N,) int64, each example's cluster, below ``number``.
         labels: (N,) int64, its label, below ``number``.
-        number: How many clusters and labels there are.
+        number: Number of clusters, and of labels.
     """
     from scipy.optimize import linear_sum_assignment  # imported late: it takes half a second
 
-    require(clusters.shape == labels.shape, "there must be one label for each example's cluster")
+    require(clusters.shape == labels.shape, f"there must be {len(clusters)} labels, one an example, not {len(labels)}")
     counts = torch.bincount(clusters * number + labels, minlength=number**2).view(number, number).cpu().numpy()
     return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))

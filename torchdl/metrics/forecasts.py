@@ -1,4 +1,4 @@
-"""How wrong forecasts are."""
+"""Errors of forecasts."""
 
 from __future__ import annotations
 
@@ -12,50 +12,49 @@ def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: floa
     """Measure forecasts of one quantity.
 
     Args:
-        predicted: (N, H), what was forecast of H terms from each of N starts.
-        actual: (N, H), what came.
+        predicted: (N, H), forecasts of H terms from each of N starts.
+        actual: (N, H), the actual terms.
         last: (N,), the last value known at each start.
-        scale: The training part's mean absolute change from term to term.
+        scale: The mean absolute change from term to term in the training part.
 
     Returns:
-        ``mae`` and ``rmse`` in the quantity's unit; ``mase``, the first in units of ``scale`` (Hyndman and Koehler
-        2006), above 1 where the error is greater than the naive one-step forecast's in training; ``direction``, the
-        share of forecasts on the right side of the last value, where something changed: NaN if all say that nothing
-        will.
+        ``mae`` and ``rmse`` in the quantity's unit; ``mase``, the ``mae`` in units of ``scale`` (Hyndman and Koehler
+        2006), above 1 if the error is greater than the naive one-step forecast's in training; ``direction``, the share
+        of changes from the last value whose sign is forecast correctly, NaN if no forecast differs from the last value.
     """
-    error, moved = predicted - actual, (actual - last[:, None]).sign()
-    said = (predicted - last[:, None]).sign()
-    counted = (moved != 0) & bool((said != 0).any())
+    error = predicted - actual
+    direction, forecast_direction = (actual - last[:, None]).sign(), (predicted - last[:, None]).sign()
+    counted = (direction != 0) & bool((forecast_direction != 0).any())
     mae = float(error.abs().mean())
     return {
         "mae": mae,
         "rmse": float(error.square().mean().sqrt()),
         "mase": mae / scale,
-        "direction": float((said == moved)[counted].double().mean()),
+        "direction": float((forecast_direction == direction)[counted].double().mean()),
     }
 
 
 def error_ratio(
     error: Tensor, reference: Tensor, block: int, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Compare two forecasts of the same terms: the ratio of their root mean squared errors, with an interval.
+    """Return the ratio of two forecasts' root mean squared errors, with a confidence interval.
 
-    The interval is of a bootstrap that draws whole blocks of successive terms (the circular one of Politis and Romano
-    1992), for errors that are near in time are alike, most of all where forecasts overlap.
+    The interval comes from a bootstrap of whole blocks of successive terms (the circular one of Politis and Romano
+    1992), because errors that are near in time are similar, most of all where forecasts overlap.
 
     Args:
-        error: (N,) or (N, H), in the order of time.
-        reference: The other forecast's errors, of the same shape.
-        block: Terms a block, at least as many as an error reaches over.
-        draws: Resamples.
-        level: The interval's probability.
-        seed: What the blocks are drawn from.
+        error: (N,) or (N, H), in chronological order.
+        reference: The other forecast's errors of the same terms, of the same shape.
+        block: Terms a block, at least as many as one forecast covers.
+        draws: Number of resamples.
+        level: The interval's coverage probability.
+        seed: The seed of the resamples.
 
     Returns:
-        The ratio and the interval's two ends; below 1 where the first forecast is better.
+        The ratio, which is below 1 if the first forecast is better, and the interval's two ends.
     """
-    require(error.shape == reference.shape, "there must be one error of either forecast a term")
-    require(block >= 1, f"a block must have 1 term or more, not {block}")
+    require(error.shape == reference.shape, "error and reference must have the same shape")
+    require(block >= 1, f"block must be 1 or more, not {block}")
     squares = torch.stack([error, reference]).double().square().view(2, len(error), -1).mean(2)  # (2, N, H) -> (2, N)
     total = squares.shape[1]
     count = -(-total // block)

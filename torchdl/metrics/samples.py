@@ -1,6 +1,6 @@
-"""How much generated samples resemble real ones, by features of both: distances of the two sets, and what they share.
+"""Similarity of generated and real samples: distances and overlap of two sets of features.
 
-Everything is computed in float64, on the features' own device, and does not depend on the order of the samples.
+Everything is computed in float64, on the features' device, and does not depend on the order of the samples.
 
 Shapes: N real and M generated samples, D features, K classes.
 """
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from torchdl.errors import require
 
-BLOCK = 1024  # samples of each of two sets that are compared at a time
+BLOCK = 1024  # samples of each set that are compared at a time
 
 
 class Moments:
-    """The mean (D,) and the covariance (D, D) of features that come in batches, which need not be kept.
+    """The mean (D,) and the covariance (D, D) of features that arrive in batches and are not kept.
 
-    Batches are merged as Chan, Golub and LeVeque (1983) do it, so that nothing is lost where the mean is large against
-    the spread.
+    Batches are merged by the method of Chan, Golub and LeVeque (1983), which is accurate even where the mean is much
+    larger than the spread.
 
     Args:
-        batches: Features (B, D) to begin with.
+        batches: Features (B, D) to start with.
     """
 
     def __init__(self, batches: Iterable[Tensor] = ()) -> None:
@@ -35,7 +35,7 @@ class Moments:
             self.update(features)
 
     def update(self, features: Tensor) -> None:
-        """Take a batch of features (B, D) in."""
+        """Add a batch of features (B, D)."""
         require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
         x, size = features.detach().double(), len(features)
         if size == 0:
@@ -44,66 +44,68 @@ class Moments:
         x = x - mean
         scatter = x.T @ x
         if self.count:
-            require(x.shape[1] == len(self.mean), f"features must be {len(self.mean)} a sample, not {x.shape[1]}")
-            apart, total = mean - self.mean, self.count + size
-            scatter = self.scatter + scatter + apart.outer(apart) * (self.count * size / total)
-            mean = self.mean + apart * (size / total)
+            require(x.shape[1] == len(self.mean), f"a sample must have {len(self.mean)} features, not {x.shape[1]}")
+            difference, total = mean - self.mean, self.count + size
+            scatter = self.scatter + scatter + difference.outer(difference) * (self.count * size / total)
+            mean = self.mean + difference * (size / total)
         self.count, self.mean, self.scatter = self.count + size, mean, scatter
 
     @property
     def covariance(self) -> Tensor:
         """The unbiased covariance (D, D)."""
-        require(self.count >= 2, f"a covariance takes 2 samples or more, not {self.count}")
+        require(self.count >= 2, f"a covariance needs 2 samples or more, not {self.count}")
         return self.scatter / (self.count - 1)
 
 
 def root(covariance: Tensor) -> Tensor:
-    """Give the symmetric square root (D, D) of a covariance."""
+    """Return the symmetric square root (D, D) of a covariance."""
     variances, directions = torch.linalg.eigh(covariance)
     return (directions * variances.clamp(min=0).sqrt()) @ directions.T
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """Measure the squared Fréchet distance of two normal distributions with these moments (Heusel et al. 2017).
+    """Return the squared Fréchet distance of two normal distributions with these moments (Heusel et al. 2017).
 
-    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½). For finite sets of equally distributed samples it is above 0, and the less
-    the more there are: compare sets of the same size alone, and see what real samples have against real ones.
+    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½). For finite sets from one distribution it is above 0 and falls with their
+    size: compare only sets of the same size, and compute it between two sets of real samples for reference.
     """
     first, second = one.covariance, other.covariance
-    require(first.shape == second.shape, f"features must be equally many, not {len(first)} and {len(second)}")
+    require(
+        first.shape == second.shape, f"both sets must have equally many features, not {len(first)} and {len(second)}"
+    )
     half = root(first)
-    # the eigenvalues of C1 C2 are those of C1^½ C2 C1^½, which is symmetric, so that none is complex
+    # the eigenvalues of C1 C2 are those of C1^½ C2 C1^½, which is symmetric, so none is complex
     common = torch.linalg.eigvalsh(half @ second @ half).clamp(min=0).sqrt().sum()
-    apart = (one.mean - other.mean).square().sum()
-    # what rounding leaves below 0 of equal sets is 0
-    return max(0.0, float(apart + first.trace() + second.trace() - 2 * common))
+    between_means = (one.mean - other.mean).square().sum()
+    # for equal sets, rounding may leave less than 0
+    return max(0.0, float(between_means + first.trace() + second.trace() - 2 * common))
 
 
 def frechet_deviation(features: Tensor, other: Moments) -> float:
-    """Estimate the standard deviation of the Fréchet distance of samples (N, D) to a distribution that is fixed.
+    """Estimate the standard deviation of the Fréchet distance of samples (N, D) from a fixed distribution.
 
-    By the infinitesimal jackknife (Jaeckel 1972): to first order sample x moves the distance by 1/N of
-    2 (x - m1)·(m1 - m2) + (x - m1)ᵀ (1 - T) (x - m1) less that term's mean, T = C2^½ (C2^½ C1 C2^½)^-½ C2^½ being the
-    map that carries the samples' distribution into the other. The bootstrap finds the same by a hundred times the work.
+    The method is the infinitesimal jackknife (Jaeckel 1972): to first order, sample x changes the distance by 1/N of
+    2 (x - m1)·(m1 - m2) + (x - m1)ᵀ (1 - T) (x - m1) minus that term's mean, where T = C2^½ (C2^½ C1 C2^½)^-½ C2^½ maps
+    the samples' distribution to the other. The bootstrap finds the same with a hundred times the work.
     """
     one = Moments([features])
     half = root(other.covariance)
-    require(one.covariance.shape == half.shape, f"features must be {len(half)} a sample, not {features.shape[1]}")
+    require(one.covariance.shape == half.shape, f"a sample must have {len(half)} features, not {features.shape[1]}")
     values, directions = torch.linalg.eigh(half @ one.covariance @ half)
-    # along what one of them does not vary in, T is 0
+    # T is 0 along directions in which one of them does not vary
     inverse = torch.where(values > 1e-12 * values[-1], values.clamp(min=0).rsqrt(), 0.0)
-    carried = half @ directions  # (D, D)
-    rest = torch.eye(len(half), dtype=half.dtype, device=half.device) - (carried * inverse) @ carried.T
+    mapped = half @ directions  # (D, D)
+    rest = torch.eye(len(half), dtype=half.dtype, device=half.device) - (mapped * inverse) @ mapped.T
     x = features.detach().double() - one.mean
-    moved = 2 * x @ (one.mean - other.mean) + (x @ rest).mul_(x).sum(1)  # (N,)
-    return float(moved.std()) / len(x) ** 0.5
+    change = 2 * x @ (one.mean - other.mean) + (x @ rest).mul_(x).sum(1)  # (N,)
+    return float(change.std()) / len(x) ** 0.5
 
 
 def inception_score(probabilities: Tensor) -> float:
-    """Measure how sure a classifier is of samples (N, K), and how much its answers differ (Salimans et al. 2016).
+    """Measure a classifier's confidence on samples (N, K) and its predictions' diversity (Salimans et al. 2016).
 
-    exp(E KL(p(y|x) || p(y))), from 1 to K: K if it is sure of all of them and finds every class equally often. It does
-    not compare with real samples: see what those have.
+    exp(E KL(p(y|x) || p(y))), from 1 to K: K if it is certain of every sample and predicts all classes equally often.
+    The score does not involve real samples: compute theirs for reference.
     """
     require(probabilities.dim() == 2 and len(probabilities) >= 1, "probabilities must be (samples, classes)")
     p = probabilities.double()
@@ -111,19 +113,19 @@ def inception_score(probabilities: Tensor) -> float:
     return float((torch.special.entr(p.mean(0)).sum() - each).exp())
 
 
-def class_shares(answers: Tensor, classes: int) -> Tensor:
-    """Give the share (K,), float64, of each class among answers (N,) of a classifier."""
-    require(len(answers) >= 1, "there is no sample to count")
-    return torch.bincount(answers, minlength=classes).double() / len(answers)
+def class_shares(predictions: Tensor, classes: int) -> Tensor:
+    """Return the share (K,), float64, of each class among a classifier's predictions (N,)."""
+    require(len(predictions) >= 1, "class_shares needs 1 prediction or more, not 0")
+    return torch.bincount(predictions, minlength=classes).double() / len(predictions)
 
 
 class Neighbours(NamedTuple):
-    """What neighbours say: the shares of samples that lie among the others, both ways, and how thickly.
+    """The overlap of real and generated samples, where a sample reaches as far as its k-th neighbour in its own set.
 
-    ``precision`` is the share of generated samples that lie within reach of a real one, ``recall`` that of real samples
-    within reach of a generated one (Kynkäänniemi et al. 2019); ``density`` how many real samples reach a generated one
-    against what is expected of real ones, and ``coverage`` the share of real samples that reach a generated one (Naeem
-    et al. 2020), neither of which an outlier spoils. A sample reaches as far as its k-th neighbour in its own set.
+    ``precision`` is the share of generated samples within reach of a real one, ``recall`` that of real samples within
+    reach of a generated one (Kynkäänniemi et al. 2019). ``density`` is the number of real samples that reach a
+    generated one, relative to the number expected for real ones, and ``coverage`` the share of real samples that reach
+    a generated one (Naeem et al. 2020); both are robust to outliers.
     """
 
     precision: float
@@ -133,32 +135,32 @@ class Neighbours(NamedTuple):
 
 
 class SampleSet:
-    """Samples with what is measured of them alone: once, however many sets they are compared with.
+    """Samples, with all that depends on them alone computed once for comparisons with any number of sets.
 
-    One product of two sets, block by block, serves the kernel (x·y / D + 1)³ and the distances alike: a 1 beside
-    x / √D makes the product of two samples the kernel's base, and changes no distance but by the factor √D.
+    One product of two sets, block by block, serves both the kernel (x·y / D + 1)³ and the distances: with a 1 appended
+    to x / √D, the product of two samples is the kernel's base, and the distances only change by the factor √D.
 
     Args:
         features: (N, D), 2 samples or more.
-        k: The neighbour in its own set that a sample reaches as far as.
+        k: A sample reaches as far as its k-th neighbour in its own set.
     """
 
     def __init__(self, features: Tensor, k: int = 5) -> None:
         require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
         size, dim = features.shape
-        require(size >= 2, f"to compare sets takes 2 samples or more of each, not {size}")
-        require(1 <= k < size, f"k must be from 1 to {size - 1}, one less than there are samples, not {k}")
+        require(size >= 2, f"a set needs 2 samples or more, not {size}")
+        require(1 <= k < size, f"k must be from 1 to {size - 1}, the number of samples minus 1, not {k}")
         self.k = k
         x = features.detach().double() / dim**0.5
         self.points = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (N, D + 1)
-        self.lengths = self.points.square().sum(1) / 2  # (N,), halves of squares, as all distances here
+        self.lengths = self.points.square().sum(1) / 2  # (N,), half the squared lengths, as for all distances here
         self.blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
         nearest = self.points.new_full((size, k), torch.inf)
         total = self.points.new_zeros(())
 
-        def take(rows: slice, distances: Tensor) -> None:
-            some = distances.topk(min(k, distances.shape[1]), largest=False, sorted=False).values
-            nearest[rows] = torch.cat([nearest[rows], some], 1).topk(k, largest=False).values
+        def keep_nearest(rows: slice, distances: Tensor) -> None:
+            found = distances.topk(min(k, distances.shape[1]), largest=False, sorted=False).values
+            nearest[rows] = torch.cat([nearest[rows], found], 1).topk(k, largest=False).values
 
         for number, rows in enumerate(self.blocks):
             for columns in self.blocks[number:]:
@@ -166,29 +168,29 @@ class SampleSet:
                 if rows == columns:
                     base.fill_diagonal_(0)  # a sample is not its own neighbour
                     distances.fill_diagonal_(torch.inf)
-                else:  # the block's mirror image
+                else:  # the same pairs, with rows and columns exchanged
                     total += (base**3).sum()
-                    take(columns, distances.T)
+                    keep_nearest(columns, distances.T)
                 total += (base**3).sum()
-                take(rows, distances)
+                keep_nearest(rows, distances)
         self.kernel = float(total) / (size * (size - 1))
-        # rounding is not to part what is equal
+        # in spite of rounding, equal samples stay within reach
         self.reach = nearest[:, -1].clamp(min=0) + 1e-12 * self.lengths  # (N,)
 
     def __len__(self) -> int:
         return len(self.points)
 
     def against(self, rows: slice, other: SampleSet, columns: slice) -> tuple[Tensor, Tensor]:
-        """Give the kernel's bases and half the squared distances of some samples, (B, B') both."""
+        """Return the kernel's bases and half the squared distances between rows and columns, (B, B') each."""
         base = self.points[rows] @ other.points[columns].T
         return base, (self.lengths[rows, None] + other.lengths[columns]).sub_(base)
 
 
 def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbours]:
-    """Give what :func:`kernel_distance` and :func:`neighbour_scores` give, by one pass through all pairs."""
-    require(real.points.shape[1] == generated.points.shape[1], "features must be equally many")
+    """Return both :func:`kernel_distance` and :func:`neighbour_scores`, from one pass over all pairs."""
+    require(real.points.shape[1] == generated.points.shape[1], "both sets must have equally many features")
     total, reaching = real.points.new_zeros(()), torch.zeros((), dtype=torch.int64, device=real.points.device)
-    # how far the nearest real sample is beyond its reach for each generated one, and so on: 0 or less is within
+    # each sample's least distance beyond reach: 0 or less is within reach of at least one sample of the other set
     precise, recalled, covered = (torch.full_like(s.lengths, torch.inf) for s in (generated, real, real))
     for rows in real.blocks:
         for columns in generated.blocks:
@@ -206,9 +208,9 @@ def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbou
 
 
 def kernel_distance(one: Tensor, other: Tensor) -> float:
-    """Estimate the squared maximum mean discrepancy of two sets without bias (Binkowski et al. 2018, "KID").
+    """Return an unbiased estimate of the squared maximum mean discrepancy of two sets (Binkowski et al. 2018, "KID").
 
-    The kernel is (x·y / D + 1)³. Of equally distributed sets of any size it is 0 on average, so below it at times.
+    The kernel is (x·y / D + 1)³. For sets of any size from one distribution the mean is 0, so some are negative.
 
     Args:
         one: (N, D), 2 samples or more.

@@ -1,4 +1,4 @@
-"""What the units of a network do."""
+"""Metrics of a network's units."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from torchdl.errors import require
 
 @torch.no_grad()
 def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Module], ...]) -> float:
-    """Return the share of units whose activation gets no positive number from any of the inputs.
+    """Return the share of units whose activation receives no positive number from any of the inputs.
 
-    A ReLU gives 0 for all of them then, and its derivative is 0, too: the unit is dead, and no training on such
-    inputs brings it back. A LeakyReLU's derivative is not 0, so it can come back.
+    A ReLU then returns 0 for all of them, and its derivative is 0, too: the unit is dead, and training on such inputs
+    cannot revive it. A LeakyReLU's derivative is not 0, so the unit can recover.
 
     Args:
         model: The network.
         inputs: (N, ...), the more the better.
-        activations: The classes of the activations to look at; their inputs are (N, units).
+        activations: The classes of activations to examine; their inputs are (N, units).
     """
-    excited: list[Tensor] = []  # for each call of an activation
+    active: list[Tensor] = []  # for each call of an activation
 
-    def note(_module: nn.Module, before: tuple[Tensor, ...]) -> None:
-        excited.append((before[0] > 0).any(0).flatten())  # (N, units) -> (units,)
+    def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        active.append((arguments[0] > 0).any(0).flatten())  # (N, units) -> (units,)
 
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, activations)]
-    require(len(hooks) > 0, "the network has none of these activations")
+    hooks = [m.register_forward_pre_hook(record) for m in model.modules() if isinstance(m, activations)]
+    names = ", ".join(activation.__name__ for activation in activations)
+    require(len(hooks) > 0, f"the network has none of these activations: {names}")
     try:
         model(inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return 1 - float(torch.cat(excited).float().mean())
+    return 1 - float(torch.cat(active).float().mean())

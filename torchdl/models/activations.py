@@ -1,4 +1,4 @@
-"""Activation functions by name: the course's (lecture 20) and those that its readers will meet."""
+"""Activation functions by name: the course's (lecture 20) and other common ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torchdl.errors import require
 
 
 class BionodalRootUnit(nn.Module):
-    """The activation that is fitted to how fast neurons fire (Bhumbra 2018, arXiv 1804.11237).
+    """The bionodal root unit, fitted to the firing rates of neurons (Bhumbra 2018, arXiv 1804.11237).
 
-    ``(r^2 z + 1)^(1/r) - 1/r`` for z >= 0 and ``exp(r z) - 1/r`` below: continuous with its derivative, which is r at
-    0, and above -1/r. With r = 1 it is ELU; with r = 2 it grows like a square root.
+    ``(r^2 z + 1)^(1/r) - 1/r`` for z >= 0 and ``exp(r z) - 1/r`` below: continuous, with a continuous derivative, which
+    is r at 0, and above -1/r. With r = 1 it is ELU; with r = 2 it grows like a square root.
 
     Args:
         r: At least 1.
@@ -35,18 +35,18 @@ class BionodalRootUnit(nn.Module):
         self.r = r
 
     def forward(self, z: Tensor) -> Tensor:
-        """Give f(z), of the shape of ``z``."""
+        """Return f(z), of the shape of ``z``."""
         r, positive = self.r, z >= 0
-        # neither branch sees what is the other's: its gradient there, NaN or infinite, would spoil the sum
+        # neither branch gets the other's inputs: a NaN or infinite gradient there would spoil the sum
         root = (r * r * torch.where(positive, z, 0) + 1).pow(1 / r)
         return torch.where(positive, root, torch.exp(r * torch.where(positive, 0, z))) - 1 / r
 
 
 class Sine(nn.Module):
-    """sin z, which repeats itself, so that a network of it can go on beyond its data (Sitzmann et al. 2020)."""
+    """sin z, which is periodic, so networks of sines can extrapolate beyond their data (Sitzmann et al. 2020)."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Give sin z, of the shape of ``z``."""
+        """Return sin z, of the shape of ``z``."""
         return z.sin()
 
 

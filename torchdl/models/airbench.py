@@ -1,4 +1,4 @@
-"""A small network that learns CIFAR-10 in few passes (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", 2404.00498).
+"""A small network that learns CIFAR-10 in few epochs (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", 2404.00498).
 
 Shapes: B images, C channels, H x W pixels, K classes.
 """
@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torchdl.errors import require
 from torchdl.models.lenet import check_classifier, prepared
 
-PATCH = 2  # pixels a side of what is whitened
+PATCH = 2  # pixels a side of the whitened patches
 
 
 class AirbenchLike(nn.Module):
-    """Classify images by whitened patches, six convolutions without shortcuts in the manner of VGG, and a linear layer.
+    """Classify images by whitened patches, six VGG-like convolutions without shortcuts, and a linear layer.
 
-    Against VGG's order each block halves the sides after its first convolution, not after its second, which halves
-    the arithmetic; the greatest value of each filter over the image, and no hidden layer, gives the logits. What is
-    left out of the paper's recipe: batch norm without scales, biases that learn 64 times as fast, and look-ahead.
+    Unlike VGG, each block halves the sides after its first convolution, not its second, which halves the arithmetic,
+    and the linear layer reads the maximum of each filter over the image, without a hidden layer. Three parts of the
+    paper's recipe are left out: batch norm without scales, biases that learn 64 times as fast, and look-ahead.
 
-    The first convolution turns 2x2 patches into uncorrelated numbers of equal variance, each once more with its sign
-    changed. It does not learn: :meth:`whiten_` computes it from images.
+    The first convolution turns 2x2 patches into uncorrelated numbers of equal variance, followed by their negatives. It
+    is not trained: :meth:`whiten_` computes it from images.
 
     Args:
-        in_shape: (C, H, W), 17 pixels a side at least.
+        in_shape: (C, H, W), at least 17 pixels a side.
         num_classes: K.
         widths: Filters of the three blocks; (64, 256, 256) in the paper.
 
@@ -44,7 +44,7 @@ class AirbenchLike(nn.Module):
         super().__init__()
         channels, *sides = check_classifier(self, in_shape, num_classes)
         require(len(widths) == 3 and min(widths) >= 1, "AirbenchLike: widths must be three positive numbers")
-        require(min(sides) >= 17, f"AirbenchLike: 17 pixels a side are the least, not {sides[0]}x{sides[1]}")
+        require(min(sides) >= 17, f"AirbenchLike: images must be at least 17x17 pixels, not {sides[0]}x{sides[1]}")
         self.in_shape, self.num_classes, self.widths = tuple(in_shape), num_classes, tuple(widths)
         numbers = channels * PATCH**2
         self.patches = nn.Conv2d(channels, 2 * numbers, PATCH)
@@ -60,11 +60,11 @@ class AirbenchLike(nn.Module):
 
     @torch.no_grad()
     def whiten_(self, images: Tensor, eps: float = 5e-4) -> AirbenchLike:
-        """Compute the first convolution from images (B, C, H, W), some thousands, scaled as in training.
+        """Compute the first convolution from some thousands of images (B, C, H, W), scaled as in training.
 
         Args:
             images: The images.
-            eps: What is added to the variances, so that directions in which patches hardly differ are not blown up.
+            eps: Added to the variances, so directions in which patches hardly differ are not amplified.
         """
         patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (B, C, H', W', 2, 2)
         rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2).double()  # (B * H' * W', 4 * C)
@@ -74,13 +74,13 @@ class AirbenchLike(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W)."""
-        found = self.features(self.patches(prepared(images, self.in_shape))).amax((2, 3))  # (B, widths[2])
-        return self.classifier(found) / 9  # so that a first step is not taken from logits of any size
+        """Return the logits (B, K) of images (B, C, H, W)."""
+        maxima = self.features(self.patches(prepared(images, self.in_shape))).amax((2, 3))  # (B, widths[2])
+        return self.classifier(maxima) / 9  # so that the first logits are small
 
 
 def convolution(before: int, after: int) -> nn.Conv2d:
-    """Build a 3x3 convolution that keeps the sides, and at first passes on what it can unchanged."""
+    """Build a 3x3 convolution that keeps the sides and initially passes as many channels on as it can."""
     layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
     nn.init.dirac_(layer.weight.data[: min(before, after)])
     return layer

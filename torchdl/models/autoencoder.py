@@ -1,4 +1,4 @@
-"""A convolutional autoencoder: images to small codes and back.
+"""A convolutional autoencoder: images to small latent codes and back.
 
 Shapes: B images, C channels, H x W pixels, D numbers a code.
 """
@@ -16,17 +16,17 @@ from torchdl.models.lenet import check_in_shape, prepared
 
 
 class Autoencoder(nn.Module):
-    """Encode images by ``depth`` times a convolution and max-pooling, decode by as many convolutions and upsamplings.
+    """Encode images by ``depth`` convolutions with max-pooling, decode them by as many convolutions with upsampling.
 
     Every step halves or doubles both sides. The 3x3 convolutions keep the sides and have ``width`` filters and GELU.
-    Between encoder and decoder a linear layer makes the code and another takes it; the decoder ends in one more
-    convolution, with C filters and a sigmoid, so images are in [0, 1]. Sides that 2^depth does not divide are padded
-    by repeating their edge, and what is decoded is cropped back.
+    The encoder ends with a linear layer, and the decoder starts with one. The decoder ends with a convolution with C
+    filters and a sigmoid, so images are in [0, 1]. Sides that 2^depth does not divide are padded by repeating their
+    edge, and the decoded images are cropped back.
 
     Args:
         in_shape: (C, H, W).
         width: Filters of the convolutions.
-        depth: Halvings, and doublings; ceil(log2(min(H, W))) at most.
+        depth: Number of halvings, and of doublings; at most ceil(log2(min(H, W))).
         code_size: D.
 
     Example:
@@ -42,7 +42,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         channels, height, width_in = check_in_shape(self, in_shape)
         require(min(width, code_size) >= 1, "Autoencoder: width and code_size must be positive")
-        require(min(height, width_in) >= 2, f"Autoencoder: 2 pixels a side are the least, not {height}x{width_in}")
+        require(min(height, width_in) >= 2, f"Autoencoder: images must be at least 2x2 pixels, not {height}x{width_in}")
         most = (min(height, width_in) - 1).bit_length()
         require(
             1 <= depth <= most,
@@ -64,12 +64,12 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = keras_init_(nn.Sequential(*encoder)), keras_init_(nn.Sequential(*decoder))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Give the codes (B, D) of images (B, C, H, W) in [0, 1]."""
+        """Return the codes (B, D) of images (B, C, H, W) in [0, 1]."""
         images = prepared(images, self.in_shape)
         return self.encoder(F.pad(images, self.padding, mode="replicate") if any(self.padding) else images)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Give the images (B, C, H, W) in [0, 1] of codes (B, D)."""
+        """Return the images (B, C, H, W) in [0, 1] of codes (B, D)."""
         require(
             tuple(codes.shape[1:]) == (self.code_size,),
             f"this Autoencoder decodes codes of {self.code_size} numbers, not {tuple(codes.shape[1:])}",
@@ -78,5 +78,5 @@ class Autoencoder(nn.Module):
         return self.decoder(codes)[..., :height, :width]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the reconstructions (B, C, H, W) of images (B, C, H, W)."""
+        """Return the reconstructions (B, C, H, W) of images (B, C, H, W)."""
         return self.decode(self.encode(images))

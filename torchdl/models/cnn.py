@@ -21,7 +21,7 @@ class StridedCNN(nn.Module):
     dropout=(0.5, 0.2)`` is lecture 33's for CIFAR-10, with 1,284,170.
 
     Args:
-        in_shape: (C, H, W), 15 pixels a side at least.
+        in_shape: (C, H, W), at least 15 pixels a side.
         num_classes: K.
         hidden: Units of the hidden layer.
         dropout: The probabilities of dropping a unit before and after the hidden layer.
@@ -48,7 +48,7 @@ class StridedCNN(nn.Module):
         check_dropout(self, dropout)
         self.in_shape, self.num_classes, self.hidden = tuple(in_shape), num_classes, hidden
         self.dropout = tuple(dropout)
-        require(min(sides) >= 15, f"StridedCNN: 15 pixels a side are the least, not {sides[0]}x{sides[1]}")
+        require(min(sides) >= 15, f"StridedCNN: images must be at least 15x15 pixels, not {sides[0]}x{sides[1]}")
         layers: list[nn.Module] = []
         for filters in (32, 64, 128):
             layers += [nn.Conv2d(channels, filters, 3, stride=2), nn.ReLU(inplace=True)]
@@ -57,20 +57,20 @@ class StridedCNN(nn.Module):
         self.classifier = keras_init_(classifier(channels * sides[0] * sides[1], hidden, num_classes, *dropout))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W)."""
+        """Return the logits (B, K) of images (B, C, H, W)."""
         return self.classifier(self.features(prepared(images, self.in_shape)))
 
 
 class VGGLike(nn.Module):
-    """Classify images by three blocks in the manner of VGG (Simonyan and Zisserman 2015), as lecture 36 means it.
+    """Classify images by three VGG-like blocks (Simonyan and Zisserman 2015), as intended in lecture 36.
 
-    A block is twice a 3x3 convolution that keeps the sides, ReLU and batch norm (with Keras' epsilon, 1e-3, but
-    PyTorch's momentum: Keras' 0.99 follows a high learning rate too slowly to evaluate by), then max-pooling that
-    halves the sides. The lecture's listing feeds every convolution from the input, so that all but the last would be
-    lost; here each feeds the next. 2,396,330 trainable parameters for CIFAR-10.
+    A block has two 3x3 convolutions that keep the sides, each with ReLU and batch norm, then max-pooling that halves
+    the sides. Batch norm has Keras' epsilon, 1e-3, but PyTorch's momentum: at a high learning rate, statistics with
+    Keras' 0.99 lag too far behind for evaluation. In the lecture's listing every convolution reads the input, so only
+    the last one matters; here each reads the one before. 2,396,330 trainable parameters for CIFAR-10.
 
     Args:
-        in_shape: (C, H, W), 8 pixels a side at least.
+        in_shape: (C, H, W), at least 8 pixels a side.
         num_classes: K.
         width: Filters of the first block; the second has twice, the third four times as many.
         hidden: Units of the hidden layer.
@@ -94,7 +94,7 @@ class VGGLike(nn.Module):
         channels, height, width_in = check_classifier(self, in_shape, num_classes)
         require(min(width, hidden) >= 1, "VGGLike: width and hidden must be positive")
         check_dropout(self, [dropout])
-        require(min(height, width_in) >= 8, f"VGGLike: 8 pixels a side are the least, not {height}x{width_in}")
+        require(min(height, width_in) >= 8, f"VGGLike: images must be at least 8x8 pixels, not {height}x{width_in}")
         self.in_shape, self.num_classes = tuple(in_shape), num_classes
         self.width, self.hidden, self.dropout = width, hidden, dropout
         layers: list[nn.Module] = []
@@ -109,7 +109,7 @@ class VGGLike(nn.Module):
         self.classifier = keras_init_(classifier(flat, hidden, num_classes, dropout, dropout))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W)."""
+        """Return the logits (B, K) of images (B, C, H, W)."""
         return self.classifier(self.features(prepared(images, self.in_shape)))
 
 

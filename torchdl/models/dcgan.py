@@ -1,4 +1,4 @@
-"""A generator and a discriminator of convolutions, in the manner of DCGAN (Radford, Metz and Chintala 2016).
+"""A convolutional generator and discriminator, similar to DCGAN (Radford, Metz and Chintala 2016).
 
 Shapes: B examples, Z numbers of noise, (C, H, W) of an image, F filters.
 """
@@ -16,16 +16,16 @@ from torchdl.models.lenet import check_in_shape
 
 
 class ConvGenerator(nn.Module):
-    """Turn noise into images: a linear layer to maps of a quarter of the sides, doubled twice, a 3x3 convolution, tanh.
+    """Turn noise into images: a linear layer, two transposed convolutions that double the sides, a 3x3 one, tanh.
 
-    As in DCGAN each layer but the last has a batch norm and ReLU, and the weights begin as normal(0, 0.02). A
-    doubling is a 4x4 transposed convolution of stride 2, whose kernel the stride divides: no chequered pattern. The
-    last convolution, which DCGAN does not have, draws from maps of the images' own sides (as in Miyato et al. 2018).
+    As in DCGAN, each layer but the last has batch norm and ReLU, and the weights start as normal(0, 0.02). The
+    transposed convolutions are 4x4 with stride 2, which divides 4, so they make no chequered pattern. The last
+    convolution, which DCGAN does not have, reads maps with the images' sides (as in Miyato et al. 2018).
 
     Args:
         z_dim: Z, numbers of noise.
         image_shape: (C, H, W); H and W divisible by 4.
-        width: Filters at the images' sides; twice as many at half of them, four times at a quarter.
+        width: Filters at the images' sides; twice as many at half the sides, four times at a quarter.
 
     Example:
         >>> torchdl.ConvGenerator(z_dim=64, image_shape=(3, 32, 32))(torch.randn(2, 64)).shape
@@ -33,7 +33,7 @@ class ConvGenerator(nn.Module):
         >>> torchdl.ConvGenerator(image_shape=(1, 30, 30))
         Traceback (most recent call last):
             ...
-        torchdl.errors.InputError: ConvGenerator: the sides are halved twice, so they must be divisible by 4, not 30x30
+        torchdl.errors.InputError: ConvGenerator: height and width must be divisible by 4, not 30x30
     """
 
     def __init__(self, z_dim: int = 64, image_shape: Sequence[int] = (1, 28, 28), width: int = 16) -> None:
@@ -61,21 +61,21 @@ class ConvGenerator(nn.Module):
         dcgan_init_(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Give images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
-        # channels last, which the convolutions follow: 1.3 times as fast on CPUs
+        """Return images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
+        # channels last, which the convolutions keep: 1.3x faster on CPUs
         return self.maps(self.project(z).contiguous(memory_format=torch.channels_last))
 
 
 class ConvDiscriminator(ScoresImages):
     """Tell real images from generated ones: three convolutions that halve the sides, LeakyReLU, one output.
 
-    Against DCGAN it has no batch norm, which would couple the images of a batch (and cost a second pass): spectral
-    norm keeps it in bounds where that is asked for.
+    Unlike DCGAN it has no batch norm, which would couple the images of a batch (and cost a second pass); optional
+    spectral norm keeps it in bounds.
 
     Args:
         image_shape: (C, H, W); H and W divisible by 4.
-        width: Filters of the first convolution; each next one has twice as many.
-        slope: LeakyReLU's slope below zero.
+        width: Filters of the first convolution; each further one has twice as many.
+        slope: The slope of LeakyReLU below zero.
         spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
 
     Example:
@@ -111,17 +111,17 @@ class ConvDiscriminator(ScoresImages):
             self.limit_()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score images (B, C, H, W), or flattened ones: (B, 1) logits."""
+        """Return the logits (B, 1) of images (B, C, H, W) or flattened images."""
         images = x.flatten(1).unflatten(1, self.image_shape)  # (B, ...) -> (B, C * H * W) -> (B, C, H, W)
         return self.score(images.contiguous(memory_format=torch.channels_last))
 
 
 def check_sides(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (C, H/4, W/4) if both sides can be halved twice."""
+    """Return (C, H/4, W/4) if H and W are divisible by 4."""
     channels, height, width = check_in_shape(model, image_shape)
     require(
         height % 4 == 0 and width % 4 == 0,
-        f"{type(model).__name__}: the sides are halved twice, so they must be divisible by 4, not {height}x{width}",
+        f"{type(model).__name__}: height and width must be divisible by 4, not {height}x{width}",
     )
     return channels, height // 4, width // 4
 
@@ -141,7 +141,7 @@ def conv_gan(
 ) -> GAN:
     """Build a convolutional pair, for images whose sides are divisible by 4.
 
-    See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; ``width`` is for both.
+    See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; both get ``width``.
 
     Example:
         >>> model = torchdl.conv_gan((3, 32, 32), spectral_norm=True)

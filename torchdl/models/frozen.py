@@ -1,4 +1,4 @@
-"""A network whose features are used as they are."""
+"""A network that computes features and is not trained."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from torchdl.errors import require
 
 
 class FrozenFeatures(nn.Module):
-    """Hold a backbone truly still: no gradients, and evaluation mode whatever ``train()`` says.
+    """Freeze a backbone completely: no gradients, and evaluation mode even after ``train()``.
 
-    Without the latter, batch norms would go on moving their statistics, and so the features, while only a head is
-    trained.
+    In training mode, batch norms would update their statistics, and so change the features, while a head is trained.
 
     Args:
-        backbone: Gives the features.
+        backbone: Computes the features.
 
     Example:
         >>> frozen = torchdl.FrozenFeatures(torch.nn.BatchNorm1d(3)).train()
@@ -33,18 +32,18 @@ class FrozenFeatures(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenFeatures:
-        """Note the mode, as every module does, and leave the backbone in evaluation mode."""
+        """Set the mode, but leave the backbone in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Give the backbone's features."""
+        """Return the backbone's features."""
         return self.backbone(x)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all parameters and buffers, in hexadecimal: to see that nothing has moved."""
+        """Return the SHA-256 of all parameters and buffers, in hexadecimal, to check that nothing has changed."""
         digest = hashlib.sha256()
         for name, tensor in self.backbone.state_dict().items():
             digest.update(name.encode())

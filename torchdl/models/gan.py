@@ -21,22 +21,22 @@ DiscriminatorT = TypeVar("DiscriminatorT", bound="ScoresImages")
 
 
 class ScoresImages(nn.Module):
-    """What every discriminator is: a method ``logits``, its sigmoid when called, and spectral norm if asked for."""
+    """Base class of discriminators: a method ``logits``, its sigmoid when called, and optional spectral norm."""
 
     spectral_norm = False
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score images (B, ...): (B, 1) logits, which the losses take because they cannot saturate."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it scores images")
+        """Return the logits (B, 1) of images (B, ...), which the losses take because they cannot saturate."""
+        raise NotImplementedError(f"{type(self).__name__} has no method logits")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the probability (B, 1) in [0, 1] that each image (B, ...) is real."""
+        """Return the probability (B, 1) in [0, 1] that each image (B, ...) is real."""
         return torch.sigmoid(self.logits(x))
 
     def limit_(self: DiscriminatorT) -> DiscriminatorT:
         """Divide every kernel by its largest singular value from now on (Miyato et al. 2018).
 
-        The value is estimated by one power iteration a pass in training, from where the last one stood.
+        The value is estimated by one power iteration a training pass, which starts from the previous estimate.
         """
         require(not self.spectral_norm, "this discriminator has spectral norm already")
         for layer in list(self.modules()):
@@ -54,8 +54,8 @@ class Discriminator(ScoresImages):
 
     Args:
         in_features: D, numbers an image.
-        hidden: The hidden layers' widths.
-        slope: LeakyReLU's slope below zero.
+        hidden: Widths of the hidden layers.
+        slope: The slope of LeakyReLU below zero.
         spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
 
     Example:
@@ -90,7 +90,7 @@ class Discriminator(ScoresImages):
         return self.disc
 
     def logits(self, x: Tensor) -> Tensor:
-        """Score images (B, ...): (B, 1) logits."""
+        """Return the logits (B, 1) of images (B, ...)."""
         return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
 
 
@@ -103,8 +103,8 @@ class Generator(nn.Module):
     Args:
         z_dim: Z, numbers of noise.
         img_dim: D, numbers an image.
-        hidden: The hidden layers' widths.
-        slope: LeakyReLU's slope below zero.
+        hidden: Widths of the hidden layers.
+        slope: The slope of LeakyReLU below zero.
         batch_norm: Keras' momentum of a batch norm after every hidden layer (the share of the *old* statistics that
             is kept, so 0.8 is PyTorch's ``momentum=0.2``), with Keras' epsilon 1e-3; None for no batch norm.
 
@@ -144,16 +144,16 @@ class Generator(nn.Module):
         return self.gen
 
     def forward(self, z: Tensor) -> Tensor:
-        """Give images (B, D) in [-1, 1] for noise (B, Z)."""
+        """Return images (B, D) in [-1, 1] for noise (B, Z)."""
         return self.gen(z)
 
 
 class GAN(nn.Module):
-    """A generator and its discriminator as one model, to be saved, loaded and sampled from.
+    """A generator and its discriminator as one model that can be saved, loaded and sampled from.
 
     Args:
-        generator: Noise (B, Z) to images; it says its Z as ``z_dim``.
-        discriminator: Images to probabilities, with a method ``logits``.
+        generator: Maps noise (B, Z) to images and has ``z_dim``, which is Z.
+        discriminator: Maps images to probabilities and has a method ``logits``.
         image_shape: (C, H, W) of an image.
 
     Example:
@@ -175,20 +175,23 @@ class GAN(nn.Module):
         self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Give images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
+        """Return images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
         images = self.generator(z)
-        size, wanted = images.shape[1:].numel(), torch.Size(self.image_shape).numel()
-        require(size == wanted, f"GAN: the generator gives {size} numbers an image, {self.image_shape} has {wanted}")
+        size, expected = images.shape[1:].numel(), torch.Size(self.image_shape).numel()
+        require(
+            size == expected,
+            f"GAN: the generator's images have {size} numbers, but image_shape {self.image_shape} has {expected}",
+        )
         return images.view(len(images), *self.image_shape)  # (B, D) -> (B, C, H, W)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
-        """Draw noise (n, Z): the first rows of a larger draw from the same ``seed`` are the same."""
+        """Draw noise (n, Z); with the same ``seed``, a larger draw starts with the same rows."""
         index = torch.arange(n, device=next(self.parameters()).device)
         return random.normal(seed, 0, index, int(self.generator.z_dim))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, C, H, W) in [-1, 1], with the batch norms' running statistics."""
+        """Generate ``n`` images (n, C, H, W) in [-1, 1], with the running statistics of batch norms."""
         was_training = self.training
         try:
             return self.eval()(self.noise(n, seed))
@@ -197,7 +200,7 @@ class GAN(nn.Module):
 
 
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
-    """Build the notes' pair: a generator of Z-256-D, a discriminator of D-128-1, with PyTorch's initial weights.
+    """Build the notes' pair: a generator Z-256-D and a discriminator D-128-1, with PyTorch's initial weights.
 
     See :class:`Generator` and :class:`Discriminator` for the arguments.
 
@@ -224,5 +227,5 @@ def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectra
     generator = Generator(z_dim, img_dim, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
     discriminator = keras_init_(Discriminator(img_dim, hidden=(512, 256), slope=0.2))
     if spectral_norm:
-        discriminator.limit_()  # after the weights are drawn, whose singular values it starts from
+        discriminator.limit_()  # after the weights are drawn, since its estimates start from them
     return GAN(keras_init_(generator), discriminator, image_shape)

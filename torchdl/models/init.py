@@ -1,4 +1,4 @@
-"""Initial weights by other libraries' conventions."""
+"""Initial weights by the conventions of other libraries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keras_init_(module: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def spread_(embedding: nn.Embedding, spread: float) -> nn.Embedding:
-    """Draw the vectors of an embedding from [-spread, spread], in place, and make that of number 0 zero."""
+    """Draw the vectors of an embedding from [-spread, spread], in place; vector 0 becomes zero."""
     embedding.weight.uniform_(-spread, spread)
     embedding.weight[0] = 0
     return embedding

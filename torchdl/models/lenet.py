@@ -1,4 +1,4 @@
-"""A convolutional classifier in the manner of LeNet (LeCun et al. 1998), its width and depth to choose.
+"""A convolutional classifier similar to LeNet (LeCun et al. 1998), of any width and depth.
 
 Shapes: B images, C channels, H x W pixels, K classes.
 """
@@ -18,14 +18,14 @@ from torchdl.models.init import keras_init_
 class LenetLike(nn.Module):
     """Classify images by convolutions and max-pooling, a hidden layer, and a linear one.
 
-    Every one of ``depth`` stages is a 3x3 convolution that keeps the sides, ReLU and max-pooling that halves them
-    (13 becomes 6); the first has ``width`` filters, each next one twice as many.
+    Each of ``depth`` stages is a 3x3 convolution that keeps the sides, ReLU and max-pooling that halves them (13
+    becomes 6); the first stage has ``width`` filters, each further one twice as many.
 
     Args:
         in_shape: (C, H, W); H and W at least ``2**depth``.
         num_classes: K.
         width: Filters of the first convolution.
-        depth: Convolutions.
+        depth: Number of convolutions.
         hidden: Units of the hidden layer.
 
     Example:
@@ -35,7 +35,7 @@ class LenetLike(nn.Module):
         >>> torchdl.LenetLike((1, 28, 28), 10, depth=5)
         Traceback (most recent call last):
             ...
-        torchdl.errors.InputError: LenetLike: depth 5 halves 28x28 pixels away: 4 is the most for them
+        torchdl.errors.InputError: LenetLike: depth must be from 0 to 4 for 28x28 pixels, not 5
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class LenetLike(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width_in = check_classifier(self, in_shape, num_classes)
-        require(min(width, hidden) >= 1 and depth >= 0, "LenetLike: width and hidden must be positive, depth 0 or more")
+        require(min(width, hidden) >= 1, "LenetLike: width and hidden must be positive")
         most = min(height, width_in).bit_length() - 1
         require(
-            depth <= most,
-            f"LenetLike: depth {depth} halves {height}x{width_in} pixels away: {most} is the most for them",
+            0 <= depth <= most,
+            f"LenetLike: depth must be from 0 to {most} for {height}x{width_in} pixels, not {depth}",
         )
         self.in_shape, self.num_classes = tuple(in_shape), num_classes
         self.width, self.depth, self.hidden = width, depth, hidden
         stages: list[nn.Module] = []
         for stage in range(depth):
             filters = width * 2**stage
-            # the greatest of four, then ReLU, is ReLU, then the greatest of four, at a quarter of the cost;
-            # not in place, because the derivative of pooling in blocks wants what pooling gave as it was
+            # ReLU after pooling is the same as before it, at a quarter of the cost;
+            # not in place, because the derivative of pooling in blocks needs the unchanged output of pooling
             stages += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
             channels = filters
         self.features = keras_init_(nn.Sequential(*stages))
@@ -63,21 +63,21 @@ class LenetLike(nn.Module):
         self.classifier = keras_init_(classifier(flat, hidden, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W)."""
+        """Return the logits (B, K) of images (B, C, H, W)."""
         logits = self.classifier(self.features(prepared(images, self.in_shape, blocks_for=self)))
         return logits.to_dense() if logits.is_mkldnn else logits
 
     def hidden_units(self, images: Tensor) -> Tensor:
-        """Give the hidden layer's units (B, hidden), 0 or more, by which images can be compared."""
+        """Return the hidden layer's units (B, hidden), 0 or more, with which images can be compared."""
         return self.classifier[:-1](self.features(prepared(images, self.in_shape)))
 
     def logits_of(self, units: Tensor) -> Tensor:
-        """Give the logits (B, K) of what :meth:`hidden_units` gives."""
+        """Return the logits (B, K) of the :meth:`hidden_units`."""
         return self.classifier[-1](units)
 
 
 def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (C, H, W) if ``in_shape`` is that of images."""
+    """Return (C, H, W) if ``in_shape`` is the shape of an image."""
     require(
         len(in_shape) == 3 and all(isinstance(size, int) and size >= 1 for size in in_shape),
         f"{type(model).__name__}: in_shape must be (channels, height, width), not {tuple(in_shape)}",
@@ -87,16 +87,16 @@ def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int,
 
 
 def check_classifier(model: nn.Module, in_shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
-    """Return (C, H, W) if a classifier of such images into so many classes can be built."""
+    """Return (C, H, W) if a classifier can have this ``in_shape`` and ``num_classes``."""
     require(num_classes >= 2, f"{type(model).__name__}: num_classes must be at least 2, not {num_classes}")
     return check_in_shape(model, in_shape)
 
 
 def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | None = None) -> Tensor:
-    """Check that images (B, C, H, W) are of ``in_shape``, and lay them out as convolutions and pooling like it.
+    """Check that images (B, C, H, W) have ``in_shape``, and change to the fastest memory layout for convolutions.
 
-    That is with their channels last, which CPUs are 1.3 times as fast with; or, where a network says that it is theirs
-    alone from here to its output, in oneDNN's blocks, if they suit it now (see :mod:`torchdl.fast.blocks`).
+    That is channels last, which is 1.3x faster on CPUs; or oneDNN's blocks where they suit ``blocks_for``, a network
+    that keeps the images to itself up to its output (see :mod:`torchdl.fast.blocks`).
     """
     require(
         tuple(images.shape[1:]) == tuple(in_shape),
@@ -108,7 +108,7 @@ def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | No
 
 
 def classifier(features: int, hidden: int, num_classes: int, before: float = 0.0, after: float = 0.0) -> nn.Sequential:
-    """Build flattening, a hidden layer with ReLU and a linear one; dropout before and after the hidden layer."""
+    """Build flattening, a hidden layer with ReLU and a linear one, with dropout before and after the hidden layer."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Dropout(before),

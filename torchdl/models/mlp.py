@@ -22,7 +22,7 @@ class MLP(nn.Module):
     Args:
         in_features: D, numbers an input.
         out_features: K, numbers an output.
-        hidden: The hidden layers' widths.
+        hidden: Widths of the hidden layers.
         dropout: The probability of dropping a hidden unit while training.
         activation: One of :data:`torchdl.models.ACTIVATIONS`.
 
@@ -58,7 +58,7 @@ class MLP(nn.Module):
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(width, out_features)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the outputs (B, K) of inputs (B, ...) that hold D numbers each."""
+        """Return the outputs (B, K) of inputs (B, ...) of D numbers each."""
         require(
             x.dim() > 1 and x[0].numel() == self.in_features,
             f"this MLP takes a batch of inputs of {self.in_features} numbers each, not {tuple(x.shape)}",

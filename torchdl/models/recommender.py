@@ -1,6 +1,6 @@
-"""Predict ratings from who rates and what is rated (lectures 60 and 61), and the baselines to beat.
+"""Predict ratings from a user's and an item's number (lectures 60 and 61): the course's network and a baseline.
 
-Users and items are numbered from 1; 0 is whoever training has not seen, for whom there is the mean.
+Users and items are numbered from 1; 0 is a user or item that training has not seen, for which the mean is predicted.
 
 Shapes: B ratings, D numbers a user and an item.
 """
@@ -15,11 +15,11 @@ from torchdl.models.init import keras_init_, spread_
 
 
 class Recommender(nn.Module):
-    """What all have in common: the training ratings' mean, and pairs (B, 2) of a user's and an item's number.
+    """Base class: the training ratings' mean, and pairs (B, 2) of a user's and an item's number.
 
     Args:
-        users: Users that training has seen.
-        items: Items that training has seen.
+        users: Number of users in training.
+        items: Number of items in training.
         mean: The mean of the training ratings.
     """
 
@@ -29,32 +29,32 @@ class Recommender(nn.Module):
         self.users, self.items, self.mean = users, items, float(mean)
 
     def split(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the users (B,) and the items (B,) of pairs (B, 2)."""
+        """Split pairs (B, 2) into users (B,) and items (B,)."""
         name = type(self).__name__
         require(pairs.dim() == 2 and pairs.shape[1] == 2, f"{name} takes pairs (B, 2) of a user and an item")
         return pairs[:, 0], pairs[:, 1]
 
 
 def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
-    """Build ``number`` vectors of ``dim`` numbers, in [-spread, spread], for 1 on; 0 has the zero vector."""
+    """Build vectors 1 to ``number`` of ``dim`` numbers in [-spread, spread]; vector 0 is zero."""
     return spread_(nn.Embedding(number + 1, dim, padding_idx=0), spread)
 
 
 class RatingModel(Recommender):
-    """The course's network: a user's and an item's vector side by side, a hidden layer, one output beside the mean.
+    """The course's network: a user's and an item's vector side by side, a hidden layer, one output plus the mean.
 
-    With ``factors`` it has the biases and the product of other vectors, too, as matrix factorisation has them; in
-    training either the network or the product, drawn for each rating, stands for both, and their mean does afterwards.
-    (Networks beside products are He et al. 2017's; that one path learns without the other is Larsson et al. 2017's.)
+    With ``factors`` it also has biases and a product of other vectors, as matrix factorisation has. In training, it
+    uses either the network or the product, drawn at random for each rating; otherwise it uses their mean. (He et al.
+    2017 put networks beside products; Larsson et al. 2017 train one path without the other.)
 
     Args:
-        users: Users that training has seen.
-        items: Items that training has seen.
+        users: Number of users in training.
+        items: Number of items in training.
         mean: The mean of the training ratings.
         dim: D.
         hidden: Units of the hidden layer.
-        dropout: The probability of dropping a number that the network reads, or a hidden unit, in training; 0 as given.
-        factors: Numbers a user and an item whose product is added; 0 as given, for neither product nor biases.
+        dropout: The probability of dropping an input or a hidden unit of the network in training.
+        factors: Numbers a user and an item in the vectors whose product is added; 0 for no product and no biases.
 
     Example:
         >>> model = torchdl.RatingModel(users=100, items=50, mean=3.5, hidden=64, factors=8)
@@ -88,7 +88,7 @@ class RatingModel(Recommender):
         self.factorization = MatrixFactorization(users, items, 0.0, factors) if factors else None
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Predict the ratings (B,) of pairs (B, 2); the mean, and the biases that are known, where one is unknown."""
+        """Predict the ratings (B,) of pairs (B, 2); with an unknown user or item, the mean plus any known bias."""
         user, item = self.split(pairs)
         both = torch.cat([self.user_vectors(user), self.item_vectors(item)], 1)  # (B, 2 D)
         deep = torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
@@ -103,10 +103,10 @@ class MatrixFactorization(Recommender):
     """The mean, a user's and an item's bias, and the product of their vectors (Koren, Bell and Volinsky 2009).
 
     Args:
-        users: Users that training has seen.
-        items: Items that training has seen.
+        users: Number of users in training.
+        items: Number of items in training.
         mean: The mean of the training ratings.
-        dim: D; 0 for the biases alone.
+        dim: D; 0 for biases only.
 
     Example:
         >>> model = torchdl.MatrixFactorization(users=100, items=50, mean=3.5)
@@ -124,12 +124,12 @@ class MatrixFactorization(Recommender):
         self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
 
     def parts(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Give what the biases (B,) and the vectors' products (B,) add to the mean."""
+        """Return what the biases (B,) and the vectors' products (B,) add to the mean."""
         user, item = self.split(pairs)
         product = (self.user_vectors(user) * self.item_vectors(item)).sum(1)
         return self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0], product
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Predict the ratings (B,) of pairs (B, 2); what is unknown adds nothing to the mean."""
+        """Predict the ratings (B,) of pairs (B, 2); unknown users and items add nothing to the mean."""
         biases, product = self.parts(pairs)
         return self.mean + biases + product

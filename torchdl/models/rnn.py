@@ -1,7 +1,7 @@
-"""Networks that read a sequence: linear, MLP, simple RNN, GRU and LSTM, interchangeable (lectures 38 to 50).
+"""Interchangeable networks that read sequences: linear, MLP, simple RNN, GRU and LSTM (lectures 38 to 50).
 
-Shapes, with the course's letters: N sequences, T terms, D numbers a term, M hidden units, K outputs, H terms to come;
-of images, B in a batch, C channels, H x W pixels, K classes.
+Shapes, with the course's letters: N sequences, T terms, D numbers a term, M hidden units, K outputs, H future terms;
+for images, B in a batch, C channels, H x W pixels, K classes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a 
 
 
 class SequenceModel(nn.Module):
-    """Map sequences to outputs, (N, T, D) to (N, K), or to ``horizon`` terms to come, (N, H, K).
+    """Map sequences (N, T, D) to outputs (N, K), or to ``horizon`` future terms (N, H, K).
 
-    ``linear`` and ``mlp`` see all T * D numbers at once and so want sequences of ``length`` terms; a linear one that
-    predicts the next term is an autoregressive model, AR(T). The others read term by term, and their last state, or
-    the greatest value of each unit over all terms, goes through a linear layer. Weights start as Keras' do.
+    ``linear`` and ``mlp`` read all T * D numbers at once, so they need sequences of ``length`` terms; a linear model of
+    the next term is an autoregressive model, AR(T). The others read term by term, and a linear layer reads their last
+    state, or the maximum of each unit over all terms. Weights start as in Keras.
 
     From h_0 = 0 and c_0 = 0, with s the sigmoid and * the product by elements (lectures 41, 45 and 46):
 
@@ -39,23 +39,23 @@ class SequenceModel(nn.Module):
     - ``lstm``: gates i_t, f_t and o_t, each s(W_x x_t + W_h h_t-1 + b) of its own;
       c_t = f_t * c_t-1 + i_t * tanh(W_x x_t + W_h h_t-1 + b), h_t = o_t * tanh(c_t).
 
-    The course writes a GRU otherwise: its z is 1 - z here, and its r multiplies h_t-1 before W_h does, here after it
-    (Keras' ``reset_after=True``), so that one product serves all three gates. PyTorch keeps every b as the sum of two
-    vectors, which makes M numbers more than Keras has for an ``rnn`` and 4 M more for an ``lstm``; for a ``gru`` Keras
-    keeps two as well.
+    The course defines a GRU differently: its z is 1 - z here, and its r multiplies h_t-1 before W_h does. Here r does
+    so after W_h (Keras' ``reset_after=True``), so one product serves all three gates. PyTorch stores every b as the sum
+    of two vectors: M more numbers than in Keras for an ``rnn``, 4 M more for an ``lstm``; for a ``gru`` Keras does so,
+    too.
 
     Args:
         kind: ``linear``, ``mlp``, ``rnn``, ``gru`` or ``lstm``.
         in_features: D.
         out_features: K.
-        length: T, which ``linear`` and ``mlp`` need; the others take any number of terms, whatever it is.
+        length: T, which ``linear`` and ``mlp`` need; the others take any number of terms and ignore it.
         hidden: M, units of each layer but the linear ones.
-        layers: Recurrent layers, each reading the states of the one before it; hidden layers of ``mlp``.
-        bidirectional: Whether each recurrent layer has another one beside it that reads from the end; 2 M states then.
-        pooling: ``last`` or ``max``, what is made of the states of all terms.
-        activation: Of ``rnn`` (``tanh``, ``relu``, or ``none``, which leaves a linear recurrence) and of ``mlp``
-            (``relu`` in the course, or ``tanh``); ``tanh`` and ``relu`` respectively if None.
-        horizon: H, to give that many terms in one go; None for one output.
+        layers: Number of recurrent layers, each reading the states of the one before, or of ``mlp``'s hidden layers.
+        bidirectional: Whether each recurrent layer also reads from the end, for 2 M states.
+        pooling: ``last`` or ``max``: how to combine the states of all terms.
+        activation: Of ``rnn``: ``tanh`` (if None), ``relu``, or ``none`` for a linear recurrence; of ``mlp``: ``relu``
+            (if None, as in the course) or ``tanh``.
+        horizon: H, the number of terms to predict at once; None for one output.
 
     Example:
         >>> x = torch.zeros(8, 20, 3)
@@ -84,11 +84,11 @@ class SequenceModel(nn.Module):
         sizes = {"in_features": in_features, "out_features": out_features, "hidden": hidden, "layers": layers}
         for name, size in {**sizes, "length": length, "horizon": horizon}.items():
             require(size is None or size >= 1, f"SequenceModel: {name} must be 1 or more, not {size}")
-        usual = {"rnn": "tanh", "mlp": "relu"}.get(kind)
-        chosen = usual if activation is None else activation
-        fitting = {"rnn": ("tanh", "relu", "none"), "mlp": ("relu", "tanh")}.get(kind, (None,))
-        offered = f"choose one of {', '.join(map(str, fitting))}" if usual else "leave it out"
-        require(chosen in fitting, f"SequenceModel: {kind} does not take the activation {activation!r}: {offered}")
+        default = {"rnn": "tanh", "mlp": "relu"}.get(kind)
+        chosen = default if activation is None else activation
+        allowed = {"rnn": ("tanh", "relu", "none"), "mlp": ("relu", "tanh")}.get(kind, (None,))
+        advice = f"choose one of {', '.join(map(str, allowed))}" if default else "leave it out"
+        require(chosen in allowed, f"SequenceModel: {kind} does not take the activation {activation!r}: {advice}")
         require(
             kind in RECURRENT or (pooling == "last" and not bidirectional),
             f"SequenceModel: {kind} has no states to pool and no direction: leave pooling and bidirectional out",
@@ -109,13 +109,13 @@ class SequenceModel(nn.Module):
             keras_init_(self.core)
             self.head: nn.Module = keras_init_(nn.Linear(hidden * (2 if bidirectional else 1), outputs))
         else:
-            require(length is not None, f"SequenceModel: {kind} sees all terms at once: say how many, as length")
+            require(length is not None, f"SequenceModel: {kind} needs length, the number of terms")
             widths = (hidden,) * layers if kind == "mlp" else ()
             self.core = nn.Flatten()
             self.head = MLP((length or 1) * in_features, outputs, widths, dropout=0.0, activation=chosen or "relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the outputs (N, K), or (N, H, K) with a horizon, of sequences (N, T, D)."""
+        """Return the outputs (N, K), or (N, H, K) with a horizon, of sequences (N, T, D)."""
         length = self.length if self.kind not in RECURRENT else None
         require(
             x.dim() == 3 and x.shape[2] == self.in_features and 0 < x.shape[1] == (length or x.shape[1]),
@@ -126,30 +126,30 @@ class SequenceModel(nn.Module):
         return output if self.horizon is None else output.unflatten(1, (self.horizon, self.out_features))  # (N, H, K)
 
     def states(self, x: Tensor) -> Tensor:
-        """Give what the output is made from, (N, M), (N, 2 M) or (N, T * D)."""
+        """Return the inputs of the output layer, (N, M), (N, 2 M) or (N, T * D)."""
         if self.kind not in RECURRENT:
             return self.core(x)  # (N, T, D) -> (N, T * D)
         if self.activation == "none":
-            every = self._linear_states(x)
-            last = every[:, -1]
+            states = self._linear_states(x)
+            last = states[:, -1]
         else:
-            every, final = self.core(x)  # (N, T, M), and the last states (layers * directions, N, M)
+            states, final = self.core(x)  # (N, T, M), and the last states (layers * directions, N, M)
             final = final[0] if self.kind == "lstm" else final
-            last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # each direction's own last
-        return every.amax(1) if self.pooling == "max" else last
+            last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # the last of each direction
+        return states.amax(1) if self.pooling == "max" else last
 
     def _linear_states(self, x: Tensor) -> Tensor:
-        """Give the states (N, T, M) of the recurrence without its activation, which PyTorch's RNN does not offer."""
-        inward, recurrent, *biases = (getattr(self.core, f"{name}_l0") for name in CELL)
-        driven = x @ inward.T + sum(biases)  # (N, T, M)
-        states = [driven[:, 0]]  # of the first term, before which the state is 0
-        for term in driven.unbind(1)[1:]:
+        """Return the states (N, T, M) of the recurrence without activation, which PyTorch's RNN does not offer."""
+        inputs, recurrent, *biases = (getattr(self.core, f"{name}_l0") for name in CELL)
+        drives = x @ inputs.T + sum(biases)  # (N, T, M)
+        states = [drives[:, 0]]  # before the first term the state is 0
+        for term in drives.unbind(1)[1:]:
             states.append(torch.addmm(term, states[-1], recurrent.T))
         return torch.stack(states, 1)
 
 
 class RowReader(nn.Module):
-    """Classify images by reading them row by row, from the top, as a sequence (lectures 49 and 50).
+    """Classify images by reading their rows from the top as a sequence (lectures 49 and 50).
 
     An image of H rows is a sequence of T = H terms, D = C * W numbers each. The defaults are the course's for MNIST,
     an LSTM of 128 units and a linear layer.
@@ -159,9 +159,9 @@ class RowReader(nn.Module):
         num_classes: K.
         kind: ``rnn``, ``gru`` or ``lstm``.
         hidden: M.
-        layers: Recurrent layers.
-        bidirectional: Whether the rows are read from the bottom, too.
-        pooling: ``last`` or ``max``, what is made of the states.
+        layers: Number of recurrent layers.
+        bidirectional: Whether to read the rows from the bottom, too.
+        pooling: ``last`` or ``max``: how to combine the states.
 
     Example:
         >>> torchdl.RowReader((1, 28, 28), num_classes=10)(torch.zeros(2, 1, 28, 28)).shape
@@ -190,7 +190,7 @@ class RowReader(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W)."""
+        """Return the logits (B, K) of images (B, C, H, W)."""
         require(
             tuple(images.shape[1:]) == self.in_shape,
             f"this network takes images of (channels, height, width) {self.in_shape}, not {tuple(images.shape[1:])}",

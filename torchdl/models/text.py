@@ -1,6 +1,6 @@
 """Networks that read texts: an LSTM and a convolutional network over word embeddings (lectures 57 and 59).
 
-Padding, the number 0, may stand before or after the words, and be as long as one likes: it never changes a score.
+Padding, the number 0, may come before or after the words and have any length: it never changes a score.
 
 Shapes: B texts, T words, D numbers a word, M hidden units, K outputs.
 """
@@ -18,45 +18,45 @@ from torchdl.models.init import keras_init_, spread_
 
 
 class WordEmbedding(nn.Embedding):
-    """Vectors of words, (B, T) to (B, T, D): 0, padding, is the zero vector, and no word changes it.
+    """Vectors of words, (B, T) to (B, T, D); the vector of padding, 0, is zero and stays zero.
 
     Args:
-        vocabulary_size: Words, beside padding.
+        vocabulary_size: Number of words, without padding.
         dim: D.
     """
 
     def __init__(self, vocabulary_size: int, dim: int) -> None:
-        require(vocabulary_size >= 1 and dim >= 1, "an embedding has 1 word and 1 number a word at least")
+        require(vocabulary_size >= 1 and dim >= 1, "WordEmbedding: vocabulary_size and dim must be positive")
         super().__init__(vocabulary_size + 1, dim, padding_idx=0)
         self.vocabulary_size, self.dim = vocabulary_size, dim
         spread_(self, 0.05)  # as Keras does
 
     @torch.no_grad()
     def set_(self, vectors: Tensor, frozen: bool = False) -> None:
-        """Take given vectors (vocabulary size, D), one a word from 1 on; ``frozen`` ones are not trained."""
-        wanted = (self.num_embeddings - 1, self.embedding_dim)
-        require(tuple(vectors.shape) == wanted, f"{wanted} vectors and numbers are wanted, not {tuple(vectors.shape)}")
+        """Set the vectors of words 1, 2, ... to ``vectors`` (words, D); ``frozen`` ones are not trained."""
+        shape = (self.num_embeddings - 1, self.embedding_dim)
+        require(tuple(vectors.shape) == shape, f"vectors must have the shape {shape}, not {tuple(vectors.shape)}")
         self.weight[1:] = vectors
         self.weight.requires_grad_(not frozen)
 
 
 def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Move padding behind the words (B, T), wherever it is; return them and how many words there are, (B,)."""
-    require(words.dim() == 2 and not words.is_floating_point(), "texts are (texts, words), of whole numbers")
+    """Move all padding behind the words (B, T); return the result and the numbers of words (B,)."""
+    require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
     is_padding = words == 0
     order = is_padding.to(torch.uint8).argsort(dim=1, stable=True)
     return words.gather(1, order), (~is_padding).sum(1)
 
 
 class TextLSTM(nn.Module):
-    """Read texts by an LSTM, and take each unit's greatest state over all words (lecture 57).
+    """Read texts by an LSTM, and take the maximum of each unit over all words (lecture 57).
 
     Args:
-        vocabulary_size: Words, beside padding.
+        vocabulary_size: Number of words, without padding.
         out_features: K.
         embedding_dim: D.
         hidden: M.
-        dropout: The probability of dropping a word while training, and of dropping one of the greatest states.
+        dropout: The probability of dropping a word in training, and of dropping one of the maxima.
 
     Example:
         >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
@@ -82,31 +82,31 @@ class TextLSTM(nn.Module):
         self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
         self.lstm = keras_init_(nn.LSTM(embedding_dim, hidden, batch_first=True))
         self.head = keras_init_(nn.Linear(hidden, out_features))
-        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), as no answer should hang on one
+        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), so that no prediction depends on one alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Give the outputs (B, K) of texts (B, T); one without words counts as one of padding alone."""
+        """Return the outputs (B, K) of texts (B, T); an empty text counts as a single padding."""
         words, count = words_first(F.pad(words, (0, max(0, 1 - words.shape[1]))))  # (B, T), T at least 1
-        states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no word sees what comes after it
-        place = torch.arange(words.shape[1], device=words.device)
-        is_padding = place >= count.clamp(min=1)[:, None]  # (B, T)
-        greatest = states.masked_fill(is_padding[..., None], -torch.inf).amax(1)  # (B, M)
-        return self.head(self.drop(greatest))
+        states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no state depends on later words
+        position = torch.arange(words.shape[1], device=words.device)
+        is_padding = position >= count.clamp(min=1)[:, None]  # (B, T)
+        maxima = states.masked_fill(is_padding[..., None], -torch.inf).amax(1)  # (B, M)
+        return self.head(self.drop(maxima))
 
 
 class TextCNN(nn.Module):
-    """Read texts by convolutions over three words, each with ReLU, and take each filter's greatest value (lecture 59).
+    """Read texts by convolutions over three words, each with ReLU, and take each filter's maximum (lecture 59).
 
-    Between them is max-pooling over three places, so that of three convolutions a text of fewer than 35 words leaves
-    nothing to look at: it counts as padded to 35.
+    Between them is max-pooling over three positions. With three convolutions, a text of fewer than 35 words would leave
+    no position, so it is padded to 35.
 
     Args:
-        vocabulary_size: Words, beside padding.
+        vocabulary_size: Number of words, without padding.
         out_features: K.
         embedding_dim: D.
         widths: Filters of the convolutions.
-        dropout: The probability of dropping a word while training, and of dropping one of the greatest values.
+        dropout: The probability of dropping a word in training, and of dropping one of the maxima.
 
     Example:
         >>> model = torchdl.TextCNN(vocabulary_size=100, out_features=3).eval()
@@ -134,23 +134,23 @@ class TextCNN(nn.Module):
         before = [embedding_dim, *widths]
         self.convolutions = nn.ModuleList(keras_init_(nn.Conv1d(a, b, 3)) for a, b in zip(before, widths, strict=False))
         self.head = keras_init_(nn.Linear(widths[-1], out_features))
-        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), as no answer should hang on one
+        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), so that no prediction depends on one alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
-        least = 1
+        positions = 1
         for _ in widths[1:]:
-            least = 3 * (least + 2)
-        self.least = least + 2  # words that leave one place after the last convolution
+            positions = 3 * (positions + 2)
+        self.min_words = positions + 2  # the words that leave one position after the last convolution
 
     def forward(self, words: Tensor) -> Tensor:
-        """Give the outputs (B, K) of texts (B, T)."""
+        """Return the outputs (B, K) of texts (B, T)."""
         words, count = words_first(words)
-        words = F.pad(words, (0, max(0, self.least - words.shape[1])))
-        places = count.clamp(min=self.least)  # (B,) that are looked at
+        words = F.pad(words, (0, max(0, self.min_words - words.shape[1])))
+        positions = count.clamp(min=self.min_words)  # (B,), those that count
         x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
         for number, convolution in enumerate(self.convolutions):
             if number:
-                x, places = F.max_pool1d(x, 3), places // 3
-            x, places = F.relu(convolution(x)), places - 2
-            seen = torch.arange(x.shape[2], device=x.device) < places[:, None]  # (B, T')
-            x = x * seen[:, None]  # 0 is no greater than what ReLU gives: padding that is too long changes nothing
+                x, positions = F.max_pool1d(x, 3), positions // 3
+            x, positions = F.relu(convolution(x)), positions - 2
+            counts = torch.arange(x.shape[2], device=x.device) < positions[:, None]  # (B, T')
+            x = x * counts[:, None]  # no output of ReLU is below 0, so surplus padding never changes a maximum
         return self.head(self.drop(x.amax(2)))

@@ -1,4 +1,4 @@
-"""Transfer learning: a network that was trained on other images, held still, and a new head (lectures 62 to 67).
+"""Transfer learning: a frozen network that was trained on other images, and a new head (lectures 62 to 67).
 
 Shapes: B images, C channels, H x W pixels, D features, K classes.
 """
@@ -21,7 +21,7 @@ MODES = ("nearest", "bilinear", "bicubic")
 
 
 class LinearHead(nn.Module):
-    """Classify features by standardising each and a linear layer: logistic regression, as in lecture 67.
+    """Standardise each feature and classify by a linear layer: logistic regression, as in lecture 67.
 
     Args:
         features: D.
@@ -40,44 +40,44 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def standardize_(self, features: Tensor) -> LinearHead:
-        """Take the means and the spreads of features (N, D) to standardise all by, in place; returns the head."""
+        """Set the means and standard deviations to those of features (N, D), in place; return the head."""
         self.mean.copy_(features.mean(0))
         spread = features.std(0, correction=0)
-        self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))  # what never changes stays as it is
+        self.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))  # constant features are not scaled
         return self
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give the logits (B, K) of features (B, D)."""
+        """Return the logits (B, K) of features (B, D)."""
         return self.linear((features - self.mean) / self.scale)
 
 
 def lay_out_(model: nn.Module, _: object = None) -> None:
-    """Lay the kernels of a transfer model's backbone out with their channels last, which CPUs are faster with."""
+    """Store the kernels of a transfer model's backbone with their channels last, which is faster on CPUs."""
     model.features.to(memory_format=torch.channels_last)
 
 
-def keep_means(module: nn.Module, _: object, found: Tensor) -> None:
-    """Keep, with a block, the means (B, C) of what it gives: (B, C, H, W), or of a transformer (B, N, C)."""
-    module.means = found.mean((2, 3) if found.dim() == 4 else 1)
+def keep_means(block: nn.Module, _: object, output: Tensor) -> None:
+    """Store on a block the channel means (B, C) of its output, (B, C, H, W) or a transformer's (B, N, C)."""
+    block.means = output.mean((2, 3) if output.dim() == 4 else 1)
 
 
 class TransferModel(nn.Module):
     """Classify images in [0, 1] by a backbone's features: preprocessing on the device, the backbone, a linear head.
 
-    The backbone is held still. Of ``finetuned`` blocks at its end the parameters can learn, too, and do while
-    :attr:`finetuning` is set; its batch norms' statistics and its dropout are still even then.
+    The backbone is frozen. While :attr:`finetuning` is set, the parameters of its last ``finetuned`` blocks are
+    trained, too; even then its batch norms' statistics stay and its dropout is off.
 
     Args:
         backbone: One of :func:`torchdl.models.backbones.backbone_names`.
         num_classes: K.
-        input_size: Pixels a side that the backbone is given: the middle of the image.
-        resize_size: Pixels that the image's shorter side is resized to before.
-        mean: What is subtracted from each channel.
-        std: What each channel is divided by.
+        input_size: Pixels a side of the image's centre, which the backbone gets.
+        resize_size: Pixels to which the image's shorter side is resized first.
+        mean: Subtracted from each channel.
+        std: Each channel is divided by it.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
-        finetuned: How many of the backbone's last blocks can learn.
-        levels: How many of the blocks before the last are looked at, too: each channel's mean over the image is a
-            feature more. What is small or blurred is easier to tell by what comes before the last block.
+        finetuned: Number of the backbone's last blocks that can be trained.
+        levels: Number of blocks before the last whose channels' means over the image are features, too. They help with
+            small or blurred images.
 
     The weights are random; :func:`transfer_model` loads trained ones.
 
@@ -102,7 +102,7 @@ class TransferModel(nn.Module):
     ) -> None:
         super().__init__()
         require(num_classes >= 2, f"TransferModel: num_classes must be at least 2, not {num_classes}")
-        require(input_size >= 1, f"the input size must be 1 or more pixels, not {input_size}")
+        require(input_size >= 1, f"input_size must be 1 or more pixels, not {input_size}")
         require(
             resize_size >= input_size, f"TransferModel: resize_size must be {input_size} or more, not {resize_size}"
         )
@@ -122,18 +122,20 @@ class TransferModel(nn.Module):
         blocks = blocks_of(network)
         require(
             0 <= finetuned <= len(blocks),
-            f"{backbone} has {len(blocks)} blocks: that many can be fine-tuned at most, not {finetuned}",
+            f"{backbone} has {len(blocks)} blocks: finetuned must be from 0 to {len(blocks)}, not {finetuned}",
         )
         for module in (module for block in blocks[len(blocks) - finetuned :] for module in block):
             module.requires_grad_(True)
         before = max(0, len(blocks) - 1)
         require(
             0 <= levels <= before,
-            f"{backbone} has {before} blocks before its last: levels must be 0 to that, not {levels}",
+            f"{backbone} has {before} blocks before its last: levels must be from 0 to {before}, not {levels}",
         )
-        require(not levels or "swin" not in backbone, f"{backbone} has its channels last: leave --levels out")
-        self.seen = [block[-1] for block in blocks[before - levels : before]]
-        for module in self.seen:
+        require(
+            not levels or "swin" not in backbone, f"{backbone} has its channels last, so levels must be 0, not {levels}"
+        )
+        self.level_blocks = [block[-1] for block in blocks[before - levels : before]]
+        for module in self.level_blocks:
             module.register_forward_hook(keep_means)
         first = next(network.parameters(), torch.empty(0))
         try:
@@ -146,45 +148,45 @@ class TransferModel(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         """Resize, crop and normalise images (B, C, H, W) in [0, 1], C being 1 or 3: (B, 3, input_size, input_size)."""
         channels, height, width = images.shape[1:]
-        require(channels in (1, 3), f"a backbone takes images of 1 or 3 channels, not {channels}")
+        require(channels in (1, 3), f"images must have 1 or 3 channels, not {channels}")
         shorter, size = min(height, width), self.input_size
         if shorter != self.resize_size:
             sides = [self.resize_size * side // shorter for side in (height, width)]
-            exact = self.interpolation == "nearest"
+            nearest = self.interpolation == "nearest"
             images = F.interpolate(
                 images,
                 sides,
                 mode=self.interpolation,
-                align_corners=None if exact else False,
-                antialias=not exact,
+                align_corners=None if nearest else False,
+                antialias=not nearest,
             )
             if self.interpolation == "bicubic":
-                images = images.clamp(0, 1)  # it swings over at edges
+                images = images.clamp(0, 1)  # it overshoots at edges
         top, left = (round((side - size) / 2) for side in images.shape[2:])
         images = images[:, :, top : top + size, left : left + size]
         mean, std = (torch.tensor(v, device=images.device, dtype=images.dtype) for v in (self.mean, self.std))
         return ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Give the features (B, D) of images (B, C, H, W) in [0, 1]."""
+        """Return the features (B, D) of images (B, C, H, W) in [0, 1]."""
         return self.features_of(self.preprocess(images))
 
     def features_of(self, x: Tensor) -> Tensor:
-        """Give the features (B, D) of what :meth:`preprocess` gives."""
-        found = self.features.backbone(x) if self.finetuning else self.features(x)
-        # (B, E, 1, 1) or (B, C, H, W) -> (B, E), and a mean for each channel of the blocks that are looked at
-        return torch.cat([found.flatten(1), *(cast(Tensor, module.means) for module in self.seen)], 1)
+        """Return the features (B, D) of preprocessed images."""
+        output = self.features.backbone(x) if self.finetuning else self.features(x)
+        # (B, E, 1, 1) or (B, C, H, W) -> (B, E), followed by a mean for each channel of the level blocks
+        return torch.cat([output.flatten(1), *(cast(Tensor, module.means) for module in self.level_blocks)], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (B, K) of images (B, C, H, W) in [0, 1]."""
+        """Return the logits (B, K) of images (B, C, H, W) in [0, 1]."""
         return self.head(self.encode(images))
 
     def finetuned_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the backbone's parameters that can learn."""
+        """Yield the backbone's parameters that can be trained."""
         return (p for p in self.features.parameters() if p.requires_grad)
 
     def transform(self) -> str:
-        """Name all that decides what features an image has, besides the backbone's weights."""
+        """Describe all that determines an image's features, besides the backbone's weights."""
         sizes = (self.backbone, self.input_size, self.resize_size, *([self.levels] if self.levels else []))
         return repr((*sizes, self.mean, self.std, self.interpolation))
 
@@ -197,19 +199,19 @@ def transfer_model(
     finetuned: int = 0,
     levels: int = 0,
 ) -> TransferModel:
-    """Build a :class:`TransferModel` upon trained weights, with the preprocessing that they want.
+    """Build a :class:`TransferModel` from trained weights, with the preprocessing that they need.
 
     Args:
         backbone: One of :func:`torchdl.models.backbones.backbone_names`.
         num_classes: K.
         weights: See :func:`torchdl.models.backbones.load_backbone`.
-        input_size: Pixels a side that the whole image is resized to in place of the weights' own resizing and cutting;
-            for small images a smaller number is quicker.
-        finetuned: How many of the backbone's last blocks can learn.
-        levels: How many of the blocks before the last are looked at, too.
+        input_size: Pixels a side to which the whole image is resized, instead of the weights' own resizing and
+            cropping; for small images a smaller number is faster.
+        finetuned: See :class:`TransferModel`.
+        levels: See :class:`TransferModel`.
 
     Raises:
-        InputError: There is no such backbone, or its weights cannot be had or are another network's.
+        InputError: The backbone does not exist, or its weights cannot be loaded or are of another network.
 
     Example:
         >>> model = torchdl.transfer_model("mobilenet_v3_small", num_classes=3, weights=None, input_size=64)
@@ -217,14 +219,13 @@ def transfer_model(
         >>> model(images).shape, model.encode(images).shape
         (torch.Size([2, 3]), torch.Size([2, 576]))
     """
-    network, wants = load_backbone(backbone, weights)
+    network, preprocessing = load_backbone(backbone, weights)
     if input_size is not None:
         require(
-            not backbone.startswith("vit_") or input_size == wants.input_size,
-            f"{backbone} takes no images of {input_size} pixels a side: its weights have a vector for each place in "
-            f"{wants.input_size}; leave --input-size out",
+            not backbone.startswith("vit_") or input_size == preprocessing.input_size,
+            f"input_size must be {preprocessing.input_size} for these weights of {backbone}, not {input_size}",
         )
-        wants = wants._replace(input_size=input_size, resize_size=input_size)
-    model = TransferModel(backbone, num_classes, *wants, finetuned=finetuned, levels=levels)
+        preprocessing = preprocessing._replace(input_size=input_size, resize_size=input_size)
+    model = TransferModel(backbone, num_classes, *preprocessing, finetuned=finetuned, levels=levels)
     model.features.backbone.load_state_dict(network.state_dict())
     return model

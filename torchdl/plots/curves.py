@@ -1,7 +1,8 @@
-"""Figures of curves: metrics over epochs, forecasts, rates, functions, surfaces and paths."""
+"""Curves: metrics over epochs, forecasts, ROC and precision-recall curves, functions, surfaces and paths."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
-    """Group metrics that belong into one panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
+    """Group metrics that share a panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
 
-    Endings ``_chance`` and ``_ceiling`` name what a metric is to be compared with, ``_step_1`` and ``_class_1`` and so
-    on its parts.
+    The endings ``_chance`` and ``_ceiling`` mark references, ``_step_1`` and ``_class_1`` the parts of a metric.
     """
     grouped: dict[str, list[str]] = {}
     for name in names:
@@ -32,7 +32,7 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None = None) -> Figure:
-    """Draw every metric of a run's history over the epochs, training and validation in one panel."""
+    """Draw every metric of a run's history over the epochs, training and validation in the same panel."""
     names = panels(dict.fromkeys(key for row in history for key in row))
     figure, axes = sheet(len(names), min(3, max(1, len(names))), 4.5, 3.2)
     for (name, keys), axis in zip(names.items(), axes, strict=True):
@@ -41,7 +41,8 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
             ending = re.search(r"_(chance|ceiling|step_\d+|class_.*)$", key)
             is_reference = key.endswith(("_chance", "_ceiling"))
             marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
-            label = ending[1].replace("_", " ") if ending else key.split("/")[0]
+            part = key.split("/")[0]
+            label = ending[1].replace("_", " ") if ending else {"val": "validation"}.get(part, part)
             axis.plot(*zip(*points, strict=True), line, marker=marker, label=label)
         axis.set(title=name, xlabel="epoch")
         axis.grid(alpha=0.3)
@@ -52,7 +53,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
 def plot_label_efficiency(
     curves: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str = "labels", path: PathLike | None = None
 ) -> Figure:
-    """Draw errors (1 - accuracy) over the number of labels, both logarithmic, a curve for each name."""
+    """Draw test errors (1 - accuracy) over the number of labels, one curve per name; both axes are logarithmic."""
     figure = new_figure(6.5, 4.5)
     axis = figure.add_subplot()
     for name, curve in curves.items():
@@ -67,7 +68,7 @@ def plot_label_efficiency(
 def plot_functions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: PathLike | None = None
 ) -> Figure:
-    """Draw functions with their derivatives, a panel each: (x, values, derivatives) by name."""
+    """Draw each function and its derivative in a panel of their own: (x, values, derivatives) by name."""
     figure, axes = sheet(len(curves), 3, 3.2, 2.6)
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
@@ -104,19 +105,19 @@ def plot_measured(
     log_y: bool = False,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw what was measured at each x, once or several times: a panel each, a line each, by their names.
+    """Draw repeated measurements: panel name -> line name -> x -> the values measured there.
 
-    A line goes through the means, and bars show the least and the greatest; ``references`` are values to compare with.
-    Where there are few points, those of several lines stand a little beside one another, so that none hides another.
+    Each line joins the means; bars reach from the minimum to the maximum. ``references`` become dashed lines.
+    With fewer than 10 points, the lines are shifted slightly against each other, so that none hides another.
     """
     figure, axes = sheet(len(panels), min(3, len(panels)), 5.2, 3.8)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         points = sorted({x for measured in lines.values() for x in measured})
-        apart = (points[-1] - points[0]) / 70 if len(points) < 10 else 0.0
+        shift = (points[-1] - points[0]) / 70 if len(points) < 10 else 0.0
         for number, (name, measured) in enumerate(lines.items()):
-            means, least, greatest = ([float(f(values)) for values in measured.values()] for f in (np.mean, min, max))
-            spread = np.abs(np.array([least, greatest]) - means)  # (2, points), downwards and upwards
-            x = [x + apart * (number - (len(lines) - 1) / 2) for x in measured]
+            means, low, high = ([float(f(values)) for values in measured.values()] for f in (np.mean, min, max))
+            spread = np.abs(np.array([low, high]) - means)  # (2, points), downwards and upwards
+            x = [x + shift * (number - (len(lines) - 1) / 2) for x in measured]
             marker = "osv^D<>P*"[number % 9] if len(means) < 30 else ""
             axis.errorbar(x, means, spread, marker=marker, markersize=5, capsize=3, label=name, alpha=0.8)
         for name, value in references.items():
@@ -126,34 +127,33 @@ def plot_measured(
         axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
         axis.grid(alpha=0.3)
     named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-    # beside the panels: the lines are anywhere in them
+    # beside the panels, where it hides no line
     axes[-1].legend(named.values(), named.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return finish(figure, path)
 
 
 def plot_forecast(
-    values: Tensor, boundary: int, one_step: Tensor, own: Tensor, name: str, path: PathLike | None = None
+    values: Tensor, boundary: int, one_step: Tensor, multi_step: Tensor, name: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw a series (L,) with forecasts of its terms from ``boundary`` on, (L - boundary,) each.
+    """Draw a series (L,) and two forecasts of its terms from ``boundary`` on, (L - boundary,) each.
 
-    ``one_step`` are forecasts from true terms, which flatter; ``own`` is one forecast that saw nothing after the
-    boundary but its own predictions.
+    ``one_step`` predicts each term from the actual terms before it. ``multi_step`` predicts all terms from those
+    before the boundary and its own predictions.
     """
     figure = new_figure(10, 6)
     whole, part = figure.subplots(2, 1)
     time = np.arange(len(values))
     whole.plot(time, values, color="0.4", linewidth=1)
     whole.axvspan(boundary - 0.5, len(values) - 0.5, color="C1", alpha=0.1)
-    whole.set(title=f"{name}: what is forecast is shaded")
+    whole.set(title=f"{name}: the forecast terms are shaded")
     later = time[boundary:]
-    part.plot(later, values[boundary:], color="0.4", label="what came")
-    part.plot(later, one_step, color="C0", linewidth=1, label="one step ahead, from true terms")
-    part.plot(later, own, "--", color="C3", label="all steps ahead, from its own predictions")
-    came = values[boundary:]
-    low, high = float(came.min()), float(came.max())
-    margin = (high - low) / 2 or 1.0  # its own predictions may run far away
+    part.plot(later, values[boundary:], color="0.4", label="actual")
+    part.plot(later, one_step, color="C0", linewidth=1, label="one-step forecast")
+    part.plot(later, multi_step, "--", color="C3", label="multi-step forecast")
+    low, high = float(values[boundary:].min()), float(values[boundary:].max())
+    margin = (high - low) / 2 or 1.0  # the multi-step forecast may diverge
     part.set(ylim=(low - margin, high + margin), xlabel="term")
-    part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above: curves are anywhere
+    part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above the curves
     for axis in (whole, part):
         axis.grid(alpha=0.3)
     return finish(figure, path)
@@ -178,7 +178,7 @@ def plot_roc(
 def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: PathLike | None = None
 ) -> Figure:
-    """Draw precision-recall curves (precision, recall) by name, with the positive class's share for chance."""
+    """Draw precision-recall curves (precision, recall) by name; the positive class's ``share`` is chance level."""
     figure = new_figure(5.5, 5)
     axis = figure.add_subplot()
     for name, (precision, recall) in curves.items():
@@ -187,19 +187,19 @@ def plot_precision_recall(
     axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower left", title="with average precision")
+    axis.legend(loc="lower left", title="average precision")
     return finish(figure, path)
 
 
 def plot_line_fit(
     x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw logarithms (N,) as points and lines through them, the axis in what they are logarithms of."""
+    """Draw points with logarithms ``y`` (N,) at ``x`` (N,), and lines (N,) of logarithms, on a logarithmic axis."""
     figure = new_figure(7, 4.5)
     axis = figure.add_subplot()
     axis.scatter(x, y.exp(), s=14, color="0.4")
     order = x.argsort()
-    for (name, values), style in zip(lines.items(), ("-", "--", ":"), strict=False):
+    for (name, values), style in zip(lines.items(), itertools.cycle(("-", "--", ":")), strict=False):
         axis.plot(x[order], values[order].exp(), style, label=name)
     axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
     axis.grid(alpha=0.3)
@@ -212,7 +212,7 @@ def plot_surfaces(
     points: np.ndarray | None = None,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw surfaces (x, y, z), (S, S) each, by name side by side in 3-d, with points (N, 3) on the first."""
+    """Draw surfaces (x, y, z), (S, S) each, by name, side by side in 3-D; the first one with points (N, 3)."""
     figure = new_figure(4.6 * len(surfaces), 4.4)
     low, high = (float(f([f(z) for *_, z in surfaces.values()])) for f in (np.min, np.max))
     for number, (name, (x, y, z)) in enumerate(surfaces.items(), 1):
@@ -230,7 +230,7 @@ def plot_paths(
     losses: Mapping[str, np.ndarray],
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw paths (S + 1, 2) by name over a surface's contours (x, y, z), a panel each, and losses (S + 1,)."""
+    """Draw paths (S + 1, 2) by name, each over the contours of a surface (x, y, z), and their losses (S + 1,)."""
     columns = 3
     rows = -(-len(paths) // columns)
     figure = new_figure(3 * columns + 6, 2.6 * rows)
@@ -245,7 +245,7 @@ def plot_paths(
     axis = figure.add_subplot(grid[:, columns:])
     for number, (name, values) in enumerate(losses.items()):
         axis.plot(values, color=f"C{number}", label=name, linewidth=1.2, linestyle="--" if number > 8 else "-")
-    axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, above the least there is")
+    axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, minus the minimum")
     axis.grid(alpha=0.3)
     axis.legend()
     return finish(figure, path)

@@ -1,4 +1,4 @@
-"""Figures that need no screen, and how they are saved."""
+"""Make figures that need no screen, and save them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure that is drawn without a screen; ``width`` and ``height`` in inches."""
+    """Make a figure that needs no screen; ``width`` and ``height`` are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,7 +22,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
-    """Make a figure of ``count`` panels in rows of ``columns``, of so many inches each; return it and its panels."""
+    """Make a figure of ``count`` panels in rows of ``columns``, each ``width`` x ``height`` inches; return both."""
     rows = max(1, -(-count // columns))
     figure = new_figure(width * columns, height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -32,7 +32,7 @@ def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def save_figure(figure: Figure, path: PathLike) -> None:
-    """Save a figure as PNG, whole or not at all."""
+    """Save a figure as PNG; an interrupted call leaves no partial file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Figures of images: predictions, sequences, nearest neighbours."""
+"""Images: with predictions, with their nearest neighbours, as sequences."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def plot_predicted_images(
-    images: Tensor, labels: Sequence[str], answers: Sequence[str], title: str = "", path: PathLike | None = None
+    images: Tensor, labels: Sequence[str], predictions: Sequence[str], title: str = "", path: PathLike | None = None
 ) -> Figure:
-    """Draw images (N, C, H, W) in [0, 1] as a sheet, each under its true name and what it was taken for."""
+    """Draw images (N, C, H, W) in [0, 1], each under its label and its prediction."""
     figure, axes = sheet(len(images), 6, 1.5, 2.0)
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
-    for axis, image, label, answer in zip(axes, pixels, labels, answers, strict=True):
+    for axis, image, label, predicted in zip(axes, pixels, labels, predictions, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_axis_off()
-        axis.set_title(f"{label}\nnot {answer}", fontsize=9, parse_math=False)  # names may hold a $
+        axis.set_title(f"{label}\npredicted {predicted}", fontsize=8, parse_math=False)  # names may hold a $
     figure.suptitle(title)
     return finish(figure, path)
 
 
 def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
-    """Draw images (H, W), (1, H, W) or (3, H, W) under their names; grey ones from their least to greatest."""
+    """Draw images (H, W), (1, H, W) or (3, H, W) under their names; grey ones from their minimum to their maximum."""
     figure, axes = sheet(len(pictures), 3, 3.4, 2.6)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         if picture.dim() == 3:
@@ -49,12 +49,12 @@ def plot_nearest(
     near: float,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw images above their nearest training images, and how far all are from theirs.
+    """Draw images above their nearest training images, and a histogram of all distances.
 
     Args:
-        closest: By kind, images and training images, (n, C, H, W) in [0, 1] both, with their distances (n,).
-        distances: By kind, the distances (N,) of all images that were looked up.
-        near: The distance up to which an image is called near.
+        closest: By kind: images and their nearest training images, both (n, C, H, W) in [0, 1], and distances (n,).
+        distances: By kind: the distances (N,) of all its images.
+        near: The distance below which an image counts as near.
         path: The PNG to write.
     """
     figure = new_figure(5.6 * len(closest), 5.2)
@@ -76,8 +76,10 @@ def plot_nearest(
     edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
     for name, values in distances.items():
         axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
-    axis.axvline(near, linestyle="--", color="0.3", label="left of it: the nearest 1 % of held out")
-    axis.set(xlabel="distance to the nearest training image (root mean squared pixel, of 1)", ylabel="images")
+    axis.axvline(near, linestyle="--", color="0.3", label="the nearest 1 % of the test images are left of it")
+    axis.set(
+        xlabel="distance to the nearest training image (root mean squared error of a pixel in [0, 1])", ylabel="images"
+    )
     axis.grid(alpha=0.3)
     axis.legend()
     return finish(figure, path)
@@ -91,15 +93,15 @@ def plot_sequences(
     low: float = 0.0,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw sequences as rows: the context framed in blue, its future in green if real or red if false, the label.
+    """Draw each sequence as a row: the context framed in blue, the future in green if real, in red if false.
 
     Args:
         context: (B, T, C, H, W) in [``low``, 1], grey or RGB.
         future: (B, K, C, H, W).
         label: (B,) 1 where the future is real.
-        digits: (B, T + K) what the images show, written beside them.
-        low: The value that is black.
-        path: Where to save it as PNG.
+        digits: (B, T + K) the digits that the images show, to be written beside them.
+        low: The value of black.
+        path: The PNG to write.
     """
     frame, gap = 3, 4  # pixels
     images = torch.cat([context, future], dim=1).detach().float().cpu()  # (B, T + K, C, H, W)
@@ -119,8 +121,10 @@ def plot_sequences(
     if digits is not None:
         numbers = [" ".join(map(str, row[:known])) + " | " + " ".join(map(str, row[known:])) for row in digits.tolist()]
         captions = [f"{row}   {caption}" for row, caption in zip(numbers, captions, strict=True)]
-    figure = new_figure(canvas.shape[1] / 60 + 0.1 * max(map(len, captions)), canvas.shape[0] / 60)
-    axis = figure.add_subplot()
+    drawn, size = canvas.shape[1] / 60, canvas.shape[0] / 60  # inches
+    figure = new_figure(drawn + 0.1 + 0.07 * max(map(len, captions)), size)
+    figure.set_layout_engine(None)  # the captions stand beside the axes
+    axis = figure.add_axes((0, 0, drawn / figure.get_figwidth(), 1))
     axis.imshow(canvas, interpolation="nearest")
     axis.set_axis_off()
     for row, caption in enumerate(captions):

@@ -1,4 +1,4 @@
-"""Figures of numbers in tables: confusion matrices, bars, histograms, scatter plots."""
+"""Numbers in tables: confusion matrices, bars, histograms, scatter plots."""
 
 from __future__ import annotations
 
@@ -18,58 +18,61 @@ if TYPE_CHECKING:
 def plot_confusion(
     matrix: np.ndarray, classes: Sequence[str], normalize: bool = False, path: PathLike | None = None
 ) -> Figure:
-    """Draw counts (classes, classes), true labels as rows; the colours are shares of a row.
+    """Draw a confusion matrix (classes, classes) of counts, a row per true label, coloured by shares of the row.
 
-    ``normalize`` writes those shares in per cent in place of the counts. Beyond 30 classes colours alone are drawn.
+    ``normalize`` writes these shares in per cent instead of the counts. More than 30 classes get colours only.
     """
-    cell, small = (0.55, False) if len(classes) <= 30 else (0.12, True)
+    cell, many = (0.55, False) if len(classes) <= 30 else (0.12, True)
     figure = new_figure(1.5 + cell * len(classes), 1.2 + 0.9 * cell * len(classes))
     axis = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
-        if matrix[row, column] and not small:
+        if matrix[row, column] and not many:
             colour = "white" if shares[row, column] > 0.5 else "black"
             text = f"{100 * shares[row, column]:.1f}" if normalize else str(matrix[row, column])
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    rotation, size = (0, 10) if max(map(len, classes)) < 3 else (90 if small else 45, 5 if small else 10)
+    rotation, size = (0, 10) if max(map(len, classes)) < 3 else (90 if many else 45, 5 if many else 10)
     axis.set_xticks(range(len(classes)), classes, rotation=rotation, fontsize=size, parse_math=False)
+    if rotation == 45:
+        for label in axis.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")  # ends at its column
     axis.set_yticks(range(len(classes)), classes, fontsize=size, parse_math=False)  # names may hold a $
-    right = np.trace(matrix) / max(matrix.sum(), 1)
-    unit = ", in % of a row" if normalize else ""
-    axis.set(xlabel="predicted", ylabel="true", title=f"{right:.2%} right{unit}")
+    accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+    unit = " (cells in % of a row)" if normalize else ""
+    axis.set(xlabel="predicted", ylabel="true", title=f"accuracy {100 * accuracy:.2f} %{unit}")
     return finish(figure, path)
 
 
 def plot_bars(panels: Mapping[str, Mapping[str, float]], xlabel: str, path: PathLike | None = None) -> Figure:
-    """Draw numbers by name as horizontal bars, the first on top: a panel each, all of the same names."""
+    """Draw horizontal bars, the first on top: panel name -> bar name -> value; all panels have the same bars."""
     names = list(next(iter(panels.values())))
-    least, greatest = (f([0.0, *(f(values.values()) for values in panels.values())]) for f in (min, max))
-    margin = 0.05 * (greatest - least) or 1.0
+    low, high = (f([0.0, *(f(values.values()) for values in panels.values())]) for f in (min, max))
+    margin = 0.05 * (high - low) or 1.0
     columns = min(4, len(panels))
     longest = max(map(len, names))
     figure, axes = sheet(len(panels), columns, max(3.0, 7 / columns) + 0.08 * longest / columns, 1 + 0.25 * len(names))
     for number, (axis, (title, values)) in enumerate(zip(axes, panels.items(), strict=True)):
         axis.barh(range(len(names)), [values[name] for name in names])
         axis.invert_yaxis()
-        # the names stand once a row of panels, and may hold a $
+        # names only in the first panel of a row; they may hold a $
         axis.set_yticks(range(len(names)), [] if number % columns else names, parse_math=False)
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.set_title(title, parse_math=False)
-        axis.set_xlim(least - margin, greatest + margin)
+        axis.set_xlim(low - margin, high + margin)
         axis.grid(alpha=0.3, axis="x")
     figure.supxlabel(xlabel, fontsize=10)
     return finish(figure, path)
 
 
 def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, path: PathLike | None = None) -> Figure:
-    """Draw ratios by name, each with its least and greatest, as bars from a line at 1, the first on top."""
+    """Draw ratios (median, minimum, maximum) by name as bars that start at 1, the first on top."""
     figure = new_figure(8, 1.2 + 0.4 * len(ratios))
     axis = figure.subplots()
-    for place, (median, least, greatest) in enumerate(ratios.values()):
+    for place, (median, low, high) in enumerate(ratios.values()):
         axis.barh(place, median - 1, left=1, color="C0" if median >= 1 else "C3")
-        axis.plot([least, greatest], [place, place], color="0.2", linewidth=1.2, marker="|")
-        axis.annotate(f"{median:.3g}", (max(greatest, 1.0), place), (6, 0), textcoords="offset points", va="center")
+        axis.plot([low, high], [place, place], color="0.2", linewidth=1.2, marker="|")
+        axis.annotate(f"{median:.3g}", (max(high, 1.0), place), (6, 0), textcoords="offset points", va="center")
     axis.axvline(1, color="0.2", linewidth=1)
     axis.set_xscale("log")
     ends = [1.0, *(end for _, *both in ratios.values() for end in both)]
@@ -86,37 +89,37 @@ def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, p
     return finish(figure, path)
 
 
-def plot_predictions(true: np.ndarray, predicted: np.ndarray, name: str, path: PathLike | None = None) -> Figure:
-    """Draw predicted over true numbers (N,), with the line on which they agree."""
+def plot_predictions(actual: np.ndarray, predicted: np.ndarray, name: str, path: PathLike | None = None) -> Figure:
+    """Draw predictions (N,) over actual values (N,), and the line on which they agree."""
     figure = new_figure(5.5, 5)
     axis = figure.add_subplot()
-    axis.scatter(true, predicted, s=12, alpha=0.6, linewidths=0)
-    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axis.scatter(actual, predicted, s=12, alpha=0.6, linewidths=0)
+    ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
     axis.plot(ends, ends, "--", color="0.5")
-    axis.set_xlabel(f"true {name}", parse_math=False)  # names may hold a $
+    axis.set_xlabel(f"actual {name}", parse_math=False)  # names may hold a $
     axis.set_ylabel(f"predicted {name}", parse_math=False)
     axis.grid(alpha=0.3)
     return finish(figure, path)
 
 
 def plot_histograms(columns: Mapping[str, np.ndarray], path: PathLike | None = None) -> Figure:
-    """Draw a histogram of each column (N,), of numbers or of texts."""
+    """Draw a histogram of each column (N,) of numbers or texts; of texts, the 12 most frequent."""
     figure, axes = sheet(len(columns), min(4, len(columns)), 3.2, 2.5)
     for axis, (name, values) in zip(axes, columns.items(), strict=True):
         if np.issubdtype(values.dtype, np.number):
             axis.hist(values[np.isfinite(values)], bins=30)
         else:
-            kinds, counts = np.unique(values.astype(str), return_counts=True)
+            texts, counts = np.unique(values.astype(str), return_counts=True)
             order = counts.argsort()[::-1][:12]
             axis.bar(range(len(order)), counts[order])
-            short = [kind if len(kind) < 13 else f"{kind[:11]}…" for kind in kinds[order]]
+            short = [text if len(text) < 13 else f"{text[:11]}…" for text in texts[order]]
             axis.set_xticks(range(len(order)), short, rotation=60, parse_math=False)
         axis.set_title(name, fontsize=9, parse_math=False)  # names may hold a $
     return finish(figure, path)
 
 
 def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: PathLike | None = None) -> Figure:
-    """Draw each column of numbers (N,) over each other one, and histograms on the diagonal."""
+    """Draw every pair of columns (N,) of numbers as a scatter plot, and histograms on the diagonal."""
     from matplotlib.ticker import MaxNLocator
     from pandas import DataFrame
     from pandas.plotting import scatter_matrix
@@ -130,7 +133,7 @@ def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: PathLike | None
         axis.xaxis.label.set(parse_math=False, size=8)  # names may hold a $
         axis.yaxis.label.set(parse_math=False, size=8)
     for axis in axes[-1]:
-        axis.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # else neighbours' numbers touch
+        axis.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # so that neighbouring tick labels do not touch
     figure.subplots_adjust(0.1, 0.1, 0.98, 0.98)
     return finish(figure, path)
 
@@ -138,13 +141,13 @@ def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: PathLike | None
 def plot_embeddings(
     points: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw points (N, 2) in the colours of their labels (N,), each class named at its median."""
+    """Draw points (N, 2) in the colours of their labels (N,); each class is named at its median."""
     figure = new_figure(7, 6)
     axis = figure.add_subplot()
     for label, name in enumerate(classes):
         x, y = points[labels == label].T
         axis.scatter(x, y, s=6, color=f"C{label}", label=name, linewidths=0)
-        if len(x) and len(classes) <= 20:  # of more the names would hide the points
+        if len(x) and len(classes) <= 20:  # more names would hide the points
             box = {"boxstyle": "round", "facecolor": "white", "alpha": 0.8, "edgecolor": f"C{label}"}
             axis.text(np.median(x), np.median(y), name, ha="center", va="center", bbox=box)
     axis.set(title=title, xticks=[], yticks=[])

@@ -1,1 +1,1 @@
-"""Applications that train, measure and return what they found: one file an area, nothing printed, no file written."""
+"""Applications, one file each: they build a training, evaluate its model and return a report. They print nothing."""

@@ -1,6 +1,6 @@
-"""Train an autoencoder, and measure what its latent codes are good for.
+"""Train an autoencoder and compare its latent codes with principal components and pixels.
 
-Shapes: N images, C channels, H x W pixels, D numbers a code.
+Shapes: N images, B of a batch, C channels, H x W pixels, D numbers per code, Q queries.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,20 +28,24 @@ from torchdl.tasks import AutoencoderTask, ScheduleName, StepInfo, find_schedule
 from torchdl.training.device import find_device
 from torchdl.training.evaluation import evaluate
 
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
+
 REFERENCE = 10_000  # training images whose codes are searched and clustered
-QUERIES, NEIGHBOURS, KNN = 8, 8, 10
+QUERIES, NEIGHBOURS = 8, 8  # rows and columns of the retrieval figure
+KNN = 10  # neighbours that vote on a label
 
 
 @dataclass(frozen=True)
 class Coding(Learning):
-    """How an autoencoder learns, and what is shown of it."""
+    """How an autoencoder learns and what is shown of it."""
 
     batch_size: int = 64
     schedule: ScheduleName = "one_cycle"
     noise: float = 0.0
-    """Standard deviation of noise to be removed (pixels are from 0 to 1); 0 for plain reconstruction."""
+    """Standard deviation of the noise to remove (pixels are in [0, 1]); 0 for plain reconstruction."""
     visualization_size: int = 8
-    """Square root of the number of test images that are shown beside their reconstructions."""
+    """Square root of the number of test images shown beside their reconstructions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +54,7 @@ class Coding(Learning):
 
 
 class AutoencoderTraining(NamedTuple):
-    """An autoencoder's task with its batches, as :meth:`torchdl.Trainer.fit` takes them."""
+    """An autoencoder's task and its batches, the arguments of :meth:`torchdl.Trainer.fit`."""
 
     task: AutoencoderTask
     train: BatchLoader
@@ -60,29 +64,29 @@ class AutoencoderTraining(NamedTuple):
 def autoencoder_training(
     model: Autoencoder, train: ImageDataset, test: ImageDataset, images: ImageOptions, coding: Coding, seed: int = 0
 ) -> AutoencoderTraining:
-    """Build the task and the batches of an autoencoder's training."""
+    """Build an autoencoder's task and batches."""
     pixels, test_pixels = train.without_labels(), test.without_labels()
     shown = test_pixels.spread(min(len(test), coding.visualization_size**2))
-    rule = (coding.optimizer, coding.weight_decay)
-    task = AutoencoderTask(model, coding.noise, coding.lr, find_schedule(coding.schedule), shown, *rule)
+    schedule = find_schedule(coding.schedule)
+    task = AutoencoderTask(model, coding.noise, coding.lr, schedule, shown, coding.optimizer, coding.weight_decay)
     batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
     return AutoencoderTraining(task, batches, images.loader(test, test_pixels, batch_size=500))
 
 
 def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: int = 0) -> float:
-    """Return the mean squared error of test images whose noise was removed; all processes compute it together."""
+    """Return the mean squared error of denoised test images; all processes must call this, and share the work."""
     return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
 
 
 def shape_table(model: Autoencoder, batch_size: int) -> str:
     """Return a table of the tensors' shapes through the network."""
-    from torchinfo import summary  # imported late: few want it
+    from torchinfo import summary  # imported late: rarely used
 
     return str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu"))
 
 
 class Coded(NamedTuple):
-    """Images (N, C, H, W) in [0, 1] with their labels (N,), codes (N, D) and squared errors (N,)."""
+    """Images (N, C, H, W) in [0, 1], their labels (N,), codes (N, D) and mean squared errors (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -92,7 +96,7 @@ class Coded(NamedTuple):
 
 @torch.no_grad()
 def encode(model: Autoencoder, images: ImageDataset, count: int, device: torch.device) -> Coded:
-    """Encode and decode ``count`` images at equal distances; everything is on the CPU."""
+    """Encode and decode at most ``count`` evenly spaced images; the result is on the CPU."""
     model.eval().to(device)
     chosen = at_equal_distances(len(images), affordable(images, count))
     parts = []
@@ -104,34 +108,41 @@ def encode(model: Autoencoder, images: ImageDataset, count: int, device: torch.d
     return Coded(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def fit_pca(images: ImageDataset, components: int) -> Any:
-    """Fit principal components (Pearson 1901) to at most 60,000 images, or as many as there are or are affordable."""
+def fit_pca(images: ImageDataset, components: int) -> PCA:
+    """Fit principal components (Pearson 1901) to at most 60,000 images, fewer where :func:`affordable` allows fewer."""
     from sklearn.decomposition import PCA  # imported late: it takes a second
 
     chosen = at_equal_distances(len(images), affordable(images, 60_000)).split(1000)
     parts = [images.__getitems__(indices.to(images.device))[0].flatten(1).cpu() for indices in chosen]
     x = torch.cat(parts).numpy()  # (N, C * H * W)
     n, d = x.shape
-    solver = "covariance_eigh" if d <= min(n, 4096) else "full" if n <= 4096 else "randomized"  # what is quick and fits
+    solver = "covariance_eigh" if d <= min(n, 4096) else "full" if n <= 4096 else "randomized"  # the fastest
     return PCA(min(components, n, d), svd_solver=solver, random_state=0).fit(x)
 
 
 def affordable(images: ImageDataset, count: int) -> int:
-    """Return ``count``, or fewer where there are fewer images or they would take more than 1 GiB in float32."""
+    """Return the largest number of images, up to ``count``, that exist and fit in 1 GiB as float32; at least 1."""
     return max(1, min(count, len(images), 2**30 // (4 * math.prod(images.image_shape))))
 
 
 def nearest(codes: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Find the ``count`` codes (N, D) nearest to each query (Q, D), by Euclidean distance: their numbers (Q, count)."""
+    """Return the indices (Q, count) of the codes (N, D) nearest to each query (Q, D), by Euclidean distance."""
     return torch.cdist(queries, codes).topk(min(count, len(codes)), largest=False).indices
 
 
 def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, classes: int) -> dict[str, float]:
-    """Measure how codes (N, D) go with labels that they were not told.
+    """Measure how well codes (N, D), learnt without labels, predict the labels.
+
+    Args:
+        reference: Codes (M, D) to search and to cluster.
+        labels: (M,) of the reference codes.
+        codes: (N, D) to classify.
+        true: (N,) their labels.
+        classes: Number of classes, and of clusters.
 
     Returns:
-        The ``knn`` accuracy of the ten nearest of the reference codes, and the normalised mutual information ``nmi``
-        (Strehl and Ghosh 2002) of labels and the clusters that k-means finds, as many as classes.
+        ``knn``, the accuracy of a vote of the ten nearest reference codes, and ``nmi``, the normalised mutual
+        information (Strehl and Ghosh 2002) of the labels and k-means clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
@@ -148,15 +159,15 @@ def evaluate_autoencoder(
 ) -> Report:
     """Compare latent codes with principal components and with pixels.
 
-    The figures are reconstructions, retrieval (test images and their nearest training images by latent code) and a map
-    of the codes.
+    The figures are reconstructions, retrieval (test images beside the training images with the nearest latent codes)
+    and a map of the codes.
 
     Args:
         task: The trained task.
         train: The training images, with labels.
         test: The test images, with labels.
         device: Where to compute.
-        error: What :func:`denoising_error` returned, for a task with noise.
+        error: The result of :func:`denoising_error`, for a task with noise.
     """
     model = cast(Autoencoder, task.model)
     on = find_device(device)
@@ -165,11 +176,11 @@ def evaluate_autoencoder(
     flat = tested.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
     projected = pca.transform(flat)
     pca_errors = ((pca.inverse_transform(projected).clip(0, 1) - flat) ** 2).mean(1)
-    of_pixels = reference.images.flatten(1)  # (N, C, H, W) -> (N, C * H * W)
+    pixels = reference.images.flatten(1)  # (N, C, H, W) -> (N, C * H * W)
     spaces = {
         "autoencoder": (reference.codes, tested.codes),
-        "pca": (torch.from_numpy(pca.transform(of_pixels.numpy())), torch.from_numpy(projected)),
-        "pixels": (of_pixels, torch.from_numpy(flat)),
+        "pca": (torch.from_numpy(pca.transform(pixels.numpy())), torch.from_numpy(projected)),
+        "pixels": (pixels, torch.from_numpy(flat)),
     }
     classes = len(test.classes)
     results = {
@@ -211,8 +222,8 @@ def evaluate_autoencoder(
 
 
 def summarize(results: Mapping[str, Any]) -> str:
-    """Return the results as a table."""
-    lines = [f"{'':12} {'mse':>9} {'10-nn accuracy':>15} {'NMI':>6}   ({results['numbers a code']} numbers a code)"]
+    """Return the results of :func:`evaluate_autoencoder` as a table."""
+    lines = [f"{'':12} {'mse':>9} {'10-nn accuracy':>15} {'NMI':>6}   ({results['numbers a code']} numbers per code)"]
     errors = {"autoencoder": results["mse"], "pca": results["mse of pca"], "pixels": 0.0}
     for name, error in errors.items():
         measured = results[name]

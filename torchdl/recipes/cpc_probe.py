@@ -1,6 +1,6 @@
-"""Probe what a frozen encoder has learnt: by a network, a linear map, neighbours, clusters and few labels.
+"""Probe what a frozen encoder has learnt: with a network, a linear model, neighbours, clusters and few labels.
 
-Shapes: V views of N examples, D numbers an embedding.
+Shapes: V views of N examples, D numbers per embedding, K classes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torchdl.tasks import Supervised, accuracy, plateau
 from torchdl.training.device import find_device
 from torchdl.training.trainer import Trainer
 
-SHARES = (0.01, 0.1)  # of the labels
-DRAWS = 50  # of one label a class
+SHARES = (0.01, 0.1)  # of the labels, for logistic regression
+DRAWS = 50  # of one label per class
 
 
 class Embeddings(Dataset):
-    """Embeddings (V, N, D) with their labels (N,): each epoch sees the next view of every example."""
+    """Embeddings (V, N, D) and their labels (N,); each epoch uses the next view of every example."""
 
     def __init__(self, codes: Tensor, labels: Tensor) -> None:
         self.codes, self.labels, self.view = codes, labels, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch's view."""
+        """Select the view of an epoch."""
         self.view = epoch % len(self.codes)
 
     @property
     def device(self) -> torch.device:
-        """The device that the codes are on."""
+        """The device of the embeddings."""
         return self.codes.device
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Embeddings(Dataset):
 
 @torch.no_grad()
 def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Embeddings:
-    """Encode labelled images, in ``views`` epochs' versions of each, in evaluation mode; the codes are on the CPU."""
+    """Encode labelled images of the first ``views`` epochs in evaluation mode; the result is on the CPU."""
     on = find_device(device)
     encoder.eval().to(on)
     loader = BatchLoader(data, 500)
@@ -65,7 +65,7 @@ def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "aut
 
 
 def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs: int, seed: int, device: str) -> None:
-    """Train a network on codes as the original trains its probe, through the trainer; it is left on the CPU."""
+    """Train a network on embeddings with the settings of the original probe, and leave it on the CPU."""
     task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(validation, 1000))
@@ -73,7 +73,7 @@ def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs:
 
 
 def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray) -> float:
-    """Return the test accuracy of scikit-learn's logistic regression on standardised codes (n, D)."""
+    """Return the test accuracy of scikit-learn's logistic regression on standardised embeddings (N, D)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -83,18 +83,18 @@ def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, 
 
 
 def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings, seed: int) -> dict[str, list[float]]:
-    """Label one example of each class, ``DRAWS`` times, and classify the test codes from those alone.
+    """Classify test embeddings from one labelled example per class, drawn ``DRAWS`` times.
 
     Args:
         codes: (N, D) to draw the labelled examples from.
-        labels: (N,) of which only the drawn ones are used.
-        centres: (classes, D) of the clusters that k-means has found in codes without labels.
-        test: What to classify.
-        seed: Of the draws.
+        labels: (N,) of which only those of the drawn examples are used.
+        centres: (K, D) of the clusters that k-means found without labels.
+        test: Embeddings to classify.
+        seed: Seed of the draws.
 
     Returns:
-        The accuracies by method: ``nearest`` takes the label of the labelled code of the nearest direction;
-        ``cluster`` that of the cluster, each named by the labelled code that a one-to-one matching gives it.
+        The accuracies by method: ``nearest`` predicts the label of the drawn example of highest cosine similarity;
+        ``cluster`` predicts the label of the cluster, where a one-to-one matching assigns drawn examples to clusters.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -102,28 +102,29 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings,
     members = [(labels == label).nonzero()[:, 0] for label in range(classes)]
     clusters = torch.cdist(test.codes[0], centres).argmin(1)  # (N,)
     directions, test_directions = F.normalize(codes, dim=1), F.normalize(test.codes[0], dim=1)
-    found: dict[str, list[float]] = {"nearest": [], "cluster": []}
+    accuracies: dict[str, list[float]] = {"nearest": [], "cluster": []}
     for _ in range(DRAWS):
-        chosen = torch.stack([m[torch.randint(len(m), (), generator=generator)] for m in members])  # (classes,)
+        chosen = torch.stack([m[torch.randint(len(m), (), generator=generator)] for m in members])  # (K,)
         nearest = (test_directions @ directions[chosen].T).argmax(1)
         names = torch.from_numpy(linear_sum_assignment(torch.cdist(centres, codes[chosen]).numpy())[1])
-        for method, answer in (("nearest", nearest), ("cluster", names[clusters])):
-            found[method].append(accuracy_of(answer, test.labels))
-    return found
+        for method, predictions in (("nearest", nearest), ("cluster", names[clusters])):
+            accuracies[method].append(accuracy_of(predictions, test.labels))
+    return accuracies
 
 
 def accuracy_of(predictions: Tensor, labels: Tensor) -> float:
-    """Return the share of predictions (N,) that are correct."""
+    """Return the share of correct predictions (N,)."""
     return float((predictions == labels).float().mean())
 
 
 class Probes(NamedTuple):
-    """What probes have found on the test codes.
+    """Test accuracies of an encoder's probes.
 
     Attributes:
-        accuracy: By the probe's name, several values where it was drawn anew.
-        by_labels: By how many labels there were: for one a class the clusters named by them, else logistic regression.
-        predictions: (N,) the network's.
+        accuracy: Accuracies by the probe's name, one per draw of labels.
+        by_labels: Accuracies by number of labels: of the named clusters for one label per class, else of logistic
+            regression.
+        predictions: The network's predictions (N,).
     """
 
     accuracy: dict[str, list[float]]
@@ -140,24 +141,24 @@ def probe(
     seed: int = 0,
     device: str = "auto",
 ) -> Probes:
-    """Probe codes in every way there is here.
+    """Run all probes on an encoder's embeddings.
 
     Args:
-        head: The network to train, codes (B, D) to logits (B, classes), such as :func:`torchdl.models.probe_head`.
-        train: What the probes learn from.
-        validation: What the network's learning rate follows.
-        test: What is classified.
-        epochs: Of the network.
-        seed: Of all that is drawn.
-        device: Where the network is trained.
+        head: The network to train; maps embeddings (B, D) to logits (B, K), such as :func:`torchdl.models.probe_head`.
+        train: Embeddings that the probes learn from.
+        validation: Embeddings whose loss decides when the network's learning rate falls.
+        test: Embeddings to classify.
+        epochs: Epochs of the network's training.
+        seed: Seed of all random draws.
+        device: Where to train the network.
 
     Returns:
-        The report, with the probes
+        The accuracies of the probes
 
         - ``mlp``, the network; ``linear``, logistic regression on all views; ``knn``, ten neighbours by cosine.
-        - ``k-means``, the clusters found in the training codes, named by the best matching on the test images.
-        - ``1 label a class, nearest`` and ``..., cluster``, see :func:`few_labels`.
-        - ``1% of the labels`` and ``10% of the labels``, logistic regression again.
+        - ``k-means``, clusters of the training embeddings, named by the best matching with the test labels.
+        - ``1 label a class, nearest`` and ``1 label a class, cluster``; see :func:`few_labels`.
+        - ``1% of the labels`` and ``10% of the labels``, logistic regression.
     """
     from sklearn.cluster import KMeans
     from sklearn.neighbors import KNeighborsClassifier
@@ -166,23 +167,24 @@ def probe(
     with torch.no_grad():
         logits = head(test.codes[0])
     classes, predictions = logits.shape[1], logits.argmax(1)
-    found = {"mlp": [accuracy_of(predictions, test.labels)]}
+    accuracies = {"mlp": [accuracy_of(predictions, test.labels)]}
     views, labels = train.codes.numpy(), train.labels.numpy()
     x, y = test.codes[0].numpy(), test.labels.numpy()
 
     def linear(chosen: np.ndarray) -> float:
-        of_all_views = views[:, chosen].reshape(-1, views.shape[2])  # (V, n, D) -> (V * n, D)
-        return linear_score(of_all_views, np.tile(labels[chosen], len(views)), x, y)
+        all_views = views[:, chosen].reshape(-1, views.shape[2])  # (V, n, D) -> (V * n, D)
+        return linear_score(all_views, np.tile(labels[chosen], len(views)), x, y)
 
-    found["linear"] = [linear(np.arange(len(labels)))]
+    accuracies["linear"] = [linear(np.arange(len(labels)))]
     neighbours = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(views[0], labels)
-    found["knn"] = [float(neighbours.score(x, y))]
+    accuracies["knn"] = [float(neighbours.score(x, y))]
     clusters = KMeans(classes, n_init=10, random_state=seed).fit(views[0])
-    found["k-means"] = [clustering_accuracy(torch.from_numpy(clusters.predict(x)).long(), test.labels, classes)]
+    assigned = torch.from_numpy(clusters.predict(x)).long()
+    accuracies["k-means"] = [clustering_accuracy(assigned, test.labels, classes)]
     centres = torch.from_numpy(clusters.cluster_centers_).float()
     for method, values in few_labels(train.codes[0], train.labels, centres, test, seed).items():
-        found[f"1 label a class, {method}"] = values
-    by_labels = {classes: found["1 label a class, cluster"], len(labels): found["linear"]}
+        accuracies[f"1 label a class, {method}"] = values
+    by_labels = {classes: accuracies["1 label a class, cluster"], len(labels): accuracies["linear"]}
     generator = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in range(classes)]
     for share in SHARES:
@@ -190,16 +192,16 @@ def probe(
             np.concatenate([generator.permutation(m)[: max(1, round(share * len(m)))] for m in members])
             for _ in range(5)
         ]
-        found[f"{share:.0%} of the labels"] = [linear(chosen) for chosen in draws]
-        by_labels.setdefault(len(draws[0]), found[f"{share:.0%} of the labels"])
-    return Probes(found, dict(sorted(by_labels.items())), predictions)
+        accuracies[f"{share:.0%} of the labels"] = [linear(chosen) for chosen in draws]
+        by_labels.setdefault(len(draws[0]), accuracies[f"{share:.0%} of the labels"])
+    return Probes(accuracies, dict(sorted(by_labels.items())), predictions)
 
 
 def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
-    """Lay embeddings (N, D) out in two dimensions, (N, 2), by t-SNE (van der Maaten and Hinton 2008)."""
+    """Map embeddings (N, D) to points (N, 2) by t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
-    # t-SNE divides the principal components by their spread, and crashes Python where collapsed embeddings have none
+    # initialised by principal components, t-SNE divides by their spread, and crashes Python if all embeddings are equal
     init = "pca" if embeddings.shape[1] > 1 and bool(embeddings.double().var(0).sum() > 1e-12) else "random"
     return TSNE(2, init=init, perplexity=min(30, len(embeddings) / 4), random_state=seed).fit_transform(
         embeddings.numpy()
@@ -209,25 +211,25 @@ def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
 def probe_report(
     probes: Mapping[str, Probes], test: Embeddings, classes: Sequence[str], seed: int, more: Mapping[str, Any]
 ) -> Report:
-    """Lay out what probes of several encoders found; the figures of single predictions are of the first encoder.
+    """Report the probes of several encoders; the confusion matrix and the map are the first encoder's.
 
     Args:
-        probes: By the encoder's name.
+        probes: Probes by the encoder's name.
         test: The first encoder's test embeddings.
-        classes: The classes' names.
-        seed: Of the map.
-        more: Results to add.
+        classes: The names of the classes.
+        seed: Seed of the map.
+        more: Further results to include.
     """
     from sklearn.metrics import confusion_matrix
 
     first = next(iter(probes.values()))
     matrix = confusion_matrix(test.labels, first.predictions, labels=range(len(classes)))
     points, labels = map_embeddings(test.codes[0, :2000], seed), test.labels[:2000].numpy()
-    curves = {name: found.by_labels for name, found in probes.items()}
-    xlabel = "labels (one a class: k-means clusters named by them; more: logistic regression)"
+    curves = {name: results.by_labels for name, results in probes.items()}
+    xlabel = "labels (one per class: k-means clusters named by them; more: logistic regression)"
     return Report(
-        {**more, "accuracy": {name: found.accuracy for name, found in probes.items()}},
-        "\n".join(f"{name} encoder\n{describe(found)}" for name, found in probes.items()),
+        {**more, "accuracy": {name: results.accuracy for name, results in probes.items()}},
+        "\n".join(f"{name} encoder\n{describe(results)}" for name, results in probes.items()),
         {
             "confusion": plot_confusion(matrix, classes),
             "codes": plot_embeddings(points, labels, classes, "embeddings of test digits, t-SNE"),
@@ -237,7 +239,7 @@ def probe_report(
 
 
 def describe(probes: Probes) -> str:
-    """Return the accuracies of an encoder's probes as lines."""
+    """Return the accuracies of an encoder's probes as text, one line each."""
     lines = []
     for key, values in probes.accuracy.items():
         spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""

@@ -1,13 +1,13 @@
-"""Train a forecaster, and compare its forecasts with those that need no training.
+"""Train a forecaster and compare its forecasts with linear and naive ones.
 
-Shapes: N starts of forecasts, T terms seen, D numbers a term, H terms to come.
+Shapes: N forecasts, T terms seen by the model, D columns, H terms of the horizon.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,19 +33,22 @@ NAIVE = ("last value", "mean of the training part", "drift", "season before")
 def forecaster_training(
     model: SequenceModel, split: Split, horizon: int, period: int, learning: Learning, seed: int = 0
 ) -> Training:
-    """Build the task and the batches that train a model to forecast the next terms.
+    """Build the task and batches that train a model to forecast.
 
     Args:
-        model: It forecasts the next term, or ``horizon`` of them at once.
+        model: Forecasts the next term, or several terms at once.
         split: The series.
-        horizon: H, how far the multi-step forecasts go.
-        period: Terms of a season, for the baseline that repeats it; 0 for none.
-        learning: How it learns.
-        seed: What the order of the windows derives from.
+        horizon: H, the number of terms of multi-step forecasts.
+        period: Terms per season, for the seasonal naive forecast; 0 for none.
+        learning: How the model learns.
+        seed: Seed of the order of the windows.
+
+    Raises:
+        InputError: The series is too short for the horizon or the period.
     """
     direct = model.horizon or 1
     for split_by in (split, *([Split(split.series, period, split.test_size)] if period else [])):
-        split_by.test(horizon)  # what cannot be forecast is said before anything is trained
+        split_by.test(horizon)  # raises before training, not after it
     train = BatchLoader(split.train(direct), learning.batch_size, shuffle=True, seed=seed)
     return Training(learning.task(model, F.mse_loss), train, BatchLoader(split.test(direct), 500))
 
@@ -54,45 +57,46 @@ def forecaster_training(
 def forecasts(
     model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Forecast H terms from every start in the held-out part, by the model and by what stands beside it.
+    """Forecast H terms from every start in the test part with the model and all baselines.
 
     Returns:
-        The forecasts by name, what came, and what was seen before: scaled, (N, H, D), and (N, T, D).
+        The forecasts (N, H, D) by name, the actual terms (N, H, D) and the terms before them (N, T, D); all are scaled.
     """
     x, y = split.test(horizon)[:]
-    found = {
+    predictions = {
         f"{model.kind}, trained": forecast(model, x, horizon),
         f"AR({split.length}), least squares": forecast(fit_linear_(linear, *split.train()[:]), x, horizon),
         NAIVE[0]: last_value(x, horizon),
-        NAIVE[1]: torch.zeros_like(y),  # it is what has been subtracted
+        NAIVE[1]: torch.zeros_like(y),  # scaling has subtracted the mean
     }
     if split.length > 1:
-        found[NAIVE[2]] = drift(x, horizon)
-    if period:  # a season may be longer than what the model sees
+        predictions[NAIVE[2]] = drift(x, horizon)
+    if period:  # a season may be longer than the model's window
         seen, _ = Split(split.series, period, split.test_size).test(horizon)[:]
-        found[NAIVE[3]] = seasonal_last_value(seen, horizon, period)
-    return found, y, x
+        predictions[NAIVE[3]] = seasonal_last_value(seen, horizon, period)
+    return predictions, y, x
 
 
 def evaluate_forecaster(
     model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int = 0
 ) -> Report:
-    """Measure one-step and multi-step forecasts on the test part, in the unit of the series' first column.
+    """Evaluate one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
-    ``model`` is left on the CPU, in evaluation mode; ``linear`` forecasts the next term and is fitted by least squares.
+    ``model`` is moved to the CPU and set to evaluation mode; ``linear``, a model of the next term, is fitted by least
+    squares.
     """
     model.cpu().eval()
     series = split.series
     steps: dict[str, dict[str, dict[str, float]]] = {}
-    against: dict[str, dict[str, Any]] = {}
+    against: dict[str, dict[str, str | float]] = {}
     by_step: dict[str, tuple[list[int], list[float]]] = {}
     lines: list[str] = []
     known = series.values[: split.boundary, 0]
     scale = float(known.diff().abs().mean())
     for ahead in dict.fromkeys((1, horizon)):
-        found, y, x = forecasts(model, linear, split, ahead, period)
+        predictions, y, x = forecasts(model, linear, split, ahead, period)
         actual, last = split.unscale(y)[..., 0], split.unscale(x)[:, -1, 0]  # (N, H), (N,)
-        values = {name: split.unscale(predicted)[..., 0] for name, predicted in found.items()}
+        values = {name: split.unscale(predicted)[..., 0] for name, predicted in predictions.items()}
         title = "one step ahead" if ahead == 1 else f"{ahead} steps ahead"
         steps[title] = {name: forecast_errors(v, actual, last, scale) for name, v in values.items()}
         ours = next(iter(values))
@@ -121,38 +125,38 @@ def evaluate_forecaster(
 
 @torch.no_grad()
 def draw(model: nn.Module, split: Split) -> Figure:
-    """Draw the test terms with one-step forecasts and with one multi-step forecast of all of them."""
+    """Draw the test terms with one-step forecasts and with a multi-step forecast of all of them."""
     x, _ = split.test()[:]
     one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (test terms,)
     multi_step = split.unscale(forecast(model, x[:1], split.test_size))[0, :, 0]  # (test terms,)
     return plot_forecast(split.series.values[:, 0], split.boundary, one_step, multi_step, split.series.columns[0])
 
 
-def table(title: str, errors: Mapping[str, Mapping[str, float]], starts: int) -> str:
-    """Lay errors out as text, a row a forecast."""
+def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> str:
+    """Return the errors of ``count`` forecasts as a table, one row per method."""
     width = max(map(len, errors))
-    lines = [f"{title}, {starts:,} forecasts", f"{'':{width}}  {'MAE':>10} {'RMSE':>10} {'MASE':>7} {'direction':>9}"]
+    lines = [f"{title}, {count:,} forecasts", f"{'':{width}}  {'MAE':>10} {'RMSE':>10} {'MASE':>7} {'direction':>9}"]
     for name, row in errors.items():
-        side = "" if math.isnan(row["direction"]) else f"{row['direction']:.1%}"
-        lines.append(f"{name:{width}}  {row['mae']:10.4g} {row['rmse']:10.4g} {row['mase']:7.3f} {side:>9}")
+        direction = "" if math.isnan(row["direction"]) else f"{row['direction']:.1%}"
+        lines.append(f"{name:{width}}  {row['mae']:10.4g} {row['rmse']:10.4g} {row['mase']:7.3f} {direction:>9}")
     return "\n".join(lines)
 
 
 def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> str:
-    """Return whether a forecast beats a naive one, and no more than the interval allows."""
+    """Return a sentence on whether the model's forecasts are better than the best naive ones."""
     if not math.isfinite(ratio):
-        return f"{title}: the {naive} is never wrong here, so that nothing can be better"
-    found = f"{ratio:.3g} times the error of the best naive forecast, the {naive}"
-    return f"{title}: {found} (95 % interval {low:.3g} to {high:.3g}): {conclusion(low, high)}"
+        return f"{title}: the naive forecast {naive!r} has no error, so nothing can be better"
+    comparison = f"{ratio:.3g} times the RMSE of the best naive forecast, {naive!r}"
+    return f"{title}: {comparison} (95 % interval {low:.3g} to {high:.3g}): {conclusion(low, high)}"
 
 
 def conclusion(low: float, high: float) -> str:
-    """Return what an interval of a ratio of errors allows to be said."""
-    return "it is better" if high < 1 else "it is WORSE" if low > 1 else "the two cannot be told apart"
+    """Return the conclusion that the interval of a ratio of errors supports."""
+    return "the model is better" if high < 1 else "the model is WORSE" if low > 1 else "no clear difference"
 
 
 def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, ArrayDataset]:
-    """Pair windows of all columns with whether the target rises at the next term (lecture 53): (N, T, D) and (N, 1)."""
+    """Return windows (N, T, D) of all columns, labelled (N, 1) by whether the target rises next (lecture 53)."""
     column = series.columns.index(target)
 
     def labelled(windows: Windows, values: Tensor) -> ArrayDataset:
@@ -164,19 +168,19 @@ def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, Arra
 
 
 class Direction(NamedTuple):
-    """Windows (N, T, D) with whether the target rises next (N, 1), for training and for testing."""
+    """Windows (N, T, D), labelled (N, 1) by whether the target rises next, for training and testing."""
 
     train: ArrayDataset
     test: ArrayDataset
 
 
 def direction_data(split: Split, target: str) -> Direction:
-    """Pair a split's windows with whether the target rises.
+    """Label a split's windows by whether the target rises next.
 
     Raises:
-        InputError: The target always rises, or never, in one of the parts.
+        InputError: There is no such column, or the target always or never rises in one of the parts.
     """
-    split.series.select([target])  # which says what there is to choose from
+    split.series.select([target])  # raises with the names of the columns
     data = Direction(*rises(split.series, split, target))
     for part, name in ((data.train, "training"), (data.test, "test")):
         share = float(part.targets.mean())
@@ -186,7 +190,7 @@ def direction_data(split: Split, target: str) -> Direction:
 
 
 def direction_training(model: SequenceModel, data: Direction, learning: Learning, seed: int = 0) -> Training:
-    """Build the task and the batches that train a model to predict whether a column will rise."""
+    """Build the task and batches that train a model to predict whether a column rises next."""
     task = learning.task(model, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     train = BatchLoader(data.train, learning.batch_size, shuffle=True, seed=seed)
     return Training(task, train, BatchLoader(data.test, 500))
@@ -194,33 +198,34 @@ def direction_training(model: SequenceModel, data: Direction, learning: Learning
 
 @torch.no_grad()
 def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Report:
-    """Compare predictions of the direction with always predicting the more frequent one of the training part.
+    """Compare predicted directions with always predicting the more frequent direction of the training part.
 
-    ``model`` is left on the CPU, in evaluation mode.
+    ``model`` is moved to the CPU and set to evaluation mode.
     """
     model.cpu().eval()
     train, test = (part.to("cpu") for part in data)
-    right = binary_accuracy(model(test.inputs), test.targets)
-    known = float(binary_accuracy(model(train.inputs), train.targets).mean())
+    correct = binary_accuracy(model(test.inputs), test.targets)
+    train_accuracy = float(binary_accuracy(model(train.inputs), train.targets).mean())
     ups = float(train.targets.mean())
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
-    block = round(len(right) ** (1 / 3))
-    _, low, high = error_ratio(1 - right, 1 - always, block)
-    low, high = low**2, high**2  # of wrong predictions, not of their root mean square
-    share, usual = float(right.mean()), float(always.mean())
-    ratio = (1 - share) / (1 - usual)
+    block = round(len(correct) ** (1 / 3))
+    _, low, high = error_ratio(1 - correct, 1 - always, block)
+    low, high = low**2, high**2  # squares of ratios of root mean squares are ratios of numbers of wrong predictions
+    accuracy, baseline = float(correct.mean()), float(always.mean())
+    ratio = (1 - accuracy) / (1 - baseline)
     results = {
         "target": target,
         "held out": len(test),
-        "accuracy": share,
-        "accuracy in training": known,
-        "accuracy of the more frequent answer": usual,
+        "accuracy": accuracy,
+        "accuracy in training": train_accuracy,
+        "accuracy of the more frequent answer": baseline,
         "wrong answers against it": {"ratio": ratio, "low": low, "high": high},
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     summary = (
-        f"test accuracy {share:.1%} on {len(test):,} terms, training accuracy {known:.1%}, always the more frequent "
-        f"direction {usual:.1%}\n{ratio:.3g} times its errors (95 % interval {low:.3g} to {high:.3g}): "
+        f"test accuracy {accuracy:.1%} on {len(test):,} terms, training accuracy {train_accuracy:.1%}\n"
+        f"accuracy of always predicting the more frequent direction {baseline:.1%}\n"
+        f"{ratio:.3g} times its number of wrong predictions (95 % interval {low:.3g} to {high:.3g}): "
         f"{conclusion(low, high)}"
     )
     return Report(results, summary)

@@ -1,6 +1,6 @@
-"""Measure how much a generator's images resemble real ones, by the features of a classifier of the same images.
+"""Measure how much generated images resemble real ones, in the feature space of a classifier of the real ones.
 
-Shapes: N images, M training images, D features, K classes, (C, H, W) of an image.
+Shapes: N images, B of a block, D features, K classes, (C, H, W) of an image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchdl import artifacts, random
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
-from torchdl.files import RESULTS, WEIGHTS, read_config
+from torchdl.files import RESULTS, WEIGHTS, PathLike, read_config
 from torchdl.metrics import (
     Moments,
     SampleSet,
@@ -34,23 +34,23 @@ from torchdl.plots import plot_bars, plot_nearest
 from torchdl.recipes.report import Report
 
 BATCH = 500
-NEIGHBOUR = 5  # how far a sample reaches: as far as this neighbour of its
-LEAST = NEIGHBOUR + 1  # images of each kind that can be compared
-KID_SAMPLES = 5000  # images of each kind that are compared in pairs, at a cost of their square
-NOISE = 1000  # images of noise, which are so far from all others that more would say the same
-LOOKED_UP = 1000  # images whose nearest training image is looked for
-TRAINING_BLOCK = 5000  # training images among which it is looked for at a time
-NEAR = 0.01  # share of the real images that are called near a training image
-SHOWN = 8  # of the nearest in the picture
+NEIGHBOUR = 5  # a sample's radius is the distance to this neighbour
+LEAST = NEIGHBOUR + 1  # minimum number of images of each kind
+KID_SAMPLES = 5000  # images of each kind for pairwise measures, whose cost is quadratic
+NOISE = 1000  # images of noise; more would not change the result, since they are far from all others
+LOOKED_UP = 1000  # images whose nearest training image is searched
+TRAINING_BLOCK = 5000  # training images searched at a time
+NEAR = 0.01  # share of the test images that count as near a training image
+SHOWN = 8  # nearest pairs in the figure
 
 
 class FeatureExtractor(NamedTuple):
-    """A classifier whose hidden layer gives the features that images are compared by.
+    """A classifier whose hidden units are the features by which images are compared.
 
     Attributes:
-        model: The classifier; its hidden units are the features.
+        model: The classifier.
         classes: The names of the K classes.
-        low: What black is scaled to.
+        low: The value of black in its inputs; white is 1.
         accuracy: Its test accuracy.
         fingerprint: The SHA-256 of its weights.
     """
@@ -70,7 +70,7 @@ class Features(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Held-out images as others are compared with them: what is measured of them alone is measured once."""
+    """Statistics of real images with which others are compared: moments, a sample set and class shares (K,)."""
 
     moments: Moments
     samples: SampleSet
@@ -78,30 +78,31 @@ class Reference(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Images (N, C, H, W), the nearest training image of each, both in [0, 1], and the distances (N,)."""
+    """Images (N, C, H, W) in [0, 1], the nearest training image of each, and their distances (N,)."""
 
     images: Tensor
     training: Tensor
     distances: Tensor
 
 
-def load_feature_extractor(folder: Path, dataset: str) -> FeatureExtractor:
-    """Load a finished run of a :class:`torchdl.LenetLike` on the same data set.
+def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
+    """Load a feature extractor from a finished run of a :class:`torchdl.LenetLike` on the data set.
 
     Raises:
-        InputError: The folder holds something else, or an unfinished run.
+        InputError: The folder holds another model or data set, or an unfinished run.
     """
+    folder = Path(folder)
     model = artifacts.load(folder)
     if not isinstance(model, LenetLike):
-        raise InputError(f"{folder} holds a {type(model).__name__}: a feature extractor is a LenetLike")
+        raise InputError(f"{folder} holds a {type(model).__name__}, but a feature extractor is a LenetLike")
     config = read_config(folder).get("config", {})
     known = config.get("images", {}).get("dataset")
-    require(known == dataset, f"the feature extractor {folder} was trained on {known}, and the images are of {dataset}")
+    require(known == dataset, f"the feature extractor {folder} was trained on {known}, not on {dataset}")
     try:
-        found = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        classes, accuracy = tuple(found["accuracy by class"]), float(found["accuracy"])
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        classes, accuracy = tuple(results["accuracy by class"]), float(results["accuracy"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is not a finished run: finish it first") from error
+        raise InputError(f"{folder} is not a finished run: resume it until it ends") from error
     low = -1.0 if config.get("learning", {}).get("centred") else 0.0
     fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     return FeatureExtractor(model.eval(), classes, low, accuracy, fingerprint)
@@ -109,41 +110,41 @@ def load_feature_extractor(folder: Path, dataset: str) -> FeatureExtractor:
 
 @torch.no_grad()
 def extract_features(extractor: FeatureExtractor, images: Tensor, device: torch.device) -> Features:
-    """Return the features and class probabilities of images (N, C, H, W) in [0, 1], on the device if it has float64."""
+    """Return the features and class probabilities of images (N, C, H, W) in [0, 1], on the CPU if the device is MPS."""
     extractor.model.to(device)
-    kept = torch.device("cpu") if device.type == "mps" else device
-    units, logits = [], []
+    target = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    features, logits = [], []
     for batch in images.split(BATCH):
-        found = extractor.model.hidden_units(extractor.low + (1 - extractor.low) * batch.to(device))
-        units.append(found.to(kept))
-        logits.append(extractor.model.logits_of(found).to(kept))
-    return Features(torch.cat(units), torch.cat(logits).double().softmax(1))
+        units = extractor.model.hidden_units(extractor.low + (1 - extractor.low) * batch.to(device))
+        features.append(units.to(target))
+        logits.append(extractor.model.logits_of(units).to(target))
+    return Features(torch.cat(features), torch.cat(logits).double().softmax(1))
 
 
 def shares_of(extractor: FeatureExtractor, found: Features) -> Tensor:
-    """Give the share (K,) of each class among images."""
+    """Return the share (K,) of each class among the predictions."""
     return class_shares(found.probabilities.argmax(1), len(extractor.classes))
 
 
 def sample_set(found: Features, kid_samples: int) -> SampleSet:
-    """Take so many of the images, at equal distances, to be compared pair by pair."""
+    """Return at most ``kid_samples`` evenly spaced images as a set for pairwise measures."""
     features = found.features
     chosen = at_equal_distances(len(features), min(kid_samples, len(features)))
     return SampleSet(features[chosen.to(features.device)], NEIGHBOUR)
 
 
 def make_reference(extractor: FeatureExtractor, real: Features, kid_samples: int = KID_SAMPLES) -> Reference:
-    """Measure of real images what is measured of them alone."""
+    """Compute the statistics of real images with which others are compared."""
     return Reference(Moments([real.features]), sample_set(real, kid_samples), shares_of(extractor, real))
 
 
 def compare(
     extractor: FeatureExtractor, found: Features, reference: Reference, kid_samples: int = KID_SAMPLES
 ) -> dict[str, Any]:
-    """Measure images against real ones, by the features of both.
+    """Compare images with real ones by their features.
 
-    The kernel distance and the neighbours are those of at most ``kid_samples`` images of each kind. A class is rare if
-    its share of the images is less than half its share of the real ones.
+    The kernel distance, precision, recall, density and coverage use at most ``kid_samples`` images of each kind. A
+    class is rare if its share is less than half its share of the real images.
     """
     samples = sample_set(found, kid_samples)
     kernel, neighbours = compare_sets(reference.samples, samples)
@@ -164,30 +165,30 @@ def compare(
 
 
 def nearest_training_images(images: Tensor, train: ImageDataset) -> Nearest:
-    """Find the training image that is nearest to each image (N, C, H, W) in [0, 1], by the root mean squared pixel."""
+    """Find the training image nearest to each image (N, C, H, W) in [0, 1], by root mean squared pixel difference."""
     x = images.flatten(1)  # (N, C * H * W)
-    least = torch.full((len(x),), torch.inf, device=x.device)
-    number = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    smallest = torch.full((len(x),), torch.inf, device=x.device)
+    nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for start in range(0, len(train), TRAINING_BLOCK):
         rows = torch.arange(start, min(start + TRAINING_BLOCK, len(train)), device=train.device)
         others = as_fractions(train, rows).flatten(1).to(x.device)  # (B, C * H * W)
-        # half the squared distance but for |x|² / 2, which is the same for all of them
-        far, place = (others.square().sum(1) / 2).sub(x @ others.T).min(1)
-        closer = far < least
-        least, number = torch.where(closer, far, least), torch.where(closer, place + start, number)
-    training = as_fractions(train, number.to(train.device)).to(x.device)
-    # of the pair itself again, so that a copy's is 0, whatever was rounded
+        # half the squared distance without |x|² / 2, which is the same for all of them
+        values, indices = (others.square().sum(1) / 2).sub(x @ others.T).min(1)
+        closer = values < smallest
+        smallest, nearest = torch.where(closer, values, smallest), torch.where(closer, indices + start, nearest)
+    training = as_fractions(train, nearest.to(train.device)).to(x.device)
+    # computed from the pair again, so that a copy has distance 0 in spite of rounding
     return Nearest(images, training, (images - training).square().flatten(1).mean(1).sqrt())
 
 
 def as_fractions(data: ImageDataset, rows: Tensor) -> Tensor:
-    """Give images as float32 in [0, 1], whatever the data set scales them to."""
+    """Return images as float32 in [0, 1], whatever range the data set scales them to."""
     return data.pixels(rows).float() / 255
 
 
 @torch.no_grad()
 def generate(gan: GAN, count: int, seed: int, device: torch.device) -> Tensor:
-    """Generate images (N, C, H, W) in [0, 1], a batch at a time, with the batch norms' running statistics."""
+    """Generate images (N, C, H, W) in [0, 1] in batches, in evaluation mode."""
     gan.to(device).eval()
     return torch.cat([((gan(z) + 1) / 2).clamp(0, 1) for z in gan.noise(count, seed).split(BATCH)])
 
@@ -203,29 +204,29 @@ def evaluate_generator(
     device: torch.device,
     kid_samples: int = KID_SAMPLES,
 ) -> Report:
-    """Measure a generator against test images, with training images and noise beside it for comparison.
+    """Compare generated images with test images; training images and noise are measured in the same way for scale.
 
     Args:
-        gan: Has ``noise(n, seed)``, and makes images (N, C, H, W) in [-1, 1] of it: a :class:`torchdl.GAN`.
-        extractor: Trained on the same data set.
+        gan: Has ``noise(n, seed)`` and maps it to images (N, C, H, W) in [-1, 1], as a :class:`torchdl.GAN` does.
+        extractor: A feature extractor of the same data set.
         train: The training images.
-        test: The real images.
-        count: N, of each kind; fewer where there are fewer images.
-        seed: What the samples are made from.
+        test: The real images to compare with.
+        count: N, the number of images of each kind; at most that of the training or the test images.
+        seed: Of the noise that the samples are generated from.
         device: Where to compute.
-        kid_samples: Number of them that the kernel distance and the neighbours are computed from.
+        kid_samples: Number of images of each kind for the pairwise measures; see :func:`compare`.
     """
     since, count = time.perf_counter(), min(count, len(train), len(test))
     least = min(count, kid_samples)
-    require(least >= LEAST, f"there are only {least} images of each kind to compare: {LEAST} are the least")
+    require(least >= LEAST, f"only {least} images of each kind to compare: at least {LEAST} are needed")
 
-    def some(data: ImageDataset, count: int) -> Tensor:
+    def pick(data: ImageDataset) -> Tensor:
         return as_fractions(data, at_equal_distances(len(data), count).to(data.device)).to(device)
 
-    made, real = generate(gan, count, seed, device), some(test, count)
+    generated, real = generate(gan, count, seed, device), pick(test)
     generator = torch.Generator().manual_seed(random.key(seed))
-    noise = torch.rand((min(NOISE, count), *made.shape[1:]), generator=generator)
-    kinds = {"generated": made, "training images": some(train, count), "noise": noise}
+    noise = torch.rand((min(NOISE, count), *generated.shape[1:]), generator=generator)
+    kinds = {"generated": generated, "training images": pick(train), "noise": noise}
     reference = make_reference(extractor, extract_features(extractor, real, device), kid_samples)
     measured = {
         name: compare(extractor, extract_features(extractor, images, device), reference, kid_samples)
@@ -235,10 +236,10 @@ def evaluate_generator(
     spread = at_equal_distances(count, few).to(device)
     nearest = {
         name: nearest_training_images(images, train)
-        for name, images in (("generated", made[:few]), ("held out", real[spread]))
+        for name, images in (("generated", generated[:few]), ("test images", real[spread]))
     }
     distances = {name: found.distances for name, found in nearest.items()}
-    near = distances["held out"].quantile(NEAR)
+    near = distances["test images"].quantile(NEAR)
     shares = {name: row["class shares"] for name, row in measured.items() if name != "noise"}
     test_shares = dict(zip(extractor.classes, reference.shares.tolist(), strict=True))
     closest = {name: Nearest(*(p[found.distances.argsort()[:SHOWN]] for p in found)) for name, found in nearest.items()}
@@ -250,7 +251,8 @@ def evaluate_generator(
         "held-out class shares": test_shares,
         "distance to the nearest training image": {
             "images": few,
-            **{name: float(far.median()) for name, far in distances.items()},
+            "generated": float(distances["generated"].median()),
+            "held out": float(distances["test images"].median()),
             "near": float(near),
             "generated, as near as the nearest 1 % of held out": float(
                 (distances["generated"] <= near).double().mean()
@@ -266,13 +268,13 @@ def evaluate_generator(
 
 
 def summarize(results: Mapping[str, Any]) -> str:
-    """Return the results of :func:`evaluate_generator` as a table."""
+    """Return the results of :func:`evaluate_generator` as text."""
     measured = results["against held-out images"]
     columns = ["Fréchet distance", "kernel distance", "inception-style score"]
     columns += ["precision", "recall", "density", "coverage"]
     lines = [
         "feature extractor: test accuracy {accuracy:.2%}, weights {sha256:.12}".format(**results["judge"]),
-        f"{results['images of each kind']:,} of each, against test images",
+        f"{results['images of each kind']:,} images of each kind, compared with as many test images",
         f"{'':16}" + "".join(f"{name:>23}" if "distance" in name else f"{name.split('-')[0]:>11}" for name in columns),
     ]
     for name, row in measured.items():

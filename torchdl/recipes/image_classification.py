@@ -1,4 +1,4 @@
-"""Train a classifier of images, and measure what it gets wrong.
+"""Train an image classifier and evaluate its predictions.
 
 Shapes: N images, K classes.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
 from torchdl.data.folder import DecodedLate
@@ -31,26 +32,26 @@ SHOWN = 36  # misclassified images in the figure
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which labelled images."""
+    """Which labelled images to use."""
 
     dataset: str = "mnist"
     """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/, or flat, as
     Food-5K."""
     image_size: int | None = None
-    """Pixels a side that a folder's images are resized to; needed where they are of several sizes."""
+    """Side in pixels to which a folder's images are resized; required if their sizes differ."""
     skip_corrupt: bool = False
-    """Leave out a folder's files that cannot be read, and say which."""
+    """Skip a folder's unreadable files and list them."""
     workers: int = 2
-    """Processes that decode a folder's images where they do not fit in memory."""
+    """Number of processes that decode a folder's images if these do not fit in memory."""
     per_class: int | None = None
-    """Number of training images of every class, drawn by the draw seed; all of them if not given."""
+    """Number of training images per class, drawn at random; all if not given."""
     validation_per_class: int | None = None
-    """Number of other training images of every class to measure on instead of the test images, to choose settings."""
+    """Number of other training images per class that replace the test images, for choosing settings."""
     draw_seed: int = 0
-    """Seed of the draw."""
+    """Seed of the draws."""
 
     def load(self, root: PathLike | None = None, centred: bool | None = False) -> tuple[ImageDataset, ImageDataset]:
-        """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if they are ``centred``."""
+        """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``."""
         low = -1.0 if centred else 0.0
 
         def part(split: str) -> ImageDataset:
@@ -66,39 +67,40 @@ class ImageOptions:
         test = validation[0] if validation else part("test")
         require(
             train.image_shape == test.image_shape,
-            f"the training images are of (channels, height, width) {train.image_shape}, and the test images of "
-            f"{test.image_shape}: choose an image size for both",
+            f"training images of (channels, height, width) {train.image_shape}, but test images of {test.image_shape}: "
+            "set image_size for both",
         )
         return train, test
 
-    def loader(self, images: ImageDataset, data: Any = None, **settings: Any) -> BatchLoader:
-        """Make batches of ``data``, or of the images themselves; by worker processes where they are decoded late."""
+    def loader(self, images: ImageDataset, data: Dataset | None = None, **settings: Any) -> BatchLoader:
+        """Return a loader of ``data``, by default of ``images``; workers decode images that do not fit in memory."""
         late = isinstance(images.images, DecodedLate)
         return BatchLoader(images if data is None else data, workers=self.workers if late else 0, **settings)
 
 
 @dataclass(frozen=True)
 class ClassifierLearning(Overrides):
-    """How a classifier learns; what is None is as its network has it."""
+    """How a classifier learns; None means the network's default."""
 
     batch_size: int | None = None
-    """Images a step, on each process; usually 64, in the course 32."""
+    """Images per step and process; 64 by default, 32 in the course."""
     lr: float | None = None
-    """The learning rate, the highest one with a schedule; usually 1e-3."""
+    """The learning rate; with a schedule, its maximum; 1e-3 by default."""
     schedule: ScheduleName | None = None
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
+    """The learning rate over time: constant; cosine or linear to 0; one_cycle, which rises during the first quarter."""
     weight_decay: float | None = None
-    """How much kernels shrink: with adamw times the learning rate, else in the gradient; usually not at all."""
+    """Weight decay of kernels: decoupled and times the learning rate with adamw, else added to the gradient; 0 by
+    default."""
     optimizer: OptimizerName | None = None
-    """The rule of updates; usually adamw."""
+    """The name of the optimizer; adamw by default."""
     label_smoothing: float | None = None
-    """Share of the target given to all classes alike, in the loss on both parts; usually nothing."""
+    """Share of the target spread evenly over all classes, in the training and the validation loss; 0 by default."""
     shift: float | None = None
-    """Shift each training image by up to this share of its sides; usually not, in the course by 0.1."""
+    """Maximum shift of a training image, as a share of its sides; 0 by default, 0.1 in the course."""
     flip: float | None = None
-    """Probability of mirroring a training image; usually 0, in the course 0.5 (for what has no left and right)."""
+    """Probability of mirroring a training image; 0 by default, 0.5 in the course."""
     centred: bool | None = None
-    """Pixels in [-1, 1] rather than in [0, 1]; usually not."""
+    """Whether pixels are in [-1, 1] instead of [0, 1]; False by default."""
 
 
 DEFAULTS = ClassifierLearning(
@@ -109,7 +111,7 @@ DEFAULTS = ClassifierLearning(
 def make_task(
     model: nn.Module, learning: ClassifierLearning, build_task: Callable[..., Supervised] = Supervised
 ) -> Supervised:
-    """Build the task of a classifier that learns as ``learning`` says."""
+    """Build the task that trains a classifier with the settings ``learning``."""
     chosen = asdict(learning.with_defaults(DEFAULTS))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
@@ -131,10 +133,10 @@ def classifier_training(
     seed: int = 0,
     build_task: Callable[..., Supervised] = Supervised,
 ) -> Training:
-    """Build the task and the batches of a classifier's training.
+    """Build a classifier's task and batches.
 
-    The validation data are the test images, as in the course; nothing is chosen by them unless the trainer is told to
-    monitor one of their metrics. ``build_task`` takes what :class:`torchdl.Supervised` takes.
+    As in the course, the validation data are the test images. They choose nothing unless the trainer monitors one of
+    their metrics. ``build_task`` takes the arguments of :class:`torchdl.Supervised`.
     """
     chosen = learning.with_defaults(DEFAULTS)
     data = ShiftedImages(train, chosen.shift or 0.0, chosen.flip or 0.0, seed)
@@ -143,7 +145,7 @@ def classifier_training(
 
 
 def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -> Tensor:
-    """Return the first training images as the network sees them, as a picture (C, H, W) uint8."""
+    """Return a grid (C, H, W) uint8 of the first training images as the network sees them."""
     data, count = batches.dataset, min(count, len(train))
     images, _ = next(iter(BatchLoader(data, count, shuffle=True, seed=batches.seed, workers=batches.workers)))
     return image_grid(train.unscale(images))
@@ -151,19 +153,18 @@ def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -
 
 @torch.no_grad()
 def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the logits (N, K) and labels (N,) of a loader's images, on the CPU; the model stays in evaluation mode.
+    """Return the logits (N, K) and labels (N,) of a loader's images on the CPU, and leave the model in evaluation mode.
 
-    With ``mirror`` the logits are the mean of an image's and its mirror image's.
+    With ``mirror``, an image's logits are averaged with those of its mirror image.
     """
     model.eval().to(device)
     loader.to(device)
-    found, known = [], []
-    for (x, labels), _ in loader.batches(0):
+    logits, labels = [], []
+    for (x, y), _ in loader.batches(0):
         x = move(x, device)
-        logits = (model(x) + model(x.flip(3))) / 2 if mirror else model(x)
-        found.append(logits.cpu())
-        known.append(labels.cpu())
-    return torch.cat(found), torch.cat(known)
+        logits.append(((model(x) + model(x.flip(3))) / 2 if mirror else model(x)).cpu())
+        labels.append(y.cpu())
+    return torch.cat(logits), torch.cat(labels)
 
 
 def evaluate_classifier(
@@ -175,16 +176,16 @@ def evaluate_classifier(
     logits: Tensor | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Measure a classifier on test images, and draw its confusion matrix and its most confident mistakes.
+    """Evaluate a classifier on test images; the figures are its confusion matrix and its most confident mistakes.
 
     Args:
-        model: Images (N, C, H, W) to logits (N, K).
+        model: Maps images (N, C, H, W) to logits (N, K).
         test: The test images, with labels.
-        images: How they are loaded.
+        images: How to load them.
         device: Where to compute.
-        mirror: Whether to measure the mean of an image's and its mirror image's logits, too.
-        logits: (N, K) of the test images, where they are known already.
-        more: Results to add.
+        mirror: Whether to evaluate the mean of an image's and its mirror image's logits, too.
+        logits: (N, K) of the test images, if they are known already.
+        more: Further results to include.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
@@ -213,14 +214,14 @@ def evaluate_classifier(
     wrong = (predicted != labels).nonzero()[:, 0]
     confident = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
     pixels = test.unscale(test.__getitems__(confident.to(test.device))[0])
-    true, taken = ([names[i] for i in which[confident].tolist()] for which in (labels, predicted))
-    title = f"the most confident of {len(wrong):,} mistakes on {len(labels):,} images"
+    true, guessed = ([names[i] for i in numbers[confident].tolist()] for numbers in (labels, predicted))
+    title = f"most confident of {len(wrong):,} mistakes on {len(labels):,} test images"
     return Report(
         results,
         f"test accuracy {results['accuracy']:.2%} on {len(labels):,} images{mirrored}",
         {
             "confusion": plot_confusion(matrix, names),
             "confusion_normalized": plot_confusion(matrix, names, normalize=True),
-            "misclassified": plot_predicted_images(pixels, true, taken, title),
+            "misclassified": plot_predicted_images(pixels, true, guessed, title),
         },
     )

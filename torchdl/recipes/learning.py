@@ -1,4 +1,4 @@
-"""How a network learns: the settings of tasks with one model, one loss and one optimizer."""
+"""Settings of how a network with one loss and one optimizer learns, and the training built from them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ OverridesT = TypeVar("OverridesT", bound="Overrides")
 
 @dataclass(frozen=True)
 class Overrides:
-    """Settings in which None stands for a network's default."""
+    """Settings of which None means the network's default."""
 
     def with_defaults(self: OverridesT, defaults: OverridesT) -> OverridesT:
-        """Return these settings, with those that are None taken from ``defaults``."""
+        """Return these settings with every None replaced by the value from ``defaults``."""
         return replace(defaults, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 class Training(NamedTuple):
-    """A task with its batches, as :meth:`torchdl.Trainer.fit` takes them."""
+    """A task and its batches, the arguments of :meth:`torchdl.Trainer.fit`."""
 
     task: Task
     train: BatchLoader
@@ -39,15 +39,15 @@ class Learning:
     """How a network learns."""
 
     batch_size: int = 32
-    """Examples a step, on each process."""
+    """Examples per step and process."""
     lr: float = 1e-3
-    """The learning rate, the highest one with a schedule."""
+    """The learning rate; with a schedule, its maximum."""
     schedule: ScheduleName = "constant"
-    """The learning rate's course: constant; cosine or linear, falling to 0; one_cycle, rising for a quarter first."""
+    """The learning rate over time: constant; cosine or linear to 0; one_cycle, which rises during the first quarter."""
     optimizer: OptimizerName = "adam"
-    """The rule of updates."""
+    """The name of the optimizer."""
     weight_decay: float = 0.0
-    """How much kernels shrink: with adamw times the learning rate, else in the gradient."""
+    """Weight decay of kernels: decoupled and times the learning rate with adamw, else added to the gradient."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
@@ -56,6 +56,6 @@ class Learning:
     def task(
         self, model: nn.Module, loss: Loss, metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None
     ) -> Supervised:
-        """Build the task of training ``model`` so."""
+        """Build the task that trains ``model`` with these settings."""
         optimizer = partial(make_optimizer, self.optimizer, lr=self.lr, weight_decay=self.weight_decay)
         return Supervised(model, loss, metrics, optimizer, find_schedule(self.schedule))

@@ -1,4 +1,4 @@
-"""What a recipe returns: results, a summary to read, and figures."""
+"""What a recipe's evaluation returns: results, a summary, figures and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Embedding(NamedTuple):
-    """Vectors (N, D) with a label each and images (N, C, H, W) in [0, 1], for a projector to show."""
+    """Vectors (N, D), their labels (N) and images (N, C, H, W) in [0, 1], for TensorBoard's projector."""
 
     vectors: Tensor
     labels: Sequence[str]
@@ -28,7 +28,7 @@ class Embedding(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What a recipe has measured.
+    """The outcome of an evaluation.
 
     Example:
         >>> import os, tempfile
@@ -40,18 +40,24 @@ class Report:
     """
 
     results: dict[str, Any]
-    """Numbers and names that JSON can hold."""
+    """Measurements and settings that can be written as JSON."""
     summary: str = ""
-    """The results as lines to read."""
+    """The main results as text of one or more lines."""
     figures: Mapping[str, Figure | Tensor] = field(default_factory=dict)
-    """Figures, or pictures (C, H, W) uint8, by name."""
+    """Figures or pictures (C, H, W) uint8, by name."""
     tables: Mapping[str, pandas.DataFrame] = field(default_factory=dict)
     """Tables by name."""
     embedding: Embedding | None = None
-    """Vectors to look at in a projector."""
+    """Vectors for TensorBoard's projector."""
 
     def save(self, folder: PathLike, name: str = RESULTS, plots: str = PLOTS) -> list[Path]:
-        """Write the results as JSON, tables as CSV, and figures as PNG in the folder ``plots``; return their paths."""
+        """Write the results as JSON, the tables as CSV and the figures as PNG; return the paths of the figures.
+
+        Args:
+            folder: Where to write; it is created if it does not exist.
+            name: The name of the JSON file.
+            plots: The folder of the figures, inside ``folder``.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / name, self.results, default=str)

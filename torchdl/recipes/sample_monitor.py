@@ -1,4 +1,4 @@
-"""Measure a generator's samples during training, and warn where they are all alike.
+"""Measure a generator's samples during training and warn of collapse.
 
 Shapes: N images, (C, H, W) of an image, K classes.
 """
@@ -15,6 +15,7 @@ from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.metrics import Moments, compare_sets, frechet_distance
 from torchdl.recipes.gan_evaluation import (
+    LEAST,
     FeatureExtractor,
     Features,
     as_fractions,
@@ -25,32 +26,31 @@ from torchdl.recipes.gan_evaluation import (
 )
 
 CPU = torch.device("cpu")
-MIN_COVERAGE = 0.1  # coverage below which the samples count as too alike
-MIN_SHARE = 0.5  # of a class's share of the real images
+MIN_COVERAGE = 0.1  # a lower coverage is reported as collapse
+MIN_SHARE = 0.5  # a lower share of samples, relative to the class's share of the real images, is reported
 
 
 class SampleMonitor:
-    """Measure samples against real images, and name the classes that are missing among them.
+    """Compare samples with real images, and name the classes that are missing among the samples.
 
-    It measures ``frechet_distance`` and ``coverage`` against as many real images, and ``share_class_<name>``, the
-    share of the samples that the feature extractor takes for each class.
+    It measures ``frechet_distance`` and ``coverage`` against as many real images, and ``share_class_<name>``, the share
+    of the samples that the feature extractor assigns to each class.
 
     Args:
-        extractor: A classifier of the same data set.
-        real: Images to compare with: the training images, so that a run chosen by them can be tested on others.
-        count: Number of samples to measure; fewer where there are fewer images.
+        extractor: A feature extractor of the same data set.
+        real: Images to compare with: the training images, so that the test images choose nothing.
+        count: Number of samples to measure; at most the number of images.
     """
 
     def __init__(self, extractor: FeatureExtractor, real: ImageDataset, count: int = 2000) -> None:
         self.extractor, self.count = extractor, min(count, len(real))
-        require(self.count > 5, f"samples are compared with as many real images, 6 at least, not {self.count}")
+        require(self.count >= LEAST, f"at least {LEAST} samples and real images are needed, not {self.count}")
         index = at_equal_distances(len(real), self.count).to(real.device)
-        self.reference = make_reference(
-            extractor, extract_features(extractor, as_fractions(real, index), CPU), self.count
-        )
+        features = extract_features(extractor, as_fractions(real, index), CPU)
+        self.reference = make_reference(extractor, features, self.count)
 
     def measure(self, images: Tensor) -> dict[str, float]:
-        """Measure samples (N, C, H, W), or flattened ones, in [-1, 1]."""
+        """Measure samples (N, C, H, W) or (N, C * H * W), in [-1, 1]."""
         pixels = (images.view(len(images), *self.extractor.model.in_shape) + 1) / 2  # (N, ...) -> (N, C, H, W)
         found = Features(*(part.cpu() for part in extract_features(self.extractor, pixels, images.device)))
         _, neighbours = compare_sets(self.reference.samples, sample_set(found, self.count))
@@ -62,25 +62,25 @@ class SampleMonitor:
         }
 
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Warn of classes that the samples lack, and of samples too alike to cover the real images."""
-        found = []
+        """Return warnings of rare classes, and of samples too alike to cover the real images."""
+        sentences = []
         shares = {name: measured.get(f"share_class_{name}", 1.0) for name in self.extractor.classes}
-        lacking = [
+        rare = [
             f"{name} {share:.1%}"
-            for (name, share), usual in zip(shares.items(), self.reference.shares.tolist(), strict=True)
-            if share < MIN_SHARE * usual
+            for (name, share), expected in zip(shares.items(), self.reference.shares.tolist(), strict=True)
+            if share < MIN_SHARE * expected
         ]
-        if lacking:
+        if rare:
             most = max(shares, key=lambda name: shares[name])
-            word = "collapse" if len(lacking) > len(shares) / 2 else "imbalance"
-            found.append(
-                f"{word}: {len(lacking)} of {len(shares)} classes have less than half of their share of the samples "
-                f"({', '.join(lacking)}), {most} has {shares[most]:.1%}"
+            word = "collapse" if len(rare) > len(shares) / 2 else "imbalance"
+            sentences.append(
+                f"{word}: {len(rare)} of {len(shares)} classes have less than half of their share of the samples "
+                f"({', '.join(rare)}), {most} has {shares[most]:.1%}"
             )
         coverage = measured.get("coverage", 1.0)
         if coverage < MIN_COVERAGE:
-            found.append(
-                f"collapse: the samples are so alike, or so unlike real images, that {coverage:.1%} of the real "
-                "ones have one near them (with other real images in their place it would be some 90 %)"
+            sentences.append(
+                f"collapse: the samples are so alike, or so unlike real images, that only {coverage:.1%} of the real "
+                "images have a sample near them (about 90 % have another real image near them)"
             )
-        return found
+        return sentences

@@ -1,4 +1,4 @@
-"""Measure how far back networks remember: on sequences that few terms decide (lecture 48), and on the adding problem.
+"""Measure how far back networks remember, on sequences labelled by few terms (lecture 48) and on the adding problem.
 
 Shapes: N sequences, T terms.
 """
@@ -20,101 +20,101 @@ from torchdl.tasks import binary_accuracy
 from torchdl.training.device import find_device, seed_generators
 from torchdl.training.trainer import Trainer
 
-CHANCE = 50.0  # per cent: labels 0 and 1 are equally frequent
+CHANCE = 50.0  # accuracy in per cent: labels 0 and 1 are equally frequent
 
 
 class Result(NamedTuple):
-    """A network's accuracy on the training and on the test sequences, in per cent."""
+    """A network's accuracy on the training and the test sequences, in per cent."""
 
     train: float
     held_out: float
 
 
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
-    """Give each example's absolute error (N,), of outputs (N, 1)."""
+    """Return the absolute error (N,) of outputs (N, 1)."""
     return (output - target).abs().flatten()  # (N, 1) -> (N,)
 
 
 def tell_apart(
     build: Callable[[], nn.Module], terms: int, distance: str, count: int, learning: Learning, trainer: Trainer
 ) -> Result:
-    """Train a network on the first half of :func:`torchdl.long_distance`'s sequences, and try it on the other half.
+    """Train a network on the first half of :func:`torchdl.long_distance`'s sequences and test it on the second half.
 
     Args:
-        build: Builds the network, of sequences (N, T, 1) to logits (N, 1), once the generators are seeded.
+        build: Builds the network, which maps sequences (N, T, 1) to logits (N, 1); called after seeding the generators.
         terms: T.
         distance: One of :data:`torchdl.data.synthetic.DISTANCES`.
-        count: Sequences, of both halves.
-        learning: How it learns.
-        trainer: What trains it; its seed is the sequences', too.
+        count: Number of sequences in both halves together.
+        learning: How the network learns.
+        trainer: The trainer; its seed is also that of the sequences.
     """
-    require(count >= 2, f"there must be 2 sequences at least, one for each half, not {count}")
+    require(count >= 2, f"count must be at least 2, one sequence for each half, not {count}")
     sequences = long_distance(count, terms, distance, trainer.seed)
     half = count // 2
-    parts = [ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None))]
+    train, test = (ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None)))
     seed_generators(find_device(trainer.device), trainer.seed)  # for the initial weights
     task = learning.task(build(), F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
-    train = BatchLoader(parts[0], learning.batch_size, shuffle=True, seed=trainer.seed)
-    history = trainer.fit(task, train, BatchLoader(parts[1], 500))
+    batches = BatchLoader(train, learning.batch_size, shuffle=True, seed=trainer.seed)
+    history = trainer.fit(task, batches, BatchLoader(test, 500))
     return Result(*(100 * history[-1][f"{part}/accuracy"] for part in ("train", "val")))
 
 
-#: Results of each seed, by distance, network and number of terms.
+#: A result per seed, by distance, network and number of terms.
 Results = dict[str, dict[str, dict[int, list[Result]]]]
 
 
-def table(found: Results) -> str:
-    """Return the test accuracies, in per cent, as a table: the mean of the seeds, and the range.
+def table(results: Results) -> str:
+    """Return the test accuracies in per cent, mean and range over the seeds, as a table for each distance.
 
-    Networks are rows and numbers of terms columns, for each distance.
+    Rows are networks, and columns are numbers of terms.
     """
     lines = []
-    for distance, networks in found.items():
+    for distance, networks in results.items():
         terms = next(iter(networks.values()))
         lines.append(f"{distance + ' distance':18}" + "".join(f"{f'T = {t}':>26}" for t in terms))
         for name, measured in networks.items():
             cells = []
-            for results in measured.values():
-                shares = [result.held_out for result in results]
-                spread = f" ({min(shares):.2f} to {max(shares):.2f})" if len(shares) > 1 else ""
-                cells.append(f"{f'{sum(shares) / len(shares):.2f}{spread}':>26}")
+            for seeds in measured.values():
+                accuracies = [result.held_out for result in seeds]
+                spread = f" ({min(accuracies):.2f} to {max(accuracies):.2f})" if len(accuracies) > 1 else ""
+                cells.append(f"{f'{sum(accuracies) / len(accuracies):.2f}{spread}':>26}")
             lines.append(f"{name:18}" + "".join(cells))
     return "\n".join(lines)
 
 
-def distance_report(found: Results, settings: Mapping[str, Any]) -> Report:
-    """Lay the results out as numbers, as a table and as a figure with chance marked."""
+def distance_report(results: Results, settings: Mapping[str, Any]) -> Report:
+    """Report the results as numbers, as a table and as a figure that marks chance."""
     written = {
         distance: {
             name: {
-                str(terms): {part: [getattr(result, part) for result in results] for part in Result._fields}
-                for terms, results in measured.items()
+                str(terms): {part: [getattr(result, part) for result in seeds] for part in Result._fields}
+                for terms, seeds in measured.items()
             }
             for name, measured in networks.items()
         }
-        for distance, networks in found.items()
+        for distance, networks in results.items()
     }
     drawn = {
         f"{distance} distance": {
-            name: {terms: [result.held_out for result in results] for terms, results in measured.items()}
+            name: {terms: [result.held_out for result in seeds] for terms, seeds in measured.items()}
             for name, measured in networks.items()
         }
-        for distance, networks in found.items()
+        for distance, networks in results.items()
     }
     figure = plot_measured(drawn, "terms", "test accuracy, %", {"chance": CHANCE})
-    results = {"settings": dict(settings), "chance": CHANCE, "accuracy": written}
-    return Report(results, f"test accuracy, % (chance: {CHANCE:g})\n{table(found)}", {"accuracy": figure})
+    summary = f"test accuracy, % (chance: {CHANCE:g})\n{table(results)}"
+    return Report({"settings": dict(settings), "chance": CHANCE, "accuracy": written}, summary, {"accuracy": figure})
 
 
 def adding_training(model: nn.Module, train: AddingProblem, test: AddingProblem, learning: Learning) -> Training:
-    """Build the task and the batches that train a network to add."""
+    """Build the task and batches that train a network to add."""
     task = learning.task(model, F.mse_loss, {"absolute_error": absolute_error})
-    # no order is needed: the sequences are random
+    # no shuffling: the sequences are random
     return Training(task, BatchLoader(train, learning.batch_size), BatchLoader(test, 500))
 
 
 def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
-    """Return the error of a network that adds, and its course over the training."""
+    """Report the test error of a network that adds, at the end and during training."""
     curve = {int(row["step"]): row["val/loss"] for row in history if "val/loss" in row}
     results = {
         "mse": history[-1]["val/loss"],
@@ -131,7 +131,7 @@ def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mappi
         {title: {"test": {step: [error] for step, error in curve.items()}}},
         "step",
         "mean squared error",
-        {"always the mean": test.baseline},
+        {"always predicting the mean": test.baseline},
         log_y=True,
     )
     summary = (

@@ -1,6 +1,6 @@
-"""Train a classifier of texts, compare it with TF-IDF, and use it on new texts.
+"""Train a text classifier, compare it with TF-IDF, and classify new texts.
 
-Shapes: N texts, T words of the longest one, K classes.
+Shapes: N texts, T words of the longest text, K classes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from torchdl.tasks.supervised import Loss, class_probabilities, logits_for, loss
 
 if TYPE_CHECKING:
     import pandas
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import Pipeline
 
 VOCABULARY, CLASSES = "vocabulary.json", "classes.json"
 SHOWN = 5  # mistakes in the summary
@@ -35,20 +37,20 @@ SHOWN = 5  # mistakes in the summary
 
 @dataclass(frozen=True)
 class TextLearning(Learning):
-    """How a network learns texts."""
+    """How a text classifier learns."""
 
     lr: float = 6e-3
     schedule: ScheduleName = "cosine"
     optimizer: OptimizerName = "adamw"
     weight_decay: float = 0.01
     balanced: bool = False
-    """Weigh each class by the inverse of how many texts it has, so that a rare one counts as much."""
+    """Weigh each class by the inverse of its number of texts, so that all classes count equally."""
     by_length: bool = True
-    """Put texts of about the same length into a batch, so that little is padded."""
+    """Batch texts of similar length, which need little padding."""
 
 
 def weighted(loss: Loss, weights: Tensor) -> Loss:
-    """Weigh the losses of examples by their classes' weights (K,)."""
+    """Return a loss that weighs each example by its class's weight (K,)."""
 
     def weigh(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         nonlocal weights
@@ -68,15 +70,15 @@ def text_training(
     learning: TextLearning,
     seed: int = 0,
 ) -> Training:
-    """Build the task and the batches of a text classifier's training.
+    """Build a text classifier's task and batches.
 
     Args:
-        model: It maps words (N, T) to one logit (N, 1) for two classes, else to (N, K).
+        model: Maps word indices (N, T) to logits: (N, 1) for two classes, else (N, K).
         train: The training texts.
-        data: ``train`` as numbers of a vocabulary that was learnt from it alone.
-        test_data: The test texts as numbers of the same vocabulary.
-        learning: How it learns.
-        seed: What the order of the texts derives from.
+        data: ``train`` as indices of a vocabulary that was learnt from it alone.
+        test_data: The test texts as indices of the same vocabulary.
+        learning: How the model learns.
+        seed: Seed of the order of the texts.
     """
     number = len(train.classes)
     loss, correct = loss_for(number)
@@ -93,10 +95,10 @@ class TextClassifier:
     """A trained model with its vocabulary and classes.
 
     Args:
-        model: The model; it is left in evaluation mode.
-        vocabulary: Its words.
-        classes: The classes' names.
-        longest: Number of words of a text that it looks at; all if None.
+        model: The model, which is set to evaluation mode.
+        vocabulary: The words that it knows.
+        classes: The names of the classes.
+        longest: Maximum number of words read of a text; None for all.
     """
 
     def __init__(
@@ -106,116 +108,121 @@ class TextClassifier:
 
     @classmethod
     def load(cls, folder: PathLike) -> TextClassifier:
-        """Load a finished run's classifier; :class:`InputError` where a part is missing."""
+        """Load the classifier of a finished run; raise :class:`InputError` if a part is missing or does not match."""
         folder = Path(folder)
         vocabulary, model = Vocabulary.load(folder / VOCABULARY), artifacts.load(folder)
         try:
-            found = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
-            classes, longest = [str(name) for name in found["classes"]], found["longest"]
+            saved = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
+            classes, longest = [str(name) for name in saved["classes"]], saved["longest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / CLASSES} cannot be read: name a finished run of a text classifier") from error
-        wanted = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
-        belongs = all(getattr(model, name, None) == value for name, value in wanted.items())
-        require(belongs, f"the model, words and classes in {folder} do not belong together: name a run as it was left")
+        expected = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
+        match = all(getattr(model, name, None) == value for name, value in expected.items())
+        require(match, f"the model, vocabulary and classes in {folder} do not match: name an unchanged run")
         return cls(model, vocabulary, classes, longest)
 
     def save(self, folder: PathLike) -> None:
-        """Save the vocabulary and the classes beside the model that a run has saved in ``folder``."""
+        """Save the vocabulary and the classes in ``folder``, where a run has saved the model."""
         self.vocabulary.save(Path(folder) / VOCABULARY)
         write_json(Path(folder) / CLASSES, {"classes": self.classes, "longest": self.longest})
 
     @torch.no_grad()
     def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Return the classes' probabilities (N, K), float64, of texts."""
+        """Return the class probabilities (N, K) of texts, as float64."""
         data = TextDataset(texts, torch.zeros(len(texts)), self.vocabulary, self.longest)
         return class_probabilities(torch.cat([self.model(words) for words, _ in BatchLoader(data, 256)]).double())
 
     def unknown(self, text: str) -> list[str]:
-        """List a text's words that are not in the vocabulary, each once."""
+        """Return a text's words that are not in the vocabulary, without repetitions."""
         words = self.vocabulary.tokenize(text)
         return list(dict.fromkeys(word for word in words if word not in self.vocabulary.numbers))
 
 
-def scores(true: np.ndarray, found: np.ndarray) -> dict[str, float]:
-    """Measure probabilities (N, K) against classes (N,): accuracy, F1, Matthews correlation, average precision.
+def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return accuracy, F1, Matthews correlation and average precision of probabilities (N, K) for true classes (N,).
 
-    F1 and average precision are of class 1 where there are two, else the mean of all classes'.
+    F1 and average precision are those of class 1 if there are two classes, else the mean over the classes.
     """
     from sklearn import metrics  # imported late: it takes a second
 
-    answers, number = found.argmax(1), found.shape[1]
-    known, surest = (true, found[:, 1]) if number == 2 else (np.eye(number)[true], found)
+    predicted, binary = probabilities.argmax(1), probabilities.shape[1] == 2
+    targets, ranked = (true, probabilities[:, 1]) if binary else (np.eye(probabilities.shape[1])[true], probabilities)
+    f1 = metrics.f1_score(true, predicted, average="binary" if binary else "macro", zero_division=0)
     return {
-        "accuracy": float((answers == true).mean()),
-        "F1": float(metrics.f1_score(true, answers, average="binary" if number == 2 else "macro", zero_division=0)),
-        "MCC": float(metrics.matthews_corrcoef(true, answers)),
-        "average precision": float(metrics.average_precision_score(known, surest)),
+        "accuracy": float((predicted == true).mean()),
+        "F1": float(f1),
+        "MCC": float(metrics.matthews_corrcoef(true, predicted)),
+        "average precision": float(metrics.average_precision_score(targets, ranked)),
     }
 
 
-def tfidf(train: Texts, vocabulary: Vocabulary) -> Any:
-    """Fit logistic regression to the texts' TF-IDF, of all their words; C is chosen by cross-validation."""
+def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
+    """Fit logistic regression on the TF-IDF of all words, with C chosen by cross-validation."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
 
-    both = make_pipeline(TfidfVectorizer(analyzer=vocabulary.tokenize), LogisticRegression(max_iter=1000, C=100.0))
-    least = min(train.counts.values())
-    choices = {"logisticregression__C": [1.0, 10.0, 100.0, 1000.0]}
-    model = both if least < 2 else GridSearchCV(both, choices, cv=min(5, least))
+    pipeline = make_pipeline(TfidfVectorizer(analyzer=vocabulary.tokenize), LogisticRegression(max_iter=1000, C=100.0))
+    smallest = min(train.counts.values())  # number of texts of the rarest class
+    grid = {"logisticregression__C": [1.0, 10.0, 100.0, 1000.0]}
+    model = pipeline if smallest < 2 else GridSearchCV(pipeline, grid, cv=min(5, smallest))
     return model.fit(train.texts, train.labels.numpy())
 
 
 def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Report:
-    """Compare a classifier with TF-IDF and logistic regression, and with the most frequent class, on test texts.
+    """Compare a classifier with TF-IDF and with the most frequent class on test texts.
 
-    The table ``mistakes`` has the texts that it classifies wrongly, the most confident first.
+    The table ``mistakes`` has the texts that are classified wrongly, the most confident mistakes first.
     """
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
 
-    true, classes, theirs = test.labels.numpy(), test.classes, "TF-IDF, logistic regression"
-    shares = DummyClassifier(strategy="prior").fit(train.texts, train.labels.numpy())
-    found = {
+    true, classes = test.labels.numpy(), test.classes
+    trivial = DummyClassifier(strategy="prior").fit(train.texts, train.labels.numpy())
+    probabilities = {
         "this model": classifier.probabilities(test.texts).numpy(),
-        theirs: tfidf(train, classifier.vocabulary).predict_proba(test.texts),
-        "the most frequent class": shares.predict_proba(test.texts),
+        "TF-IDF, logistic regression": tfidf(train, classifier.vocabulary).predict_proba(test.texts),
+        "the most frequent class": trivial.predict_proba(test.texts),
     }
-    measured = {name: scores(true, values) for name, values in found.items()}
+    measured = {name: scores(true, values) for name, values in probabilities.items()}
     results = {
         "texts": {"train": train.counts, "held out": test.counts},
         "words": len(classifier.vocabulary),
         "scores": measured,
         "parameters": sum(p.numel() for p in classifier.model.parameters()),
     }
-    about = f"F1 and average precision of {classes[1]!r}" if len(classes) == 2 else "F1 and average precision: mean"
-    lines = [f"{len(true):,} test texts; {about}", f"{'':28} accuracy      F1     MCC  average precision"]
+    averaged = repr(classes[1]) if len(classes) == 2 else "all classes, averaged"
+    lines = [
+        f"{len(true):,} test texts; F1 and average precision of {averaged}",
+        f"{'':28} accuracy      F1     MCC  average precision",
+    ]
     for name, row in measured.items():
-        accurate, f1, mcc, precision = row.values()
-        lines.append(f"{name:28} {accurate:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
-    mistakes = find_mistakes(test, found["this model"])
+        accuracy, f1, mcc, precision = row.values()
+        lines.append(f"{name:28} {accuracy:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
+    mistakes = find_mistakes(test, probabilities["this model"])
     for row in mistakes.head(SHOWN).itertuples(index=False):
-        known, predicted, share, text = row
-        lines.append(f"{known}, predicted {predicted} ({share:.1%}): {text if len(text) < 80 else text[:79] + '…'}")
-    matrix = metrics.confusion_matrix(true, found["this model"].argmax(1), labels=range(len(classes)))
+        actual, predicted, probability, text = row
+        short = text if len(text) < 80 else text[:79] + "…"
+        lines.append(f"{actual}, predicted {predicted} ({probability:.1%}): {short}")
+    matrix = metrics.confusion_matrix(true, probabilities["this model"].argmax(1), labels=range(len(classes)))
     figures = {"confusion": plot_confusion(matrix, classes)}
     if len(classes) == 2:
         curves = {
             f"{name}, {measured[name]['average precision']:.4f}": metrics.precision_recall_curve(true, values[:, 1])[:2]
-            for name, values in found.items()
+            for name, values in probabilities.items()
             if name != "the most frequent class"
         }
         figures["precision_recall"] = plot_precision_recall(curves, classes[1], float(true.mean()))
     return Report(results, "\n".join(lines), figures, {"mistakes": mistakes})
 
 
-def find_mistakes(test: Texts, found: np.ndarray) -> pandas.DataFrame:
-    """Return the texts that are classified wrongly by probabilities (N, K), the most confident mistakes first."""
+def find_mistakes(test: Texts, probabilities: np.ndarray) -> pandas.DataFrame:
+    """Return the texts that probabilities (N, K) classify wrongly, the most confident mistakes first."""
     import pandas  # imported late: it takes a second
 
-    true, predicted = test.labels.numpy(), found.argmax(1)
+    true, predicted, confidence = test.labels.numpy(), probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predicted != true)
-    wrong = wrong[np.argsort(-found[wrong].max(1), kind="stable")]
-    rows = [(test.classes[true[i]], test.classes[predicted[i]], found[i].max(), test.texts[i]) for i in wrong]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    rows = [(test.classes[true[i]], test.classes[predicted[i]], confidence[i], test.texts[i]) for i in wrong]
     return pandas.DataFrame(rows, columns=["class", "answer", "probability", "text"])

@@ -1,6 +1,6 @@
-"""Transfer learning in two ways (lecture 65): the backbone in the training loop, or its features computed once.
+"""Transfer learning (lecture 65) with the backbone in the training loop, or with its features computed once.
 
-Shapes: N images, B in a batch, D features, K classes.
+Shapes: N images, B of a batch, D features, K classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torchdl.data import ArrayDataset, BatchLoader, ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.data.sources import cache_folder
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import PathLike, replacing
 from torchdl.models import TransferModel
 from torchdl.recipes.cpc_probe import linear_score
 from torchdl.recipes.image_classification import (
@@ -39,12 +39,12 @@ from torchdl.recipes.report import Report
 from torchdl.tasks import Supervised, Update, make_optimizer
 from torchdl.training.device import find_device, move
 
-CHUNK = 512  # images whose features are one file
-MEASURED = 512  # training images whose features the head's standardisation is taken from
+CHUNK = 512  # images per file of features
+MEASURED = 512  # training images whose features standardise the head's inputs
 
 
 class Extraction(NamedTuple):
-    """The features (N, D) of a data set, how many of them were on the disk already, and the seconds it took."""
+    """Features (N, D) of a data set, the number of rows that came from the cache, and the seconds it took."""
 
     features: Tensor
     cached: int
@@ -57,27 +57,27 @@ def extract_features(
     options: ImageOptions,
     batch_size: int = 64,
     device: str = "auto",
-    cache: Path | None = None,
+    cache: PathLike | None = None,
     verbose: bool = False,
 ) -> Extraction:
-    """Compute the backbone's features of every image once, un-augmented, or take them from where they are kept.
+    """Compute the backbone's features of all images, without augmentation, or read them from a cache.
 
-    They are kept in ``cache`` (torchdl's, if None), in files of 512 images' each, under the SHA-256 of the data, the
-    backbone's weights and the preprocessing. So what was interrupted goes on with the first file that is missing, and
-    whatever changes in any of the three is computed anew.
+    The cache has one file per 512 images, in a folder named by the SHA-256 of the data, the backbone's weights and the
+    preprocessing. So an interrupted computation continues with the first missing file, and any change of the three
+    leads to new features.
 
     Args:
-        model: A :class:`torchdl.models.TransferModel`; it is moved to the device where there is something to compute.
+        model: The model; it is moved to the device if there is something to compute.
         images: N images in [0, 1].
-        options: How they are loaded.
+        options: How to load them.
         batch_size: B.
         device: See :class:`torchdl.Trainer`.
-        cache: The folder.
+        cache: The cache's folder; torchdl's own by default.
         verbose: Whether to show a progress bar.
     """
-    since, found_device = time.perf_counter(), find_device(device)
+    since, on = time.perf_counter(), find_device(device)
     key = hashlib.sha256(f"{images.fingerprint()} {model.features.fingerprint()} {model.transform()}".encode())
-    folder = (cache or cache_folder() / "features") / key.hexdigest()
+    folder = Path(cache or cache_folder() / "features") / key.hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(images), CHUNK)
     chunks = {start: _read_chunk(folder, start, min(CHUNK, len(images) - start)) for start in starts}
@@ -87,16 +87,16 @@ def extract_features(
         numbers = torch.cat([torch.arange(start, min(start + CHUNK, len(images))) for start in missing])
         part = images.subset(numbers.to(images.device)).without_labels()
         loader = options.loader(part, batch_size=batch_size)
-        loader.to(found_device)
-        model.eval().to(found_device)
+        loader.to(on)
+        model.eval().to(on)
         rows: list[Tensor] = []
-        hidden = None if verbose else True  # None: where there is no terminal
+        hidden = None if verbose else True  # None: hidden unless there is a terminal
         with (
             torch.inference_mode(),
             tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden) as bar,
         ):
             for batch, _ in loader.batches(0):
-                rows += model.encode(move(batch, found_device)).cpu().unbind()
+                rows += model.encode(move(batch, on)).cpu().unbind()
                 bar.update(len(batch))
                 while missing and len(rows) >= (size := min(CHUNK, len(images) - missing[0])):
                     start, done, rows = missing.pop(0), torch.stack(rows[:size]), rows[size:]
@@ -104,12 +104,12 @@ def extract_features(
                     with replacing(folder / f"{start:08}.safetensors") as path:
                         path.write_bytes(safetensors.torch.save({"features": done}))
     features = torch.cat([chunk for chunk in chunks.values() if chunk is not None])
-    # made anew outside inference mode, for a head to be trained on
+    # copied outside inference mode, because a head cannot be trained on inference tensors
     return Extraction(features.clone(), cached, time.perf_counter() - since)
 
 
 def _read_chunk(folder: Path, start: int, size: int) -> Tensor | None:
-    """Read what was kept of the images from number ``start`` on; None where it is not there, or not whole."""
+    """Read the cached features of the images from ``start`` on; None if the file is missing or damaged."""
     try:
         found = safetensors.torch.load_file(folder / f"{start:08}.safetensors")["features"]
     except (OSError, KeyError, ValueError, safetensors.SafetensorError):
@@ -118,23 +118,25 @@ def _read_chunk(folder: Path, start: int, size: int) -> Tensor | None:
 
 
 class FineTuning(Supervised):
-    """Train a head alone, and from an epoch on the last blocks of its backbone as well, at a rate of their own.
+    """Train a head, and from ``first_epoch`` on also the last blocks of its backbone, at their own learning rate.
 
     Args:
-        first_epoch: The epoch, from 0 on, from which the blocks learn.
-        lr: Their learning rate.
-        rule: The optimizer's name.
+        first_epoch: The first epoch, counted from 0, in which the blocks learn.
+        lr: The blocks' learning rate.
+        rule: The name of the blocks' optimizer.
         weight_decay: See :func:`torchdl.tasks.make_optimizer`.
         model: A :class:`torchdl.models.TransferModel`.
-        others: What :class:`torchdl.Supervised` takes beside it.
+        others: Further arguments of :class:`torchdl.Supervised`.
     """
 
-    def __init__(self, first_epoch: int, lr: float, rule: str, weight_decay: float, model: Any, *others: Any) -> None:
+    def __init__(
+        self, first_epoch: int, lr: float, rule: str, weight_decay: float, model: TransferModel, *others: Any
+    ) -> None:
         super().__init__(model, *others)
         self.first_epoch, self.lr, self.rule, self.weight_decay = first_epoch, lr, rule, weight_decay
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build one optimizer of two rates: the head's, and the blocks', whose gradients come later."""
+        """Build one optimizer with a learning rate for the head and one for the blocks."""
         optimizer = self.optimizer(self.model.head.parameters())  # type: ignore[union-attr]
         blocks = list(self.model.finetuned_parameters())  # type: ignore[operator]
         slower = make_optimizer(self.rule, blocks, self.lr, self.weight_decay)
@@ -143,7 +145,7 @@ class FineTuning(Supervised):
         return {"model": optimizer}
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
-        """Yield the one update of a batch, from the epoch on with gradients for the blocks."""
+        """Yield the update of a batch; from ``first_epoch`` on, the blocks get gradients too."""
         self.model.finetuning = self.step_info.epoch >= self.first_epoch  # type: ignore[assignment]
         yield from super().losses(batch)
 
@@ -151,7 +153,7 @@ class FineTuning(Supervised):
 def fine_tuning(
     epochs: int, finetune_epochs: int, lr: float, learning: ClassifierLearning
 ) -> Callable[..., FineTuning]:
-    """Return a function that builds a :class:`FineTuning` whose last ``finetune_epochs`` train the blocks, too."""
+    """Return a function that builds a :class:`FineTuning` in which the blocks learn in the last ``finetune_epochs``."""
     require(
         1 <= finetune_epochs < epochs,
         f"finetune_epochs must be at least 1 and less than the {epochs} epochs of training, not {finetune_epochs}",
@@ -161,7 +163,7 @@ def fine_tuning(
 
 
 def standardize_head(model: TransferModel, train: ImageDataset, device: str = "auto") -> None:
-    """Let a head standardise features by those of some training images."""
+    """Set the mean and standard deviation by which the head standardises features, from some training images."""
     few, _ = train.spread(min(MEASURED, len(train)))
     on = find_device(device)
     with torch.no_grad():
@@ -169,16 +171,16 @@ def standardize_head(model: TransferModel, train: ImageDataset, device: str = "a
 
 
 class HeadTraining(Supervised):
-    """Train the head of a model on features, where the whole model is what training leaves.
+    """Train the head of a model on features, and save the whole model.
 
     Args:
-        model: A :class:`torchdl.models.TransferModel`; its backbone is no part of the task.
-        others: What :class:`torchdl.Supervised` takes beside it.
+        model: A :class:`torchdl.models.TransferModel`; its backbone is not part of the task.
+        others: Further arguments of :class:`torchdl.Supervised`.
     """
 
     def __init__(self, model: TransferModel, *others: Any) -> None:
         super().__init__(model.head, *others)
-        self._whole = (model,)  # in a tuple, so that it is no submodule
+        self._whole = (model,)  # in a tuple, so that it is not a submodule
 
     @property
     def trained(self) -> nn.Module:
@@ -187,7 +189,7 @@ class HeadTraining(Supervised):
 
 
 class FeatureParts(NamedTuple):
-    """The features of the training and of the test images, and their labels (N,)."""
+    """Features and labels (N,) of the training and the test images."""
 
     train: Extraction
     test: Extraction
@@ -202,23 +204,23 @@ def extract_parts(
     images: ImageOptions,
     batch_size: int,
     device: str = "auto",
-    cache: Path | None = None,
+    cache: PathLike | None = None,
     verbose: bool = False,
 ) -> FeatureParts:
-    """Compute or load the features of all images; see :func:`extract_features`."""
-    x, z = (extract_features(model, part, images, batch_size, device, cache, verbose) for part in (train, test))
-    y, w = (data.labels.cpu() for data in (train, test) if data.labels is not None)
-    return FeatureParts(x, z, y, w)
+    """Compute or read the features of the training and the test images; see :func:`extract_features`."""
+    x, test_x = (extract_features(model, part, images, batch_size, device, cache, verbose) for part in (train, test))
+    labels, test_labels = (part.labels.cpu() for part in (train, test) if part.labels is not None)
+    return FeatureParts(x, test_x, labels, test_labels)
 
 
 def head_training(
     model: TransferModel, parts: FeatureParts, learning: ClassifierLearning, seed: int = 0, device: str = "auto"
 ) -> Training:
-    """Build the task and the batches that train a head on features alone."""
+    """Build the task and batches that train a head on features."""
     chosen = learning.with_defaults(DEFAULTS)
     require(
         not chosen.shift and not chosen.flip,
-        "features are of every image once, as it is: leave shift and flip out, or take augmented images in the loop",
+        "features are computed once from the original images: leave out shift and flip, or train on images",
     )
     x = parts.train.features
     model.head.standardize_(x[at_equal_distances(len(x), min(MEASURED, len(x)))].to(find_device(device)))
@@ -231,14 +233,14 @@ def head_training(
 def evaluate_head(
     model: TransferModel, parts: FeatureParts, test: ImageDataset, images: ImageOptions, seconds: float, chosen_by: str
 ) -> Report:
-    """Measure a head on test features, beside scikit-learn's logistic regression on the same features."""
-    x, z = parts.train.features, parts.test.features
-    logits = model.head.eval().cpu()(z)
+    """Evaluate a head on test features and compare it with scikit-learn's logistic regression on the same features."""
+    x, test_x = parts.train.features, parts.test.features
+    logits = model.head.eval().cpu()(test_x)
     since = time.perf_counter()
-    other = linear_score(x.numpy(), parts.labels.numpy(), z.numpy(), parts.test_labels.numpy())
+    baseline = linear_score(x.numpy(), parts.labels.numpy(), test_x.numpy(), parts.test_labels.numpy())
     more = {
         "epoch chosen by": chosen_by,
-        "accuracy of scikit-learn's logistic regression": other,
+        "accuracy of scikit-learn's logistic regression": baseline,
         "images whose features were kept": parts.train.cached + parts.test.cached,
         "seconds": {
             "features, training images": parts.train.seconds,
@@ -248,4 +250,4 @@ def evaluate_head(
         },
     }
     report = evaluate_classifier(model, test, images, logits=logits, more=more)
-    return replace(report, summary=f"{report.summary}\nscikit-learn's logistic regression: accuracy {other:.2%}")
+    return replace(report, summary=f"{report.summary}\nscikit-learn's logistic regression: accuracy {baseline:.2%}")

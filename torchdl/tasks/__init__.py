@@ -1,4 +1,4 @@
-"""Tasks: a model with its losses and optimizers, for the trainer to run."""
+"""Tasks: a model with its losses and optimizers, for the trainer to train."""
 
 from torchdl.fast.adam import Adam
 from torchdl.tasks.autoencoder import AutoencoderTask

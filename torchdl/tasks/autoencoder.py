@@ -1,4 +1,4 @@
-"""Train an autoencoder to give back what it is given, or what was there before noise was added."""
+"""Train an autoencoder to reconstruct images, or to remove noise from them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import Schedule, build_schedules
 
-TRAINING, HELD_OUT, PREVIEW = range(3)  # streams: draws that must not be the same
+TRAINING, VALIDATION, PREVIEW = range(3)  # streams of independent random draws
 
 
 class AutoencoderTask(Task):
     """Minimise the mean squared error between images and their reconstructions, on batches of images (B, C, H, W).
 
     Args:
-        model: Images to images of the same shape.
-        noise: Standard deviation of the normal noise added to what the model sees, but not to what it has to give
-            (a denoising autoencoder, Vincent et al. 2008); drawn from the seed, the epoch and the position.
+        model: Maps images to images of the same shape.
+        noise: Standard deviation of the normal noise added to the model's input but not to its target (a denoising
+            autoencoder, Vincent et al. 2008); the noise depends on the seed, the epoch and the example's position.
         lr: The learning rate.
         schedule: Builds the schedule from the optimizer and the number of steps; none by default.
-        examples: Images (N, C, H, W) in [0, 1] to look at over time.
+        examples: Images (N, C, H, W) in [0, 1] for the preview; none by default.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
         weight_decay: See :func:`torchdl.tasks.make_optimizer`.
 
     Example:
-        >>> task = torchdl.AutoencoderTask(torch.nn.Identity(), noise=0.1)  # it leaves all the noise: 20 dB
+        >>> task = torchdl.AutoencoderTask(torch.nn.Identity(), noise=0.1)  # removes no noise: 20 dB
         >>> measured = task.evaluate(torch.zeros(2, 3, 64, 64))
         >>> sorted(measured), measured["psnr"].round()
         (['loss', 'psnr'], tensor([20., 20.]))
@@ -57,15 +57,15 @@ class AutoencoderTask(Task):
         self.register_buffer("examples", examples, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build the one optimizer, named ``model``."""
+        """Build one optimizer, named ``model``."""
         return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr, self.weight_decay)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build the schedule, if there is one."""
+        """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
-    def disturb(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
-        """Add noise to images (B, C, H, W), by their positions (B,); anew in every epoch of training."""
+    def add_noise(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
+        """Add noise to images (B, C, H, W) at positions (B,); in training it is different in each epoch."""
         if self.noise == 0:
             return images
         epoch = self.step_info.epoch if stream == TRAINING else 0
@@ -73,23 +73,23 @@ class AutoencoderTask(Task):
         return images + self.noise * drawn.view_as(images)
 
     def losses(self, images: Tensor) -> Iterator[Update]:
-        """Yield the one update of a batch."""
-        seen = self.disturb(images, self.positions(len(images), images.device), TRAINING)
-        yield Update("model", (self.model(seen).float() - images).square().mean())
+        """Yield the update of the model."""
+        inputs = self.add_noise(images, self.positions(len(images), images.device), TRAINING)
+        yield Update("model", (self.model(inputs).float() - images).square().mean())
 
     def evaluate(self, images: Tensor) -> dict[str, Tensor]:
-        """Give every image's mean squared error and its peak signal-to-noise ratio in dB, (B,) each.
+        """Return each image's mean squared error and peak signal-to-noise ratio in dB, (B,) each.
 
-        With noise the errors are of reconstructions from noisy images; the noise is the same in every evaluation.
+        If there is noise, the model reconstructs from noisy images; the noise is the same in every evaluation.
         """
-        seen = self.disturb(images, self.positions(len(images), images.device), HELD_OUT)
-        loss = (self.model(seen).float() - images).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
+        inputs = self.add_noise(images, self.positions(len(images), images.device), VALIDATION)
+        loss = (self.model(inputs).float() - images).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
         return {"loss": loss, "psnr": -10 * loss.clamp(min=1e-10).log10()}
 
     def preview(self) -> dict[str, Tensor]:
-        """Give the fixed examples, as the model sees them, beside their reconstructions."""
+        """Return the model's inputs for the fixed examples, and their reconstructions."""
         examples = self.examples
         if examples is None:
             return {}
-        seen = self.disturb(examples, torch.arange(len(examples), device=examples.device), PREVIEW)
-        return {"noisy images" if self.noise else "images": seen, "reconstructions": self.model(seen).float()}
+        inputs = self.add_noise(examples, torch.arange(len(examples), device=examples.device), PREVIEW)
+        return {"noisy images" if self.noise else "images": inputs, "reconstructions": self.model(inputs).float()}

@@ -1,4 +1,4 @@
-"""What the trainer can run: a model, its losses and its optimizers, one update at a time."""
+"""The interface between the trainer and what it trains: a model, its losses and its optimizers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Update:
     Args:
         optimizer: The optimizer's name in :meth:`Task.configure_optimizers`.
         loss: A 0-d tensor, the mean over the batch's examples.
-        metrics: What else to log, 0-d tensors without a gradient.
+        metrics: Other values to log, 0-d tensors without a gradient.
 
     Example:
         >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
@@ -34,9 +34,13 @@ class Update:
 
 
 class StepInfo(NamedTuple):
-    """Where training stands: a task keys its random draws with it, so that they are the same after a resume.
+    """The position in training; a task derives its random draws from it, so a resumed run draws the same numbers.
 
-    ``start`` is the first example's position in the epoch's order over all processes; ``step`` counts the steps done.
+    Attributes:
+        seed: The trainer's seed.
+        epoch: The epoch, from 0.
+        step: The number of steps done so far.
+        start: The position of the batch's first example in the epoch's order, over all processes.
     """
 
     seed: int = 0
@@ -46,13 +50,13 @@ class StepInfo(NamedTuple):
 
 
 class Task(nn.Module):
-    """The base of all tasks; its modules are submodules, so that it moves and saves as one.
+    """The base of all tasks; its models are submodules, so that it is moved and saved as one module.
 
-    The trainer owns everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
+    The trainer does everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
     schedules, logging and checkpoints. It sets :attr:`step_info` before every batch.
 
     Example:
-        >>> class Mean(torchdl.Task):  # learns the mean of the numbers it sees
+        >>> class Mean(torchdl.Task):  # learns the mean of numbers
         ...     def __init__(self):
         ...         super().__init__()
         ...         self.value = torch.nn.Parameter(torch.zeros(()))
@@ -62,7 +66,8 @@ class Task(nn.Module):
         ...         yield torchdl.Update("value", (batch - self.value).square().mean())
         >>> task = Mean()
         >>> history = torchdl.Trainer(epochs=1).fit(task, torchdl.BatchLoader([1.0, 3.0], batch_size=2))
-        epoch 1  step 1  loss 5
+        >>> history[0]["train/loss"]
+        5.0
         >>> task.value.item()
         2.0
     """
@@ -71,49 +76,49 @@ class Task(nn.Module):
 
     @property
     def trained(self) -> nn.Module:
-        """The model that training leaves, to be saved and used: the attribute ``model`` by default."""
-        return self.model  # type: ignore[return-value]  # which most tasks have
+        """The model to save and use after training; by default the attribute ``model``."""
+        return self.model  # type: ignore[return-value]  # most tasks have this attribute
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build the optimizers by name; called once the task is on its device."""
-        raise NotImplementedError(f"{type(self).__name__} does not say its optimizers")
+        """Build the optimizers, by name; the trainer calls this once the task is on its device."""
+        raise NotImplementedError(f"{type(self).__name__} does not define configure_optimizers")
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build the schedules by name, for training of ``steps`` updates in all; none by default."""
+        """Build learning-rate schedules, by optimizer, for ``steps`` steps in total; none by default."""
         return {}
 
     def losses(self, batch: Any) -> Iterator[Update]:
-        """Yield the batch's updates in turn; each is applied before the next one's loss is computed.
+        """Yield the batch's updates; the trainer applies each before it asks for the next.
 
-        The trainer runs each part in a region of its own (of autocast, say), so never yield inside a ``with``.
+        The trainer enters its context (autocast, for example) anew for each update, so never yield inside a ``with``.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say its losses")
+        raise NotImplementedError(f"{type(self).__name__} does not define losses")
 
     def evaluate(self, batch: Any) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
-        """Give the metrics of a held-out batch, one value an example (B,), so that means over a set are exact.
+        """Return the metrics of a validation batch by name, one value per example, (B,): means over a set are exact.
 
-        A metric that only some examples have is a pair of values and weights, (B,) both.
+        If only some examples have a metric, return a pair of values and weights, (B,) each.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is evaluated")
+        raise NotImplementedError(f"{type(self).__name__} does not define evaluate")
 
     def summarize(self) -> Mapping[str, float]:
-        """Return the metrics that no example has alone, once at the end of every evaluation; none by default.
+        """Return metrics that are not means over examples, at the end of every evaluation; none by default.
 
-        A name without a slash is one of the validation data, and gets the prefix ``val/``.
+        A name without a slash gets the prefix ``val/``.
         """
         return {}
 
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Return a sentence for everything that looks wrong in an epoch's metrics (``val/loss``); none by default.
+        """Return a sentence for each problem in an epoch's metrics, such as ``val/loss``; none by default.
 
-        The trainer logs them, and prints them where it prints.
+        The trainer logs the sentences, and prints them if it is verbose.
         """
         return []
 
     def preview(self) -> dict[str, Tensor]:
-        """Give images by tag, from fixed inputs, to look at over time; none by default.
+        """Return images by tag, made from fixed inputs, to be compared over time; none by default.
 
-        They are (N, C, H, W) in [0, 1], or (R, N, C, H, W) for R rows of N.
+        They are (N, C, H, W) in [0, 1], or (R, N, C, H, W) for R rows of N images.
         """
         return {}
 
@@ -123,5 +128,5 @@ class Task(nn.Module):
             module.compile()
 
     def positions(self, batch_size: int, device: torch.device) -> Tensor:
-        """Return the positions (B,) of a batch's examples in the epoch: what to key one draw an example by."""
+        """Return the positions (B,) of a batch's examples in the epoch, from which to derive their random draws."""
         return torch.arange(self.step_info.start, self.step_info.start + batch_size, device=device)

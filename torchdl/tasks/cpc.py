@@ -1,13 +1,14 @@
 """Contrastive predictive coding of sequences (van den Oord et al. 2018).
 
-Shapes: B sequences, N of all processes, T terms of context, K of future, P = T + K, S predictions, D numbers a code.
+Shapes: B sequences per process, N over all processes; T terms of context, K of future, P = T + K; S predictions per
+sequence; D numbers per embedding.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,58 +26,58 @@ HEADS = ("infonce", "paired")
 
 
 class Encoded(NamedTuple):
-    """A batch's predictions and codes, of all processes.
+    """The predictions and embeddings of a batch over all processes.
 
     Attributes:
-        predicted: (N, T, K, D), from the contexts; T is 1 where only the last term's is used.
-        codes: (N, P, D).
-        label: (N,) 1 where the future is the real one.
-        mine: Which of the rows are this process's.
+        predicted: (N, T, K, D), predicted from the contexts; T is 1 if the model predicts from the last term alone.
+        embeddings: (N, P, D), of all terms.
+        label: (N,), 1 for a real future.
+        local: The rows of this process.
     """
 
     predicted: Tensor
-    codes: Tensor
+    embeddings: Tensor
     label: Tensor
-    mine: slice
+    local: slice
 
     @property
-    def known(self) -> int:
-        """How many terms of context there are."""
-        return self.codes.shape[1] - self.predicted.shape[2]
+    def context_terms(self) -> int:
+        """The number of terms of context."""
+        return self.embeddings.shape[1] - self.predicted.shape[2]
 
     @property
     def future(self) -> tuple[Tensor, Tensor]:
-        """The last context's predictions and what came, (N, K, D) each."""
-        return self.predicted[:, -1], self.codes[:, self.known :]
+        """The predictions from the last term of context, and the actual embeddings, (N, K, D) each."""
+        return self.predicted[:, -1], self.embeddings[:, self.context_terms :]
 
     @property
-    def own(self) -> Tensor:
-        """The rows' own numbers (N,)."""
-        return torch.arange(len(self.codes), device=self.codes.device)
+    def rows(self) -> Tensor:
+        """The index of each row (N,), which is also the index of its correct candidate."""
+        return torch.arange(len(self.embeddings), device=self.embeddings.device)
 
 
 class CPCTask(Task):
-    """Train codes that predict the codes to come, on batches ``(context, future, label, ...)``.
+    """Train embeddings that predict future embeddings, on batches ``(context, future, label, ...)``.
 
-    ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of what the model encodes, ``label`` (B,) is 1
-    where the future is the real one. Where ``digits`` (B, T + K) and ``expected`` (B, K) follow, what the terms show
-    and what a real future shows, evaluation knows which candidates are as good as the own one.
+    ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of inputs of the encoder; ``label`` (B,) is 1 for
+    a real future. A batch may also hold ``digits`` (B, T + K), the classes of all terms, and ``expected`` (B, K), the
+    classes of the real future. Evaluation then knows which candidates are as good as the correct one.
 
-    With the head ``infonce`` every real future is to be found among those of the whole batch, false ones included;
-    with ``paired`` each future is judged by itself, as in the Keras original. A batch without a real future teaches
-    InfoNCE nothing where only the last term predicts. Batches must be of one size (``drop_last=True`` where the data
-    does not see to it), for what is measured depends on it.
+    With the head ``infonce`` the model learns to find each real future among all futures of the batch, false ones
+    included. With ``paired`` each future is classified alone, as in the Keras original. If the model
+    predicts from the last term alone, a batch without a real future gives InfoNCE no gradient. All batches must have
+    the same size (``drop_last=True``), because the metrics depend on it.
 
     Args:
-        model: Gives predictions and codes of ``(context, future)``, as :class:`torchdl.CPC`.
+        model: Returns predictions and embeddings for ``(context, future)``, as :class:`torchdl.CPC` does.
         head: ``infonce`` or ``paired``.
         lr: The learning rate; :func:`torchdl.tasks.plateau` reduces it.
-        temperature: What InfoNCE's scores are divided by.
-        other_steps: Whether the codes of other steps are candidates, too. The bound on the information does not hold
-            then, and where a sequence repeats itself (``SameNumbers``) they are no negatives.
-        classes: How many different things a term can show; its logarithm bounds the information. 0 for unknown.
-        examples: A batch to show over time: contexts, futures, and which candidates fit the predictions best.
-        monitor: The metric that the learning rate follows; ``train/loss`` where there is nothing to validate on.
+        temperature: InfoNCE divides its scores by this.
+        other_steps: Whether embeddings of other steps are candidates, too. The bound on the information does not hold
+            then, and if a sequence repeats itself (``SameNumbers``), they are false negatives.
+        classes: The number of classes of a term, whose logarithm bounds the information; 0 if unknown.
+        examples: A batch for the preview: contexts, futures, and the candidates that fit the predictions best.
+        monitor: The metric that the learning rate follows; choose ``train/loss`` if there is no validation data.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
 
     Example:
@@ -118,115 +119,116 @@ class CPCTask(Task):
         self.register_buffer("example_future", future, persistent=False)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build one optimizer, named ``model``, of all parameters."""
+        """Build one optimizer of all parameters, named ``model``."""
         return {"model": make_optimizer(self.optimizer, self.parameters(), self.lr)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Reduce the learning rate where the monitored loss stays, as the original does."""
+        """Reduce the learning rate when the monitored loss stops falling, as the original does."""
         return {"model": plateau(optimizers["model"], self.monitor)}
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
-        """Encode a batch, predict, and put the predictions and codes of all processes together."""
+        """Return the predictions and embeddings of a batch over all processes."""
         context, future, label = batch[:3]
-        predicted, codes = self.model(context, future)
+        predicted, embeddings = self.model(context, future)
         require(
             predicted.shape[2] == future.shape[1],
             f"the model predicts {predicted.shape[2]} terms, so a future must have as many, not {future.shape[1]}",
         )
-        (predicted, codes, label), start = gather(predicted, codes, label)
-        return Encoded(predicted, codes, label, slice(start, start + len(context)))
+        (predicted, embeddings, label), start = gather(predicted, embeddings, label)
+        return Encoded(predicted, embeddings, label, slice(start, start + len(context)))
 
     def loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Give the losses (N, S) of all predictions, and weights: 0 for those of a false future, which is no target."""
-        predicted, codes, label, _ = encoded
+        """Return the loss of each prediction (N, S) and its weight, which is 0 if its target is in a false future."""
+        predicted, embeddings, label, _ = encoded
         _, terms, steps, _ = predicted.shape
-        first = encoded.known - terms + 1  # the first position that a prediction aims at
-        term, step = (torch.arange(size, device=codes.device) for size in (terms, steps))
-        aims = (first + term[:, None] + step).flatten()  # (T, K) -> (S,), the position that each aims at
+        first = encoded.context_terms - terms + 1  # the first position that is predicted
+        term, step = (torch.arange(size, device=embeddings.device) for size in (terms, steps))
+        position = (first + term[:, None] + step).flatten()  # (T, K) -> (S,), the position that each predicts
         predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
         if self.head == "paired":
-            at = [s for s in range(terms * steps) if first + s // steps + s % steps >= encoded.known]
-            loss = paired_bce(predicted[:, at], codes[:, aims[at]], label)[:, None]
+            last = [s for s in range(terms * steps) if first + s // steps + s % steps >= encoded.context_terms]
+            loss = paired_bce(predicted[:, last], embeddings[:, position[last]], label)[:, None]
             return loss, torch.ones_like(loss)
         if self.other_steps:
-            candidates = codes[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D)
-            target = encoded.own * (codes.shape[1] - first) + aims[:, None] - first  # (S, N)
+            candidates = embeddings[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D)
+            target = encoded.rows * (embeddings.shape[1] - first) + position[:, None] - first  # (S, N)
         else:
-            candidates, target = codes[:, aims], encoded.own  # (N, S, D)
+            candidates, target = embeddings[:, position], encoded.rows  # (N, S, D)
         loss = info_nce(predicted, candidates, target, self.temperature).T  # (S, N) -> (N, S)
-        return loss, ((label[:, None] == 1) | (aims < encoded.known)).to(loss.dtype)
+        return loss, ((label[:, None] == 1) | (position < encoded.context_terms)).to(loss.dtype)
 
     def real_score(self, encoded: Encoded) -> Tensor:
-        """Score whether each future is the real one, (N,): it is believed to be where the score is positive.
+        """Return a score for each future (N,): the task predicts a real future if the score is positive.
 
-        For InfoNCE the score is the estimated logarithm of p(code | context) / p(code), the mean over the batch's
-        candidates standing for p(code); its mean over real futures is the bound log N - loss on the information.
+        With InfoNCE the score estimates the logarithm of p(embedding | context) / p(embedding), where the mean over
+        the batch's candidates estimates p(embedding). The score's mean over real futures is log N - loss, a lower bound
+        on the mutual information.
         """
-        predicted, codes = encoded.future
+        predicted, embeddings = encoded.future
         if self.head == "paired":
-            return paired_logits(predicted, codes)
-        loss = info_nce(predicted, codes, encoded.own, self.temperature)  # (K, N)
-        return math.log(len(codes)) - loss.mean(0)
+            return paired_logits(predicted, embeddings)
+        loss = info_nce(predicted, embeddings, encoded.rows, self.temperature)  # (K, N)
+        return math.log(len(embeddings)) - loss.mean(0)
 
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
-        """Yield the one update of a batch, with the accuracy of telling real futures from false ones."""
+        """Yield the update of the model, with the accuracy of classifying futures as real or false."""
         encoded = self.encode(batch)
         require(
-            len(encoded.codes) > 1 or self.other_steps or self.head == "paired",
-            "InfoNCE compares the sequences of a batch: make batches of 2 or more",
+            len(encoded.embeddings) > 1 or self.other_steps or self.head == "paired",
+            "InfoNCE compares the sequences of a batch, so batch_size must be 2 or more",
         )
         with torch.no_grad():
-            right = (self.real_score(encoded) > 0) == (encoded.label == 1)
+            correct = (self.real_score(encoded) > 0) == (encoded.label == 1)
         loss, weight = self.loss(encoded)
         mean = (loss * weight).sum() / weight.sum().clamp(min=1)
-        yield Update("model", mean, {"paired_accuracy": right.float().mean()})
+        yield Update("model", mean, {"paired_accuracy": correct.float().mean()})
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
-        """Give the loss and what the predictions are good for, with what chance and the best predictor would reach.
+        """Return the loss and the metrics, each with its value by chance and its ceiling for a perfect predictor.
 
-        ``paired_accuracy``: whether a future is told to be real or false; chance is the more frequent answer.
-        ``top1``: whether the own future is the best of the batch's candidates, over the steps of real futures. Other
-        sequences have candidates that show the same; so the ceiling is the chance of guessing among those.
-        ``digit_accuracy``: whether the best candidate shows what is expected, and the same for every step.
-        ``information``: the bound log N - loss, in nats.
+        - ``paired_accuracy``: the accuracy of classifying futures as real or false; chance is the more frequent class.
+        - ``top1``: whether the correct candidate has the highest score, over the steps of real futures. Candidates of
+          the same class cannot be told apart, so the ceiling is the probability of guessing among them.
+        - ``digit_accuracy``: whether the class of the best candidate is the expected one; and the same for each step.
+        - ``information``: the bound log N - loss, in nats.
         """
         encoded = self.encode(batch)
-        mine, label = encoded.mine, encoded.label
-        positive = label[mine].float()
-        loss, weight = (of_all[mine] for of_all in self.loss(encoded))  # (B, S) each
+        local, label = encoded.local, encoded.label
+        positive = label[local].float()
+        loss, weight = (of_all[local] for of_all in self.loss(encoded))  # (B, S) each
         mean = (loss * weight).sum(1) / weight.sum(1).clamp(min=1)
-        values: dict[str, Any] = {"loss": (mean, weight.mean(1))}
+        values: dict[str, Tensor | tuple[Tensor, Tensor]] = {"loss": (mean, weight.mean(1))}
         score = self.real_score(encoded)  # (N,)
-        values["paired_accuracy"] = ((score > 0) == (label == 1))[mine].float()
+        values["paired_accuracy"] = ((score > 0) == (label == 1))[local].float()
         values["paired_accuracy_chance"] = F.one_hot(label.long(), 2).float().mean(0).max().expand(len(positive))
-        predicted, codes = encoded.future  # (N, K, D) each
-        scores = log_bilinear_scores(predicted[mine], codes, self.temperature)  # (K, B, N)
-        best = scores.argmax(2).T  # (B, K)
-        values["top1"] = ((best == encoded.own[mine, None]).float().mean(1), positive)
-        values["top1_chance"] = (torch.full_like(positive, 1 / len(codes)), positive)
+        predicted, embeddings = encoded.future  # (N, K, D) each
+        scores = log_bilinear_scores(predicted[local], embeddings, self.temperature)  # (K, B, N)
+        best = scores.argmax(2).T  # (K, B) -> (B, K)
+        values["top1"] = ((best == encoded.rows[local, None]).float().mean(1), positive)
+        values["top1_chance"] = (torch.full_like(positive, 1 / len(embeddings)), positive)
         if self.head == "infonce" and not self.other_steps:
-            values["information"] = (score[mine], positive)
+            values["information"] = (score[local], positive)
             if self.classes:
                 values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
         if len(batch) >= 5:
-            shown, expected = gather(batch[3][:, -predicted.shape[1] :])[0][0], batch[4]  # (N, K), (B, K)
-            fits = shown.T[:, None] == expected.T[:, :, None]  # (K, B, N)
-            right = fits.gather(2, best.T[:, :, None])[..., 0].float()  # (K, B)
-            values["digit_accuracy"] = right.mean(0)
+            digits, expected = gather(batch[3][:, -predicted.shape[1] :])[0][0], batch[4]  # (N, K), (B, K)
+            fits = digits.T[:, None] == expected.T[:, :, None]  # (K, B, N)
+            correct = fits.gather(2, best.T[:, :, None])[..., 0].float()  # (K, B)
+            values["digit_accuracy"] = correct.mean(0)
             values["digit_accuracy_chance"] = fits.float().mean((0, 2))
             values["digit_accuracy_ceiling"] = fits.any(2).float().mean(0)
-            values |= {f"digit_accuracy_step_{step + 1}": accuracy for step, accuracy in enumerate(right)}
+            values |= {f"digit_accuracy_step_{step + 1}": of_step for step, of_step in enumerate(correct)}
             values["top1_ceiling"] = ((1 / fits.float().sum(2).clamp(min=1)).mean(0), positive)
         return values
 
     def preview(self) -> dict[str, Tensor]:
-        """Show contexts (rows, T), their futures (rows, K), and the batch's images that fit the predictions best."""
+        """Return contexts (R, T), their futures (R, K) and the batch's images that fit the predictions best (R, K)."""
         context, future = self.example_context, self.example_future
-        if context is None or future is None or context.dim() != 5:  # nothing, or no images
+        if context is None or future is None or context.dim() != 5:  # there are no examples, or they are no images
             return {}
-        predicted, codes = self.model(context, future)
+        predicted, embeddings = self.model(context, future)
         steps = future.shape[1]
-        best = log_bilinear_scores(predicted[:, -1], codes[:, -steps:]).argmax(2).T  # (K, B, N) -> (B, K)
+        best = log_bilinear_scores(predicted[:, -1], embeddings[:, -steps:]).argmax(2).T  # (K, B, N) -> (B, K)
         found = future[best, torch.arange(steps, device=best.device)]  # (B, K, C, S, S)
         low = -1.0 if context.min() < 0 else 0.0
         rows = slice(0, 12)

@@ -1,6 +1,6 @@
 """Adversarial training of a generator and a discriminator (Goodfellow et al. 2014).
 
-Shapes: B examples, Z numbers of noise, (C, H, W) of an image.
+Shapes: B examples, Z numbers of noise, (C, H, W) the shape of an image.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, build_schedules
 
-TRAINING, VALIDATION, MIXING, PREVIEW = range(4)  # streams: draws that must not be the same
+TRAINING, VALIDATION, MIXING, PREVIEW = range(4)  # streams of independent random draws
 AHEAD = 1024  # rows of noise drawn at a time
-SATURATED = 0.99  # the probability from which on the discriminator counts as certain of an image
-MAX_SATURATION = 0.95  # the share of images it may be certain of before the task warns
+SATURATED = 0.99  # with a higher probability, the discriminator counts as certain of an image
+MAX_SATURATION = 0.95  # the task warns if the discriminator is certain of a larger share of images
 
 
 class Monitor(Protocol):
@@ -40,30 +40,31 @@ class Monitor(Protocol):
         ...
 
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Return a sentence for everything that looks wrong in what was measured."""
+        """Return a sentence for each problem in the measured values."""
         ...
 
 
 class GANTask(Task):
     """Train the discriminator on real and generated images, then the generator against the discriminator just updated.
 
-    Batches are images (B, C, H, W) in [-1, 1], or tuples that begin with them. The noise of every example is a pure
-    function of the seed, the epoch and the example's position in it.
+    Batches are images (B, C, H, W) in [-1, 1], or tuples that begin with them. The noise of each example depends only
+    on the seed, the epoch and the example's position in the epoch.
 
     Args:
-        gan: A :class:`torchdl.GAN`, or a module with its attributes: ``generator`` maps noise (B, Z) to images of any
-            shape with as many numbers and has ``z_dim``; ``discriminator`` has a method ``logits`` that maps images to
-            (B, 1); ``image_shape`` is (C, H, W).
+        gan: A :class:`torchdl.GAN`, or a module with the same attributes: ``generator`` has ``z_dim`` and maps noise
+            (B, Z) to images (B, C, H, W) or (B, C * H * W); ``discriminator`` has a method ``logits`` that maps images
+            to (B, 1); ``image_shape`` is (C, H, W).
         loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
         lr: The learning rate of both networks.
         beta1: Adam's first beta, for both.
         beta2: Adam's second beta, for both.
         penalty: The gradient penalty's weight, for ``wgan_gp``.
         generator_every: Number of discriminator steps for each generator step.
-        real_examples: (N, C, H, W) in [-1, 1], shown beside as many generated ones; None for no preview.
-        optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`, for both; the betas are for ``adam`` and ``adamw``.
+        real_examples: Images (N, C, H, W) in [-1, 1], shown beside N generated ones; None for no preview.
+        optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`, for both; only ``adam`` and ``adamw`` use the betas.
         average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999
-            (Yazici et al. 2019). Samples are then made with the average, which is also what is saved; 0 for none.
+            (Yazici et al. 2019). The averaged generator then makes the samples, and is the one that is saved; 0 for
+            no average.
         monitor: Measures generated images at every evaluation.
         schedule: Builds each optimizer's schedule from the optimizer and the number of steps; none by default.
 
@@ -103,7 +104,7 @@ class GANTask(Task):
         require(0 <= average < 1, f"average must be in [0, 1), not {average}")
         self.generator: nn.Module = gan.generator  # type: ignore[assignment]
         self.discriminator: nn.Module = gan.discriminator  # type: ignore[assignment]
-        self.pair = partial(type(gan), image_shape=gan.image_shape)
+        self.make_gan = partial(type(gan), image_shape=gan.image_shape)
         self.averaged = None
         if average:
             self.averaged = AveragedModel(self.generator, multi_avg_fn=partial(average_, average), use_buffers=True)
@@ -111,13 +112,13 @@ class GANTask(Task):
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
-        # batch norm couples the examples of a batch, so real and generated ones then need a pass each
+        # batch norm couples the examples of a batch, so real and generated ones then need separate passes
         self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
         require(
             self.one_pass or loss != "wgan_gp",
-            "wgan_gp penalises every example's own gradient: use a discriminator without batch norm",
+            "the loss wgan_gp penalises each example's gradient: use a discriminator without batch norm",
         )
-        self._ahead: tuple[tuple[Any, ...], int, Tensor] = (), 0, torch.empty(0)
+        self._cached_noise: tuple[tuple[object, ...], int, Tensor] = (), 0, torch.empty(0)
         examples = 0 if real_examples is None else len(real_examples)
         noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
         self.register_buffer("fixed_noise", noise, persistent=False)
@@ -125,12 +126,12 @@ class GANTask(Task):
 
     @property
     def trained(self) -> nn.Module:
-        """The pair as it is saved: with the averaged generator where there is one."""
-        return self.pair(self.sampler, self.discriminator)
+        """The GAN to save and use after training, with the averaged generator if there is one."""
+        return self.make_gan(self.sampler, self.discriminator)
 
     @property
     def sampler(self) -> nn.Module:
-        """The generator that samples are made with: the averaged one where there is one."""
+        """The generator that makes the samples: the averaged one if there is one."""
         return self.generator if self.averaged is None else self.averaged.module
 
     @torch.no_grad()
@@ -145,7 +146,7 @@ class GANTask(Task):
             sampler.train(was_training)
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build two optimizers, ``discriminator`` and ``generator``."""
+        """Build two optimizers, named ``discriminator`` and ``generator``."""
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
@@ -153,31 +154,31 @@ class GANTask(Task):
         }
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build a schedule for each optimizer, if there is one."""
+        """Build each optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
     def noise(self, batch_size: int) -> Tensor:
-        """Draw the noise (B, Z) of the batch at the current position."""
+        """Return the noise (B, Z) of the batch at the current position."""
         seed, epoch, _, start = self.step_info
         stream, device = TRAINING if self.training else VALIDATION, self.fixed_noise.device
-        draw = (seed, epoch, stream, device)
-        kept, first, ahead = self._ahead
-        if kept != draw or not first <= start <= start + batch_size <= first + len(ahead):
-            # many rows at once cost a tenth of as many draws; each row depends on its own position alone
+        key = (seed, epoch, stream, device)
+        cached_key, first, cached = self._cached_noise
+        if cached_key != key or not first <= start <= start + batch_size <= first + len(cached):
+            # many rows at once take a tenth of the time; each row depends on its own position alone
             index = torch.arange(start, start + max(batch_size, AHEAD), device=device)
-            first, ahead = start, random.normal(seed, epoch, index, self.z_dim, stream)
-            self._ahead = draw, first, ahead
-        return ahead[start - first : start - first + batch_size]
+            first, cached = start, random.normal(seed, epoch, index, self.z_dim, stream)
+            self._cached_noise = key, first, cached
+        return cached[start - first : start - first + batch_size]
 
     def logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Score real and generated images, (B, 1) each, in one pass of the discriminator where that is the same."""
+        """Return the logits of real and generated images, (B, 1) each, in one pass of the discriminator if possible."""
         if self.one_pass:
             both = self.discriminator.logits(torch.cat([real, fake]))  # type: ignore[operator]
             return both[: len(real)], both[len(real) :]  # (2B, 1) -> (B, 1), (B, 1)
         return self.discriminator.logits(real), self.discriminator.logits(fake)  # type: ignore[operator]
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
-        """Yield the discriminator's update, then the generator's, which reuses the generated images."""
+        """Yield the discriminator's update, then the generator's, with the same generated images."""
         real = batch if isinstance(batch, Tensor) else batch[0]
         loss = GAN_LOSSES[self.loss]
         fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
@@ -204,18 +205,18 @@ class GANTask(Task):
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
         on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
-        certain = ((on_real > SATURATED).float() + (on_fake < 1 - SATURATED).float()) / 2
-        return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": certain}
+        saturation = ((on_real > SATURATED).float() + (on_fake < 1 - SATURATED).float()) / 2
+        return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": saturation}
 
     def summarize(self) -> dict[str, float]:
-        """Measure generated images with the monitor, as ``samples/name``."""
+        """Return the monitor's measurements of generated images, as ``samples/name``."""
         if self.monitor is None:
             return {}
         measured = self.monitor.measure(self.generate(self.monitor.count))
         return {f"samples/{name}": value for name, value in measured.items()}
 
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Warn where the discriminator has won, and of what the monitor finds."""
+        """Return the monitor's warnings, and one if the discriminator is certain of almost all images."""
         of_samples = {name.removeprefix("samples/"): value for name, value in measured.items()}
         found = [] if self.monitor is None else self.monitor.warnings(of_samples)
         saturation = measured.get("val/saturation", 0.0)
@@ -227,27 +228,28 @@ class GANTask(Task):
         return found
 
     def preview(self) -> dict[str, Tensor]:
-        """Generate images from the fixed noise, with the real ones beside them, (N, C, H, W) in [0, 1]."""
+        """Return images generated from fixed noise, and the real examples, (N, C, H, W) in [0, 1] each."""
         if self.real_examples is None:
             return {}
         fake = self.sampler(self.fixed_noise).view_as(self.real_examples)  # (N, D) -> (N, C, H, W)
         return {"generated": (fake + 1) / 2, "real": (self.real_examples + 1) / 2}
 
     def compile_modules(self) -> None:
-        """Compile both networks; of the discriminator its logits, which training uses."""
+        """Compile the generator and the discriminator's method ``logits``, which training uses."""
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
 
 
 @torch.no_grad()
 def average_(decay: float, averages: Sequence[Tensor], tensors: Sequence[Tensor], updates: Tensor) -> None:
-    """Move averages towards tensors, in place, at first faster, so that the initial weights are soon forgotten.
+    """Update moving averages of tensors, in place.
 
-    The decay of update n is the least of ``decay`` and (1 + n) / (10 + n), as TensorFlow's moving average has it.
+    The decay of update n is min(``decay``, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so the
+    initial weights soon lose their influence.
     """
-    share = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay)
+    weight = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay)
     for average, tensor in zip(averages, tensors, strict=True):
         if average.is_floating_point():
-            average.lerp_(tensor.to(average.dtype), share.to(average.dtype))
+            average.lerp_(tensor.to(average.dtype), weight.to(average.dtype))
         else:
-            average.copy_(tensor)  # a count
+            average.copy_(tensor)  # a counter

@@ -1,4 +1,4 @@
-"""Optimizers by name, in the fastest of PyTorch's implementations that the parameters allow."""
+"""Optimizers by name, with PyTorch's fused kernels if the parameters allow them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torchdl.fast.adam import Adam
 
 
 class Rule(NamedTuple):
-    """How an optimizer is built, from parameter groups and its settings by name, and whether it has a fused kernel."""
+    """An optimizer's class, with settings, and whether it has a fused kernel."""
 
     build: Callable[..., torch.optim.Optimizer]
     fused: bool
 
 
-#: The rules by name. Gradient descent, stochastic and mini-batch gradient descent are ``sgd`` with batches of all
-#: examples, of one and of some; ``momentum`` is Polyak's, ``nesterov`` Nesterov's, both with 0.9.
+#: The optimizers by name. ``sgd`` is batch, stochastic or mini-batch gradient descent, if a batch holds all examples,
+#: one or some. ``momentum`` is Polyak's and ``nesterov`` Nesterov's, both with 0.9.
 OPTIMIZERS = {
     "sgd": Rule(torch.optim.SGD, True),
     "momentum": Rule(partial(torch.optim.SGD, momentum=0.9), True),
@@ -37,7 +37,7 @@ OptimizerName = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "r
 
 
 def check_optimizer(name: str, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
-    """Raise :class:`InputError` unless there is such an optimizer and it can work with these."""
+    """Raise :class:`InputError` unless there is an optimizer of this name and the settings are valid."""
     require(name in OPTIMIZERS, f"unknown optimizer {name!r}: choose one of {', '.join(OPTIMIZERS)}")
     require(math.isfinite(lr) and lr > 0, f"the learning rate must be a positive number, not {lr}")
     require(all(0 <= beta < 1 for beta in betas), f"Adam's betas must be in [0, 1), not {betas[0]} and {betas[1]}")
@@ -45,22 +45,25 @@ def check_optimizer(name: str, lr: float, betas: tuple[float, float] = (0.9, 0.9
 
 
 def has_fused_kernel(parameters: Iterable[nn.Parameter]) -> bool:
-    """Say whether PyTorch has one kernel for the whole update of these."""
+    """Return whether PyTorch can update these parameters with a fused kernel."""
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda", "mps") for p in parameters)
 
 
 def make_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **settings: Any
 ) -> torch.optim.Optimizer:
-    """Build one of :data:`OPTIMIZERS`, fused where there is such a kernel.
+    """Build an optimizer, fused if it has a fused kernel.
 
     Args:
-        name: Its name.
-        parameters: What it updates; what needs no gradient is left out.
+        name: A name of :data:`OPTIMIZERS`.
+        parameters: The parameters; those that need no gradient are left out.
         lr: The learning rate.
-        weight_decay: How much kernels (neither biases nor what normalises) shrink: times the learning rate with
-            ``adamw`` (Loshchilov and Hutter 2019), by an addition to the gradient with the others.
-        settings: What else PyTorch's class takes, such as ``betas``.
+        weight_decay: The decay of kernels, but not of biases and normalisation layers: with ``adamw`` times the
+            learning rate (Loshchilov and Hutter 2019), with all others as an L2 penalty on the gradient.
+        settings: Further arguments of PyTorch's class, such as ``betas``.
+
+    Raises:
+        InputError: The name is unknown, or a setting is out of its range.
     """
     check_optimizer(name, lr, settings.get("betas", (0.9, 0.999)), weight_decay)
     parameters = [p for p in parameters if p.requires_grad]

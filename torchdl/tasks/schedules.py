@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and when they step."""
+"""Learning-rate schedules and when they step."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Schedule:
     """A learning-rate scheduler and when it steps.
 
     Args:
-        scheduler: Any of ``torch.optim.lr_scheduler``.
-        every: ``step`` (of the optimizer) or ``epoch``.
-        monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows, an epoch at a time.
-        settings: What it was made for, in words, which a resumed run must have, too: a checkpoint would silently bring
-            back what was, and a schedule that has an end cannot go on beyond it.
+        scheduler: A scheduler of ``torch.optim.lr_scheduler``.
+        every: When it steps: after every ``step`` or after every ``epoch``.
+        monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows after each epoch.
+        settings: The settings in words. A resumed run must have the same ones: a checkpoint would silently restore the
+            old ones, and a schedule with an end cannot go on beyond it.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
@@ -40,34 +40,34 @@ class Schedule:
 
 
 def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
-    """Reduce the learning rate where a loss stays, in Keras' convention and with the CPC original's settings.
+    """Reduce the learning rate when a loss stops falling, as in Keras and with the settings of the CPC original.
 
-    A third of it after two epochs in which the loss is not lower by 1e-4, and 1e-4 at least.
+    The rate is divided by 3 after two epochs without an improvement of 1e-4, but never below 1e-4.
     """
-    # PyTorch waits for more than `patience` bad epochs, Keras for as many
+    # PyTorch reduces after more than `patience` bad epochs, Keras after `patience`
     settings = {"factor": 1 / 3, "patience": 1, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
     return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
 
 
 def constant(optimizer: Optimizer, steps: int) -> None:
-    """Leave the learning rate as it is."""
+    """Keep the learning rate as it is."""
 
 
 def cosine(optimizer: Optimizer, steps: int) -> Schedule:
-    """Let the learning rate fall to 0 over ``steps`` along half a cosine (Loshchilov and Hutter 2017)."""
+    """Reduce the learning rate to 0 over ``steps`` along half a cosine (Loshchilov and Hutter 2017)."""
     return Schedule(CosineAnnealingLR(optimizer, max(steps, 1)), "step", settings=f"over {steps} steps")
 
 
 def linear(optimizer: Optimizer, steps: int) -> Schedule:
-    """Let the learning rate fall to 0 over ``steps`` along a line."""
+    """Reduce the learning rate to 0 over ``steps`` along a line."""
     return Schedule(PolynomialLR(optimizer, max(steps, 1), power=1.0), "step", settings=f"over {steps} steps")
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
-    """Let the learning rate rise over a quarter of ``steps`` to what it is set to, and fall to 0 (Smith 2018)."""
+    """Raise the learning rate to its set value over a quarter of ``steps``, then reduce it to 0 (Smith 2018)."""
     highest = [group["lr"] for group in optimizer.param_groups]
-    total = steps + 1  # the scheduler counts where it starts, too
-    rise = 0.25 if total != 4 else 0.5  # a quarter of 4 would be a rise in no step, which it divides by
+    total = steps + 1  # the scheduler counts its initial rate as a step
+    rise = 0.25 if total != 4 else 0.5  # with a quarter of 4 the scheduler would divide by 0 rising steps
     return Schedule(
         OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False),
         "step",
@@ -83,7 +83,7 @@ def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: floa
 def build_schedules(
     schedule: Callable[[Optimizer, int], Schedule | None] | None, optimizers: dict[str, Optimizer], steps: int
 ) -> dict[str, Schedule]:
-    """Build the schedule of each optimizer, by its name, if there is to be one."""
+    """Build a schedule for each optimizer, by its name; none if ``schedule`` is or returns None."""
     built = {} if schedule is None else {name: schedule(optimizer, steps) for name, optimizer in optimizers.items()}
     return {name: made for name, made in built.items() if made is not None}
 
@@ -97,6 +97,6 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
 
 
 def find_schedule(name: str) -> Callable[[Optimizer, int], Schedule | None]:
-    """Return the one of :data:`SCHEDULES` of that name; :class:`InputError` where there is none."""
+    """Return a schedule of :data:`SCHEDULES`; raise :class:`InputError` if the name is unknown."""
     require(name in SCHEDULES, f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name]

@@ -1,4 +1,4 @@
-"""A model that maps inputs to targets: classification, regression, forecasting and their kin."""
+"""Supervised learning: classification, regression and forecasting."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ Loss = Callable[..., Tensor]
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Say of each example (B,) whether its largest logit (B, C) is its class (B,): 1.0 or 0.0."""
+    """Return whether each example's largest logit (B, C) is that of its class (B,), as 1.0 or 0.0, (B,)."""
     return (output.argmax(dim=-1) == target).float()
 
 
 def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
-    """Say of each example (B,) whether its logit (B, 1) is on the side of its label (B, 1): 1.0 or 0.0."""
+    """Return whether the sign of each example's logit (B, 1) fits its label (B, 1), as 1.0 or 0.0, (B,)."""
     return ((logit > 0) == (label > 0.5)).float()[:, 0]
 
 
 def logits_for(classes: int) -> int:
-    """Count the logits that tell so many classes apart: one tells two, and is one number where there are no classes."""
+    """Return the number of outputs for a number of classes: 1 for two classes, or for regression (no classes)."""
     return classes if classes > 2 else 1
 
 
 def loss_for(classes: int) -> tuple[Loss, Callable[[Tensor, Tensor], Tensor]]:
-    """Give the loss of so many classes, and the accuracy."""
+    """Return the loss and the accuracy for a number of classes."""
     return (F.binary_cross_entropy_with_logits, binary_accuracy) if classes == 2 else (F.cross_entropy, accuracy)
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
-    """Turn logits (B, K) into the classes' probabilities (B, K), and one logit (B, 1) into those of two (B, 2)."""
-    # each from its own logit: 1 - p would be 0 where p is almost 1
+    """Return the class probabilities (B, K) of logits (B, K); of a single logit (B, 1), those of two classes (B, 2)."""
+    # 1 - p would round to 0 for p near 1
     return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1) if logits.shape[1] == 1 else logits.softmax(1)
 
 
@@ -49,7 +49,7 @@ class Supervised(Task):
     Args:
         model: The model.
         loss: A function of (output, target) with PyTorch's ``reduction`` argument, such as ``F.cross_entropy``.
-        metrics: Functions of (output, target) by name that give one value an example, (B,).
+        metrics: Functions of (output, target), by name, that return one value per example, (B,).
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
         schedule: Builds the schedule from the optimizer and the number of steps; none by default.
 
@@ -75,22 +75,22 @@ class Supervised(Task):
         self.optimizer, self.schedule = optimizer or partial(make_optimizer, "adam", lr=1e-3), schedule
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build the one optimizer, named ``model``."""
+        """Build one optimizer, named ``model``."""
         return {"model": self.optimizer(self.model.parameters())}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build the schedule, if there is one."""
+        """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
-        """Yield the one update of a batch, with its metrics' means."""
+        """Yield the update of the model, with the means of the metrics."""
         inputs, target = batch
         output = self.model(inputs)
         measured = {name: metric(output.detach(), target).mean() for name, metric in self.metrics.items()}
         yield Update("model", self.loss(output, target), measured)
 
     def evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Give every example's loss and metrics, (B,) each."""
+        """Return each example's loss and metrics, (B,) each."""
         inputs, target = batch
         output = self.model(inputs)
         loss = self.loss(output, target, reduction="none")

@@ -1,7 +1,7 @@
-"""Checkpoints that are written whole, checked when read, and kept in twos.
+"""Checkpoints that are written atomically, verified when read, and kept together with the previous one.
 
-A file is what ``torch.save`` writes, with its own SHA-256 as the zip archive's comment; so it is one file, renamed in
-one go, and ``torch.load(path, weights_only=True)`` reads it too.
+A file is what ``torch.save`` writes, with its SHA-256 as the comment of the zip archive. So a checkpoint is a single
+file, and ``torch.load(path, weights_only=True)`` reads it too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIGEST = 64  # characters of a hexadecimal SHA-256
 
 
 def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write a checkpoint of tensors, numbers, strings and their containers; the file there becomes ``previous``."""
+    """Write a checkpoint of tensors, numbers, strings and their containers; an old file becomes ``previous``."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = bytearray(buffer.getvalue())
@@ -36,7 +36,7 @@ def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> No
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that :func:`write` wrote; :class:`InputError` where it is missing, damaged or foreign."""
+    """Read a checkpoint; raise :class:`InputError` if it is missing, damaged or not written by :func:`write`."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -45,64 +45,62 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"the checkpoint {path} is damaged: its checksum does not match")
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an unpickler meets in a foreign file
+    except Exception as error:  # an unpickler may raise anything on a foreign file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(state, dict):
-        raise InputError(f"the checkpoint {path} is not one of torchdl's")
+        raise InputError(f"the checkpoint {path} was not written by torchdl")
     return state
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Say which settings, numbers or words, are new; an empty string where none is."""
+    """Describe which settings (numbers or strings) differ; return an empty string if none does."""
 
     def shown(value: Any) -> str:
         return f"{value:.12g}" if isinstance(value, (int, float)) else str(value or "none").strip()
 
-    pairs = {key: (old.get(key), new.get(key)) for key in {**old, **new}}
-    return ", ".join(
-        f"{key} {shown(now)} instead of {shown(before)}" for key, (before, now) in pairs.items() if now != before
-    )
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {shown(new.get(key))} instead of {shown(old.get(key))}" for key in changed)
 
 
 def read_last(folder: Path) -> tuple[dict[str, Any], str]:
     """Read the last good checkpoint of a run.
 
     Returns:
-        The state, and a sentence on what had to be passed over (empty if nothing had).
+        The state, and a warning if the last checkpoint could not be read (an empty string if it could).
 
     Raises:
-        InputError: Neither the last checkpoint nor the one before it can be read.
+        InputError: Neither the last checkpoint nor the previous one can be read.
     """
     try:
         return read(folder / CHECKPOINT), ""
     except InputError as error:
         if not (folder / PREVIOUS).is_file():
-            raise InputError(f"{error}; there is none before it to resume from in {folder}") from error
-        return read(folder / PREVIOUS), f"{error}; the one before it, {folder / PREVIOUS}, is used instead"
+            raise InputError(f"{error}; there is no previous one to resume from in {folder}") from error
+        return read(folder / PREVIOUS), f"{error}; the previous one, {folder / PREVIOUS}, is used instead"
 
 
 def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) -> str:
-    """Take a run's parts to where its last good checkpoint stood.
+    """Load a run's last good checkpoint.
 
     Args:
         folder: The run's folder.
-        parts: What has a state, by name; changed in place.
-        order: What decides which examples a step sees, and at which rate; it must be the same as then.
+        parts: The objects that have a state, by name; changed in place.
+        order: The settings that decide which examples a step sees, and at which rate; they must be unchanged.
 
     Returns:
-        A sentence on what had to be passed over, empty if nothing had.
+        A warning if the last checkpoint could not be read (an empty string if it could).
 
     Raises:
-        InputError: There is no good checkpoint, the order is another one, or it is another model's.
+        InputError: There is no good checkpoint, a setting has changed, or the checkpoint is of another model.
     """
-    state, passed_over = read_last(folder)
+    state, warning = read_last(folder)
     changed = differences(state.get("order", {}), order)
-    require(not changed, f"{folder} cannot go on with {changed}: give it what it was started with")
+    require(not changed, f"{folder} cannot go on with {changed}: resume it with its original settings")
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error
-    return passed_over
+    return warning

@@ -1,4 +1,4 @@
-"""The process that trains: its allocator, threads, device and random generators, set up once and in one place."""
+"""The process that trains: its allocator, threads, device and random generators."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving it back to the system; whether it could be told.
+    """Make glibc keep freed memory instead of returning it to the system; return whether this worked.
 
-    A training step frees and asks for the same tensors again and again. By default each large one is mapped, faulted
-    in page by page and unmapped, which costs more than the arithmetic. Peak memory grows somewhat. Where PyTorch has
-    made no tensor yet, those of 2 MiB and more get pages of that size, too, which is worth another 2 %.
+    Each training step allocates and frees the same tensors. By default each large one is mapped, faulted in page by
+    page and unmapped, which takes longer than the arithmetic. Peak memory grows somewhat. If PyTorch has made no tensor
+    yet, tensors of 2 MiB and more also get pages of that size, which saves another 2 %.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -29,15 +29,15 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # musl and others
         return False
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads it once
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch reads this once
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def setup_process(threads: int = 0, keep_memory: bool = True) -> str:
-    """Set up this process for training and say in one sentence what was done.
+    """Set up this process for training, and return a line that describes the setup.
 
     Args:
-        threads: CPU threads for one operation; 0 leaves PyTorch's choice.
+        threads: CPU threads per operation; 0 for PyTorch's choice.
         keep_memory: Whether to call :func:`keep_freed_memory`.
     """
     require(threads >= 0, f"threads must be 0 (PyTorch's choice) or more, not {threads}")
@@ -45,25 +45,28 @@ def setup_process(threads: int = 0, keep_memory: bool = True) -> str:
         torch.set_num_threads(threads)
     kept = keep_memory and keep_freed_memory()
     be_deterministic()
-    return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'given back'}"
+    return f"{torch.get_num_threads()} CPU thread(s), freed memory {'kept' if kept else 'returned'}"
 
 
 def be_deterministic() -> None:
-    """Have a GPU compute the same each time; cuBLAS reads its variable when it is first used."""
+    """Make a GPU compute the same result every time; cuBLAS reads its variable at its first use."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
 
 
 def has_bf16_units() -> bool:
-    """Say whether this machine's CPU computes in bf16 by itself (AVX-512 BF16 or AMX); others imitate it, slowly."""
+    """Return whether this CPU has bf16 units (AVX-512 BF16 or AMX); other CPUs emulate bf16 slowly."""
     tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(test is not None and test() for test in tests)
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device that is there.
+    """Return an available device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
-    Under ``torchrun``, ``auto`` and ``cuda`` take this process's own GPU.
+    Under ``torchrun``, ``auto`` and ``cuda`` choose this process's own GPU.
+
+    Raises:
+        InputError: The name is unknown, or there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -72,36 +75,34 @@ def find_device(name: str = "auto") -> torch.device:
         raise InputError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise InputError("no CUDA device can be used here: choose --device cpu, or install a CUDA build of PyTorch")
+            raise InputError("there is no CUDA device: choose device cpu, or install a CUDA build of PyTorch")
         index = int(number or os.environ.get("LOCAL_RANK", "0"))
         count = torch.cuda.device_count()
         require(index < count, f"there is no {kind}:{index}, only {count} CUDA device(s): choose one below {count}")
         return torch.device("cuda", index)
-    require(
-        kind != "mps" or torch.backends.mps.is_available(),
-        "no MPS device can be used here: choose --device cpu instead",
-    )
+    available = kind != "mps" or torch.backends.mps.is_available()
+    require(available, "there is no MPS device: choose device cpu")
     return torch.device(kind)
 
 
 def seed_generators(device: torch.device, *counters: int) -> None:
-    """Seed PyTorch's global generators from ``counters``: the trainer does so before each step.
+    """Seed PyTorch's global generators from ``counters``; the trainer does so before each step.
 
-    What a step draws (dropout, say) then depends on where it stands and on nothing that was drawn before, so that no
-    generator's state is part of a checkpoint, and evaluating more often changes nothing. Python's and NumPy's global
-    generators are left alone: tasks draw from PyTorch or from :mod:`torchdl.random`.
+    Random draws (of dropout, for example) then depend only on the position in training, not on earlier draws. So a
+    checkpoint holds no generator states, and evaluating more often changes nothing. Python's and NumPy's global
+    generators stay as they are: tasks draw from PyTorch or from :mod:`torchdl.random`.
     """
     seed = random.key(*counters)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.init()  # or there is no generator yet
+        torch.cuda.init()  # creates the generators
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Copy the tensors of a batch (a tensor, or tuples, lists and dictionaries of them) to ``device``, if need be."""
+    """Move the tensors of a batch (a tensor, or tuples, lists and dictionaries of tensors) to ``device``."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
@@ -113,10 +114,10 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def why_not_compile(device: torch.device) -> str:
-    """Try ``torch.compile`` on a trifle; return why it does not work here, an empty string if it does."""
+    """Try ``torch.compile`` on a small function; return the reason if it fails, an empty string if it works."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # the compiler's failures have no common class
+    except Exception as error:  # the compiler's errors have no common class
         torch._dynamo.reset()
         return (str(error).strip().splitlines() or [type(error).__name__])[0]
     return ""

@@ -1,6 +1,7 @@
-"""Several processes as one: the same parameters, shards of the batch, gradients that equal those of the whole.
+"""Data-parallel training: several processes with equal parameters, each with its share of every batch.
 
-``torchrun --nproc-per-node N`` starts the processes; with one process every function here does nothing.
+Losses and gradients equal those of one process with the whole batch. ``torchrun --nproc-per-node N`` starts the
+processes; with one process every function here does nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torchdl.collective import have_joined, rank_and_size, sum_over_processes
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes if ``torchrun`` started this one: gloo between CPUs, nccl between GPUs."""
+    """Join the other processes if ``torchrun`` started this one, by gloo on CPUs and nccl on GPUs."""
     if rank_and_size()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -31,7 +32,7 @@ def stop() -> None:
 
 
 def unite(module: nn.Module) -> None:
-    """Make the processes' copies of a module one: process 0's parameters and buffers, batch norms over all."""
+    """Copy process 0's parameters and buffers to all processes, and synchronize the batch norms."""
     if have_joined():
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
@@ -39,11 +40,11 @@ def unite(module: nn.Module) -> None:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add the gradients of all processes up, as one message; each was weighted by its share of the global batch."""
+    """Sum the gradients over all processes, in one message; each is weighted by its share of the global batch."""
     if have_joined():
         with_gradient = [p for p in parameters if p.requires_grad]
         for p in with_gradient:
-            if p.grad is None:  # all processes must send the same list
+            if p.grad is None:  # all processes must send the same tensors
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.flatten() for p in with_gradient])  # type: ignore[union-attr]
         dist.all_reduce(flat)
@@ -52,7 +53,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def total(values: list[float]) -> list[float]:
-    """Add up each value over all processes, in float64."""
+    """Return the sum of each value over all processes, in float64."""
     if not have_joined():
         return values
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -61,16 +62,16 @@ def total(values: list[float]) -> list[float]:
 
 
 def any_process(condition: bool) -> bool:
-    """Tell every process whether the condition holds on any."""
+    """Return, on every process, whether the condition holds on any of them."""
     return total([float(condition)])[0] > 0
 
 
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Do what ``norm`` does to ``x`` (B, C, ...), with the statistics of the batch over all processes."""
+    """Apply ``norm`` to ``x`` (B, C, ...) with the statistics of the batch over all processes."""
     if not norm.training:
         return type(norm).forward(norm, x)
-    kind = x.dtype
-    x = x.to(torch.promote_types(kind, torch.float32))  # half the digits would not do for sums over a batch
+    dtype = x.dtype
+    x = x.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for sums over a batch
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
     count = x.new_tensor([x.numel() / x.shape[1]])
@@ -84,14 +85,14 @@ def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
         norm.running_mean.lerp_(mean.detach(), weight)
         norm.running_var.lerp_(variance.detach() * n / (n - 1), weight)
     y = centred * torch.rsqrt(variance + norm.eps).view(shape)
-    return (y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)).to(kind)
+    return (y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)).to(dtype)
 
 
 def synchronize_batch_norm(module: nn.Module) -> None:
-    """Make every batch norm inside ``module`` use the statistics of the global batch, on any device.
+    """Make every batch norm in ``module`` use the statistics of the global batch, on any device.
 
-    ``torch.nn.SyncBatchNorm`` does so on GPUs alone. Only the forward is replaced: the modules, their classes and
-    their names in the ``state_dict`` stay.
+    ``torch.nn.SyncBatchNorm`` works on GPUs only. This replaces only ``forward``: the modules, their classes and their
+    names in the ``state_dict`` stay.
     """
     for child in module.modules():
         if isinstance(child, _BatchNorm):

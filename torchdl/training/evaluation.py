@@ -1,4 +1,4 @@
-"""Means of a task's metrics over a held-out set."""
+"""The means of a task's metrics over validation data."""
 
 from __future__ import annotations
 
@@ -26,31 +26,33 @@ def evaluate(
     step_info: StepInfo = StepInfo(),  # noqa: B008  # immutable
     batches: int | None = None,
 ) -> dict[str, float]:
-    """Return the task's metrics as ``{"val/name": mean}``, exact over all examples and processes, and its summary.
+    """Return the means of the task's metrics, by name (``val/loss``), and its :meth:`Task.summarize`.
+
+    The means are exact over all examples and processes.
 
     Args:
-        task: The task, on ``device``; it is left in evaluation mode.
-        loader: The held-out batches.
-        device: Where to evaluate.
-        region: Opens the region that forward passes run in.
-        step_info: What the task's random draws are keyed by.
-        batches: Evaluate only so many; all if None.
+        task: The task, on ``device``; it stays in evaluation mode.
+        loader: The validation batches.
+        device: The device to evaluate on.
+        region: Opens a context for a forward pass.
+        step_info: The position in training, for the task's random draws.
+        batches: The maximum number of batches; all if None.
     """
     task.eval()
     seed_generators(device, step_info.seed, step_info.step, loader.rank)
-    totals: dict[str, tuple[Tensor, Tensor]] = {}  # of the values and of their weights
-    for batch, span in islice(loader.batches(0), batches):
-        task.step_info = step_info._replace(start=span.start)
+    totals: dict[str, tuple[Tensor, Tensor]] = {}  # of values and weights
+    for batch, batch_range in islice(loader.batches(0), batches):
+        task.step_info = step_info._replace(start=batch_range.start)
         with region():
             values = task.evaluate(move(batch, device))
-        for name, value in values.items():  # one an example, so that a ragged last batch weighs what it should
+        for name, value in values.items():  # one per example, so that a smaller last batch has its correct weight
             value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))
             require(
-                value.dim() == 1 and len(value) == max(span.size, 1) and value.shape == weight.shape,
-                f"{type(task).__name__}.evaluate must give one value an example: {name!r} is {tuple(value.shape)}",
+                value.dim() == 1 and len(value) == max(batch_range.size, 1) and value.shape == weight.shape,
+                f"{type(task).__name__}.evaluate must return one value per example: {name!r} is {tuple(value.shape)}",
             )
             wide = torch.float32 if device.type == "mps" else torch.float64
-            value, weight = (tensor[: span.size].to(wide) for tensor in (value, weight))
+            value, weight = (tensor[: batch_range.size].to(wide) for tensor in (value, weight))
             total, weights = totals.get(name, (0, 0))
             totals[name] = (total + (value * weight).sum(), weights + weight.sum())
     means = Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: TensorBoard events, ``metrics.csv``, and images as PNG."""
+"""A run's log: TensorBoard events, ``metrics.csv``, and images as PNG."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class Logger:
-    """Write a run's metrics and images to its folder; without a folder, nothing.
+    """Write a run's metrics and images to its folder.
 
     Args:
-        folder: The run's folder.
-        purge_step: On resume, the first step of which TensorBoard is to forget what was logged before.
+        folder: The run's folder; None to write nothing.
+        purge_step: TensorBoard hides everything logged before a resume from this step on.
     """
 
     def __init__(self, folder: Path | None, purge_step: int | None = None) -> None:
         self.folder, self.writer = folder, None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # imported late: it takes a second
+            from torch.utils.tensorboard import SummaryWriter  # imported late, because it takes a second
 
             folder.mkdir(parents=True, exist_ok=True)
             self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers by tag."""
+        """Log numbers, by tag."""
         if self.writer is not None:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, step)
@@ -47,15 +47,15 @@ class Logger:
     def epoch(
         self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor], warnings: Sequence[str] = ()
     ) -> None:
-        """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, a row an epoch.
+        """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, one row per epoch.
 
-        A preview's images become a grid each, side by side: ``samples/epoch-<number>.png``.
+        Each batch of preview images becomes a grid; the grids, side by side, are ``samples/epoch-<number>.png``.
         """
         if self.writer is not None and self.folder is not None:
             row = history[-1]
             number, step = int(row["epoch"]), int(row["step"])
-            once = ("epoch", "step", "train/", "charts/")  # the others are logged while training
-            self.scalars({name: value for name, value in row.items() if not name.startswith(once)}, step)
+            others = ("epoch", "step", "train/", "charts/")  # these are logged during the epoch
+            self.scalars({name: value for name, value in row.items() if not name.startswith(others)}, step)
             for sentence in warnings:
                 self.writer.add_text("warnings", sentence, step)
             if images:
@@ -69,7 +69,7 @@ class Logger:
                 rows.writerows(history)
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Log hyperparameters into this same run (``add_hparams`` would start another), and texts as texts."""
+        """Log hyperparameters as a table and as text, in this run (``add_hparams`` would start another run)."""
         if self.writer is not None:
             from torch.utils.tensorboard.summary import hparams
 
@@ -80,11 +80,11 @@ class Logger:
                 name: ["Multiline", [f"^{re.escape(tag)}$" for tag in (f"train/{name}", *tags)]]
                 for name, tags in panels(metrics).items()
             }
-            self.writer.add_custom_scalars({"training, held-out, chance and ceiling": charts})
+            self.writer.add_custom_scalars({"training, validation, chance and ceiling": charts})
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
     def picture(self, name: str, picture: Tensor | Figure) -> None:
-        """Show a picture (C, H, W) uint8, or a figure, once, and keep it as ``plots/<name>.png``."""
+        """Log a picture (C, H, W), uint8, or a figure, and keep it as ``plots/<name>.png``."""
         if self.folder is not None:
             path = self.folder / PLOTS / f"{name}.png"
             if isinstance(picture, Tensor):
@@ -94,28 +94,28 @@ class Logger:
             self.show(path)
 
     def show(self, *paths: Path) -> None:
-        """Show pictures that are PNG files already, each by its name."""
+        """Log PNG files, each by its name."""
         if self.writer is not None:
             for path in paths:
                 self.writer.add_image(path.stem, load_png(path), 0)
 
-    def embedding(self, codes: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """Give codes (N, D) to TensorBoard's projector, with their labels and images (N, C, H, W) in [0, 1]."""
+    def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
+        """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
         if self.writer is not None and self.folder is not None:
             shutil.rmtree(self.folder / "00000", ignore_errors=True)  # from before a resume
             (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            height, width = images.shape[2:]  # of which the projector wants squares
+            height, width = images.shape[2:]  # the projector needs square images
             square = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
-            self.writer.add_embedding(codes, list(labels), square, tag="codes")
+            self.writer.add_embedding(embeddings, list(labels), square, tag="embeddings")
 
     def close(self) -> None:
-        """Write out what TensorBoard has not yet written."""
+        """Flush and close TensorBoard's file."""
         if self.writer is not None:
             self.writer.close()
 
 
 def describe(row: Mapping[str, float]) -> str:
-    """Say an epoch's row of metrics in one line, without what changes little or is a detail."""
+    """Return an epoch's main metrics in one line."""
     details = ("charts", "norm", "_chance", "_ceiling", "_step_", "_class_")
     shown = {k.removeprefix("train/"): v for k, v in row.items() if not any(word in k for word in details)}
     return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the step in hand."""
+"""Ctrl-C and SIGTERM as requests to stop after the current step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):  # not an error: somebody asked for it
-    """Training was asked to stop, and has saved where it stood if it has a folder.
+class Stopped(Exception):  # no error: the user asked for it
+    """Training was stopped by a signal, after it saved a checkpoint if it has a folder.
 
-    ``signal_number`` says by which signal, Ctrl-C's or SIGTERM.
+    Attributes:
+        signal_number: The signal: SIGINT (Ctrl-C) or SIGTERM.
 
     Example:
         >>> import signal
@@ -34,28 +35,28 @@ class Stopped(Exception):  # not an error: somebody asked for it
 
 @dataclass
 class Request:
-    """Which signal has come, if any (0 for none)."""
+    """The signal received so far; 0 for none."""
 
     signal_number: int = 0
 
 
 @contextmanager
 def requests() -> Iterator[Request]:
-    """Note Ctrl-C and SIGTERM in a :class:`Request`; a second one acts at once, as if nobody listened.
+    """Record Ctrl-C and SIGTERM in a :class:`Request`; a second one has its usual effect at once.
 
-    Outside the main thread, where Python takes no signals, nothing is noted.
+    Outside the main thread Python can handle no signals, so nothing is recorded.
     """
     request = Request()
     previous: dict[int, Any] = {}
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def record(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(number, previous[number])
 
     try:
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             try:
-                previous[number] = signal.signal(number, note)
+                previous[number] = signal.signal(number, record)
             except ValueError:
                 break
         yield request

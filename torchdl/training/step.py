@@ -1,4 +1,4 @@
-"""One step of training: every update that a task yields, applied in turn to a group of batches."""
+"""One step of training: apply each update that a task yields for a group of batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchdl.training.progress import Progress
 
 
 class TrainingDiverged(InputError):
-    """A loss or a gradient norm is no longer finite; the sentence says which, where, and what to try.
+    """A loss or a gradient norm is not finite; the message states which one, at which step, and what to try.
 
     Example:
         >>> data = torchdl.ArrayDataset(torch.ones(4, 1), torch.full((4, 1), torch.inf))
@@ -35,7 +35,7 @@ class TrainingDiverged(InputError):
 
 
 class Measured(NamedTuple):
-    """A number still on its device, with its weight, where it was measured, and what was measured beside it."""
+    """A measured value that is still on its device, with its weight and its place, and the metrics of its batch."""
 
     optimizer: str
     name: str
@@ -46,8 +46,8 @@ class Measured(NamedTuple):
     metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def rule_of(optimizer: torch.optim.Optimizer) -> str:
-    """Name what an optimizer does: its class, with the settings that a checkpoint would silently bring back."""
+def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
+    """Return an optimizer's class and those of its settings that loading a checkpoint would silently change."""
     group = optimizer.param_groups[0]
     settings = {key: group[key] for key in ("momentum", "nesterov", "betas") if group.get(key)}
     if decay := max(group.get("weight_decay", 0) for group in optimizer.param_groups):
@@ -55,15 +55,15 @@ def rule_of(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(optimizer).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
 
-class Updates:
-    """Apply a task's updates and keep what they measure.
+class Stepper:
+    """Do the steps of training: compute a task's losses, update its parameters and collect its metrics.
 
     Args:
         task: The task, on its device.
         device: That device.
-        seed: What random draws derive from.
+        seed: The seed of all random draws.
         bf16: Whether forward passes run in bfloat16, by autocast.
-        clip_norm: The norm that an optimizer's gradients are scaled down to; 0 for never.
+        clip_norm: The maximum norm of each optimizer's gradients; 0 for no clipping.
     """
 
     def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
@@ -74,35 +74,35 @@ class Updates:
             name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             for name, optimizer in self.optimizers.items()
         }
-        # what a checkpoint's optimizers would silently bring back
-        self.rates = {f"initial {key.removeprefix('charts/')}": rate for key, rate in self.learning_rates().items()}
+        rates = self.learning_rates()
+        self.initial_rates = {f"initial {tag.removeprefix('charts/')}": rate for tag, rate in rates.items()}
         self.schedules: dict[str, Schedule] = {}
         self.pending: list[Measured] = []
 
     def tag(self, group: str, optimizer: str, name: str) -> str:
-        """Name an optimizer's number; its own name is left out where it is the only one."""
+        """Return the tag of an optimizer's value, without the optimizer's name if it is the only one."""
         return f"{group}/{name}" if len(self.optimizers) == 1 else f"{group}/{optimizer}_{name}"
 
     def learning_rates(self) -> dict[str, float]:
-        """Return every optimizer's learning rate by tag."""
+        """Return every optimizer's learning rate, by tag."""
         rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         return {self.tag("charts", name, "learning_rate"): float(rate) for name, rate in rates.items()}
 
     def region(self) -> AbstractContextManager[Any]:
-        """Open a region for a forward pass, of bf16 or of oneDNN's blocks where a network likes them.
+        """Return a context for one forward pass, with autocast to bf16 or with oneDNN's blocks.
 
-        Each needs its own: within one of bf16, a second forward would reuse weights cast before the first step.
+        Each forward pass needs its own: autocast would reuse weights that it cast before the last update.
         """
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
 
     def step(self, group: list[tuple[Any, BatchRange]], progress: Progress) -> None:
-        """Do every update of the task on a group of batches, whose gradients are added up, and count the step."""
+        """Apply all updates of the task to a group of batches, whose gradients are summed, and count the step."""
         seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
-        total = sum(span.total for _, span in group)
+        total = sum(batch_range.total for _, batch_range in group)
         runs = []
-        for batch, span in group:
-            step_info = StepInfo(self.seed, progress.epoch, progress.step, span.start)
-            runs.append((self.task.losses(move(batch, self.device)), step_info, span.size))
+        for batch, batch_range in group:
+            step_info = StepInfo(self.seed, progress.epoch, progress.step, batch_range.start)
+            runs.append((self.task.losses(move(batch, self.device)), step_info, batch_range.size))
         while self._update(runs, total, progress):
             pass
         progress.step += 1
@@ -112,24 +112,24 @@ class Updates:
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
     def _update(self, runs: list[tuple[Iterator[Update], StepInfo, int]], total: int, progress: Progress) -> bool:
-        """Do the next update of all batches of the group together; False when there is none left."""
-        where = (progress.step, progress.batch)
-        for losses, self.task.step_info, count in runs:
+        """Apply the next update to all batches of a group; return False if there is none left."""
+        place = (progress.step, progress.batch)
+        for losses, self.task.step_info, size in runs:
             with self.region():
                 update = next(losses, None)
             if update is None:
                 return False
             name, parameters = update.optimizer, self.parameters[update.optimizer]
-            share = update.loss if count == total else update.loss * (count / total)
-            share.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
-            self.pending.append(Measured(name, "loss", update.loss.detach(), count, *where, update.metrics))
+            weighted = update.loss if size == total else update.loss * (size / total)
+            weighted.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+            self.pending.append(Measured(name, "loss", update.loss.detach(), size, *place, update.metrics))
         distributed.sum_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         loss = self.pending[-1].value
-        self.pending.append(Measured(name, "grad_norm", norm, total, *where))
+        self.pending.append(Measured(name, "grad_norm", norm, total, *place))
         if self.device.type == "cpu" and not math.isfinite(float(norm) + float(loss)):
-            self.collect(progress)  # on a CPU there is nothing to wait for, so a bad number stops the run at once
+            self.collect(progress)  # raises; a CPU has no queue to wait for, so it can check at once
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         self.optimizers[name].step()
@@ -138,7 +138,7 @@ class Updates:
         return True
 
     def end_epoch(self, row: Mapping[str, float]) -> None:
-        """Step the schedules of epochs, and those that follow a metric with its value in ``row`` if it is there."""
+        """Step the schedules that step each epoch, and those whose metric is in ``row``."""
         for schedule in self.schedules.values():
             if schedule.monitor is not None and schedule.monitor in row:
                 schedule.scheduler.step(row[schedule.monitor])  # type: ignore[arg-type]
@@ -153,35 +153,35 @@ class Updates:
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take a state; KeyError or ValueError where it is of other optimizers or schedules."""
+        """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         for name, schedule in self.schedules.items():
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
     def order_settings(self) -> dict[str, Any]:
-        """Return the seed, the rules, their initial rates and the schedules, to be compared."""
-        rules = {f"rule of {name!r}": rule_of(optimizer) for name, optimizer in self.optimizers.items()}
+        """Return the settings that must not change on a resume, because a checkpoint would restore the old ones."""
+        rules = {f"rule of {name!r}": describe_optimizer(optimizer) for name, optimizer in self.optimizers.items()}
         schedules = {
             f"schedule of {name!r}": f"{type(s.scheduler).__name__} {s.settings}" for name, s in self.schedules.items()
         }
-        return {"seed": self.seed, **self.rates, **rules, **schedules}
+        return {"seed": self.seed, **self.initial_rates, **rules, **schedules}
 
     def collect(self, progress: Progress) -> None:
-        """Add the numbers measured since the last time to the progress: the one place that waits for the device.
+        """Add the values measured since the last call to the progress; only this waits for the device.
 
         Raises:
-            TrainingDiverged: One of them is not finite; it says which, and where.
+            TrainingDiverged: A loss or a gradient norm is not finite.
         """
-        noted = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
-        noted += [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
-        values = torch.stack([value.float() for _, _, value in noted]).tolist() if noted else []
-        for (measured, tag, _), value in zip(noted, values, strict=True):
-            if tag[6:] not in measured.metrics and not math.isfinite(value):
+        main = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
+        metrics = [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
+        values = torch.stack([value.float() for _, _, value in main + metrics]).tolist() if main else []
+        for number, ((measured, tag, _), value) in enumerate(zip(main + metrics, values, strict=True)):
+            if number < len(main) and not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
                     f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the "
-                    "learning rate, clip the gradients or look at that batch; the checkpoints are from before it"
+                    "learning rate, clip the gradients or inspect that batch; the checkpoints are from before it"
                 )
             progress.epoch_sums.add(tag, value, measured.weight)
             progress.window_sums.add(tag, value, measured.weight)

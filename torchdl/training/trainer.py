@@ -1,4 +1,4 @@
-"""The one trainer: it runs any :class:`torchdl.tasks.Task` and owns everything mechanical about training."""
+"""The trainer of all tasks: it does everything mechanical about training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from torchdl.training.device import be_deterministic, find_device, why_not_compi
 from torchdl.training.evaluation import evaluate
 from torchdl.training.logging import Logger, describe
 from torchdl.training.progress import Progress, Sums
-from torchdl.training.step import Updates
+from torchdl.training.step import Stepper
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Train a task, evaluate it, log it, save it, and go on exactly where it was stopped.
+    """Train a task, with evaluation, logging, checkpoints and exact resuming.
 
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
@@ -44,33 +44,33 @@ class Trainer:
     epochs: int = 10
     """Passes over the training data."""
     max_steps: int = 0
-    """Steps to train for, in place of epochs; 0 for epochs."""
+    """Steps to train for, instead of epochs; 0 to train for epochs."""
     seed: int = 0
-    """What every random draw derives from."""
+    """The seed of all random draws."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward passes; bf16 by autocast, with fp32 weights (slow on CPUs without bf16 units)."""
+    """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units)."""
     compile: bool = False
-    """Compile the networks with torch.compile; pays for convolutions, not for small networks."""
+    """Compile the networks with torch.compile, which makes convolutions faster, but not small networks."""
     accumulate: int = 1
-    """Batches whose gradients are added up for one step."""
+    """Batches per step, whose gradients are summed."""
     clip_norm: float = 0.0
-    """Scale gradients down to this norm, for each optimizer; 0 for never."""
+    """Maximum norm of each optimizer's gradients, which are scaled down to it; 0 for no clipping."""
     log_every: int = 50
     """Steps between two points in TensorBoard."""
     evaluate_every: int = 1
-    """Epochs between two evaluations on held-out data, with preview images and a line on the console."""
+    """Epochs between two evaluations on validation data, each with preview images and a printed line."""
     checkpoint_every: int = 0
-    """Steps between two checkpoints, besides the one after each epoch; 0 for none."""
+    """Steps between two checkpoints, in addition to the one after each epoch; 0 for none."""
     monitor: str = ""
-    """The metric that says which epoch is best, such as val/accuracy; its checkpoint is kept as best.pt."""
+    """The metric that decides which epoch is best, such as val/accuracy; its checkpoint is kept as best.pt."""
     mode: Literal["min", "max"] = "min"
-    """Whether the monitored metric is better low or high."""
+    """Whether a lower or a higher value of the monitored metric is better."""
     patience: int = 0
-    """Stop after so many evaluations without a new best; 0 for never."""
+    """Stop after this number of evaluations without improvement; 0 for never."""
     dry_run: bool = False
-    """Do two steps of everything, to see that it runs."""
+    """Do only two steps of training and of evaluation, to check that everything runs."""
 
     def __post_init__(self) -> None:
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
@@ -80,7 +80,7 @@ class Trainer:
         require(0 <= self.seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
-        require(self.patience == 0 or bool(self.monitor), "patience needs a metric to watch: set monitor, too")
+        require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
 
     def fit(
         self,
@@ -93,28 +93,28 @@ class Trainer:
         saved: Callable[[], None] = lambda: None,
         verbose: bool = False,
     ) -> list[dict[str, float]]:
-        """Train ``task``, in place, and return the history: one row of metrics an epoch.
+        """Train ``task`` in place, and return the history: one row of metrics per epoch.
 
         Args:
-            task: What to train; it is left on the device.
-            train: Batches to train on.
-            validation: Batches to evaluate on.
-            folder: Where the run is kept; None for nowhere, and then it cannot be resumed.
-            resume: Whether to go on from the last checkpoint in ``folder``.
+            task: The task; it stays on the trainer's device.
+            train: Training batches.
+            validation: Validation batches.
+            folder: The folder for checkpoints and logs; None to write nothing (such a run cannot be resumed).
+            resume: Whether to resume from the last checkpoint in ``folder``.
             record: The run's hyperparameters, for TensorBoard.
-            saved: Called on process 0 whenever a checkpoint has been written.
-            verbose: Whether to print a line an epoch and show a progress bar.
+            saved: Called on process 0 after each checkpoint.
+            verbose: Whether to print a line per epoch and show a progress bar.
 
         Raises:
-            InputError: There is no checkpoint to resume from, or it is another task's.
-            TrainingDiverged: A loss or gradient norm is not finite; the checkpoints are from before.
-            Stopped: Ctrl-C or SIGTERM came; a checkpoint was written if there is a folder.
+            InputError: There is no checkpoint to resume from, or it is of another task.
+            TrainingDiverged: A loss or a gradient norm is not finite; the checkpoints are from before it.
+            Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint.
         """
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
         for loader in (train, validation):
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
-                raise InputError(f"the trainer takes a BatchLoader, whose order can be resumed, not a {kind}")
+                raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
         fit = Fit(self, task, train, validation, Path(folder) if folder else None, verbose)
         return fit.run(resume, record or {}, saved)
 
@@ -143,44 +143,44 @@ class Fit:
         task.to(self.device)
         distributed.unite(task)
         if options.compile and (reason := why_not_compile(self.device)):
-            self.warn(f"torch.compile does not work here, so the networks run as they are: {reason}")
+            self.warn(f"torch.compile does not work here, so the networks are not compiled: {reason}")
         elif options.compile:
             task.compile_modules()
-        self.updates = Updates(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
-        self.parts: dict[str, Any] = {"task": task, "updates": self.updates, "progress": self.progress}
-        an_epoch = -(-len(train) // options.accumulate)
-        self.steps = 2 if options.dry_run else options.max_steps or options.epochs * an_epoch
-        self.epochs = -(-self.steps // an_epoch)
-        self.updates.schedules = task.configure_schedules(self.updates.optimizers, self.steps)
+        self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
+        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.progress}
+        epoch_steps = -(-len(train) // options.accumulate)
+        self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
+        self.epochs = -(-self.steps // epoch_steps)
+        self.stepper.schedules = task.configure_schedules(self.stepper.optimizers, self.steps)
 
     def say(self, text: str) -> None:
-        """Print a line above the progress bar, on process 0 and where it was asked for."""
+        """Print a line above the progress bar, if verbose, on process 0."""
         if self.verbose and self.rank == 0 and text:
             tqdm.write(text)
 
     def warn(self, text: str) -> None:
-        """Say what must not go unnoticed: as a Python warning where nothing is printed."""
+        """Print a warning if verbose, or else issue a Python warning, on process 0."""
         if self.verbose:
             self.say(text)
         elif self.rank == 0 and text:
             warnings.warn(text, stacklevel=4)
 
     def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
-        """Train to the end, from the start or from the last checkpoint."""
+        """Train to the end, from the start or from the last checkpoint, and return the history."""
         self.saved, progress, options = saved, self.progress, self.options
         if resume and self.folder is not None:
             self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
         self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
-            measured = self.evaluate(batches=1)  # what can be monitored, known before an epoch is spent
+            measured = self.evaluate(batches=1)  # shows which metrics can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
-            for name in filter(None, (options.monitor, *(s.monitor for s in self.updates.schedules.values()))):
+            for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
             if progress.step == 0:
-                self.logger.record(record, [*measured, *self.updates.learning_rates()])
+                self.logger.record(record, [*measured, *self.stepper.learning_rates()])
             whole = True
-            while whole and (progress.step < self.steps or progress.batch):  # an epoch is to begin, or to end
+            while whole and (progress.step < self.steps or progress.batch):  # an epoch must begin, or end
                 if options.patience and progress.since_best >= options.patience:
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
@@ -189,24 +189,24 @@ class Fit:
         return progress.history
 
     def train_epoch(self) -> None:
-        """Train until the epoch's or the last step, from wherever in the epoch progress is."""
+        """Train from the current batch to the end of the epoch, or to the last step."""
         progress, options = self.progress, self.options
         since, first = time.perf_counter(), progress.batch
         batches = self.train.batches(progress.epoch, progress.batch)
         self.task.train()
         title = f"epoch {progress.epoch + 1}/{self.epochs}"
-        hidden = True if self.rank > 0 or not self.verbose else None  # None: where there is no terminal
+        hidden = True if self.rank > 0 or not self.verbose else None  # None hides it only without a terminal
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
-                self.updates.step(group, progress)
+                self.stepper.step(group, progress)
                 bar.update(len(group))
                 if progress.step % options.log_every == 0:
-                    self.updates.collect(progress)
+                    self.stepper.collect(progress)
                     means, progress.window_sums = progress.window_sums.means(), Sums()
                     examples = (progress.batch - first) * self.train.global_batch_size
                     rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
                     since, first = time.perf_counter(), progress.batch
-                    self.logger.scalars({**means, **self.updates.learning_rates(), **rates}, progress.step)
+                    self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, progress.step)
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
@@ -215,42 +215,42 @@ class Fit:
                     self.save()
 
     def end_epoch(self) -> bool:
-        """Evaluate, preview, log, step the schedules of epochs, and save; False where max_steps has cut the epoch.
+        """Evaluate, log, step the schedules and save; return False if the last step was within the epoch.
 
-        What is saved of a cut epoch is from before its end, so that it can be gone on with.
+        The last checkpoint of such a cut epoch is from before this method, so that a resume can complete the epoch.
         """
         progress, options = self.progress, self.options
-        self.updates.collect(progress)
+        self.stepper.collect(progress)
         if cut := progress.batch < len(self.train):
             self.save()
         row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step}
-        row |= {**progress.epoch_sums.means(), **self.updates.learning_rates()}
+        row |= {**progress.epoch_sums.means(), **self.stepper.learning_rates()}
         previews = {}
         if due := progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
-            with torch.no_grad(), self.updates.region():
+            with torch.no_grad(), self.stepper.region():
                 previews = self.task.eval().preview()
         progress.history.append(row)
         found = self.task.warnings(row) if due else []
-        self.logger.epoch(progress.history, previews, found)  # before it is saved: a resume forgets what came after
+        self.logger.epoch(progress.history, previews, found)  # before saving: a resume discards later logs
         if not cut:
             progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
-            self.updates.end_epoch(row)
+            self.stepper.end_epoch(row)
         self.save(last=not cut, best=progress.is_best(row, options.monitor, options.mode))
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
         return not cut
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
-        """Return the means over the held-out data, or over its first ``batches``."""
+        """Return the metrics of the validation data, or of its first ``batches``."""
         if self.validation is None:
             return {}
         step_info = StepInfo(self.options.seed, 0, self.progress.step)
         batches = 2 if self.options.dry_run else batches
-        return evaluate(self.task, self.validation, self.device, self.updates.region, step_info, batches)
+        return evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches)
 
     def save(self, last: bool = True, best: bool = False) -> None:
-        """Write a checkpoint, as the last one, the best one, or both."""
-        self.updates.collect(self.progress)
+        """Write a checkpoint as the last one, the best one, or both."""
+        self.stepper.collect(self.progress)
         if self.folder is None or not (last or best):
             return
         state = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
@@ -262,6 +262,6 @@ class Fit:
             self.saved()
 
     def order(self) -> dict[str, Any]:
-        """Return what decides which examples a step sees, at which rate, and what is best: the same after a resume."""
-        own = {name: getattr(self.options, name) for name in ("accumulate", "monitor", "mode")}
-        return {**self.train.order_settings(), **self.updates.order_settings(), **own}
+        """Return the settings that must not change on a resume: of the order, the optimizers and the best epoch."""
+        options = {name: getattr(self.options, name) for name in ("accumulate", "monitor", "mode")}
+        return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

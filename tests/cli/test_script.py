@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import gaussian
+
+from torchdl import ArrayDataset, InputError, LenetLike, Trainer
+from torchdl.cli.console import say
+from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.script import name_options, run_script
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images."""
+
+    image_size: int = 28
+    """Pixels a side."""
+    skip_corrupt: bool = False
+    """Whether to skip."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training's options."""
+
+    depth: int = 2
+    """Convolutions."""
+    images: Images = field(default_factory=Images)
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(seed=3, device="cpu"))
+
+
+def end_of(main, monkeypatch, config_class=Nothing, arguments=()) -> object:
+    """Run a script's main, and return the exit status."""
+    monkeypatch.setattr(sys, "argv", ["x.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run_script(main, config_class)
+    return ended.value.code
+
+
+# errors
+
+
+def test_a_machine_without_memory_is_one_sentence(monkeypatch, capsys):
+    for ask in (lambda _: torch.empty(10**15), lambda _: np.empty(10**15)):
+        assert end_of(ask, monkeypatch) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("x.py: ")
+        assert "memory" in error
+        assert error.count("\n") == 1
+
+    def broken(_: Nothing) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="of ours"):
+        run_script(broken, Nothing)
+
+
+def test_a_character_that_the_console_lacks_is_no_error(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert end_of(lambda _: say("a smile: \N{GRINNING FACE}"), monkeypatch) == 0
+    console.flush()
+    assert console.buffer.getvalue().rstrip() == b"a smile: ?"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("image_size must be 8 or more, not 5", "--image-size must be 8 or more, not 5"),
+        ("leave them out: skip_corrupt", "leave them out: --skip-corrupt"),
+        ("(image_size, max_steps)", "(--image-size, --max-steps)"),  # of nested configurations, too
+        ("depth 9 is too deep", "depth 9 is too deep"),  # a word of English
+        ("code_size must be positive", "code_size must be positive"),  # no option of this script
+        ("there is no file image_size.png", "there is no file image_size.png"),
+        ("there is no folder data/image_size", "there is no folder data/image_size"),
+        ("there is no folder image_size/x", "there is no folder image_size/x"),
+        ("choose one with --image-size", "choose one with --image-size"),
+    ],
+)
+def test_parameters_are_named_as_the_scripts_options(sentence, expected):
+    assert name_options(sentence, Config) == expected
+
+
+def test_an_error_of_the_library_names_the_scripts_option(monkeypatch, capsys):
+    def main(_: Config) -> None:
+        raise InputError("image_size must be 8 or more, not 5")
+
+    assert end_of(main, monkeypatch, Config) == 2
+    assert capsys.readouterr().err == "x.py: --image-size must be 8 or more, not 5\n"
+
+
+# initial weights
+
+
+def test_a_model_has_the_same_weights_before_and_after_its_run_is_opened(monkeypatch, tmp_path):
+    """run_script seeds before ``main``, and the run seeds again."""
+    states = []
+
+    def main(config: Config, before: bool) -> None:
+        data = ArrayDataset(gaussian(4, 2), gaussian(4, 1))
+        for build in (before, not before):
+            if build:
+                states.append(LenetLike((1, 8, 8), 3, width=2, hidden=4).state_dict())
+            else:
+                Run("x", config, config.run, config.trainer, data, verbose=False)
+
+    for before in (True, False):
+        torch.manual_seed(99)  # as anything before the script may do
+        options = ["--out", str(tmp_path), "--name", f"before-{before}", "--seed", "5"]
+        assert end_of(lambda config, before=before: main(config, before), monkeypatch, Config, options) == 0
+    first, second = states
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert end_of(lambda config: main(config, True), monkeypatch, Config, ["--out", str(tmp_path), "--seed", "6"]) == 0
+    assert not all(torch.equal(tensor, states[2][name]) for name, tensor in first.items())
+    assert not list(Path(tmp_path).iterdir())  # a run's folder is made when training begins

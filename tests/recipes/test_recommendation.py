@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torchdl
+from torchdl import InputError, MatrixFactorization, Ratings, RatingSplit, Trainer, split_ratings
+from torchdl.recipes.recommendation import (
+    CATALOGUE,
+    RatingLearning,
+    evaluate_ratings,
+    rating_training,
+    recommend,
+    save_catalogue,
+)
+
+ITEMS = 12
+
+
+@pytest.fixture(scope="module")
+def ratings() -> Ratings:
+    """Return ratings of 20 users, of which user number n has not rated item number n."""
+    random = np.random.default_rng(0)
+    user, item = (ids.ravel() for ids in np.meshgrid(np.arange(20), np.arange(ITEMS), indexing="ij"))
+    rated = user != item
+    rating = random.integers(1, 6, rated.sum()).astype(np.float32)
+    return Ratings(user[rated] + 100, item[rated] + 1000, rating, None, "memory")
+
+
+@pytest.fixture(scope="module")
+def trained(ratings, one_thread) -> tuple[MatrixFactorization, RatingSplit]:
+    split = split_ratings(ratings)
+    torch.manual_seed(0)
+    model = MatrixFactorization(len(split.users), len(split.items), split.mean, 2)
+    Trainer(epochs=1, device="cpu").fit(*rating_training(model, split, RatingLearning(batch_size=64)))
+    return model, split
+
+
+def test_a_model_is_compared_with_means(trained, capsys):
+    model, split = trained
+    report = evaluate_ratings(model, split, device="cpu", more={"seconds": 1})
+    errors, (pairs, true) = report.results["errors"], split.test[:]
+    assert list(errors) == ["mean", "user means", "item means", "user and item means", "this model"]
+    with torch.no_grad():
+        wrong = model(pairs).clamp(1, 5).double() - true
+    assert errors["this model"]["RMSE"] == pytest.approx(wrong.square().mean().sqrt().item(), rel=1e-5)
+    assert errors["mean"]["MAE"] == pytest.approx((true.double() - split.mean).abs().mean().item(), rel=1e-5)
+    assert report.results["clipped to"] == [1, 5]
+    assert report.results["seconds"] == 1
+    assert all(f"{row['RMSE']:.4f}" in report.summary for row in errors.values())
+    assert set(report.figures) == {"errors", "errors_by_count"}
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", [str, Path])
+def test_only_unrated_items_are_recommended(trained, ratings, tmp_path, path):
+    model, split = trained
+    titles = [f"Film {number}" for number in range(ITEMS)]
+    torchdl.save(model, tmp_path)
+    save_catalogue(path(tmp_path / CATALOGUE), split, ratings, titles)
+    for number in (0, 7, 15):
+        recommended = recommend(path(tmp_path), str(100 + number))
+        assert [title for title, _ in recommended] == ([titles[number]] if number < ITEMS else [])
+        assert all(1 <= rating <= 5 for _, rating in recommended)
+    with pytest.raises(InputError, match="'7'"):
+        recommend(path(tmp_path), "7")
+    with pytest.raises(InputError, match=r"not 0"):
+        recommend(path(tmp_path), "100", 0)
+    with pytest.raises(InputError, match=CATALOGUE):
+        recommend(path(tmp_path / "none"), "100")
+
+
+def test_bad_settings_are_refused(trained):
+    with pytest.raises(InputError, match=r"damping.*-1"):
+        rating_training(*trained, RatingLearning(damping=-1))

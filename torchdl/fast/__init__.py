@@ -1,0 +1,1 @@
+"""Faster equivalents of PyTorch's operations, apart from the code that uses them."""
