@@ -19,7 +19,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import _clone  # noqa: F401
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,7 @@ import tyro
 from torch import Tensor, nn
 
 import torchdl
+from experiments.machine import machine
 from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import require
@@ -35,8 +35,6 @@ from torchdl.plots import plot_ratios
 from torchdl.tasks import accuracy
 from torchdl.training import process
 from torchdl.training.classification import ImageOptions
-from torchdl.training.command import run_script
-from torchdl.training.reproducing import machine
 from torchdl.training.transfer import extract_features
 
 TRANSFER_SIDE = 160  # pixels that the frozen network is given
@@ -491,7 +489,3 @@ def main(config: Config) -> None:
     print(json.dumps(found, indent=2))
     if config.json is not None:
         write_json(config.json, found)
-
-
-if __name__ == "__main__":
-    run_script(main, Config)

@@ -241,7 +241,9 @@ def check(where: str, table: Mapping[str, Any], kinds: Mapping[str, Kind], requi
     for key, value in table.items():
         if key not in kinds:
             like = difflib.get_close_matches(key, kinds, 1)
-            raise InputError(f"{where}: unknown key {key!r}: {f'did you mean {like[0]}?' if like else ', '.join(kinds)}")
+            raise InputError(
+                f"{where}: unknown key {key!r}: {f'did you mean {like[0]}?' if like else ', '.join(kinds)}"
+            )
         require(kinds[key].fits(value), f"{where}: {key} must be {kinds[key].name}, not {value!r}")
     missing = [key for key in required if key not in table]
     require(not missing, f"{where}: the key {', '.join(missing)} is missing")
@@ -319,14 +321,13 @@ def build(
     seeds = table.get("seeds", [0])
     require(len(set(seeds)) == len(seeds) > 0, f"{where}: seeds must be different whole numbers, not {seeds}")
     require(bool(figures or table.get("pictures")), f"{where}: figures or pictures must be given")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return Experiment(
-        name=name, area=area, **{**values, "figures": figures}, scripts=tuple(scripts[script] for script in used)
-    )
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values |= {"name": name, "area": area, "figures": figures, "scripts": tuple(scripts[script] for script in used)}
+    return Experiment(**values)
 
 
 def expand(where: str, entry: str | Mapping[str, Any], named: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tables of an entry: a table, the name of one or several in ``[figures]``, or a change to named ones."""
+    """Return the tables of an entry: a table, the name of some in ``[figures]``, or a change to named ones."""
     if isinstance(entry, str):
         return expand(where, {"use": entry}, named)
     changes = {key: value for key, value in entry.items() if key != "use"}
@@ -387,3 +388,14 @@ def choose(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Expe
         if e.name in chosen:
             chosen |= set(e.after)
     return [e for e in experiments if e.name in chosen]
+
+
+def find(name: str, experiments: Sequence[Experiment]) -> Experiment:
+    """Return the experiment of a name.
+
+    Raises:
+        InputError: There is none.
+    """
+    (*_, found) = choose([name], experiments)  # after those whose runs it uses
+    require(found.name == name, f"{name!r} is an area: name one experiment")
+    return found

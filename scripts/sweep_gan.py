@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
 import shutil
+import signal
 import statistics
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,14 +23,15 @@ from typing import Any, Literal, NamedTuple
 import _clone  # noqa: F401
 
 from torchdl import plots
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 from torchdl.files import write_json
 from torchdl.training import checkpoint, stopping
 from torchdl.training.command import run_script, say
 from torchdl.training.generation import EVALUATION, load_judge, usual_judge
-from torchdl.training.launching import Failed, Started, Steps, side_by_side, watch
 
 SCRIPTS = Path(__file__).parent
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 COLUMNS = {
     "Fréchet distance": "Fréchet distance",
     "precision": "precision",
@@ -89,19 +95,33 @@ def main(config: Config) -> None:
     folder, judge = config.out / f"sweep-{name}", config.judge or usual_judge(config.out, config.dataset)
     load_judge(judge, config.dataset)  # a mistake is better known before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
-    found: dict[Cell, dict[str, Any]] = {}
-    failures = []
-    with stopping.requests() as request:
-        todo = {cell: judged(config, cell, folder, judge, request) for cell in cells}
-        ended = side_by_side(todo, config.jobs, request)
-        with closing(ended):
-            for cell, outcome in ended:
-                if isinstance(outcome, Failed):
-                    failures.append(str(outcome))
-                    todo.clear()  # what is at work goes on to its end
-                elif not isinstance(outcome, stopping.Stopped):
-                    found[cell] = outcome
-    require(not failures, "; ".join(failures))
+    ended = threading.Event()  # nothing more is begun
+    killed = threading.Event()  # nor goes on
+
+    def attempt(cell: Cell) -> dict[str, Any] | None:
+        if ended.is_set() or request.signal_number:
+            return None
+        try:
+            return evaluated(config, cell, folder, judge, request, killed)
+        except stopping.Stopped:
+            return None
+        except BaseException:
+            ended.set()  # the runs at work go on to their ends
+            raise
+
+    with stopping.requests() as request, ThreadPoolExecutor(config.jobs) as pool:
+        futures = {cell: pool.submit(attempt, cell) for cell in cells}
+        try:
+            wait(futures.values())
+        except BaseException:  # a second Ctrl-C
+            ended.set()
+            killed.set()
+            raise
+    errors = [error for future in futures.values() if (error := future.exception()) is not None]
+    if errors:
+        known = all(isinstance(error, InputError) for error in errors)
+        raise InputError("; ".join(map(str, errors))) if known else errors[0]
+    found = {cell: result for cell, future in futures.items() if (result := future.result()) is not None}
     if len(found) < len(cells):
         raise stopping.Stopped("stopped; the same command goes on from here", request.signal_number)
     rows = [summary(pair, [found[cell] for cell in cells if cell[:2] == pair]) for pair in pairs(cells)]
@@ -112,8 +132,10 @@ def main(config: Config) -> None:
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 
 
-def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopping.Request) -> Steps[dict[str, Any]]:
-    """Train and evaluate one cell, or read what was found before, in steps."""
+def evaluated(
+    config: Config, cell: Cell, folder: Path, judge: Path, request: stopping.Request, killed: threading.Event
+) -> dict[str, Any]:
+    """Train and evaluate one cell, or read what was found before."""
     name = f"{cell.model}-{cell.loss}-{cell.seed}"
     run, log, settings = folder / "gan" / name, folder / f"{name}.log", folder / f"{name}.json"
     root = ["--data-root", config.data_root] if config.data_root else []
@@ -132,26 +154,63 @@ def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopp
     else:
         shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had anything to go on from
     evaluate = [run, "--judge", judge, "--samples", config.samples, *root]
-    yield from call(["train_gan.py", *train, "--threads", 1], log, request, run / "seconds.json")
-    yield from call(["evaluate_gan.py", *evaluate, "--threads", 1], log, request)
+    call(["train_gan.py", *train, "--threads", 1], log, request, killed, run / "seconds.json")
+    call(["evaluate_gan.py", *evaluate, "--threads", 1], log, request, killed)
     result = read(run)
     say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {result['seconds']:.0f} CPU seconds")
     return result
 
 
-def call(command: Sequence[object], log: Path, request: stopping.Request, spent: Path | None = None) -> Steps[None]:
-    """Run a script with its output appended to ``log``, and add its CPU seconds to what stands in ``spent``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def call(
+    command: Sequence[object],
+    log: Path,
+    request: stopping.Request,
+    killed: threading.Event,
+    spent: Path | None = None,
+) -> None:
+    """Run a script with its output appended to ``log``, and add its CPU seconds to the number in ``spent``.
+
+    A request to stop is passed on to it once, so that it saves.
+
+    Raises:
+        InputError: It has failed; the sentence has the last line of its output.
+        Stopped: It was asked to stop.
+    """
     script, *arguments = map(str, command)
-    child = Started([str(SCRIPTS / script), *arguments], log, os.environ, None)
-    try:
-        yield from watch(child, log, request)
-    except Failed as failed:
-        raise Failed(f"{shlex.join([script, *arguments])} failed: {failed}") from failed
-    finally:
-        if spent is not None and spent.parent.is_dir():
-            before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
-            write_json(spent, before + child.cpu_seconds)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, str(SCRIPTS / script), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+            preexec_fn=end_with_parent,
+        )
+    passed_on, pid = False, 0
+    while not pid:
+        time.sleep(0.02)
+        if killed.is_set():
+            os.killpg(child.pid, signal.SIGKILL)
+        elif request.signal_number and not passed_on:
+            child.send_signal(request.signal_number)
+            passed_on = True
+        pid, status, used = os.wait4(child.pid, os.WNOHANG)  # Popen.wait does not return what was used
+    code = child.returncode = os.waitstatus_to_exitcode(status)
+    if spent is not None and spent.parent.is_dir():
+        before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+        write_json(spent, before + used.ru_utime + used.ru_stime)
+    if code and request.signal_number:
+        raise stopping.Stopped("", request.signal_number)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = "".join(lines[-1:])
+    require(code == 0, f"{shlex.join([script, *arguments])} failed: {last} (exit status {code}; its output: {log})")
+
+
+def end_with_parent() -> None:
+    """Have Linux ask this process to stop, and to save, when the process that started it ends."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -1,0 +1,9 @@
+"""Measure this project against the usual way of doing the same: the command line of ``experiments/benchmark.py``."""
+
+import _clone  # noqa: F401
+
+from experiments.benchmark import Config, main
+from torchdl.training.command import run_script
+
+if __name__ == "__main__":
+    run_script(main, Config)
