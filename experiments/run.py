@@ -178,7 +178,7 @@ def run(
             launches[0] = ([launches[0][0][0], "--resume", str(folder)], folder)
         if not goes_on:
             shutil.rmtree(folder, ignore_errors=True)
-            os.truncate(log, 0)
+            log.write_bytes(b"")  # the file stays, which another process may wait for
         for number, (command, own) in enumerate(launches):
             if number or not trains:  # a training makes its folder itself, and refuses an old one
                 own.mkdir(parents=True, exist_ok=True)

