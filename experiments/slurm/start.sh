@@ -19,6 +19,12 @@ memory=$(awk '/^MemTotal/ {print int(0.9 * $2 / 1024)}' /proc/meminfo) # MB
 munged --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
     --log-file="$folder/munged.log" --seed-file="$folder/munge.seed" --force
 
+# Snakemake takes SLURM_CONF out of the environment of a job's srun: jobs find one that puts it back.
+mkdir -p "$folder/bin"
+printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$folder/slurm.conf" "$(command -v srun)" >"$folder/bin/srun"
+printf '#!/bin/sh\necho "export PATH=%s:$PATH"\n' "$folder/bin" >"$folder/task_prolog"
+chmod 755 "$folder/bin/srun" "$folder/task_prolog"
+
 cat >"$folder/slurm.conf" <<END
 ClusterName=here
 SlurmctldHost=$host(127.0.0.1)
@@ -37,6 +43,7 @@ SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog=$folder/task_prolog
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
