@@ -82,12 +82,14 @@ class Commands:
     """Runs scripts; Ctrl-C and SIGTERM are passed on to the script at work, once, so that it saves.
 
     It is SIGINT that is passed on: where a cluster sends SIGTERM to every process of a job, a script that gets it twice
-    would end at once. A second signal ends the script at once.
+    would end at once. A second request ends the script at once. Signals within a second of the first are the same
+    request: Linux may tell a process several times that its parent has ended.
     """
 
     environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     signals: list[int] = field(default_factory=list)
+    since: float = 0.0
 
     def __post_init__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -95,6 +97,9 @@ class Commands:
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
         """Note a signal and pass it on."""
+        if self.signals and time.monotonic() - self.since < 1:
+            return
+        self.since = time.monotonic()
         self.signals.append(number)
         if self.process is not None and self.process.returncode is None:
             if len(self.signals) == 1:

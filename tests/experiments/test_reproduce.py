@@ -203,6 +203,9 @@ def test_a_second_signal_ends_the_script_at_once(place):
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         wait_for(lambda: (folder / "signals").exists())
+        os.kill(os.getpid(), signal.SIGINT)  # the same request still
+        time.sleep(1.1)
+        assert (folder / "ready").exists()
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = when_ready(place, ("slow-0",), twice)
@@ -565,6 +568,7 @@ def spans(place: Place) -> list[str]:
     return (place.folder / "spans").read_text().split()
 
 
+@pytest.mark.slow
 def test_every_job_is_run_a_failure_stops_nothing_else_and_the_tables_are_written(clone):
     place = clone(
         judge="--fail 1", user="--last 0; after = ['judge']", good="--last 0; seeds = [0, 1]\nheadline = true"
