@@ -2,114 +2,168 @@
 
 from __future__ import annotations
 
-import math
-import shutil
+import fcntl
+import importlib.util
+import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import _clone  # noqa: F401
-import torch
-from torchdl.training.command import run_script
 
-from torchdl.data.miniature import make_data
-from torchdl.errors import require
-from torchdl.files import write_json
-from torchdl.training import stopping
-from torchdl.training.experiments import Experiment, choose
-from torchdl.training.launching import preload
-from torchdl.training.registry import EXPERIMENTS, NOT_RUN
-from torchdl.training.reproducing import CUDA, PACKAGES, Place, Records, alone, lacking, run_all
-from torchdl.training.tables import make_rows, short_table, write_into, write_results
+from experiments.plan import Outcome, Plan, Settings, absences, collect, look, merge, prepare, show, write_tables
+from experiments.registry import find
+from experiments.run import end_with_parent, shown
+from torchdl.cli.script import run_script
+from torchdl.errors import InputError, require
+from torchdl.training import signals
 
-SCRIPTS = Path(__file__).resolve().parent
+SNAKEFILE = Path(__file__).resolve().parent.parent / "experiments" / "Snakefile"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Run experiments, and write RESULTS.md and results/; what is finished is not run again."""
+    """Run experiments by Snakemake, here or on a cluster, and write RESULTS.md; what has ended is not run again."""
 
-    only: tuple[str, ...] = ()
-    """Names of experiments, or of areas such as text; all if none is given."""
-    quick: bool = False
-    """See in minutes that every command works: tiny settings on made-up data, kept apart in results/quick.json."""
+    settings: Settings = field(default_factory=Settings)
     list: bool = False
-    """Say which experiments there are, what is finished and what is lacking, and run nothing."""
-    most_minutes: float = math.inf
-    """Leave out what takes more CPU minutes a seed, about."""
-    fetch: bool = False
-    """Let the scripts download the data that is not there."""
-    out: Path = Path()
-    """The folder that RESULTS.md and results/ are written to; a README.md with markers there has its table renewed."""
-    data_root: Path | None = None
-    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
-    jobs: int = 1
-    """Experiments at a time, of one CPU thread each; what measures time is run alone."""
+    """Print which experiments there are, what is finished and what is missing, and run nothing."""
+    tables: bool = False
+    """Write the tables from the records, and run nothing."""
+    executor: str = "local"
+    """Where Snakemake runs the jobs: local, or an installed executor plugin, such as slurm or kubernetes."""
+    profile: Path | None = None
+    """The folder of a Snakemake profile, with a cluster's partition, account and limits."""
 
 
 def main(config: Config) -> None:
     """Choose, run, write."""
-    require(config.jobs >= 1, f"--jobs must be 1 or more, not {config.jobs}")
-    chosen = [e for e in choose(config.only, EXPERIMENTS) if e.minutes <= config.most_minutes]
-    results = config.out / "results"
-    place = Place(results, SCRIPTS, config.data_root, jobs=config.jobs)
-    absent = {e.name: "; ".join(found) for e in EXPERIMENTS if (found := absences(e, config))}
+    settings, here = config.settings, config.executor == "local"
+    require(settings.jobs >= 1, f"--jobs must be 1 or more, not {settings.jobs}")
     if config.list:
-        show(chosen, Records.load(results / "records.json"), absent)
+        show(settings, here)
         return
-    with alone(results) as lock, stopping.requests() as request:
-        if config.quick:
-            torch.set_num_threads(1)  # a process with several cannot be forked
-            folder = results / "quick"
-            shutil.rmtree(folder, ignore_errors=True)  # what works is to be seen anew
-            place = Place(folder, SCRIPTS, make_data(folder / "data"), True, config.jobs)
-            chosen = [e.shortened() for e in chosen]
-            if len(chosen) > 5:
-                preload()
-        records = Records.load(place.folder / "records.json")
-
-        def write() -> None:
-            if config.quick:
-                write_json(results / "quick.json", make_rows(chosen, records.kept, quick=True))
-                return
-            rows = make_rows(EXPERIMENTS, records.kept)
-            write_json(results / "results.json", rows)
-            write_results(config.out / "RESULTS.md", rows, EXPERIMENTS, absent, results / "pictures", NOT_RUN)
-            write_into(config.out / "README.md", short_table(rows, EXPERIMENTS))
-
-        able = [e for e in chosen if e.name not in absent]
-        for e in chosen:
-            if e.name in absent:
-                print(f"not run: {e.name}: {absent[e.name]}", flush=True)
-        failures = run_all(able, place, records, request, lambda text: print(text, flush=True), lock, write)
-        write()
-    print(f"tables: {results / 'quick.json' if config.quick else config.out / 'RESULTS.md'}")
-    if failures:
-        sys.exit(f"reproduce.py: {len(failures)} failed ({', '.join(failures)}): the lines above say why")
+    with alone(settings.out.resolve() / "results") as lock, signals.requests() as request:
+        if config.tables:
+            plan = Plan(settings.out.resolve())
+            plan.absent.update(absences(plan.registry.experiments, settings, here))
+            print(f"tables: {write_tables(plan, merge(plan.place))}")
+            return
+        plan = prepare(settings, here)
+        for name in plan.chosen:
+            if name in plan.absent:
+                print(f"not run: {name}: {plan.absent[name]}", flush=True)
+        if plan.finished:
+            print(f"{plan.finished} of {plan.finished + len(plan.todo)} are finished already", flush=True)
+        try:
+            code = run_engine(plan, config, lock, request) if plan.todo else 0
+        finally:
+            outcome, table = collect(plan)
+    report(plan, outcome, code, request)
+    print(f"tables: {table}")
+    lost = [f"{name}, seed {seed}" for name, seed in (*outcome.failed, *outcome.not_started, *outcome.stopped)]
+    if lost:
+        sys.exit(f"reproduce.py: {len(lost)} failed ({', '.join(lost)}): the lines above say why")
 
 
-def absences(experiment: Experiment, config: Config) -> list[str]:
-    """Say what an experiment cannot be run without and what is not there.
+@contextmanager
+def alone(folder: Path) -> Iterator[int]:
+    """Keep a second process out of a folder of results while this one, or its engine, is at work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another reproduce.py is at work in {folder}: wait for it, or choose --out") from error
+        yield lock.fileno()
 
-    Data is no matter where it is made up or fetched, and neither is a GPU to a quick form.
+
+def run_engine(plan: Plan, config: Config, lock: int, request: signals.Request) -> int:
+    """Run a plan's jobs by Snakemake, a line for each as it ends; return Snakemake's exit status.
+
+    Ctrl-C and SIGTERM are passed on to Snakemake and its jobs, once: it begins no others, and each saves.
     """
-    needs = [n for n in experiment.needs if n in PACKAGES or (not config.quick and (n == CUDA or not config.fetch))]
-    return [text for need in needs if (text := lacking(need, config.data_root))]
-
-
-def show(experiments: Sequence[Experiment], records: Records, absent: dict[str, str]) -> None:
-    """Print the experiments, a line each."""
-    width = max(len(e.name) for e in experiments) + 2
-    for e in experiments:
-        done = sum(records.is_finished(e, seed) for seed in e.seeds)
-        note = f"   {absent[e.name]}" if e.name in absent else ""
-        print(
-            f"{e.name:{width}}{e.area:12}{done} of {len(e.seeds)} seeds, {e.minutes:5.1f} min a seed: {e.system}{note}"
+    place, here = plan.place, config.executor == "local"
+    plugin = f"snakemake_executor_plugin_{config.executor.replace('-', '_')}"
+    installed = importlib.util.find_spec("snakemake") is not None
+    require(installed, "Snakemake, which runs the experiments, is not installed: pip install -e '.[reproduce]'")
+    missing = f"the executor {config.executor} is not installed: pip install {plugin.replace('_', '-')}"
+    require(here or importlib.util.find_spec(plugin) is not None, missing)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(place.folder)]
+    command += ["--config", f"plan={json.dumps(str(plan.path))}", "--executor", config.executor]
+    command += ["--cores" if here else "--jobs", str(plan.jobs), "--keep-going", "--rerun-incomplete", "--nolock"]
+    command += ["--nocolor", "--scheduler", "greedy"]
+    command += ["--profile", str(config.profile)] if config.profile else []
+    log = place.folder / "logs" / "snakemake.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as output:
+        engine = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+            pass_fds=[lock],
+            preexec_fn=partial(end_with_parent, signal.SIGINT),
         )
-    able = [e for e in experiments if e.name not in absent]
-    left = sum(e.minutes * sum(not records.is_finished(e, seed) for seed in e.seeds) for e in able)
-    print(f"about {left:.0f} minutes of one core are left")
+    printed: set[tuple[str, int]] = set()
+    passed_on = False
+    try:
+        while engine.poll() is None:
+            if request.signal_number and not passed_on:
+                os.killpg(engine.pid, signal.SIGINT)
+                passed_on = True
+            print_new(plan, look(plan), printed)
+            time.sleep(0.1)
+    finally:
+        if engine.poll() is None:  # after a second Ctrl-C
+            os.killpg(engine.pid, signal.SIGINT)
+            try:
+                engine.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                os.killpg(engine.pid, signal.SIGKILL)
+                engine.wait()
+    print_new(plan, look(plan), printed)
+    return engine.returncode
+
+
+def print_new(plan: Plan, outcome: Outcome, printed: set[tuple[str, int]]) -> None:
+    """Print a line for each job that has ended since the last call."""
+    for name, seed in (key for key in (*outcome.finished, *outcome.failed) if key not in printed):
+        printed.add((name, seed))
+        title = f"[{len(printed)}/{len(plan.todo)}] {name}, seed {seed}"
+        if (name, seed) in outcome.failed:
+            print(f"{title}: FAILED: {outcome.failed[name, seed]}", flush=True)
+        else:
+            record = json.loads(plan.place.finished(name, seed).read_text(encoding="utf-8"))
+            print(f"{title}: {shown(find(name, plan.registry.experiments), record)}", flush=True)
+
+
+def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) -> None:
+    """Print what was not started or has not ended, and why.
+
+    Raises:
+        Stopped: A signal came before the end.
+    """
+    log = plan.place.folder / "logs" / "snakemake.log"
+    if request.signal_number and (outcome.stopped or outcome.not_started):
+        where = " and ".join(f"{name}, seed {seed}" for name, seed in outcome.stopped) or "no experiment"
+        raise signals.Stopped(f"stopped in {where}: nothing is lost, the same command goes on", request.signal_number)
+    for (name, seed), broken in outcome.not_started.items():
+        why = f"it uses what has failed ({broken})" if broken else f"the engine could not ({log} says why)"
+        print(f"{name}, seed {seed}: FAILED: it was not started, because {why}", flush=True)
+    for name, seed in outcome.stopped:
+        why = "it ended before its end, by a limit of time or memory perhaps: the same command goes on"
+        print(f"{name}, seed {seed}: FAILED: {why}; {log} may say more", flush=True)
+    if code and not (outcome.failed or outcome.not_started or outcome.stopped):
+        raise InputError(f"Snakemake has failed with exit status {code}: {log} says why")
 
 
 if __name__ == "__main__":

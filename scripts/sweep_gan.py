@@ -1,31 +1,38 @@
-"""Train every pair of networks with every loss and several seeds, judge each by its samples, and make one table."""
+"""Train every pair of networks with every loss and several seeds, measure their samples, and make one table."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
 import shutil
+import signal
 import statistics
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
-from torchdl.training.command import run_script, say
-from torchdl.training.generation import EVALUATION, load_judge, usual_judge
 
-from torchdl import plots
-from torchdl.errors import require
-from torchdl.files import write_json
-from torchdl.training import checkpoint, stopping
-from torchdl.training.launching import Failed, Started, Steps, side_by_side, watch
+from torchdl.cli.console import say
+from torchdl.cli.finished_runs import default_extractor, find_extractor
+from torchdl.cli.script import run_script
+from torchdl.errors import InputError, require
+from torchdl.files import CHECKPOINT, EVALUATION, write_json
+from torchdl.plots import plot_bars
+from torchdl.training import checkpoint, signals
 
 SCRIPTS = Path(__file__).parent
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 COLUMNS = {
     "Fréchet distance": "Fréchet distance",
     "precision": "precision",
@@ -38,9 +45,9 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Config:
-    """Compare pairs of networks and losses: one run of train_gan.py and evaluate_gan.py for each and every seed.
+    """Compare pairs of networks and losses: one run of train_gan.py and of evaluate_gan.py for each and every seed.
 
-    What is done already is not done again, and what was stopped goes on, if the same command is given once more.
+    The same command skips finished runs and resumes stopped ones.
     """
 
     dataset: str = "mnist"
@@ -58,16 +65,16 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """The seeds, of weights, order and noise."""
     epochs: int = 5
-    """Passes over the data, for all alike."""
+    """Passes over the data, for every run."""
     options: str = ""
-    """More options of train_gan.py, for all alike, as in --options="--spectral-norm True --average 0.999"."""
+    """More options of train_gan.py for every run, such as --options="--spectral-norm True --average 0.999"."""
     samples: int = 10_000
-    """Images to judge each by."""
+    """Number of samples to measure of each."""
     jobs: int = 1
-    """Runs at a time, of one thread each."""
+    """Number of runs at a time, each with one thread."""
     out: Path = Path("runs")
     """The folder of all runs; the sweep is in OUT/sweep-DATASET."""
-    judge: Path | None = None
+    feature_extractor: Path | None = None
     """A finished run of train_lenet.py on the same data; OUT/lenet/judge-DATASET if not given."""
     data_root: Path | None = None
     """The folder of the data sets."""
@@ -82,44 +89,62 @@ class Cell(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Train and judge what is not done yet; print the table, and write it as JSON and PNG."""
+    """Do the missing runs; print the table, and write it as JSON and PNG."""
     require(min(len(config.models), len(config.losses), len(config.seeds)) >= 1, "name a model, a loss and a seed")
     require(config.epochs >= 1 and config.jobs >= 1, "--epochs and --jobs must be at least 1")
     name = Path(config.dataset).name
-    folder, judge = config.out / f"sweep-{name}", config.judge or usual_judge(config.out, config.dataset)
-    load_judge(judge, config.dataset)  # a mistake is better known before hours of training
+    folder = config.out / f"sweep-{name}"
+    extractor = config.feature_extractor or default_extractor(config.out, config.dataset)
+    find_extractor(extractor, config.out, config.dataset)  # a mistake is better known before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
-    found: dict[Cell, dict[str, Any]] = {}
-    failures = []
-    with stopping.requests() as request:
-        todo = {cell: judged(config, cell, folder, judge, request) for cell in cells}
-        ended = side_by_side(todo, config.jobs, request)
-        with closing(ended):
-            for cell, outcome in ended:
-                if isinstance(outcome, Failed):
-                    failures.append(str(outcome))
-                    todo.clear()  # what is at work goes on to its end
-                elif not isinstance(outcome, stopping.Stopped):
-                    found[cell] = outcome
-    require(not failures, "; ".join(failures))
+    ended = threading.Event()  # nothing more is begun
+    killed = threading.Event()  # nor goes on
+
+    def attempt(cell: Cell) -> dict[str, Any] | None:
+        if ended.is_set() or request.signal_number:
+            return None
+        try:
+            return evaluate(config, cell, folder, extractor, request, killed)
+        except signals.Stopped:
+            return None
+        except BaseException:
+            ended.set()  # the runs at work go on to their ends
+            raise
+
+    with signals.requests() as request, ThreadPoolExecutor(config.jobs) as pool:
+        futures = {cell: pool.submit(attempt, cell) for cell in cells}
+        try:
+            wait(futures.values())
+        except BaseException:  # a second Ctrl-C
+            ended.set()
+            killed.set()
+            raise
+    errors = [error for future in futures.values() if (error := future.exception()) is not None]
+    if errors:
+        known = all(isinstance(error, InputError) for error in errors)
+        raise InputError("; ".join(map(str, errors))) if known else errors[0]
+    found = {cell: result for cell, future in futures.items() if (result := future.result()) is not None}
     if len(found) < len(cells):
-        raise stopping.Stopped("stopped; the same command goes on from here", request.signal_number)
+        raise signals.Stopped("stopped; the same command goes on from here", request.signal_number)
     rows = [summary(pair, [found[cell] for cell in cells if cell[:2] == pair]) for pair in pairs(cells)]
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
     panels = {"Fréchet distance": {row["name"]: row["Fréchet distance"]["mean"] for row in rows}}
-    plots.plot_bars(panels, folder / "sweep.png", f"{config.dataset}, --epochs {config.epochs}: less is better")
+    plot_bars(panels, f"{config.dataset}, --epochs {config.epochs}: lower is better", folder / "sweep.png")
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 
 
-def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopping.Request) -> Steps[dict[str, Any]]:
-    """Train and evaluate one cell, or read what was found before, in steps."""
+def evaluate(
+    config: Config, cell: Cell, folder: Path, extractor: Path, request: signals.Request, killed: threading.Event
+) -> dict[str, Any]:
+    """Train and evaluate one cell, or read what was found before."""
     name = f"{cell.model}-{cell.loss}-{cell.seed}"
     run, log, settings = folder / "gan" / name, folder / f"{name}.log", folder / f"{name}.json"
     root = ["--data-root", config.data_root] if config.data_root else []
     options = f"--model {cell.model} --loss {cell.loss} --seed {cell.seed} --epochs {config.epochs} {config.options}"
-    train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, "--judge", judge, *root]
-    asked = {"options": options, "samples": config.samples, "judge": str(judge.resolve())}
+    measured_by = ["--feature-extractor", extractor]
+    train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, *measured_by, *root]
+    asked = {"options": options, "samples": config.samples, "judge": str(extractor.resolve())}
     known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else asked
     changed = checkpoint.differences(known, asked)
     require(not changed, f"{run} was made with other settings ({changed}): choose another --out, or remove {folder}")
@@ -127,35 +152,72 @@ def judged(config: Config, cell: Cell, folder: Path, judge: Path, request: stopp
     write_json(settings, asked)
     if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
         return read(run)
-    if (run / checkpoint.LAST).is_file():
+    if (run / CHECKPOINT).is_file():
         train = ["--resume", run]
     else:
         shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had anything to go on from
-    evaluate = [run, "--judge", judge, "--samples", config.samples, *root]
-    yield from call(["train_gan.py", *train, "--threads", 1], log, request, run / "seconds.json")
-    yield from call(["evaluate_gan.py", *evaluate, "--threads", 1], log, request)
+    test = [run, *measured_by, "--samples", config.samples, *root]
+    call(["train_gan.py", *train, "--threads", 1], log, request, killed, run / "seconds.json")
+    call(["evaluate_gan.py", *test, "--threads", 1], log, request, killed)
     result = read(run)
     say(f"{name}: Fréchet distance {result['Fréchet distance']:.2f}, {result['seconds']:.0f} CPU seconds")
     return result
 
 
-def call(command: Sequence[object], log: Path, request: stopping.Request, spent: Path | None = None) -> Steps[None]:
-    """Run a script with its output appended to ``log``, and add its CPU seconds to what stands in ``spent``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def call(
+    command: Sequence[object],
+    log: Path,
+    request: signals.Request,
+    killed: threading.Event,
+    spent: Path | None = None,
+) -> None:
+    """Run a script with its output appended to ``log``, and add its CPU seconds to the number in ``spent``.
+
+    A request to stop is passed on to it once, so that it saves.
+
+    Raises:
+        InputError: It has failed; the sentence has the last line of its output.
+        Stopped: It was asked to stop.
+    """
     script, *arguments = map(str, command)
-    child = Started([str(SCRIPTS / script), *arguments], log, os.environ, None)
-    try:
-        yield from watch(child, log, request)
-    except Failed as failed:
-        raise Failed(f"{shlex.join([script, *arguments])} failed: {failed}") from failed
-    finally:
-        if spent is not None and spent.parent.is_dir():
-            before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
-            write_json(spent, before + child.cpu_seconds)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, str(SCRIPTS / script), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+            preexec_fn=end_with_parent,
+        )
+    passed_on, pid = False, 0
+    while not pid:
+        time.sleep(0.02)
+        if killed.is_set():
+            os.killpg(child.pid, signal.SIGKILL)
+        elif request.signal_number and not passed_on:
+            child.send_signal(request.signal_number)
+            passed_on = True
+        pid, status, used = os.wait4(child.pid, os.WNOHANG)  # Popen.wait does not return what was used
+    code = child.returncode = os.waitstatus_to_exitcode(status)
+    if spent is not None and spent.parent.is_dir():
+        before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+        write_json(spent, before + used.ru_utime + used.ru_stime)
+    if code and request.signal_number:
+        raise signals.Stopped("", request.signal_number)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = "".join(lines[-1:])
+    require(code == 0, f"{shlex.join([script, *arguments])} failed: {last} (exit status {code}; its output: {log})")
+
+
+def end_with_parent() -> None:
+    """Have Linux ask this process to stop, and to save, when the process that started it ends."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def read(run: Path) -> dict[str, Any]:
-    """Read what was found of one run."""
+    """Read the results of one run."""
     found = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["against held-out images"]
     generated = found["generated"]
     numbers = {key: generated[key] for key in ("Fréchet distance", "precision", "recall", "coverage")}
@@ -168,12 +230,12 @@ def read(run: Path) -> dict[str, Any]:
 
 
 def pairs(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    """Give every model and loss once."""
+    """Return every pair of a model and a loss once."""
     return list(dict.fromkeys((cell.model, cell.loss) for cell in cells))
 
 
 def summary(pair: tuple[str, str], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give a row of the table: mean, standard deviation and values over the seeds."""
+    """Return a row of the table: mean, standard deviation and values over the seeds."""
 
     def over(key: str) -> dict[str, Any]:
         values = [result[key] for result in found]

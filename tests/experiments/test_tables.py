@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from helpers.registry import ROOT
 
 import torchdl
-from torchdl.training.experiments import Experiment, Figure
-from torchdl.training.registry import EXPERIMENTS
-from torchdl.training.tables import (
+from experiments.plan import hashes
+from experiments.records import Records
+from experiments.registry import Experiment, Figure, NotRun, Script, load
+from experiments.tables import (
     BEGIN,
     END,
+    OLDER,
     make_rows,
     measured,
     number,
@@ -26,14 +29,28 @@ from torchdl.training.tables import (
     write_results,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+READ, CPC, GAN = (Script(f"train_{name}.py", "", "") for name in ("text", "cpc", "gan"))
+PROBE = Script("probe_cpc.py", "{before}", "{before}")
+REGISTRY = load()
 MAIN = Figure("accuracy, %", ("a",), reference=98, source="the | course", note="nothing helped")
 ERROR = Figure("RMSE", ("e",), False, None, "means", ("m",), digits=4)
 ONE = Experiment(
-    "one", "text", "a reader", "texts", ("train_text.py",), ("",), (MAIN, ERROR), 1, (), (0, 1, 2), headline=True
+    "one",
+    "text",
+    "a reader",
+    "texts",
+    ("train_text.py",),
+    ("",),
+    (MAIN, ERROR),
+    1,
+    (READ,),
+    (),
+    (0, 1, 2),
+    headline=True,
 )
-TWO = Experiment("two", "cpc", "CPC", "digits", ("train_cpc.py", "probe_cpc.py"), ("", ""), (MAIN,), 1)
-THREE = Experiment("three", "gan", "a GAN", "digits", ("train_gan.py",), ("",), (MAIN,), 1)
+NOW = dict.fromkeys(("one", "two", "three"), "now")
+TWO = Experiment("two", "cpc", "CPC", "digits", ("train_cpc.py", "probe_cpc.py"), ("", ""), (MAIN,), 1, (CPC, PROBE))
+THREE = Experiment("three", "gan", "a GAN", "digits", ("train_gan.py",), ("",), (MAIN,), 1, (GAN,))
 
 
 def record(experiment: Experiment, seed: int, **values: tuple[float, ...]) -> dict:
@@ -42,6 +59,7 @@ def record(experiment: Experiment, seed: int, **values: tuple[float, ...]) -> di
         "experiment": experiment.name,
         "seed": seed,
         "settings": experiment.settings,
+        "code": "now",
         "finished": True,
         "seconds": 10.0 + seed,
         "figures": {names[k]: dict(zip(("value", "reference"), v, strict=False)) for k, v in values.items()},
@@ -61,8 +79,12 @@ RECORDS = [
 ]
 
 
+def rows_of(experiments, records, **options) -> list[dict]:
+    return make_rows(experiments, records, NOW, **options)
+
+
 def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
-    rows = make_rows([TWO, ONE, THREE], RECORDS)
+    rows = rows_of([TWO, ONE, THREE], RECORDS)
     assert [(row["experiment"], row["metric"]) for row in rows] == [
         ("two", MAIN.metric),
         ("one", MAIN.metric),
@@ -82,9 +104,9 @@ def test_rows_have_the_values_of_the_seeds_their_mean_and_deviation():
 
 def test_a_run_that_goes_through_several_seeds_makes_a_row_of_them():
     figure = Figure("accuracy, %", ("a",), of_seeds=True)
-    sweep = Experiment("sweep", "gan", "every GAN", "digits", ("sweep_gan.py",), ("",), (figure,), 1)
+    sweep = Experiment("sweep", "gan", "every GAN", "digits", ("sweep_gan.py",), ("",), (figure,), 1, (GAN,))
     kept = {**record(sweep, 0), "figures": {figure.metric: {"value": 98.0, "values": [97.0, 98.0, 99.0]}}}
-    (row,) = make_rows([sweep], [kept])
+    (row,) = rows_of([sweep], [kept])
     assert (row["seeds"], row["values"], row["mean"], row["std"]) == ([0, 1, 2], [97.0, 98.0, 99.0], 98.0, 1.0)
 
 
@@ -122,16 +144,51 @@ def test_numbers_are_written_with_their_digits(value, digits, text):
 
 def test_a_figure_may_be_compared_with_another_experiments():
     beside = replace(TWO, figures=(replace(MAIN, reference=0.5, reference_of="one", source="a reader, and a half"),))
-    one, two = (row for row in make_rows([ONE, beside], RECORDS) if row["metric"] == MAIN.metric)
+    one, two = (row for row in rows_of([ONE, beside], RECORDS) if row["metric"] == MAIN.metric)
     assert (one["reference"], two["reference"]) == (98, 97.75 + 0.5)
-    (alone,) = make_rows([beside], RECORDS)
+    (alone,) = rows_of([beside], RECORDS)
     assert (alone["reference"], shortfall(alone)) == (None, 0)
 
 
+def test_a_reference_measured_for_an_earlier_form_of_the_figure_does_not_count():
+    """A record of a figure that was compared in its own run, and now is with another experiment."""
+    beside = replace(TWO, figures=(replace(MAIN, reference=None, reference_of="one"),))
+    stale = {**record(TWO, 0), "figures": {MAIN.metric: {"value": 99.0, "reference": 50.0}}}
+    (row,) = (row for row in rows_of([ONE, beside], [*RECORDS[:2], stale]) if row["experiment"] == "two")
+    assert row["reference"] == 97.75
+    assert plain_reference(row) == "97.75"
+    given = replace(TWO, figures=(replace(MAIN, reference=98),))
+    (row,) = rows_of([given], [stale])
+    assert (row["reference"], row["reference_measured"]) == (98, False)
+
+
+def test_the_ratings_network_is_compared_with_matrix_factorisation():
+    (row,) = (row for row in kept_rows() if row["experiment"] == "ratings-network")
+    assert plain_reference(row) == "0.8470"
+
+
+@pytest.mark.parametrize("code", ["earlier", None])
+def test_what_was_measured_by_older_code_is_marked_and_explained(tmp_path, code):
+    older = {**RECORDS[1], "code": code}
+    if code is None:
+        del older["code"]  # as in records of before hashes were kept
+    rows = rows_of([ONE, TWO], [RECORDS[0], older, RECORDS[3]])
+    assert [row["older"] for row in rows] == [True, True, False]
+    assert measured(rows[0]) == f"97.75 ± 1.06 {OLDER}"
+    assert measured(rows[2]) == "99.00 (seed 0)"
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert re.search(rf"^{OLDER} .*older.*\n.*--again", text, re.MULTILINE)
+    assert text.count(f" {OLDER} |") == 2
+    assert short_table(rows, [ONE, TWO]).splitlines()[-1].startswith(f"{OLDER} ")
+    write_results(tmp_path / "RESULTS.md", rows[2:], [ONE, TWO], {}, tmp_path)
+    assert OLDER not in (tmp_path / "RESULTS.md").read_text()
+
+
 def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp_path):
-    rows = make_rows([ONE, TWO, THREE], RECORDS)
+    rows = rows_of([ONE, TWO, THREE], RECORDS)
     lacking = {"three": "mnist was not found: put it there"}
-    more = [("a fourth", "train_cpc.py", "fetch it")]
+    more = [NotRun("a fourth", "train_cpc.py", "fetch it")]
     write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, tmp_path / "pictures", more)
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.index("## Contrastive") < text.index("## Texts")
@@ -151,17 +208,17 @@ def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp
 def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(tmp_path):
     for jobs, end in ((1, ""), (3, ", 3 at a time")):
         records = [{**r, "machine": {**r["machine"], "jobs": jobs}} for r in RECORDS]
-        write_results(tmp_path / "RESULTS.md", make_rows([ONE], records), [ONE], {}, tmp_path)
+        write_results(tmp_path / "RESULTS.md", rows_of([ONE], records), [ONE], {}, tmp_path)
         line = f"Measured on: a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}.\n"
         assert line in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short(tmp_path):
     figures = [Figure(f"accuracy {n}, %", ("a",), reference=98, source="the course", note="too few") for n in range(4)]
-    one = Experiment("one", "text", "a reader", "texts", ("train_text.py",), ("",), tuple(figures), 1)
+    one = Experiment("one", "text", "a reader", "texts", ("train_text.py",), ("",), tuple(figures), 1, (READ,))
     values = dict(zip([f.metric for f in figures], (99.0, 97.0, 96.0, 95.0), strict=True))
     kept = {**record(one, 0), "figures": {metric: {"value": value} for metric, value in values.items()}}
-    write_results(tmp_path / "RESULTS.md", make_rows([one], [kept]), [one], {}, tmp_path)
+    write_results(tmp_path / "RESULTS.md", rows_of([one], [kept]), [one], {}, tmp_path)
     lines = [line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if "accuracy" in line]
     assert ["too few" in line for line in lines] == [False, True, False, False]
     assert ["short by" in line for line in lines] == [False, True, True, True]
@@ -173,7 +230,7 @@ def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(
         {**r, "machine": {**r["machine"], "gpu": "a GPU"}} if (r["experiment"], r["seed"]) in elsewhere else r
         for r in RECORDS
     ]
-    rows = [row for row in make_rows([ONE, TWO], records) if row["metric"] == MAIN.metric]
+    rows = [row for row in rows_of([ONE, TWO], records) if row["metric"] == MAIN.metric]
     write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     expected = "[1] a CPU (AVX2), 1 of 2 cores, PyTorch 2.14; [2] a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14."
@@ -183,9 +240,9 @@ def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(
 
 
 def test_quick_rows_never_come_into_the_main_tables(tmp_path):
-    rows = make_rows([ONE], RECORDS, quick=True)
+    rows = rows_of([ONE], RECORDS, quick=True)
     assert all(row["quick"] and row["data"] == "made up" for row in rows)
-    with pytest.raises(torchdl.InputError, match="quick rows are no results"):
+    with pytest.raises(torchdl.InputError, match="quick"):
         write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -199,7 +256,7 @@ def test_without_records_there_are_no_tables_but_a_list(tmp_path):
 
 
 def test_the_short_table_has_the_main_figures_of_the_headlines():
-    table = short_table(make_rows([ONE, TWO], RECORDS), [ONE, TWO])
+    table = short_table(rows_of([ONE, TWO], RECORDS), [ONE, TWO])
     assert table.splitlines()[2:] == ["| [a reader, texts](RESULTS.md#texts) | accuracy, % | 97.75 ± 1.06 | 98 |"]
 
 
@@ -220,7 +277,7 @@ def test_a_table_is_put_between_the_markers_and_nothing_else_changes(tmp_path):
 def test_markers_that_do_not_fit_are_refused(tmp_path, text):
     path = tmp_path / "README.md"
     path.write_text(text)
-    with pytest.raises(torchdl.InputError, match="each once: mend the markers"):
+    with pytest.raises(torchdl.InputError, match=r"README\.md"):
         write_into(path, "x")
     assert path.read_text() == text
 
@@ -228,9 +285,10 @@ def test_markers_that_do_not_fit_are_refused(tmp_path, text):
 # what is in this repository
 
 
+@functools.cache
 def kept_rows() -> list[dict]:
-    path = ROOT / "results" / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    records = json.loads((ROOT / "experiments" / "records.json").read_text(encoding="utf-8"))
+    return make_rows(REGISTRY.experiments, records, hashes(REGISTRY.experiments))
 
 
 def numbers_in(table: str) -> list[str]:
@@ -246,7 +304,7 @@ def test_every_number_of_the_readmes_table_is_in_the_results():
         part for row in kept_rows() for part in numbers_in(f"\n\na | b | {measured(row)} | {plain_reference(row)} |")
     }
     assert set(numbers_in(table)) <= known
-    assert table == short_table(kept_rows(), EXPERIMENTS)
+    assert table == short_table(kept_rows(), REGISTRY.experiments)
 
 
 def test_the_readme_has_no_measured_number_outside_of_its_table():
@@ -261,8 +319,18 @@ def test_a_number_that_is_not_in_the_results_would_be_found():
     assert numbers_in("h\n-\n| a 3 | b, % | 97.75 ± 1.06 (seed 4) | 1e-12 |") == ["97.75", "1.06", "4", "1e-12"]
 
 
-def test_the_results_that_are_kept_are_those_of_their_records():
-    path = ROOT / "results" / "records.json"
-    records = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    assert kept_rows() == make_rows(EXPERIMENTS, records)
-    assert not any(row["quick"] for row in kept_rows())
+def test_the_tables_are_those_of_the_records(tmp_path):
+    """After a change of code or records: ``python scripts/reproduce.py --tables``."""
+    folder = tmp_path / "experiments"
+    folder.symlink_to(ROOT / "experiments")
+    write_results(tmp_path / "RESULTS.md", kept_rows(), REGISTRY.experiments, {}, folder / "pictures", REGISTRY.not_run)
+    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+
+
+def test_no_record_has_been_lost():
+    records = json.loads((ROOT / "experiments" / "records.json").read_text(encoding="utf-8"))
+    finished = {(r["experiment"], r["seed"]) for r in records if r["finished"]}
+    assert len(finished) >= 191
+    wanted = {(e.name, seed): e for e in REGISTRY.experiments for seed in e.seeds}
+    kept = Records(ROOT, records)
+    assert [key for key, e in wanted.items() if key in finished and not kept.is_finished(e, key[1])] == []

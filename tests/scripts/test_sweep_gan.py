@@ -7,18 +7,19 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from helpers.scripts import SCRIPTS, assert_mistake
-from torchdl.training.stopping import Request, Stopped
+from helpers.scripts import ROOT
 
 from torchdl import InputError
-from torchdl.training.launching import Failed
+from torchdl.training.signals import Request, Stopped
 
+SCRIPTS = ROOT / "scripts"
 SHARES = {"0": 0.4, "1": 0.6}
 
 
@@ -30,7 +31,7 @@ def sweep(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "sweep_gan", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "load_judge", lambda folder, dataset: None)
+    monkeypatch.setattr(module, "find_extractor", lambda folder, runs, dataset: None)
     return module
 
 
@@ -41,8 +42,7 @@ class Calls:
         self.commands: list[list[str]] = []
         self.fail = fail
 
-    def __call__(self, command, log, request, spent=None):
-        yield
+    def __call__(self, command, log, request, killed, spent=None):
         words = [str(word) for word in command]
         self.commands.append(words)
         if self.fail and self.fail in " ".join(words):
@@ -94,11 +94,6 @@ def small(sweep, tmp_path, monkeypatch):
     (tmp_path / "scripts" / "evaluate_gan.py").write_text(EVALUATE)
     monkeypatch.setattr(sweep, "SCRIPTS", tmp_path / "scripts")
     return sweep
-
-
-def run_to_its_end(steps):
-    for _ in steps:
-        time.sleep(0.01)
 
 
 def config(sweep, folder: Path, **options):
@@ -194,7 +189,7 @@ def test_ctrl_c_lets_each_run_at_work_save_and_the_same_command_goes_on_and_adds
 
 
 def test_a_failure_begins_no_others_and_is_one_sentence(small, tmp_path):
-    with pytest.raises(InputError, match=r"^train_gan\.py .*--name simple-minimax-0 .* failed: it went wrong \(exit"):
+    with pytest.raises(InputError, match=r"^train_gan\.py .*--name simple-minimax-0 .*it went wrong"):
         small.main(config(small, tmp_path, options="--lr nonsense"))
     assert [path.name for path in (tmp_path / "sweep-mnist" / "gan").iterdir()] == ["simple-minimax-0"]
     assert not (tmp_path / "sweep-mnist" / "sweep.json").exists()
@@ -204,21 +199,68 @@ def test_a_script_that_fails_is_named_with_what_it_said_and_its_seconds_count(sm
     log, spent = tmp_path / "log.txt", tmp_path / "gan" / "x" / "seconds.json"
     spent.parent.mkdir(parents=True)
     spent.write_text("30.0")
-    with pytest.raises(Failed, match=r"train_gan\.py --resume \S+ --lr nonsense failed: it went wrong .*log\.txt"):
-        run_to_its_end(
-            small.call(["train_gan.py", "--resume", spent.parent, "--lr", "nonsense"], log, Request(), spent)
-        )
+    command = ["train_gan.py", "--resume", spent.parent, "--lr", "nonsense"]
+    with pytest.raises(InputError, match=r"train_gan\.py --resume \S+ --lr nonsense .*it went wrong .*log\.txt"):
+        small.call(command, log, Request(), threading.Event(), spent)
     assert log.read_text() == "it went wrong\n"
     assert 30.3 <= json.loads(spent.read_text()) < 90
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ("", "there is no judge runs/lenet/judge-mnist: make it with `python scripts/train_lenet.py --dataset mnist"),
-        ("--jobs 0", "--epochs and --jobs must be at least 1"),
-        ("--epochs 0", "--epochs and --jobs must be at least 1"),
-    ],
-)
-def test_mistakes_are_one_sentence(run, tmp_path, options, sentence):
-    assert_mistake(run, f"sweep_gan.py {options}".strip(), tmp_path, sentence)
+def test_a_second_ctrl_c_ends_the_runs_at_once(small, tmp_path, ctrl_c):
+    run = tmp_path / "sweep-mnist" / "gan" / "simple-minimax-0"
+    (small.SCRIPTS / "train_gan.py").write_text(TRAIN.replace("sys.exit(130)", "time.sleep(60)"))
+
+    def press() -> None:
+        for name in ("ready", "signals"):
+            while not (run / name).exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    since = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        small.main(config(small, tmp_path, losses=("minimax",), seeds=(0,)))
+    thread.join()
+    assert time.monotonic() - since < 30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
+def test_a_run_is_asked_to_save_when_the_sweep_is_killed(small, tmp_path):
+    run = tmp_path / "gan" / "x"
+    program = f"""
+import sys, threading; sys.path.insert(0, {str(SCRIPTS)!r})
+import sweep_gan
+from pathlib import Path
+from torchdl.training.signals import Request
+sweep_gan.SCRIPTS = Path({str(small.SCRIPTS)!r})
+sweep_gan.call(["train_gan.py", "--out", {str(tmp_path)!r}, "--name", "x"], Path({str(tmp_path / "log")!r}), Request(),
+               threading.Event())
+"""
+    (small.SCRIPTS / "train_gan.py").write_text(TRAIN.replace("SIGINT, stop", "SIGTERM, stop"))
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        while not (run / "ready").exists():
+            assert parent.poll() is None
+            time.sleep(0.02)
+        parent.kill()
+    until = time.monotonic() + 20
+    while not (run / "checkpoint.pt").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("options", "parts"), [({"jobs": 0}, "--jobs.* 1"), ({"epochs": 0}, "--epochs.* 1")])
+def test_too_few_jobs_or_epochs_are_refused(sweep, tmp_path, options, parts):
+    with pytest.raises(InputError, match=parts):
+        sweep.main(config(sweep, tmp_path, **options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_judge_is_one_sentence_that_says_how_to_make_it(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "sweep_gan.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.splitlines()
+    assert "runs/lenet/judge-mnist" in sentence
+    assert "python scripts/train_lenet.py --dataset mnist" in sentence
+    assert list(tmp_path.iterdir()) == []

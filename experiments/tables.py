@@ -1,4 +1,4 @@
-"""Write what was measured as rows, as tables for people, and as the README's short one."""
+"""Rows of what was measured, and tables of them: RESULTS.md, and the README's short one."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.registry import AREAS, Experiment, Figure, NotRun
 from torchdl.errors import require
 from torchdl.files import replacing
-from torchdl.training.experiments import AREAS, Experiment, Figure
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+OLDER = "†"  # after a number that was measured by older code
 HEAD = """# Results
 
-Written by `python scripts/reproduce.py`, which runs each command below with each of the seeds, in a process of its own;
-`results/results.json` has these numbers unrounded, one a seed, with the commit, the versions and the machine of each.
-Mean ± sample standard deviation over the seeds; the number alone where there is one seed. A reference is what the
-figure is to be compared with; where the mean falls short of it, it says by how much, and, where there is more to say,
-why. In the commands `RUN` is the folder that the one before has left; `reproduce.py` adds the seed, a name and
-`--out results/runs`, so that the judge is `train_lenet.py --dataset mnist --out results/runs --name judge-mnist-0`.
+Written by `python scripts/reproduce.py`, which runs each command below with each of the seeds, in a process of its own.
+It also writes `results/results.json`, with these numbers unrounded, one a seed, and the commit, the versions and the
+machine of each. A number is a mean ± the sample standard deviation over the seeds; the number alone where there is one
+seed. The reference is what to compare with; where the mean is worse, the next column has by how much, and sometimes
+why. In the commands `RUN` is the folder of the command before; `reproduce.py` adds the seed, a name and
+`--out results/runs`, so that the GANs' classifier is
+`train_lenet.py --dataset mnist --out results/runs --name judge-mnist-0`.
 """
+OLDER_SENTENCE = (
+    f"{OLDER} was measured by older code: the files that its commands import have changed since or were not recorded.\n"
+    "`python scripts/reproduce.py --only NAME --again` measures it anew.\n"
+)
 
 
 def make_rows(
-    experiments: Iterable[Experiment], records: Sequence[Mapping[str, Any]], quick: bool = False
+    experiments: Iterable[Experiment],
+    records: Sequence[Mapping[str, Any]],
+    code: Mapping[str, str] | None = None,
+    quick: bool = False,
 ) -> list[dict[str, Any]]:
-    """Make a row for each figure of each experiment of which there are finished records, in the registry's order."""
+    """Make a row for each figure of each experiment with finished records, in the registry's order.
+
+    Args:
+        experiments: The experiments.
+        records: The records.
+        code: The hash of each experiment's code as it is now, by its name: records of other code are older.
+        quick: Whether these are quick forms.
+    """
     rows: list[dict[str, Any]] = []
     for experiment in experiments:
         of_seed = {r["seed"]: r for r in records if r["experiment"] == experiment.name and r["finished"]}
@@ -38,23 +54,24 @@ def make_rows(
         for figure in experiment.figures:
             measured = [r for r in finished if figure.metric in r["figures"]]
             if measured:
-                rows.append(make_row(experiment, figure, measured, quick))
+                rows.append(make_row(experiment, figure, measured, (code or {}).get(experiment.name, ""), quick))
     means = {(row["experiment"], row["metric"]): row["mean"] for row in rows}
     for row in rows:
-        if (of := row.pop("reference_of")) and (mean := means.get((of, row["metric"]))) is not None:
-            row["reference"] = mean + (row["reference"] or 0)
-        elif of:
-            row["reference"] = None  # it was not run
+        if of := row.pop("reference_of"):
+            mean = means.get((of, row["metric"]))
+            row["reference"] = None if mean is None else mean + (row["reference"] or 0)
+            row["reference_measured"] = mean is not None
     return rows
 
 
 def make_row(
-    experiment: Experiment, figure: Figure, records: Sequence[Mapping[str, Any]], quick: bool
+    experiment: Experiment, figure: Figure, records: Sequence[Mapping[str, Any]], code: str = "", quick: bool = False
 ) -> dict[str, Any]:
     """Make the row of a figure that was measured with some seeds."""
     found = [record["figures"][figure.metric] for record in records]
     values = [value for each in found for value in each.get("values", [each["value"]])]
-    references = [each["reference"] for each in found if "reference" in each]
+    # a record may still have the reference that an earlier form of the figure measured
+    references = [each["reference"] for each in found if "reference" in each] if figure.reference_key else []
     seconds = [record["seconds"] for record in records]
 
     def different(key: str) -> list[Any]:
@@ -84,14 +101,15 @@ def make_row(
         "commit": ", ".join(different("commit")),
         "versions": different("versions")[-1],
         "machines": list(dict.fromkeys(map(machine_of, records))),
+        "older": not quick and any(record.get("code", "") != code for record in records),
         "quick": quick,
     }
 
 
 def shortfall(row: Mapping[str, Any]) -> float:
-    """Say by how much a row's mean is worse than its reference, as both are shown; 0 where it is not.
+    """Return by how much a row's mean is worse than its reference, as both are shown; 0 where it is not.
 
-    Where nearer is better, it is how far from the reference its values are, on the average.
+    Where nearer is better: the mean distance of its values from the reference.
     """
     if row["reference"] is None:
         return 0.0
@@ -111,13 +129,14 @@ def number(value: float | None, digits: int) -> str:
 
 
 def measured(row: Mapping[str, Any]) -> str:
-    """Write a row's mean and deviation, or its one value and seed."""
-    mean = number(row["mean"], row["digits"])
-    return f"{mean} (seed {row['seeds'][0]})" if row["std"] is None else f"{mean} ± {number(row['std'], row['digits'])}"
+    """Write a row's mean and deviation, or its one value and seed, with a mark where it is older."""
+    mean, std = number(row["mean"], row["digits"]), number(row["std"], row["digits"])
+    found = f"{mean} ± {std}" if std else f"{mean} (seed {row['seeds'][0]})"
+    return f"{found} {OLDER}" if row["older"] else found
 
 
 def plain_reference(row: Mapping[str, Any]) -> str:
-    """Write a row's reference: as it was given, or as the row is written where it was measured."""
+    """Write a row's reference: a given one as it is, a measured one with the row's digits."""
     given = row["reference"]
     return "" if given is None else number(given, row["digits"]) if row["reference_measured"] else f"{given:g}"
 
@@ -130,7 +149,7 @@ def duration(seconds: float | None) -> str:
 
 
 def lay_out(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Lay a Markdown table out."""
+    """Write a Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
@@ -141,17 +160,17 @@ def write_results(
     experiments: Sequence[Experiment],
     lacking: Mapping[str, str],
     pictures: Path,
-    not_run: Sequence[tuple[str, str, str]] = (),
+    not_run: Sequence[NotRun] = (),
 ) -> None:
-    """Write ``RESULTS.md``: a table an area, and what is not in them.
+    """Write ``RESULTS.md``: a table for each area, and the experiments that are in none.
 
     Args:
         path: The file.
         rows: The rows.
         experiments: Every experiment.
-        lacking: What to fetch, by the names of those that cannot be run without.
-        pictures: The folder of the pictures, which are linked to where they are there.
-        not_run: What is no experiment for want of data: the system, its command, what to fetch.
+        lacking: What is missing, by the names of the experiments that cannot be run without it.
+        pictures: The folder of the pictures; those that exist are linked.
+        not_run: What is no experiment for want of data.
     """
     require(not any(row["quick"] for row in rows), "quick rows are no results: they have no place in the main tables")
     parts = [HEAD]
@@ -159,6 +178,8 @@ def write_results(
     if machines:
         numbered = [f"[{n}] {machine}" for n, machine in enumerate(machines, 1)] if len(machines) > 1 else machines
         parts.append(f"Measured on: {'; '.join(numbered)}.\n")
+    if any(row["older"] for row in rows):
+        parts.append(OLDER_SENTENCE)
     for area, title in AREAS.items():
         own = [row for row in rows if row["area"] == area]
         of_area = {e.name: e for e in experiments if e.area == area}
@@ -181,7 +202,7 @@ def write_results(
 
 
 def machine_of(record: Mapping[str, Any]) -> str:
-    """Describe the machine that a record was measured on."""
+    """Describe the machine of a record."""
     machine = record["machine"]
     parts = [f"{machine['cpu']} ({machine['instructions']})", f"{machine['threads']} of {machine['cores']} cores"]
     parts += [machine["gpu"]] if "gpu" in machine else []
@@ -191,9 +212,9 @@ def machine_of(record: Mapping[str, Any]) -> str:
 
 
 def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> str:
-    """Lay the rows of an area out; what is the same as in the row above is left out.
+    """Write the table of an area; what is the same as in the row above is left out.
 
-    Where there are several machines, each has its number.
+    Where there are several machines, their numbers are in the column of the time.
     """
     header = ("system", "data", "metric", "here", "reference", "", "a run takes", "command")
     lines = []
@@ -218,9 +239,9 @@ def what_is_not_there(
     rows: Sequence[Mapping[str, Any]],
     experiments: Sequence[Experiment],
     lacking: Mapping[str, str],
-    not_run: Sequence[tuple[str, str, str]],
+    not_run: Sequence[NotRun],
 ) -> str:
-    """List the experiments with figures that have no row: for want of data, or because nobody has run them yet."""
+    """List the experiments with figures but without rows, with what is missing."""
     known = {row["experiment"] for row in rows}
     left = [e for e in experiments if e.figures and e.name not in known]
     lines = [
@@ -234,34 +255,38 @@ def what_is_not_there(
 
 
 def anchor(row: Mapping[str, Any]) -> str:
-    """Link to the table that has a row."""
+    """Return the link to a row's table."""
     title = AREAS[row["area"]].lower()
     return f"RESULTS.md#{''.join(c for c in title if c.isalnum() or c in ' -').replace(' ', '-')}"
 
 
 def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> str:
-    """Lay out the README's table: the main figure of each experiment that is a headline, with a link to its command."""
+    """Write the README's table: the main figure of each headline experiment, with a link to its command."""
     main = {(e.name, e.figures[0].metric) for e in experiments if e.headline and e.figures}
     lines = [
         [f"[{row['system']}, {row['data']}]({anchor(row)})", row["metric"], measured(row), plain_reference(row)]
         for row in rows
         if (row["experiment"], row["metric"]) in main
     ]
-    return lay_out(("system and data", "metric", "here", "reference"), lines) if lines else ""
+    if not lines:
+        return ""
+    table = lay_out(("system and data", "metric", "here", "reference"), lines)
+    mark = f"\n\n{OLDER} measured by older code: see [RESULTS.md](RESULTS.md)."
+    return table + mark if any(OLDER in line[2] for line in lines) else table
 
 
 def write_into(path: Path, table: str) -> bool:
-    """Put a table between the markers of a file, which may be anywhere in it; whether it has markers.
+    """Put a table between a file's markers; return whether it has markers.
 
     Raises:
-        InputError: There is one marker without the other, or they are in the wrong order.
+        InputError: A marker is missing, there twice or in the wrong place.
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     counts = (text.count(BEGIN), text.count(END))
     if counts == (0, 0):
         return False
     right = counts == (1, 1) and text.index(BEGIN) < text.index(END)
-    require(right, f"{path} must have {BEGIN} and then {END}, each once: mend the markers")
+    require(right, f"{path} must have {BEGIN} and then {END}, each once: correct the markers")
     before, rest = text.split(BEGIN)
     new = f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
     if new != text:

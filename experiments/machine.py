@@ -1,0 +1,59 @@
+"""The machine, the versions and the commit that something was measured with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MEASURED = ("torchdl", "scripts", "experiments/benchmark.py")  # what results depend on
+
+
+def commit(folder: Path) -> str:
+    """Return the commit of a clone, and whether code was changed since; an empty text outside of a clone."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        found = git("rev-parse", "--short=10", "HEAD")
+        return f"{found} with changes" if found and git("status", "--porcelain", "--", *MEASURED) else found
+    except FileNotFoundError:  # no git here
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on most."""
+    names = ("torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def cpu() -> str:
+    """Return the processor's name."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    names = (
+        value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == "model name"
+    )
+    return next(names, platform.processor() or platform.machine())
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine."""
+    import torch  # seconds, which quick jobs save
+
+    found = {"cpu": cpu(), "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
+    return {**found, "gpu": gpu()} if gpu() else found
+
+
+@cache
+def gpu() -> str:
+    """Return the name of the GPU that scripts will use; an empty text where there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""

@@ -1,0 +1,287 @@
+"""What is left to run, and what to do with what running has left: the records, the tables, and who has failed.
+
+The engine (Snakemake, see ``Snakefile``) runs what a plan lists. Every job leaves a file of its own. It is moved into
+the records when the engine has ended, whatever its outcome, or else when the next plan is made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.imports import hash_code
+from experiments.records import Records
+from experiments.registry import Experiment, Registry, choose, load
+from experiments.run import Place
+from experiments.tables import make_rows, short_table, write_into, write_results
+from torchdl.errors import require
+from torchdl.files import write_json
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which experiments to run, on what, and where their results go."""
+
+    only: tuple[str, ...] = ()
+    """Names of experiments, or of areas such as text; all if none is given."""
+    quick: bool = False
+    """See in minutes that every command works: tiny settings on made-up data, apart from the results, in quick.json."""
+    most_minutes: float = math.inf
+    """Leave out experiments that take more CPU minutes a seed, about."""
+    fetch: bool = False
+    """Let the scripts download missing data."""
+    again: bool = False
+    """Also run again what was measured by older code."""
+    out: Path = Path()
+    """The folder of RESULTS.md, experiments/ and results/; a README.md there with markers has its table renewed."""
+    data_root: Path | None = None
+    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
+    jobs: int = 1
+    """Jobs at a time, of one CPU thread each; an experiment that measures time runs alone."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The experiments and seeds to run, in a file for the engine's own processes."""
+
+    out: Path
+    quick: bool = False
+    data_root: Path | None = None
+    jobs: int = 1
+    todo: tuple[tuple[str, int], ...] = ()
+    chosen: tuple[str, ...] = ()
+    """The experiments that were asked for, whether they can be run or not."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """What is missing, by the experiment's name."""
+    finished: int = 0
+    """How many of the chosen experiments and seeds have ended before."""
+
+    @property
+    def place(self) -> Place:
+        """Where results go."""
+        return Place(self.out, self.quick)
+
+    @property
+    def path(self) -> Path:
+        """The plan's file."""
+        return self.place.folder / "plan.json"
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Every experiment, in its quick form where it is run so."""
+        found = load()
+        forms = tuple(e.shortened() for e in found.experiments) if self.quick else found.experiments
+        return Registry(forms, found.not_run, found.scripts)
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """The experiments to run."""
+        names = {name for name, _ in self.todo}
+        return [e for e in self.registry.experiments if e.name in names]
+
+    def seeds(self, experiment: Experiment) -> list[int]:
+        """Return the seeds to run."""
+        return [seed for name, seed in self.todo if name == experiment.name]
+
+    def write(self) -> None:
+        """Write the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        root = None if self.data_root is None else str(self.data_root)
+        values = {name: getattr(self, name) for name in ("quick", "jobs", "todo", "chosen", "absent", "finished")}
+        write_json(self.path, {**values, "out": str(self.out), "data_root": root})
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read the file."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        root = values.pop("data_root")
+        todo = tuple((name, seed) for name, seed in values.pop("todo"))
+        values |= {"out": Path(values["out"]), "chosen": tuple(values["chosen"])}
+        return cls(**values, data_root=Path(root) if root else None, todo=todo)
+
+
+def absences(experiments: Sequence[Experiment], settings: Settings, here: bool = True) -> dict[str, str]:
+    """Return what is missing, and how to get it, by the names of the experiments that cannot be run without it.
+
+    Data does not matter where it is made up or fetched, nor a GPU to a quick form, or where the jobs run elsewhere.
+    """
+    from experiments import needs  # imports PyTorch, which the engine's own processes need not
+
+    found: dict[str, str] = {}
+    known: dict[str, str] = {}
+    for e in experiments:
+        wanted = [
+            need
+            for need in e.needs
+            if need in needs.PACKAGES or (not settings.quick and (here if need == needs.CUDA else not settings.fetch))
+        ]
+        for need in wanted:
+            known.setdefault(need, needs.lacking(need, settings.data_root))
+        sentences = [known[need] for need in wanted if known[need]]
+        if sentences:
+            found[e.name] = "; ".join(sentences)
+    return found
+
+
+def hashes(experiments: Sequence[Experiment]) -> dict[str, str]:
+    """Return the hash of each experiment's code as it is now."""
+    return {e.name: hash_code([script.name for script in e.scripts]) for e in experiments}
+
+
+def prepare(settings: Settings, here: bool = True) -> Plan:
+    """Choose what to run, and write the plan; a quick one begins with an empty folder and made-up data.
+
+    What has ended is not run again, unless it is older and ``again`` is asked for, or its folder is gone and something
+    to run uses it.
+    """
+    require(settings.jobs >= 1, f"jobs must be 1 or more, not {settings.jobs}")
+    plan = Plan(
+        settings.out.resolve(), settings.quick, settings.data_root and settings.data_root.resolve(), settings.jobs
+    )
+    chosen = [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
+    absent = absences(plan.registry.experiments, settings, here)
+    able = [e for e in chosen if e.name not in absent]
+    folder = plan.place.folder
+    if settings.quick:
+        shutil.rmtree(folder, ignore_errors=True)
+        if able:
+            from experiments.made_up_data import make_data
+
+            plan = replace(plan, data_root=make_data(folder / "data"))
+    records = merge(plan.place)
+    code = hashes(able) if settings.again else {}
+    todo: list[tuple[str, int]] = []
+    used: set[str] = set()  # by what is to be run
+    for e in reversed(able):  # what uses others comes after them
+        gone = {s for s in e.seeds if e.name in used and not e.launches(folder / "runs", s)[0][1].exists()}
+        again = {s for s in e.seeds if settings.again and records.is_older(e, s, code[e.name])}
+        left = [s for s in e.seeds if s in gone | again or not records.is_finished(e, s)]
+        todo = [(e.name, seed) for seed in left] + todo
+        used |= set(e.after) if left else set()
+    finished = sum(len(e.seeds) for e in able) - len(todo)
+    plan = replace(plan, todo=tuple(todo), chosen=tuple(e.name for e in chosen), absent=absent, finished=finished)
+    plan.write()
+    return plan
+
+
+def merge(place: Place) -> Records:
+    """Move what the jobs have left into the records, and return these.
+
+    A finished record is kept until a new one of the same experiment and seed is finished, too.
+    """
+    records = Records.load(place.kept / "records.json")
+    unfinished = sorted((place.folder / "unfinished").glob("*.json"))
+    finished = sorted((place.folder / "records").glob("*.json"))
+    new = [json.loads(path.read_text(encoding="utf-8")) for path in (*unfinished, *finished)]
+    new = [r for r in new if r["finished"] or not (records.find(r["experiment"], r["seed"]) or r)["finished"]]
+    if new:
+        records.put(*new)
+    for path in finished:
+        path.unlink()
+    return records
+
+
+@dataclass
+class Outcome:
+    """What became of a plan, by experiments and seeds."""
+
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    """With the sentence of each."""
+    stopped: list[tuple[str, int]] = field(default_factory=list)
+    not_started: dict[tuple[str, int], str] = field(default_factory=dict)
+    """With what each waited for in vain; an empty text where nothing has failed."""
+
+
+def look(plan: Plan) -> Outcome:
+    """Return what has become of a plan; before :func:`merge`, as it is the jobs' files that say so."""
+    found = Outcome()
+    since = plan.path.stat().st_mtime
+    by_name = {e.name: e for e in plan.experiments}
+    for name, seed in plan.todo:
+        key, path = (name, seed), plan.place.unfinished(name, seed)
+        if plan.place.finished(name, seed).exists():
+            found.finished.append(key)
+        elif path.exists() and path.stat().st_mtime >= since:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if "failed" in record:
+                found.failed[key] = record["failed"]
+            else:
+                found.stopped.append(key)
+        else:
+            broken = [f"{n}, seed {s}" for n, s in (*found.failed, *found.not_started) if n in by_name[name].after]
+            found.not_started[key] = "; ".join(broken)
+    return found
+
+
+def collect(plan: Plan) -> tuple[Outcome, Path]:
+    """Merge what the jobs have left and write the tables; return what became of the plan, and the main table."""
+    found = look(plan)
+    return found, write_tables(plan, merge(plan.place))
+
+
+def write_tables(plan: Plan, records: Records) -> Path:
+    """Write the rows and, unless they are of quick forms, RESULTS.md and the README's table; return the main file."""
+    experiments, out = plan.registry.experiments, plan.out
+    results = out / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    if plan.quick:
+        write_json(results / "quick.json", make_rows(experiments, records.kept, quick=True))
+        return results / "quick.json"
+    rows = make_rows(experiments, records.kept, hashes(experiments))
+    write_json(results / "results.json", rows)
+    write_results(
+        out / "RESULTS.md", rows, experiments, plan.absent, plan.place.kept / "pictures", plan.registry.not_run
+    )
+    write_into(out / "README.md", short_table(rows, experiments))
+    return out / "RESULTS.md"
+
+
+def show(settings: Settings, here: bool = True) -> None:
+    """Print the experiments, a line each."""
+    plan = Plan(settings.out.resolve())
+    chosen = [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
+    records, code, absent = (
+        Records.load(plan.place.kept / "records.json"),
+        hashes(chosen),
+        absences(chosen, settings, here),
+    )
+    width = max((len(e.name) for e in chosen), default=0) + 2
+    left, any_older = 0.0, False
+    for e in chosen:
+        done = [seed for seed in e.seeds if records.is_finished(e, seed)]
+        older = any(records.is_older(e, seed, code[e.name]) for seed in done)
+        note = f"   {absent[e.name]}" if e.name in absent else ""
+        mark = "†" if older else " "
+        print(
+            f"{e.name:{width}}{e.area:12}{len(done)} of {len(e.seeds)} seeds{mark}, {e.minutes:5.1f} min a seed: "
+            f"{e.system}{note}"
+        )
+        left += 0 if e.name in absent else e.minutes * (len(e.seeds) - len(done))
+        any_older |= older
+    if any_older:
+        print("† measured by older code: --again measures it anew")
+    print(f"about {left:.0f} minutes of one core are left")
+
+
+def from_config(config: Mapping[str, Any]) -> Settings:
+    """Return the settings of ``snakemake --config KEY=VALUE ...``, with the names of :class:`Settings`."""
+    kinds = {"most_minutes": float, "jobs": int, "out": Path, "data_root": Path}
+    values = {key: kinds.get(key, lambda value: value)(value) for key, value in config.items() if key != "plan"}
+    unknown = sorted(set(values) - set(Settings.__dataclass_fields__))
+    require(not unknown, f"unknown config {', '.join(unknown)}: there are {', '.join(Settings.__dataclass_fields__)}")
+    if isinstance(values.get("only"), str):
+        values["only"] = tuple(values["only"].replace(",", " ").split())
+    return Settings(**values)
+
+
+def plan_of(config: Mapping[str, Any]) -> Plan:
+    """Read the plan that the engine's main process has written, for its processes on a cluster's nodes."""
+    settings = from_config(config)
+    return Plan.read(Plan(settings.out.resolve(), settings.quick).path)

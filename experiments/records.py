@@ -1,0 +1,140 @@
+"""What was measured: a record for each experiment and seed, and the figures read from a run's folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.registry import Experiment, Figure
+from torchdl.errors import InputError
+from torchdl.files import replacing, write_json
+
+CONFIG = "config.json"  # in a run's folder
+LARGEST_PICTURE = 200_000  # bytes
+
+
+@dataclass
+class Records:
+    """The records in a JSON file, which is rewritten at each change."""
+
+    path: Path
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: Path) -> Records:
+        """Read the file; without a file there are no records.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        if not path.exists():
+            return cls(path)
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            assert all({"experiment", "seed", "settings", "finished"} <= set(record) for record in kept)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise InputError(f"{path} is damaged: take its last version from git, or remove it") from error
+        return cls(path, list(kept))
+
+    def find(self, experiment: str, seed: int) -> dict[str, Any] | None:
+        """Return the record of an experiment with a seed."""
+        return next((r for r in self.kept if (r["experiment"], r["seed"]) == (experiment, seed)), None)
+
+    def put(self, *records: dict[str, Any]) -> None:
+        """Keep records in place of earlier ones of the same experiments and seeds."""
+        for record in records:
+            known = self.find(record["experiment"], record["seed"])
+            if known is None:
+                self.kept.append(record)
+            else:
+                self.kept[self.kept.index(known)] = record
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.kept)
+
+    def is_finished(self, experiment: Experiment, seed: int) -> bool:
+        """Return whether an experiment has ended with these settings, and all its figures are known."""
+        known = self.find(experiment.name, seed)
+        if known is None or not known["finished"] or known["settings"] != experiment.settings:
+            return False
+        return {figure.metric for figure in experiment.figures} <= set(known["figures"])
+
+    def is_older(self, experiment: Experiment, seed: int, code: str) -> bool:
+        """Return whether an experiment's record is of other code than this, or of code that was not recorded."""
+        known = self.find(experiment.name, seed)
+        return known is not None and known.get("code", "") != code
+
+
+# A run's folder
+
+
+def look_up(value: Any, key: Sequence[str | int]) -> list[float]:
+    """Follow a key into JSON values; return a list of numbers, of one if there is one."""
+    for part in key:
+        value = value[part]
+    return [float(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
+    """Read a figure's ``value``, and its ``reference`` if the run measured that, too, in the run's folder.
+
+    Lists are averaged; ``values`` has each one if they are of several seeds.
+
+    Raises:
+        InputError: The file is missing or damaged, or has no such number.
+    """
+    path = folder / figure.file
+    keys = {"value": figure.key} | ({"reference": figure.reference_key} if figure.reference_key else {})
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".csv":
+            rows = list(csv.DictReader(text.splitlines()))
+            (column,) = figure.key
+            found = {"value": [float([row[str(column)] for row in rows if row[str(column)]][-1])]}
+        else:
+            values = json.loads(text)
+            found = {name: look_up(values, key) for name, key in keys.items()}
+        scaled = {name: [figure.scale * each for each in values] for name, values in found.items()}
+        means = {name: sum(values) / len(values) for name, values in scaled.items()}
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): it should have {figure.metric!r}") from error
+    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f"{path} has no {'/'.join(map(str, figure.key))!r} for {figure.metric!r}") from error
+    return {**means, "values": scaled["value"]} if figure.of_seeds else means
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's ``config.json``; scripts that train nothing write none."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def is_fallback(config: dict[str, Any]) -> bool:
+    """Return whether a run used fallback data in place of the data that was asked for."""
+    return bool(config.get("data", {}).get("stand_in"))
+
+
+def fingerprints(config: dict[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of a run's data."""
+    return {key: value for key, value in config.get("data", {}).items() if key.endswith("fingerprint")}
+
+
+def copy_picture(source: Path, target: Path, most: int = LARGEST_PICTURE) -> None:
+    """Copy a PNG, with fewer colours and then with fewer pixels if it would have more than ``most`` bytes."""
+    from PIL import Image  # few jobs need it
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        scale = 1.0
+        while temporary.stat().st_size > most:
+            with Image.open(source) as image:
+                size = [max(1, round(scale * side)) for side in image.size]
+                image.convert("RGB").resize(size).quantize(128).save(temporary, format="png", optimize=True)
+            scale *= 0.8
