@@ -26,7 +26,7 @@ def digits(tmp_path, monkeypatch):
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(0, 256, (600, 28, 28))
         write_pair(tmp_path / "data" / "MNIST" / "raw", images, np.arange(600) % 10, split)
-    monkeypatch.setattr(process, "setup", lambda *_: "")  # this process is the tests'
+    monkeypatch.setattr(module, "setup_process", lambda *_: "")  # this process is the tests'
     return tmp_path / "data"
 
 
@@ -86,7 +86,7 @@ def test_all_is_every_part_in_turn_with_one_json_and_one_picture(benchmark, tmp_
         return measured(1.0 + len(asked))
 
     monkeypatch.setattr(benchmark, "measure", measure)
-    monkeypatch.setattr(process, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(benchmark, "has_bf16_units", lambda: False)
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: name)  # as if everything were installed
     benchmark.main(benchmark.Config("all", json=tmp_path / "all.json", png=tmp_path / "all.png"))
     said = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_all_is_every_part_in_turn_with_one_json_and_one_picture(benchmark, tmp_
 
 def test_bf16_is_measured_where_the_cpu_has_units_for_it(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "measure", lambda *_: measured(2.0))
-    monkeypatch.setattr(process, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(benchmark, "has_bf16_units", lambda: True)
     benchmark.main(benchmark.Config("lenet", repeats=2))
     report = json.loads(capsys.readouterr().out)
     assert report["ours in bf16"]["repeats"] == 2

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import importlib.util
 import math
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-from torchdl.training.command import parse
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -47,23 +39,3 @@ def fill_(module: nn.Module, seed: int = 0) -> nn.Module:
             bound = 1 / math.sqrt(parameter.shape[-1])
             parameter.uniform_(-bound, bound, generator=generator)
     return module
-
-
-@functools.cache
-def config_class(script: str) -> Any:
-    """Load a script without running it, and return its Config."""
-    sys.path.insert(0, str(ROOT / "scripts"))  # where _clone is
-    try:
-        spec = importlib.util.spec_from_file_location(f"scripts_{script[:-3]}", ROOT / "scripts" / script)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where the hints of dataclasses are looked up
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-    return module.Config
-
-
-def parse_script(command: list[str]) -> Any:
-    """Parse a command line as its script would."""
-    return parse(config_class(command[0]), command[1:])
