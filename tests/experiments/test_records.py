@@ -132,7 +132,7 @@ def test_made_up_data_is_the_same_for_a_seed_and_read_by_the_library(tmp_path):
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
     digits = torchdl.load_images("mnist", "train", one, fetch=False)
-    assert (len(digits), digits.stand_in) == (600, False)
+    assert (len(digits), digits.fallback) == (600, False)
     assert digits.labels[:100].bincount(minlength=10).tolist() == [10] * 10
     assert len(torchdl.load_images("cifar10-jpeg", "test", one)) == 30
     assert len(torchdl.load_prices(one, fetch=False)) == 120

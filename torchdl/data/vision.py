@@ -18,6 +18,6 @@ def import_torchvision() -> ModuleType:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"torchvision does not match torch {torch.__version__} ({reason}): install both together: "
-            "pip install --upgrade torch torchvision"
+            "pip install -U torch torchvision"
         ) from error
     return torchvision

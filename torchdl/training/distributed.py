@@ -1,7 +1,7 @@
 """Data-parallel training: several processes with equal parameters, each with its share of every batch.
 
-Losses and gradients equal those of one process with the whole batch. ``torchrun --nproc-per-node N`` starts the
-processes; with one process every function here does nothing.
+Losses and gradients equal those of one process with the whole batch. ``torchrun`` starts the processes; with one
+process every function here does nothing.
 """
 
 from __future__ import annotations
