@@ -75,8 +75,8 @@ def main(config: Config) -> None:
         result = tell_apart(build, terms, distance, config.sequences, config.learning, trainer)
         found.setdefault(distance, {}).setdefault(name, {}).setdefault(terms, []).append(result)
         print(
-            f"{distance} distance, T = {terms}, seed {seed}, {name}: {result.held_out:.2f} % right "
-            f"(training {result.train:.2f} %), {time.perf_counter() - since:.0f} s",
+            f"{distance} distance, T = {terms}, seed {seed}, {name}: test accuracy {result.held_out:.2f} % "
+            f"(train {result.train:.2f} %), {time.perf_counter() - since:.0f} s",
             flush=True,
         )
     report = distance_report(found, asdict(config))

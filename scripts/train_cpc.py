@@ -55,14 +55,13 @@ class Config:
     cell: Literal["gru", "lstm", "rnn"] = "gru"
     """The recurrent layer that reads the context."""
     every_term: bool | None = None
-    """Predict from every context term, as the paper does, or from the last one, as the original does; if not given,
-    every one for infonce, the last one for paired."""
+    """Predict from every term (as the paper; default of infonce) or the last one (as the original; of paired)."""
     temperature: float = 1.0
     """Divisor of InfoNCE's scores."""
     other_steps: bool = False
     """Take embeddings of other steps as candidates, too."""
     optimizer: OptimizerName = "adam"
-    """The optimizer."""
+    """The optimizer that updates the weights."""
     lr: float = 1e-3
     """The learning rate. It falls to a third after two epochs without a lower validation loss, down to 1e-4."""
     run: RunOptions = field(default_factory=RunOptions)

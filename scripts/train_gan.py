@@ -38,7 +38,7 @@ class Config:
     lr: float | None = None
     """The learning rate; if not given, 3e-4 (simple), 2e-4 (deep) or 2e-3 (conv)."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
-    """How both learning rates fall to 0 over all steps, if they do; if not given, linear (conv) or constant."""
+    """The course of both learning rates; linear and cosine end at 0. If not given: linear (conv) or constant."""
     beta1: float | None = None
     """Adam's first beta; if not given, 0.9 (simple), 0.5 (deep) or 0 (conv)."""
     beta2: float = 0.999
@@ -52,11 +52,9 @@ class Config:
     spectral_norm: bool | None = None
     """Divide each kernel of the discriminator by its largest singular value; if not given, only with conv."""
     average: float | None = None
-    """Decay of a moving average of the generator's weights, which makes the samples; 0 for none. If not given, 0.999
-    (conv) or 0."""
+    """Decay of the moving average of the generator's weights that makes samples; if not given, 0.999 (conv) or 0."""
     feature_extractor: Path | None = None
-    """A finished run of train_lenet.py on the same data, to measure samples with. If not given,
-    OUT/lenet/judge-DATASET where that exists."""
+    """A run of train_lenet.py on the same data, to measure samples with; OUT/lenet/judge-DATASET if not given."""
     evaluation_samples: int = 2000
     """Samples to compare with training images at each evaluation; the generator with the smallest distance is kept."""
     samples: int = 64

@@ -41,7 +41,7 @@ class Config:
     dropout: float | None = None
     """Dropout probability of the network's inputs and hidden units; if not given, 0 (course) or 0.4 (network)."""
     recommend: str = ""
-    """The id of a user: recommend titles with the finished run --resume, without training."""
+    """The id of a user: recommend titles with a finished run (--resume), without training."""
     n: int = 10
     """Number of titles to recommend."""
     ratings: RatingOptions = field(default_factory=RatingOptions)

@@ -58,7 +58,7 @@ class Config:
     freeze: bool = False
     """Do not train the given word vectors."""
     predict: tuple[str, ...] = ()
-    """Texts to classify with the finished run --resume, without training."""
+    """Texts to classify with a finished run (--resume), without training."""
     learning: TextLearning = field(default_factory=TextLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))

@@ -11,12 +11,12 @@ from helpers.scripts import run  # noqa: F401
 from torchdl import pictures
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # each worker has a core of its own
+    torch.set_num_threads(1)  # each worker has its own core
 
 
 @pytest.fixture
 def quick():
-    """Let one thread do these small things."""
+    """Use one thread, which is faster for small tensors."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -25,7 +25,7 @@ def quick():
 
 @pytest.fixture
 def ctrl_c():
-    """Let Ctrl-C interrupt, also where a shell has started these tests in the background, which ignores it."""
+    """Let Ctrl-C interrupt, even if a shell has started these tests in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -33,7 +33,7 @@ def ctrl_c():
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Leave figures undrawn, which takes longer than to train what is compared; others look at them."""
+    """Save blank pictures instead of figures, whose drawing would take longer than the training."""
     blank = torch.zeros(3, 1, 1, dtype=torch.uint8)
     for module in ("torchdl.plots.figure", "torchdl.recipes.report"):
         monkeypatch.setattr(f"{module}.save_figure", lambda figure, path: pictures.save_png(blank, path))
@@ -41,7 +41,7 @@ def undrawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Let one thread do what the fixtures of a module do, too."""
+    """Use one thread for the fixtures of a module, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -50,7 +50,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def keras(tmp_path_factory):
-    """Keras on PyTorch, with none of the user's own settings; the test is skipped where it is not installed."""
+    """Return Keras on PyTorch, without the user's settings; skip the test if it is not installed."""
     with pytest.MonkeyPatch.context() as patch:  # both are read at the first import
         patch.setenv("KERAS_BACKEND", "torch")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))

@@ -6,8 +6,7 @@ import scipy.signal
 import torch
 import torch.nn.functional as F
 from helpers import gaussian
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from torchdl import InputError, convolution

@@ -107,6 +107,15 @@ def test_booleans_are_given_by_no_or_where_there_is_a_third_value_by_true_and_fa
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("form", ["--monitor {}", "--monitor={}"])
+def test_an_old_name_of_a_metric_works_and_names_the_new_one(capsys, form):
+    assert parse(Config, form.format("val/coverage").split()).trainer.monitor == "samples/coverage"
+    assert {"val/coverage", "samples/coverage;"} < set(capsys.readouterr().out.split())
+    assert parse(Config, form.format("samples/coverage").split()).trainer.monitor == "samples/coverage"
+    assert parse(Config, form.format("val/loss").split()).trainer.monitor == "val/loss"
+    assert capsys.readouterr().out == ""
+
+
 def test_only_a_script_with_the_new_option_takes_the_old_one(capsys):
     with pytest.raises(SystemExit) as ended:
         parse(Trainer, ["--judge", "runs/x"])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import idx_bytes
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from torchdl import InputError
 from torchdl.data.idx import read_idx

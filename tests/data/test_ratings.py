@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from torchdl import InputError
-from torchdl.data import ratings as module
-from torchdl.data import read_ratings, split_ratings
+from torchdl.data import ratings as module, read_ratings, split_ratings
 from torchdl.data.download import NotFound
 from torchdl.data.movielens import MAX_BYTES, MOVIELENS, Archive, find_ratings, read_titles
 from torchdl.data.ratings import Ratings, number, ordinal

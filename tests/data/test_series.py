@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import gaussian
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
 from torchdl.data import ArrayDataset, BatchLoader, files

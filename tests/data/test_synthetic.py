@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from torchdl import AddingProblem, BatchLoader, InputError, long_distance
 from torchdl.data.synthetic import DISTANCES, deciding_terms, odd_negatives

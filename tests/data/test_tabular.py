@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.tables import table
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from torchdl import Columns, InputError, read_table, split_table
 from torchdl.data.tabular import check_numeric, guess_task, load_transistors

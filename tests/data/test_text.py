@@ -6,8 +6,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from torchdl import BatchLoader, InputError, TextDataset, Vocabulary
 from torchdl.data import Texts, pad, read_texts, read_vectors, tokenize

@@ -21,8 +21,7 @@ import pytest
 from helpers.registry import ROOT, config_class
 
 import torchdl
-from experiments import plan as planning
-from experiments import run as running
+from experiments import plan as planning, run as running
 from experiments.plan import Plan, Settings, look, merge, prepare
 from experiments.records import Records
 from experiments.registry import Experiment, Figure, Registry, Script, load

@@ -1,4 +1,4 @@
-"""What several test files build."""
+"""Build small inputs for several test files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """Write the IDX format by its definition, apart from the library's reader."""
+    """Encode an array in the IDX format, independently of the library's reader."""
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
 
@@ -27,12 +27,12 @@ def write_pair(folder: Path, images: np.ndarray, labels: np.ndarray, split: str 
 
 
 def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw normal numbers without touching the global generator."""
+    """Draw normal numbers without the global generator."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def fill_(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a module weights that do not depend on the global generator."""
+    """Fill a module with weights that do not depend on the global generator."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""Keep the network out of tests, and serve files to downloads."""
+"""Keep tests off the network, and serve files for downloads."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torchdl.data.sources import SOURCES
 
 @pytest.fixture
 def isolated(monkeypatch, tmp_path):
-    """Keep this machine's own data and the network out of every test."""
+    """Hide this machine's own data and the network from a test."""
     monkeypatch.delenv("TORCHDL_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     for name, source in SOURCES.items():
-        nowhere = ("http://127.0.0.1:9/",)  # the discard port: refused at once
+        nowhere = ("http://127.0.0.1:9/",)  # the discard port refuses at once
         monkeypatch.setitem(SOURCES, name, dataclasses.replace(source, mirrors=nowhere, system_folders=()))
 
 
 @pytest.fixture
 def server():
-    """Serve ``server.pages`` by path and note the paths asked for in ``server.asked``."""
+    """Serve ``server.pages`` by path, and record the requested paths in ``server.asked``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

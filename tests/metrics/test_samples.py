@@ -7,8 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 from helpers import gaussian
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
 from torchdl.metrics import (

@@ -13,8 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import torchdl

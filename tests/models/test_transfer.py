@@ -11,8 +11,7 @@ from torch import nn
 
 import torchdl
 from torchdl import InputError
-from torchdl.models import LinearHead, TransferModel, transfer_model
-from torchdl.models import backbones as module
+from torchdl.models import LinearHead, TransferModel, backbones as module, transfer_model
 from torchdl.models.backbones import backbone_names, blocks_of, build_backbone, build_network, load_backbone
 
 TINY = "mobilenet_v3_small"

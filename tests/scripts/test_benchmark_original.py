@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
 from helpers import write_pair
-from helpers.scripts import SCRIPTS
 from PIL import Image
 
 import torchdl
+from experiments import benchmark
 
 pytestmark = pytest.mark.slow
-
-
-def script(name: str) -> types.ModuleType:
-    """Import a script as a module."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(SCRIPTS))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +22,7 @@ def original(tmp_path_factory):
     images[:, 4:24, 10:18] = 255
     for split in ("train", "test"):
         write_pair(folder / "MNIST" / "raw", images, np.arange(60) % 10, split)
-    module = script("benchmark")
-    return module.Original(module.Config("cpc", data_root=folder))
+    return benchmark.Original(benchmark.Config("cpc", data_root=folder))
 
 
 def test_the_originals_batch_is_half_real_and_of_the_shapes_that_its_network_takes(original):
@@ -78,7 +61,6 @@ def test_an_originals_image_is_inverted_where_the_digit_is(original, monkeypatch
 
 
 def test_the_originals_network_has_the_parameters_of_ours(monkeypatch):
-    benchmark = script("benchmark")
     monkeypatch.setenv("KERAS_BACKEND", benchmark.keras_backend())
     pytest.importorskip("keras")
     ours = torchdl.image_cpc()

@@ -171,7 +171,7 @@ LEARNING = {
 }
 MISTAKES = {
     **{f"train_lenet.py {options}": sentence for options, sentence in LEARNING.items()},
-    "train_lenet.py --depth 9": "depth .*9.*16x16.* 4",
+    "train_lenet.py --depth 9": "depth .*4.*16x16.* 9",
     "train_lenet.py --width 0": "width",
     "train_lenet.py --name x": "runs/lenet/x .*--name.*--resume",
     "train_lenet.py --resume runs/lenet/none": "runs/lenet/none ",

@@ -48,16 +48,17 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
 
 
 def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
-    """Replace old names of options by their new ones, and print a note for each."""
+    """Replace old names of options and values by their new ones, and print a note for each."""
     known = option_names(config_class)
     renamed = []
     for argument in arguments:
-        option, *value = argument.split("=", 1)
-        new = RENAMED.get(option.replace("_", "-"))
-        if new in known and option not in known:
-            say(f"{option} is now {new}; the old name works until 0.3")
-            argument = "=".join([new, *value])
-        renamed.append(argument)
+        parts = argument.split("=", 1)  # --option=value, or one of the two
+        for number, old in enumerate(parts):
+            new = RENAMED_VALUES.get(old) or RENAMED.get(old.replace("_", "-"), "")
+            if old in RENAMED_VALUES or (new in known and old not in known and number == 0):
+                say(f"{old} is now {new}; the old name works until 0.3")
+                parts[number] = new
+        renamed.append("=".join(parts))
     return renamed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 import shlex
 import shutil
 import sys
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from torchdl import artifacts, plots
+from torchdl.cli.arguments import RENAMED_VALUES
 from torchdl.cli.console import describe_data, say
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, RESULTS, read_config, write_json
+from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, read_config, write_json
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
@@ -95,9 +97,12 @@ class Run:
         self.temporary = None
         if options.resume is not None:
             self.folder = options.resume
-            known = read_config(self.folder).get("data", {})
+            record = read_config(self.folder)
+            known = record.get("data", {})
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
             require(same, f"{self.folder} was trained on other data: go on with the same data")
+            if self.is_main and record.get("config", {}).get("trainer", {}).get("monitor") in RENAMED_VALUES:
+                rename_metrics(self.folder)
         elif trainer.dry_run and not options.name:
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)
@@ -217,6 +222,21 @@ class Run:
         if self.temporary is not None:
             self.temporary.cleanup()
             self.say("dry run: everything ran, and nothing was kept")
+
+
+def rename_metrics(folder: Path) -> None:
+    """Rename the metrics of generated samples in the checkpoints of a run from before 0.2."""
+
+    def renamed(metric: str) -> str:
+        return re.sub("^val/(?=frechet_distance$|coverage$|share_class_)", "samples/", metric)
+
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        with suppress(InputError):  # the trainer reports a damaged file
+            state = checkpoint.read(path)
+            state["order"]["monitor"] = renamed(state["order"]["monitor"])
+            history = state["progress"]["history"]
+            history[:] = [{renamed(name): value for name, value in row.items()} for row in history]
+            checkpoint.write(state, path)
 
 
 def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = RESULTS) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torchdl.files import PathLike, replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -21,7 +22,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Make a figure of ``count`` panels in rows of ``columns``, each ``width`` x ``height`` inches; return both."""
     rows = max(1, -(-count // columns))
     figure = new_figure(width * columns, height * rows)
