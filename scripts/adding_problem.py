@@ -8,8 +8,9 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import AddingProblem, SequenceModel, Trainer, random
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.recipes.learning import Learning
 from torchdl.recipes.sequence_memory import adding_report, adding_training
 

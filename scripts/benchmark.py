@@ -3,7 +3,7 @@
 import _clone  # noqa: F401
 
 from experiments.benchmark import Config, main
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
 
 if __name__ == "__main__":
     run_script(main, Config)

@@ -8,11 +8,11 @@ from pathlib import Path
 import _clone  # noqa: F401
 
 import torchdl
-from torchdl.cli.arguments import Positional
-from torchdl.cli.console import describe_data, say
 from torchdl.cli.finished_runs import dataset_of, find_extractor, load_gan
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
+from torchdl.cli.printing import describe_data, say
 from torchdl.cli.run import keep_report
-from torchdl.cli.script import run_script
 from torchdl.errors import require
 from torchdl.files import EVALUATION
 from torchdl.recipes.gan_evaluation import KID_SAMPLES, LEAST, evaluate_generator

@@ -9,8 +9,8 @@ from pathlib import Path
 import _clone  # noqa: F401
 import numpy as np
 
-from torchdl.cli.arguments import Positional
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
 from torchdl.data.tabular import MAX_CATEGORIES, breast_cancer, check_numeric, is_numeric, read_table
 from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix

@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 import _clone  # noqa: F401
 
 from torchdl import SequenceModel, Trainer
-from torchdl.cli.arguments import Positional
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.parsing import Positional
+from torchdl.cli.run import Run
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.errors import require
 from torchdl.models.rnn import Kind

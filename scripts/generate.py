@@ -12,9 +12,9 @@ from torch import Tensor
 
 import torchdl
 from torchdl import GAN
-from torchdl.cli.arguments import Positional
 from torchdl.cli.finished_runs import dataset_of, load_gan
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
 from torchdl.errors import require
 from torchdl.latent import INTERPOLATIONS, invert
 from torchdl.pictures import image_grid, save_png

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import _clone  # noqa: F401
 
 from torchdl import SequenceModel, Trainer
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
 from torchdl.data.synthetic import deciding_terms
 from torchdl.errors import require
 from torchdl.recipes.learning import Learning

@@ -9,8 +9,8 @@ from typing import Literal
 import _clone  # noqa: F401
 
 import torchdl
-from torchdl.cli.arguments import Positional
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
 from torchdl.data.files import read_csv
 from torchdl.data.tabular import Columns
 from torchdl.errors import require

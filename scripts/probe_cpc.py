@@ -12,9 +12,9 @@ from torch import nn
 
 import torchdl
 from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits
-from torchdl.cli.arguments import Positional
-from torchdl.cli.console import describe_data
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
+from torchdl.cli.printing import describe_data
 from torchdl.errors import require
 from torchdl.files import read_config
 from torchdl.models import FrozenFeatures, probe_head

@@ -21,7 +21,7 @@ import _clone  # noqa: F401
 from experiments.plan import Outcome, Plan, Settings, absences, collect, look, merge, prepare, show, write_tables
 from experiments.registry import find
 from experiments.run import end_with_parent, shown
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
 from torchdl.errors import InputError, require
 from torchdl.training import signals
 

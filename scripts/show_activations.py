@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdl import MLP, BatchLoader, ImageDataset, Supervised, Trainer, load_images
-from torchdl.cli.console import describe_data
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.printing import describe_data
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.metrics import silent_units

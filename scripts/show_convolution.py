@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 
 from torchdl import convolution
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
 from torchdl.convolution import MODES, SOBEL_X, SOBEL_Y, as_matrix, correlate, correlate_by_loops, correlate_color
 from torchdl.data.digits import load_photographs
 from torchdl.errors import require

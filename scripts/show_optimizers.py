@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import random
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
 from torchdl.errors import require
 from torchdl.files import write_json
 from torchdl.plots import plot_paths

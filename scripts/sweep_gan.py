@@ -22,9 +22,9 @@ from typing import Any, Literal, NamedTuple
 
 import _clone  # noqa: F401
 
-from torchdl.cli.console import say
 from torchdl.cli.finished_runs import default_extractor, find_extractor
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
 from torchdl.files import CHECKPOINT, EVALUATION, write_json
 from torchdl.plots import plot_bars

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import _clone  # noqa: F401
 
 from torchdl import Autoencoder, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.recipes.autoencoder import (
     Coding,
     autoencoder_training,

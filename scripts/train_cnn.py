@@ -11,8 +11,9 @@ import _clone  # noqa: F401
 from torch import nn
 
 from torchdl import MLP, AirbenchLike, RowReader, StridedCNN, Trainer, VGGLike
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.errors import require
 from torchdl.recipes.image_classification import (
     DEFAULTS,

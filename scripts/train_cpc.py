@@ -11,9 +11,10 @@ import _clone  # noqa: F401
 import torch
 
 from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
-from torchdl.cli.console import say
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.printing import say
+from torchdl.cli.run import Run
 from torchdl.collective import rank_and_size
 from torchdl.errors import require
 from torchdl.plots import plot_sequences

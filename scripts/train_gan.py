@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 import _clone  # noqa: F401
 
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
-from torchdl.cli.console import say
 from torchdl.cli.finished_runs import find_sample_monitor
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.printing import say
+from torchdl.cli.run import Run
 from torchdl.errors import require
 from torchdl.pictures import image_grid, save_png
 from torchdl.tasks import OptimizerName, find_schedule

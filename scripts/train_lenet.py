@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import _clone  # noqa: F401
 
 from torchdl import LenetLike, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.recipes.image_classification import (
     DEFAULTS,
     ClassifierLearning,

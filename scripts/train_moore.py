@@ -10,8 +10,9 @@ import _clone  # noqa: F401
 import torch.nn.functional as F
 
 from torchdl import MLP, BatchLoader, Supervised, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data.tabular import load_transistors
 from torchdl.errors import require
 from torchdl.plots import plot_line_fit

@@ -11,8 +11,9 @@ import _clone  # noqa: F401
 from torch import nn
 
 from torchdl import MatrixFactorization, RatingModel, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data.ratings import split_ratings
 from torchdl.errors import InputError, require
 from torchdl.recipes.recommendation import (

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.errors import require
 from torchdl.plots import plot_surfaces
 from torchdl.recipes.report import Report

@@ -9,8 +9,9 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import MLP, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
 from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outputs, table_training

@@ -9,9 +9,10 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import TextCNN, TextLSTM, Trainer, Vocabulary
-from torchdl.cli.console import say
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.printing import say
+from torchdl.cli.run import Run
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.files import find_file
 from torchdl.errors import require

@@ -11,8 +11,9 @@ from typing import Literal
 import _clone  # noqa: F401
 
 from torchdl import Supervised, Trainer
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import run_script
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.collective import rank_and_size
 from torchdl.data import ImageDataset
 from torchdl.errors import require

@@ -108,7 +108,7 @@ def test_imports_go_one_way(path):
         ("torchdl/training/trainer.py", "import scripts.train"),
         ("torchdl/training/trainer.py", "from torchdl.recipes import tabular"),
         ("torchdl/training/trainer.py", "from torchdl.cli.run import Run"),
-        ("torchdl/recipes/tabular.py", "from torchdl.cli.console import say"),
+        ("torchdl/recipes/tabular.py", "from torchdl.cli.printing import say"),
         ("torchdl/recipes/tabular.py", "import experiments.registry"),
         ("torchdl/cli/run.py", "import torchdl.keras"),
         ("torchdl/__init__.py", "from torchdl.training import Trainer"),

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data import ImageDataset, load_images
 from torchdl.errors import require
 from torchdl.files import PathLike

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torchdl.cli.arguments import parse
+from torchdl.cli.parsing import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 

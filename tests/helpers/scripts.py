@@ -41,7 +41,7 @@ from torchdl.plots.figure import new_figure
 import torch._dynamo, torch.utils.tensorboard, scipy.ndimage, sklearn.cluster, sklearn.decomposition
 import sklearn.feature_extraction.text, sklearn.linear_model, sklearn.manifold, sklearn.metrics
 import sklearn.model_selection, sklearn.neighbors
-import torchdl.cli.script, torchdl.keras, torchdl.recipes.cpc_probe, torchdl.recipes.transfer
+import torchdl.cli.main, torchdl.keras, torchdl.recipes.cpc_probe, torchdl.recipes.transfer
 tyro.cli(int, args=["1"])  # imports more
 figure = new_figure(1, 1)
 figure.add_subplot(title="$x$")

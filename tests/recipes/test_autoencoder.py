@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import torchdl
 from torchdl import Autoencoder, ImageDataset, InputError, Trainer
-from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.recipes.autoencoder import (
     Coding,
     autoencoder_training,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, LenetLike, Trainer
-from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data import folder as folders
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.files import CHECKPOINT

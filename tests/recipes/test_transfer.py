@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, Trainer
-from torchdl.cli.run import Run, RunOptions
+from torchdl.cli.options import RunOptions
+from torchdl.cli.run import Run
 from torchdl.data import draw_per_class
 from torchdl.models import TransferModel
 from torchdl.recipes import transfer

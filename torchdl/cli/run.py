@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ import torch
 from torch import Tensor
 
 from torchdl import artifacts, plots
-from torchdl.cli.arguments import RENAMED_VALUES
-from torchdl.cli.console import describe_data, say
+from torchdl.cli.options import RENAMED_VALUES, RunOptions
+from torchdl.cli.printing import describe_data, say
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.errors import InputError, require
@@ -34,24 +33,6 @@ from torchdl.training.logging import Logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run finds its data and puts its results, and how its process is set up."""
-
-    data_root: Path | None = None
-    """The folder of the datasets. If not given: $TORCHDL_DATA, the system's folders, ~/.cache/torchdl, a download."""
-    out: Path = Path("runs")
-    """The folder of all runs."""
-    name: str = ""
-    """The run's name; the date and time if not given."""
-    resume: Path | None = None
-    """The folder of a run to continue. Options that are not given keep that run's values."""
-    threads: int = 0
-    """CPU threads; 0 lets PyTorch choose."""
-    keep_memory: bool = True
-    """Keep freed memory for the next step, which is faster on CPUs and needs a little more memory."""
 
 
 class Run:

@@ -19,7 +19,7 @@ from torchdl.plots.images import (
     plot_predicted_images,
     plot_sequences,
 )
-from torchdl.plots.tables import (
+from torchdl.plots.statistics import (
     plot_bars,
     plot_confusion,
     plot_embeddings,

@@ -11,24 +11,12 @@ from typing import Any, TypeVar
 import tyro
 from tyro.conf import Positional as Positional
 
-from torchdl.cli.console import say
+from torchdl.cli.options import RENAMED, RENAMED_FIELDS, RENAMED_VALUES
+from torchdl.cli.printing import say
 from torchdl.errors import InputError
 from torchdl.files import CONFIG, read_config
 
 ConfigT = TypeVar("ConfigT")
-
-#: Old and new names of the options renamed in 0.2. The old ones work until 0.3.
-RENAMED = {
-    "--judge": "--feature-extractor",
-    "--judged": "--evaluation-samples",
-    "--paired": "--kid-samples",
-    "--kinds": "--categories",
-    "--valid-per-class": "--validation-per-class",
-    "--held-out": "--test-share",
-}
-#: The same for the keys of ``config.json`` in runs from before 0.2, and for values in it.
-RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}
-RENAMED_VALUES = {f"val/{name}": f"samples/{name}" for name in ("frechet_distance", "coverage")}
 
 
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:

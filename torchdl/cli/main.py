@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torchdl.cli.arguments import ConfigT, option_names, parse
+from torchdl.cli.parsing import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError
 from torchdl.training import Stopped, Trainer, distributed

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from torchdl import InputError
-from torchdl.cli.arguments import RENAMED, RENAMED_FIELDS, option_names, parse, rebuild
+from torchdl.cli.options import RENAMED, RENAMED_FIELDS
+from torchdl.cli.parsing import option_names, parse, rebuild
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import torch
 from helpers import gaussian
 
 from torchdl import ArrayDataset, InputError, LenetLike, Trainer
-from torchdl.cli.console import say
-from torchdl.cli.run import Run, RunOptions
-from torchdl.cli.script import name_options, run_script
+from torchdl.cli.main import name_options, run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.printing import say
+from torchdl.cli.run import Run
 
 
 @dataclass(frozen=True)
