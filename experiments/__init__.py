@@ -1,1 +1,1 @@
-"""The laboratory: what was measured, how to measure it again, and the tables of it; no part of the package."""
+"""The experiments: their registry, runner, records and tables of results; not part of the package."""

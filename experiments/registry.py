@@ -53,13 +53,13 @@ class Script:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that an experiment measures, and where to read it."""
+    """One number (not a picture) that an experiment measures, and where to read it."""
 
     metric: str
     """The name, with the unit."""
     key: tuple[str | int, ...]
-    """Where it stands in the JSON file: names, and positions in lists; a list is averaged. In a ``.csv`` file: the
-    column, whose last value counts."""
+    """Its place in the JSON file: names, and positions in lists; a list is averaged. In a ``.csv`` file: the column;
+    its last value counts."""
     higher_is_better: bool | None = True
     """Whether more is better; None if nearer to the reference is better."""
     reference: float | None = None
@@ -67,7 +67,7 @@ class Figure:
     source: str = ""
     """Where the reference comes from."""
     reference_key: tuple[str | int, ...] = ()
-    """Where a reference stands that the same run measured; replaces ``reference``."""
+    """The place of a reference that the same run measured; replaces ``reference``."""
     file: str = "results.json"
     """The file, in the folder of the experiment's first command."""
     scale: float = 1.0
@@ -79,7 +79,7 @@ class Figure:
     of_seeds: bool = False
     """Whether the file has a list, one value for each of the seeds 0, 1, ... of one command."""
     reference_of: str = ""
-    """An experiment: its mean of the same metric plus ``reference`` is the number to compare with."""
+    """Name of an experiment; its mean of the same metric plus ``reference`` is the number to compare with."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Experiment:
     name: str
     area: str
     system: str
-    """What is trained or shown, for people."""
+    """What is trained or shown, for readers."""
     data: str
-    """The data, for people."""
+    """The data, for readers."""
     commands: tuple[str, ...]
     """Scripts with their arguments, as a user types them; ``{runs}`` is the folder of all runs."""
     quick: tuple[str, ...]
@@ -99,7 +99,7 @@ class Experiment:
     figures: tuple[Figure, ...]
     """The main figure first; none for an experiment of pictures alone."""
     minutes: float
-    """CPU minutes of one seed on one core, about."""
+    """Approximate CPU minutes per seed on one core."""
     scripts: tuple[Script, ...]
     """The script of each command."""
     needs: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Experiment:
     headline: bool = False
     """Whether the README's table has the main figure."""
     quick_figures: int | None = None
-    """How many of the figures the quick form measures, from the first on; all of them if None."""
+    """Number of figures that the quick form measures, from the first on; all if None."""
     after: tuple[str, ...] = ()
     """Experiments whose runs this one uses."""
     alone: bool = False
@@ -123,7 +123,7 @@ class Experiment:
 
     @property
     def typed(self) -> tuple[str, ...]:
-        """Return the commands as a user types them, with ``RUN`` for the folder of the command before."""
+        """Return the commands as a user types them, with ``RUN`` for the folder of the previous command."""
         lines = []
         for command, script in zip(self.commands, self.scripts, strict=True):
             name, *arguments = command.split(" ", 1)
@@ -138,7 +138,7 @@ class Experiment:
         return replace(self, commands=commands, seeds=self.seeds[:1], figures=figures, alone=False)
 
     def launches(self, runs: Path, seed: int) -> list[tuple[list[str], Path]]:
-        """Return for each command the script with its arguments, and the folder of its results."""
+        """Return each command's script with its arguments, and the folder of its results."""
         found: list[tuple[list[str], Path]] = []
         places = {"runs": str(runs), "name": f"{self.name}-{seed}", "seed": str(seed), "before": ""}
         for command, script in zip(self.commands, self.scripts, strict=True):
@@ -153,7 +153,7 @@ class Experiment:
 
 
 class NotRun(NamedTuple):
-    """A part of the course that was not run for want of data."""
+    """A part of the course that was not run for lack of data."""
 
     system: str
     command: str
@@ -236,7 +236,7 @@ def check(where: str, table: Mapping[str, Any], kinds: Mapping[str, Kind], requi
     """Check a table's keys and values.
 
     Raises:
-        InputError: A key is unknown or missing, or its value is of another kind.
+        InputError: A key is unknown or missing, or its value has the wrong type.
     """
     for key, value in table.items():
         if key not in kinds:
@@ -253,8 +253,7 @@ def load(folder: Path = FOLDER) -> Registry:
     """Read and check ``scripts.toml`` and the areas' files in a folder.
 
     Raises:
-        InputError: A file is not what it should be; the sentence has the file, the experiment, the key and what was
-            expected.
+        InputError: A file is invalid; the message has the file, the experiment, the key and what was expected.
     """
     scripts: dict[str, Script] = {}
     for name, table in read(folder / SCRIPTS_FILE).items():
@@ -304,7 +303,7 @@ def build(
     named: Mapping[str, Any],
     scripts: Mapping[str, Script],
 ) -> Experiment:
-    """Build an experiment from its table, the file's defaults already in it."""
+    """Build an experiment from its table, which includes the file's defaults."""
     check(where, table, EXPERIMENT_KEYS, ("system", "data", "commands", "quick", "figures", "minutes"))
     require(re.fullmatch(r"[a-z0-9-]+", name) is not None, f"{where}: a name has lower-case letters, digits, hyphens")
     require(name not in AREAS, f"{where}: an area has this name")
@@ -317,7 +316,7 @@ def build(
     figures = tuple(build_figure(where, one) for entry in table["figures"] for one in expand(where, entry, named))
     metrics = [figure.metric for figure in figures]
     twice = sorted({metric for metric in metrics if metrics.count(metric) > 1})
-    require(not twice, f"{where}: figures must have different names, not twice {', '.join(twice)}")
+    require(not twice, f"{where}: figures must have different names: {', '.join(twice)} is repeated")
     seeds = table.get("seeds", [0])
     require(len(set(seeds)) == len(seeds) > 0, f"{where}: seeds must be different whole numbers, not {seeds}")
     require(bool(figures or table.get("pictures")), f"{where}: figures or pictures must be given")
@@ -327,7 +326,7 @@ def build(
 
 
 def expand(where: str, entry: str | Mapping[str, Any], named: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the tables of an entry: a table, the name of some in ``[figures]``, or a change to named ones."""
+    """Return the tables of an entry: itself, those in ``[figures]`` with this name, or these with changes."""
     if isinstance(entry, str):
         return expand(where, {"use": entry}, named)
     changes = {key: value for key, value in entry.items() if key != "use"}
@@ -351,20 +350,20 @@ def build_figure(where: str, table: Mapping[str, Any]) -> Figure:
     require(len(given) < 2, f"{where}: either reference or reference_key, not both")
     require(not (figure.reference_key and figure.reference_of), f"{where}: either reference_key or reference_of")
     referred = bool(given or figure.reference_of)
-    require(referred == bool(figure.source), f"{where}: a reference and its source go together")
+    require(referred == bool(figure.source), f"{where}: a reference needs a source, and a source needs a reference")
     require(referred or not figure.note, f"{where}: a note is for a figure with a reference")
     require(referred or figure.higher_is_better is not None, f"{where}: nearer is better only with a reference")
     return figure
 
 
 def values_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as those of :class:`Figure`."""
+    """Return the values as arguments of :class:`Figure`."""
     better = {"higher_is_better": BETTER[values["better"]]} if "better" in values else {}
     return {**{key: value for key, value in values.items() if key != "better"}, **better}
 
 
 def check_links(where: str, experiment: Experiment, before: Sequence[Experiment]) -> None:
-    """Check that an experiment comes after those whose runs it uses."""
+    """Check that an experiment comes after the experiments whose runs it uses."""
     unknown = sorted(set(experiment.after) - {other.name for other in before})
     require(not unknown, f"{where}: after must name experiments that stand before it, not {', '.join(unknown)}")
 
@@ -375,7 +374,7 @@ def choose(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Expe
     Without names, all are chosen.
 
     Raises:
-        InputError: A name is unknown; the sentence has similar ones.
+        InputError: A name is unknown; the message has similar ones.
     """
     known = [*(e.name for e in experiments), *dict.fromkeys(e.area for e in experiments)]
     for name in names:
@@ -391,11 +390,11 @@ def choose(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Expe
 
 
 def find(name: str, experiments: Sequence[Experiment]) -> Experiment:
-    """Return the experiment of a name.
+    """Return the experiment with a name.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such experiment.
     """
-    (*_, found) = choose([name], experiments)  # after those whose runs it uses
+    (*_, found) = choose([name], experiments)  # the last, after those whose runs it uses
     require(found.name == name, f"{name!r} is an area: name one experiment")
     return found

@@ -1,9 +1,9 @@
-"""Run one experiment with one seed: its commands in turn, then its figures into a record.
+"""Run one experiment with one seed: run its commands in turn, and write its figures (numbers) to a record.
 
 In a clone: ``python -m experiments.run moore 0``.
 
 A finished run leaves ``records/NAME-SEED.json``. A run that failed, was stopped or was killed leaves
-``unfinished/NAME-SEED.json``; a stopped or killed one goes on from its checkpoint the next time.
+``unfinished/NAME-SEED.json``; a stopped or killed one continues from its checkpoint the next time.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from torchdl.files import write_json
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = "checkpoint.pt"  # in a run's folder
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-#: What an engine sets for a job, and what an experiment that measures time must not find set.
+#: Variables that an engine sets for a job; they are removed for an experiment that measures time.
 THREADS = (*(f"{n}_NUM_THREADS" for n in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUMEXPR")), "VECLIB_MAXIMUM_THREADS")
 
 
-class Failed(Exception):  # no error of this program
-    """A script has failed; the message has the last line of its output."""
+class Failed(Exception):  # not an error of this program
+    """A script failed; the message has the last line of its output."""
 
 
-class Stopped(Exception):  # no error: somebody asked for it
-    """A signal came, and the script has ended before its end."""
+class Stopped(Exception):  # not an error: somebody asked for it
+    """A signal stopped the script before its end."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where results go; those of the quick forms apart."""
+    """Where results go; quick forms have a folder of their own."""
 
     out: Path
     quick: bool = False
 
     @property
     def folder(self) -> Path:
-        """The folder of runs, logs and what else running leaves."""
+        """The folder of runs, logs and other files of the jobs."""
         return self.out / "results" / "quick" if self.quick else self.out / "results"
 
     @property
@@ -79,11 +79,11 @@ class Place:
 
 @dataclass
 class Commands:
-    """Runs scripts; Ctrl-C and SIGTERM are passed on to the script at work, once, so that it saves.
+    """Run scripts, and pass the first Ctrl-C or SIGTERM on to the running script, so that it saves.
 
-    It is SIGINT that is passed on: where a cluster sends SIGTERM to every process of a job, a script that gets it twice
-    would end at once. A second request ends the script at once. Signals within a second of the first are the same
-    request: Linux may tell a process several times that its parent has ended.
+    It is passed on as SIGINT: a cluster may send SIGTERM to every process of a job, and a second SIGTERM would end the
+    script at once. A second request ends the script at once. Signals within a second of the first are the same request,
+    because Linux may tell a process several times that its parent has ended.
     """
 
     environment: Mapping[str, str]
@@ -108,7 +108,7 @@ class Commands:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def run(self, command: Sequence[str], log: Path) -> None:
-        """Run a script to its end, its output appended to a log."""
+        """Run a script to its end, and append its output to a log."""
         if self.signals:
             raise Stopped
         with open(log, "ab") as output:
@@ -120,7 +120,7 @@ class Commands:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
-                start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+                start_new_session=True,  # the terminal's Ctrl-C goes to this process alone
                 preexec_fn=end_with_parent,
             )
         code = self.process.wait()
@@ -138,13 +138,13 @@ def end_with_parent(number: int = signal.SIGINT) -> None:
 
 
 def environment(experiment: Experiment, place: Place, data_root: Path | None) -> dict[str, str]:
-    """Return the scripts' environment: of one thread, or of all cores where time is measured."""
+    """Return the scripts' environment: one thread, or all cores if time is measured."""
     found = {name: value for name, value in os.environ.items() if name not in THREADS}
     if not experiment.alone:
         found["OMP_NUM_THREADS"] = "1"
     if data_root is not None:
         found["TORCHDL_DATA"] = str(data_root)
-    if place.quick:  # what is cached of made-up images is of no use later
+    if place.quick:  # cached features of made-up images are of no use later
         found["XDG_CACHE_HOME"] = str(place.folder / "cache")
     return found
 
@@ -170,7 +170,7 @@ def run(
     same = all(known.get(key) == record[key] for key in ("settings", "code"))
     resumes = same and "failed" not in known and trains and (folder / CHECKPOINT).exists()
     goes_on = resumes or (same and experiment.scripts[0].goes_on)
-    before = known["seconds"] if goes_on else 0.0  # None where a part's time is not known, because it was killed
+    before = known["seconds"] if goes_on else 0.0  # None if the time of a killed part is unknown
     write_json(unfinished, {**record, "seconds": None})
     commands = Commands(environment(experiment, place, data_root))
     since = time.perf_counter()
@@ -183,14 +183,14 @@ def run(
             launches[0] = ([launches[0][0][0], "--resume", str(folder)], folder)
         if not goes_on:
             shutil.rmtree(folder, ignore_errors=True)
-            log.write_bytes(b"")  # the file stays, which another process may wait for
+            log.write_bytes(b"")  # the file must stay: it is also the lock
         for number, (command, own) in enumerate(launches):
-            if number or not trains:  # a training makes its folder itself, and refuses an old one
+            if number or not trains:  # a training creates its folder, and refuses an old one
                 own.mkdir(parents=True, exist_ok=True)
             commands.run(command, log)
         config = read_config(folder)
         fallback = is_fallback(config) and not place.quick
-        require(not fallback, f"it was run on fallback data in place of {experiment.data}: fetch that")
+        require(not fallback, f"it used fallback data in place of {experiment.data}: fetch the data")
         figures = {figure.metric: read_figure(folder, figure) for figure in experiment.figures}
         for picture in experiment.pictures if seed == experiment.seeds[0] else ():
             copy_picture(folder / picture, place.kept / "pictures" / f"{name}-{Path(picture).stem}.png")
@@ -200,7 +200,7 @@ def run(
     except (Failed, InputError, OSError) as error:
         write_json(unfinished, {**record, "seconds": seconds(), "failed": str(error)})
         raise Failed(str(error)) from error
-    # the instructions are PyTorch's to tell, which takes seconds to import
+    # the instructions come from PyTorch, which takes seconds to import
     described = {"cpu": cpu(), "instructions": "", "cores": os.cpu_count()} if place.quick else machine()
     used = {"threads": os.cpu_count(), "jobs": 1} if experiment.alone else {"threads": 1, "jobs": jobs}
     record |= {
@@ -238,7 +238,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(), help="the folder of results/ and experiments/")
     parser.add_argument("--data-root", type=Path, help="the folder of the data sets")
     parser.add_argument("--quick", action="store_true", help="run the quick form, on the data of --data-root")
-    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time, to be recorded")
+    parser.add_argument("--jobs", type=int, default=1, help="number of jobs at a time, to be recorded")
     given = parser.parse_args()
     end_with_parent(signal.SIGTERM)
     root = None if given.data_root is None else given.data_root.resolve()
@@ -253,11 +253,11 @@ def main() -> int:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                print(f"{title}: FAILED: another process runs it in {place.folder}: wait for it", file=sys.stderr)
+                print(f"{title}: FAILED: another process is running it in {place.folder}: wait for it", file=sys.stderr)
                 return 1
             record = run(experiment, given.seed, place, root, given.jobs)
     except Stopped:
-        print(f"{title}: stopped: nothing is lost, the same command goes on", flush=True)
+        print(f"{title}: stopped: nothing is lost, the same command continues", flush=True)
         return 130
     except (Failed, InputError) as error:
         print(f"{title}: FAILED: {error}", flush=True)

@@ -1,4 +1,4 @@
-"""Rows of what was measured, and tables of them: RESULTS.md, and the README's short one."""
+"""Rows of results, and their tables: RESULTS.md, and the README's short one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 OLDER = "†"  # after a number that was measured by older code
 HEAD = """# Results
 
-Written by `python scripts/reproduce.py`, which runs each command below with each of the seeds, in a process of its own.
-It also writes `results/results.json`, with these numbers unrounded, one a seed, and the commit, the versions and the
-machine of each. A number is a mean ± the sample standard deviation over the seeds; the number alone where there is one
-seed. The reference is what to compare with; where the mean is worse, the next column has by how much, and sometimes
-why. In the commands `RUN` is the folder of the command before; `reproduce.py` adds the seed, a name and
-`--out results/runs`, so that the GANs' classifier is
+`python scripts/reproduce.py` writes this file. It runs each command below once per seed, in a process of its own. It
+also writes `results/results.json`, which has the unrounded number of each seed, the commit, the versions and the
+machine. A number is the mean ± the sample standard deviation over the seeds; with one seed it is that seed's number. If
+the mean is worse than the reference, the next column has the difference, and sometimes the reason. In the commands,
+`RUN` is the folder of the previous command. `reproduce.py` adds the seed, a name and `--out results/runs`. For example,
+the feature extractor for MNIST is trained by
 `train_lenet.py --dataset mnist --out results/runs --name judge-mnist-0`.
 """
 OLDER_SENTENCE = (
-    f"{OLDER} was measured by older code: the files that its commands import have changed since or were not recorded.\n"
-    "`python scripts/reproduce.py --only NAME --again` measures it anew.\n"
+    f"{OLDER} measured with older code: the files that the commands import have changed since or were not recorded.\n"
+    "`python scripts/reproduce.py --only NAME --again` runs the experiment again.\n"
 )
 
 
@@ -40,7 +40,7 @@ def make_rows(
     Args:
         experiments: The experiments.
         records: The records.
-        code: The hash of each experiment's code as it is now, by its name: records of other code are older.
+        code: The current hash of each experiment's code, by its name; records with another hash are older.
         quick: Whether these are quick forms.
     """
     rows: list[dict[str, Any]] = []
@@ -107,9 +107,9 @@ def make_row(
 
 
 def shortfall(row: Mapping[str, Any]) -> float:
-    """Return by how much a row's mean is worse than its reference, as both are shown; 0 where it is not.
+    """Return by how much a row's mean is worse than its reference, both rounded as shown; 0 if it is not worse.
 
-    Where nearer is better: the mean distance of its values from the reference.
+    If nearer is better, return the mean distance of the values from the reference.
     """
     if row["reference"] is None:
         return 0.0
@@ -120,7 +120,7 @@ def shortfall(row: Mapping[str, Any]) -> float:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Write a number with some digits after the point, without the zeros at its end where it has many."""
+    """Return a number with ``digits`` after the point; a tiny one with over six digits in scientific notation."""
     if value is None:
         return ""
     if value != 0 and abs(value) < 10 ** (2 - digits) and digits > 6:
@@ -129,27 +129,27 @@ def number(value: float | None, digits: int) -> str:
 
 
 def measured(row: Mapping[str, Any]) -> str:
-    """Write a row's mean and deviation, or its one value and seed, with a mark where it is older."""
+    """Return a row's mean ± deviation, or its only value and seed, with a mark if it is older."""
     mean, std = number(row["mean"], row["digits"]), number(row["std"], row["digits"])
     found = f"{mean} ± {std}" if std else f"{mean} (seed {row['seeds'][0]})"
     return f"{found} {OLDER}" if row["older"] else found
 
 
 def plain_reference(row: Mapping[str, Any]) -> str:
-    """Write a row's reference: a given one as it is, a measured one with the row's digits."""
+    """Return a row's reference as text: a given one as it is, a measured one with the row's digits."""
     given = row["reference"]
     return "" if given is None else number(given, row["digits"]) if row["reference_measured"] else f"{given:g}"
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time."""
+    """Return a time as text, in seconds or minutes."""
     if seconds is None:
         return "?"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def lay_out(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table."""
+    """Return a Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
@@ -162,7 +162,7 @@ def write_results(
     pictures: Path,
     not_run: Sequence[NotRun] = (),
 ) -> None:
-    """Write ``RESULTS.md``: a table for each area, and the experiments that are in none.
+    """Write ``RESULTS.md``: a table for each area, and a list of the experiments that are in no table.
 
     Args:
         path: The file.
@@ -170,9 +170,9 @@ def write_results(
         experiments: Every experiment.
         lacking: What is missing, by the names of the experiments that cannot be run without it.
         pictures: The folder of the pictures; those that exist are linked.
-        not_run: What is no experiment for want of data.
+        not_run: Parts of the course that are not experiments for lack of data.
     """
-    require(not any(row["quick"] for row in rows), "quick rows are no results: they have no place in the main tables")
+    require(not any(row["quick"] for row in rows), "quick rows are not results: they do not belong in the main tables")
     parts = [HEAD]
     machines = list(dict.fromkeys(machine for row in rows for machine in row["machines"]))
     if machines:
@@ -212,11 +212,11 @@ def machine_of(record: Mapping[str, Any]) -> str:
 
 
 def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> str:
-    """Write the table of an area; what is the same as in the row above is left out.
+    """Return the table of an area; cells that repeat the row above have ditto marks or are empty.
 
-    Where there are several machines, their numbers are in the column of the time.
+    If there are several machines, the column of the time has their numbers.
     """
-    header = ("system", "data", "metric", "here", "reference", "", "a run takes", "command")
+    header = ("system", "data", "metric", "result", "reference", "", "time per run", "command")
     lines = []
     for before, row in zip([None, *rows], rows, strict=False):
         again = before is not None and before["experiment"] == row["experiment"]
@@ -241,7 +241,7 @@ def what_is_not_there(
     lacking: Mapping[str, str],
     not_run: Sequence[NotRun],
 ) -> str:
-    """List the experiments with figures but without rows, with what is missing."""
+    """Return a list of the experiments with figures but without rows, and what each lacks."""
     known = {row["experiment"] for row in rows}
     left = [e for e in experiments if e.figures and e.name not in known]
     lines = [
@@ -261,7 +261,7 @@ def anchor(row: Mapping[str, Any]) -> str:
 
 
 def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> str:
-    """Write the README's table: the main figure of each headline experiment, with a link to its command."""
+    """Return the README's table: the main figure of each headline experiment, with a link to its command."""
     main = {(e.name, e.figures[0].metric) for e in experiments if e.headline and e.figures}
     lines = [
         [f"[{row['system']}, {row['data']}]({anchor(row)})", row["metric"], measured(row), plain_reference(row)]
@@ -270,8 +270,8 @@ def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experim
     ]
     if not lines:
         return ""
-    table = lay_out(("system and data", "metric", "here", "reference"), lines)
-    mark = f"\n\n{OLDER} measured by older code: see [RESULTS.md](RESULTS.md)."
+    table = lay_out(("system and data", "metric", "result", "reference"), lines)
+    mark = f"\n\n{OLDER} measured with older code: see [RESULTS.md](RESULTS.md)."
     return table + mark if any(OLDER in line[2] for line in lines) else table
 
 
@@ -279,7 +279,7 @@ def write_into(path: Path, table: str) -> bool:
     """Put a table between a file's markers; return whether it has markers.
 
     Raises:
-        InputError: A marker is missing, there twice or in the wrong place.
+        InputError: A marker is missing, repeated or in the wrong place.
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     counts = (text.count(BEGIN), text.count(END))

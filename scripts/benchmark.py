@@ -1,4 +1,4 @@
-"""Measure this project against the usual way of doing the same: the command line of ``experiments/benchmark.py``."""
+"""Compare the speed of this project with the usual way: the command line of ``experiments/benchmark.py``."""
 
 import _clone  # noqa: F401
 

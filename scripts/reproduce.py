@@ -30,11 +30,11 @@ SNAKEFILE = Path(__file__).resolve().parent.parent / "experiments" / "Snakefile"
 
 @dataclass(frozen=True)
 class Config:
-    """Run experiments by Snakemake, here or on a cluster, and write RESULTS.md; what has ended is not run again."""
+    """Run experiments with Snakemake, here or on a cluster, and write RESULTS.md; finished ones are not rerun."""
 
     settings: Settings = field(default_factory=Settings)
     list: bool = False
-    """Print which experiments there are, what is finished and what is missing, and run nothing."""
+    """List the experiments with what is finished and what is missing, and run nothing."""
     tables: bool = False
     """Write the tables from the records, and run nothing."""
     executor: str = "local"
@@ -44,7 +44,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Choose, run, write."""
+    """Choose the experiments, run them and write the tables."""
     settings, here = config.settings, config.executor == "local"
     require(settings.jobs >= 1, f"--jobs must be 1 or more, not {settings.jobs}")
     if config.list:
@@ -75,20 +75,20 @@ def main(config: Config) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Keep a second process out of a folder of results while this one, or its engine, is at work."""
+    """Keep a second process out of a folder of results while this one or its engine is running."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"another reproduce.py is at work in {folder}: wait for it, or choose --out") from error
+            raise InputError(f"another reproduce.py is running in {folder}: wait for it, or choose --out") from error
         yield lock.fileno()
 
 
 def run_engine(plan: Plan, config: Config, lock: int, request: signals.Request) -> int:
-    """Run a plan's jobs by Snakemake, a line for each as it ends; return Snakemake's exit status.
+    """Run a plan's jobs with Snakemake and print a line as each ends; return Snakemake's exit status.
 
-    Ctrl-C and SIGTERM are passed on to Snakemake and its jobs, once: it begins no others, and each saves.
+    The first Ctrl-C or SIGTERM is passed on to Snakemake and its jobs: no other job starts, and running jobs save.
     """
     place, here = plan.place, config.executor == "local"
     plugin = f"snakemake_executor_plugin_{config.executor.replace('-', '_')}"
@@ -109,7 +109,7 @@ def run_engine(plan: Plan, config: Config, lock: int, request: signals.Request) 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+            start_new_session=True,  # the terminal's Ctrl-C goes to this process alone
             pass_fds=[lock],
             preexec_fn=partial(end_with_parent, signal.SIGINT),
         )
@@ -147,7 +147,7 @@ def print_new(plan: Plan, outcome: Outcome, printed: set[tuple[str, int]]) -> No
 
 
 def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) -> None:
-    """Print what was not started or has not ended, and why.
+    """Print which runs were not started or did not finish, and why.
 
     Raises:
         Stopped: A signal came before the end.
@@ -155,15 +155,15 @@ def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) ->
     log = plan.place.folder / "logs" / "snakemake.log"
     if request.signal_number and (outcome.stopped or outcome.not_started):
         where = " and ".join(f"{name}, seed {seed}" for name, seed in outcome.stopped) or "no experiment"
-        raise signals.Stopped(f"stopped in {where}: nothing is lost, the same command goes on", request.signal_number)
+        raise signals.Stopped(f"stopped in {where}: nothing is lost, the same command continues", request.signal_number)
     for (name, seed), broken in outcome.not_started.items():
-        why = f"it uses what has failed ({broken})" if broken else f"the engine could not ({log} says why)"
+        why = f"it uses runs that failed ({broken})" if broken else f"Snakemake could not start it ({log} says why)"
         print(f"{name}, seed {seed}: FAILED: it was not started, because {why}", flush=True)
     for name, seed in outcome.stopped:
-        why = "it ended before its end, by a limit of time or memory perhaps: the same command goes on"
+        why = "it was stopped early, perhaps by a limit of time or memory: the same command continues"
         print(f"{name}, seed {seed}: FAILED: {why}; {log} may say more", flush=True)
     if code and not (outcome.failed or outcome.not_started or outcome.stopped):
-        raise InputError(f"Snakemake has failed with exit status {code}: {log} says why")
+        raise InputError(f"Snakemake failed with exit status {code}: {log} says why")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Config:
-    """Compare pairs of networks and losses: one run of train_gan.py and of evaluate_gan.py for each and every seed.
+    """Compare pairs of networks and losses: run train_gan.py and evaluate_gan.py for each with every seed.
 
     The same command skips finished runs and resumes stopped ones.
     """
@@ -61,15 +61,15 @@ class Config:
         "hinge",
         "wgan_gp",
     )
-    """The losses to train each pair by."""
+    """The losses to train each pair with."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """The seeds, of weights, order and noise."""
+    """The seeds of weights, data order and noise."""
     epochs: int = 5
     """Passes over the data, for every run."""
     options: str = ""
     """More options of train_gan.py for every run, such as --options="--spectral-norm True --average 0.999"."""
     samples: int = 10_000
-    """Number of samples to measure of each."""
+    """Number of samples to measure per run."""
     jobs: int = 1
     """Number of runs at a time, each with one thread."""
     out: Path = Path("runs")
@@ -89,16 +89,16 @@ class Cell(NamedTuple):
 
 
 def main(config: Config) -> None:
-    """Do the missing runs; print the table, and write it as JSON and PNG."""
+    """Do the missing runs, print the table, and write it as JSON and PNG."""
     require(min(len(config.models), len(config.losses), len(config.seeds)) >= 1, "name a model, a loss and a seed")
     require(config.epochs >= 1 and config.jobs >= 1, "--epochs and --jobs must be at least 1")
     name = Path(config.dataset).name
     folder = config.out / f"sweep-{name}"
     extractor = config.feature_extractor or default_extractor(config.out, config.dataset)
-    find_extractor(extractor, config.out, config.dataset)  # a mistake is better known before hours of training
+    find_extractor(extractor, config.out, config.dataset)  # find mistakes before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
-    ended = threading.Event()  # nothing more is begun
-    killed = threading.Event()  # nor goes on
+    ended = threading.Event()  # if set, no other run starts
+    killed = threading.Event()  # if set, the current runs are killed
 
     def attempt(cell: Cell) -> dict[str, Any] | None:
         if ended.is_set() or request.signal_number:
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
         except signals.Stopped:
             return None
         except BaseException:
-            ended.set()  # the runs at work go on to their ends
+            ended.set()  # the current runs continue to their ends
             raise
 
     with signals.requests() as request, ThreadPoolExecutor(config.jobs) as pool:
@@ -137,7 +137,7 @@ def main(config: Config) -> None:
 def evaluate(
     config: Config, cell: Cell, folder: Path, extractor: Path, request: signals.Request, killed: threading.Event
 ) -> dict[str, Any]:
-    """Train and evaluate one cell, or read what was found before."""
+    """Train and evaluate one cell, or read its earlier results."""
     name = f"{cell.model}-{cell.loss}-{cell.seed}"
     run, log, settings = folder / "gan" / name, folder / f"{name}.log", folder / f"{name}.json"
     root = ["--data-root", config.data_root] if config.data_root else []
@@ -155,7 +155,7 @@ def evaluate(
     if (run / CHECKPOINT).is_file():
         train = ["--resume", run]
     else:
-        shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before it had anything to go on from
+        shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before its first checkpoint
     test = [run, *measured_by, "--samples", config.samples, *root]
     call(["train_gan.py", *train, "--threads", 1], log, request, killed, run / "seconds.json")
     call(["evaluate_gan.py", *test, "--threads", 1], log, request, killed)
@@ -173,11 +173,11 @@ def call(
 ) -> None:
     """Run a script with its output appended to ``log``, and add its CPU seconds to the number in ``spent``.
 
-    A request to stop is passed on to it once, so that it saves.
+    A request to stop is passed on to the script once, so that it saves.
 
     Raises:
-        InputError: It has failed; the sentence has the last line of its output.
-        Stopped: It was asked to stop.
+        InputError: The script failed; the message has the last line of its output.
+        Stopped: The script was asked to stop.
     """
     script, *arguments = map(str, command)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,7 @@ def call(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C comes to this process alone
+            start_new_session=True,  # the terminal's Ctrl-C goes to this process alone
             preexec_fn=end_with_parent,
         )
     passed_on, pid = False, 0
@@ -198,7 +198,7 @@ def call(
         elif request.signal_number and not passed_on:
             child.send_signal(request.signal_number)
             passed_on = True
-        pid, status, used = os.wait4(child.pid, os.WNOHANG)  # Popen.wait does not return what was used
+        pid, status, used = os.wait4(child.pid, os.WNOHANG)  # Popen.wait does not return the resources used
     code = child.returncode = os.waitstatus_to_exitcode(status)
     if spent is not None and spent.parent.is_dir():
         before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
@@ -246,7 +246,7 @@ def summary(pair: tuple[str, str], found: Sequence[dict[str, Any]]) -> dict[str,
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the table, the best first."""
+    """Print the table, sorted by Fréchet distance."""
     say(f"{'':24}" + "".join(f"{column:>20}" for column in COLUMNS))
     for row in sorted(rows, key=lambda row: row["Fréchet distance"]["mean"]):
         cells = [f"{row[key]['mean']:.2f} ± {row[key]['std']:.2f}" for key in COLUMNS.values()]

@@ -31,7 +31,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
         f"{name} is not one of torchdl's model classes, so it cannot be saved: save its state_dict() instead",
     )
     parameters = inspect.signature(type(model)).parameters
-    # a class without a constructor has nn.Module's, which takes *args and **kwargs
+    # a class without its own constructor has nn.Module's, which takes *args and **kwargs
     arguments = {
         key: getattr(model, key) for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
@@ -42,7 +42,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def build(description: object) -> nn.Module:
-    """Build a model with new weights from its :func:`describe`; raise :class:`InputError` for anything else."""
+    """Build a model with new weights from the result of :func:`describe`; raise :class:`InputError` for others."""
     if not isinstance(description, dict) or not isinstance(description.get("arguments"), dict):
         raise InputError('an architecture must be {"class": name, "arguments": {...}}')
     cls = getattr(torchdl.models, str(description.get("class")), None)
@@ -87,7 +87,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     """Load the model that a run or :func:`save` stored in ``folder``, on ``device``, in evaluation mode.
 
     Raises:
-        InputError: A file is missing, damaged or not torchdl's, or the weights are of another model.
+        InputError: A file is missing, damaged or not torchdl's, or the weights are another model's.
 
     Example:
         >>> import tempfile
@@ -107,7 +107,7 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
         state = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder} holds no model that torchdl can load: {reason}") from error
+        raise InputError(f"{folder} has no model that torchdl can load: {reason}") from error
     try:
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         model.load_state_dict({name: t.to(dtypes.get(name, t.dtype)) for name, t in state.items()}, assign=True)

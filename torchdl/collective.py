@@ -1,4 +1,4 @@
-"""Operations over several processes, with gradients; with one process they return their inputs."""
+"""Operations over several processes, with gradients; in a single process they return their inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's rank and the number of processes; before they join, as ``torchrun`` has set them."""
+    """Return this process's rank and the number of processes; before they join, those that ``torchrun`` has set."""
     if dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -52,7 +52,7 @@ def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
     """Concatenate the rows of all processes.
 
     A loss of the result sends gradients back to all processes. If every process computes the same loss of all rows,
-    the *mean* of their gradients is the gradient of one process with all rows.
+    the *mean* of their gradients equals the gradient of a single process that has all rows.
 
     Args:
         tensors: This process's rows, (B, ...) each; B may differ between processes.

@@ -1,7 +1,7 @@
-"""Convolution written out (lectures 26 to 29): as loops, as sums over windows, as a matrix product, and in colour.
+"""Convolution step by step (lectures 26 to 29): as loops, as sums over windows, as a matrix product, and in colour.
 
 What networks call convolution is cross-correlation: it uses the kernel as it is. True convolution rotates the kernel by
-180 degrees first. Both have three modes, here for a side of N pixels and a kernel of K:
+180 degrees first. Both have three modes. For a side of N pixels and a kernel of K pixels, the result has:
 
     valid   N - K + 1   the kernel lies entirely within the image
     same    N           the image is padded with zeros to keep its size
@@ -24,7 +24,7 @@ MODES = ("valid", "same", "full")
 
 
 def output_size(size: int, kernel: int, mode: str = "valid") -> int:
-    """Return the number of pixels of the result, for a side N and a kernel K: N - K + 1, N or N + K - 1."""
+    """Return the size of the result for a side of N pixels and a kernel of K: N - K + 1, N or N + K - 1."""
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     require(min(size, kernel) >= 1, f"an image and a kernel must have at least 1 pixel a side, not {size} and {kernel}")
     require(mode != "valid" or kernel <= size, f"a kernel of {kernel} does not fit into {size} pixels: try mode same")
@@ -32,9 +32,9 @@ def output_size(size: int, kernel: int, mode: str = "valid") -> int:
 
 
 def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int, int]:
-    """Return the numbers of zeros that a mode puts before and after a side.
+    """Return the numbers of zeros that a mode adds before and after a side.
 
-    K - 1 is odd for an even kernel. The extra zero comes after the image for cross-correlation, as in PyTorch, and
+    For an even K, K - 1 is odd. The extra zero comes after the image for cross-correlation, as in PyTorch, and
     before it for true convolution (``turned``), as in SciPy.
     """
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
@@ -47,7 +47,7 @@ def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int
 
 
 def padded(image: Tensor, kernel: Tensor, mode: str, turned: bool = False) -> Tensor:
-    """Pad an image (..., H, W) with the zeros of a mode."""
+    """Pad an image (..., H, W) with zeros, as a mode needs."""
     (height, width), (h, w) = image.shape[-2:], kernel.shape[-2:]
     output_size(height, h, mode), output_size(width, w, mode)  # checks the sizes
     return F.pad(image, (*padding(w, mode, turned), *padding(h, mode, turned)))
@@ -63,7 +63,7 @@ def check_grey(image: Tensor, kernel: Tensor) -> None:
 
 
 def correlate_by_loops(image: Tensor, kernel: Tensor) -> Tensor:
-    """Cross-correlate an image (H, W) and a kernel (h, w) in mode valid, as lecture 26 writes it down."""
+    """Cross-correlate an image (H, W) and a kernel (h, w) in mode valid, as in lecture 26."""
     check_grey(image, kernel)
     (height, width), (h, w) = image.shape, kernel.shape
     result = image.new_zeros(output_size(height, h), output_size(width, w))  # (H', W')
@@ -95,8 +95,8 @@ def convolve(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
 def as_matrix(kernel: Tensor, height: int, width: int, mode: str = "valid") -> Tensor:
     """Write a cross-correlation as a matrix (H' * W', H * W), for an image flattened to a vector (lecture 28).
 
-    Every row contains the same h * w weights, in other columns; all other entries are zero. So a convolution is a dense
-    layer with few weights of its own, and nobody stores the matrix.
+    Every row has the same h * w weights, but in different columns; all other entries are zero. So a convolution is a
+    dense layer with few, shared weights. In practice nobody stores the matrix.
     """
     h, w = kernel.shape
     rows, columns = output_size(height, h, mode), output_size(width, w, mode)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Bad input: one sentence that states what was wrong, what was expected and what to do.
+    """Bad input: the message is one sentence that states what is wrong, what was expected and what to do.
 
-    Scripts print the sentence and exit with status 2; in research code it is a ``ValueError``.
+    Scripts print the message and exit with status 2; other code can catch a ``ValueError``.
 
     Example:
         >>> torchdl.MLP(dropout=1.5)

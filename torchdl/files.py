@@ -24,7 +24,7 @@ ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, then flush that file to the disk and rename it to ``path``.
+    """Yield a temporary path to write to; then flush that file to the disk and rename it to ``path``.
 
     If anything goes wrong before the rename (a full disk, a killed process), the old file stays as it was.
     """

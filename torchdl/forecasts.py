@@ -1,6 +1,6 @@
-"""Forecasts of several terms: by a model from its own predictions, and by rules that need no training.
+"""Multi-step forecasts: by a model that reads its own predictions, and by rules that need no training.
 
-Shapes: N windows, T known terms, D numbers a term, H future terms.
+Shapes: N windows, T known terms, D numbers per term, H future terms.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
-    """Forecast with a model's own predictions as its next inputs (lecture 38), for all windows at once.
+    """Forecast all windows at once; the model's own predictions are its next inputs (lecture 38).
 
     Args:
-        model: Maps (N, T, D) to the next term (N, D), or to several (N, any number, D).
+        model: Maps (N, T, D) to the next term (N, D), or to several terms (N, any number, D).
         x: (N, T, D), the windows before the forecasts.
         horizon: H.
 
@@ -39,7 +39,7 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
         new = new[:, None] if new.dim() == 2 else new  # (N, D) -> (N, 1, D)
         require(
             new.dim() == 3 and new.shape[::2] == x.shape[::2],
-            f"the model must predict the {x.shape[2]} numbers a term that it reads: it returns {tuple(new.shape)}",
+            f"the model must predict the {x.shape[2]} numbers per term that it reads, but returns {tuple(new.shape)}",
         )
         predictions.append(new)
         count += new.shape[1]
@@ -48,7 +48,7 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
 
 
 def last_value(x: Tensor, horizon: int) -> Tensor:
-    """Forecast no change, the naive forecast: (N, T, D) to (N, H, D).
+    """Forecast no change (the naive forecast): (N, T, D) to (N, H, D).
 
     Example:
         >>> torchdl.last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
@@ -87,8 +87,8 @@ def drift(x: Tensor, horizon: int) -> Tensor:
 def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
     """Fit a linear model by least squares, in place; return the model.
 
-    With the next term as the target it is the autoregressive model AR(T). Of several solutions (a sine obeys many
-    recurrences) it takes the one with the smallest weights.
+    If the target is the next term, this is the autoregressive model AR(T). If there are several solutions (a sine obeys
+    many recurrences), the one with the smallest weights is chosen.
 
     Args:
         model: A :class:`torchdl.SequenceModel` of kind ``linear``.
@@ -107,7 +107,7 @@ def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
     rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)
     rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     targets = y.flatten(1).double().cpu()  # (N, K)
-    # singular values that only rounding keeps from 0 count as 0
+    # singular values that are 0 up to rounding count as 0
     solution = torch.linalg.lstsq(rows, targets, rcond=1e-7, driver="gelsd").solution  # (T * D + 1, K)
     weight, bias = model.get_submodule("head").parameters()
     require(

@@ -43,8 +43,8 @@ def make_lenet_model(
     """Build a :class:`LenetLike` for a data set.
 
     Args:
-        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, whose
-            sizes and classes are read.
+        dataset: ``mnist``, ``mnist_5k``, ``fashion_mnist``, ``cifar10``, ``cifar100``, or a folder of images, from
+            which the image size and the classes are read.
         data_root: The folder of the data sets.
         image_size: Side in pixels to which a folder's images are resized; None if all have the same size.
         skip_corrupt: Skip a folder's unreadable files.
@@ -175,7 +175,7 @@ def fit_model_cifar10(
     train, test = images.load(data_root)
     require(
         train.image_shape == CIFAR10_SHAPE,
-        f"images must be of {CIFAR10_SHAPE}, not {train.image_shape}: build a torchdl.Autoencoder for others",
+        f"images must have shape {CIFAR10_SHAPE}, not {train.image_shape}: build a torchdl.Autoencoder for others",
     )
     trainer = Trainer(epochs=n_epochs, seed=seed, device=device)
     config = {"images": asdict(images), "coding": asdict(coding), "trainer": asdict(trainer)}

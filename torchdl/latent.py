@@ -1,6 +1,6 @@
-"""Interpolate between noise vectors of a generator, and find the noise of a given image.
+"""Interpolate between a generator's noise vectors, and find the noise of a given image.
 
-Shapes: N images, R restarts, Z numbers of noise, D numbers an image.
+Shapes: N images, R restarts, Z dimensions of the noise, D numbers per image.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torchdl.errors import require
 def linear_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
     """Interpolate between rows of noise along straight lines.
 
-    Halfway between two normal draws of many dimensions, the noise is shorter by a factor of √½ than the noise that the
-    generator was trained on (White 2016): see :func:`spherical_interpolation`.
+    In many dimensions, the midpoint of two normal draws is shorter than they are, by a factor of √½. The generator was
+    not trained on such noise (White 2016): see :func:`spherical_interpolation`.
 
     Args:
         start: (N, Z), where the paths start.
@@ -64,7 +64,7 @@ INTERPOLATIONS = {"linear": linear_interpolation, "spherical": spherical_interpo
 
 
 class Inverted(NamedTuple):
-    """Noise (N, Z), the images generated from it, in the given images' shape, and mean squared errors (N,)."""
+    """Noise (N, Z), the images that it generates (in the given images' shape), and their mean squared errors (N,)."""
 
     z: Tensor
     images: Tensor
@@ -74,11 +74,11 @@ class Inverted(NamedTuple):
 def invert(
     generator: nn.Module, images: Tensor, steps: int = 500, restarts: int = 8, seed: int = 0, lr: float = 0.2
 ) -> Inverted:
-    """Find the noise from which a generator makes the given images, or the most similar ones it can.
+    """Find the noise from which a generator makes the given images, or the most similar images that it can make.
 
-    Adam minimises the squared error of the pixels (Creswell and Bharath 2018) from several normal draws, and each image
-    keeps the best result: a single draw may end in a local minimum (Lipton and Tripathi 2017). All images and restarts
-    form one batch but do not affect each other, so an image's result does not depend on those after it.
+    Adam minimises the squared error of the pixels (Creswell and Bharath 2018), starting from several normal draws. Each
+    image keeps the best result, since a single draw may end in a local minimum (Lipton and Tripathi 2017). All images
+    and restarts form one batch but do not affect each other, so an image's result does not depend on those after it.
 
     Args:
         generator: Maps noise (B, Z) to images (B, ...) of D numbers and has ``z_dim``; its weights are not changed.
@@ -86,7 +86,7 @@ def invert(
         steps: Number of gradient steps.
         restarts: R, the number of draws for each image.
         seed: The seed of the draws.
-        lr: The constant learning rate: one that fell to 0 found worse images in as many steps.
+        lr: The learning rate. It stays constant: decay to 0 found worse images in the same number of steps.
     """
     require(len(images) >= 1, "invert needs at least 1 image, not 0")
     require(min(steps, restarts) >= 1, f"steps and restarts must be 1 or more, not {steps} and {restarts}")
@@ -112,7 +112,7 @@ def invert(
             for _ in range(steps):
                 optimizer.zero_grad()
                 errors = (generate(z) - target).square().mean(1)  # (N * R,)
-                errors.sum().backward(inputs=[z])  # of a sum, each row's gradient is its own
+                errors.sum().backward(inputs=[z])  # each row of a sum's gradient is its own
                 optimizer.step()
         with torch.no_grad():
             generated = generate(z)

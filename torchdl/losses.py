@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors: of GANs, and of contrastive predictive coding.
+"""Losses of GANs and of contrastive predictive coding, as pure functions of tensors.
 
 The GAN losses take the discriminator's *logits*, of any shape, and return the mean over all of them as a 0-d tensor.
 ``real`` are the logits of real examples, ``fake`` those of generated ones.
@@ -15,21 +15,21 @@ from torch import Tensor
 
 
 def binary_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Binary cross-entropy, real as 1 and generated as 0 (Goodfellow et al. 2014, algorithm 1), halved as in the notes.
+    """Binary cross-entropy with labels 1 (real) and 0 (generated), halved as in the notes (Goodfellow et al. 2014).
 
-    With D = sigmoid(logit): -(log D(x) + log(1 - D(G(z)))) / 2, which is log 2 where D is 1/2 everywhere.
+    With D = sigmoid(logit), it is -(log D(x) + log(1 - D(G(z)))) / 2. It is log 2 if D is 1/2 everywhere.
     """
     # softplus(-s) = -log sigmoid(s), without the overflow
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
 
 def minimax_generator_loss(fake: Tensor) -> Tensor:
-    """The log(1 - D(G(z))) of the two-player game (Goodfellow et al. 2014, eq. 1): flat where D is certain."""
+    """Mean of log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1); its gradient vanishes as D(G(z)) approaches 0."""
     return -F.softplus(fake).mean()
 
 
 def non_saturating_generator_loss(fake: Tensor) -> Tensor:
-    """The usual -log D(G(z)) (Goodfellow et al. 2014, section 3): generated examples with the label 1."""
+    """Mean of -log D(G(z)), the usual loss (Goodfellow et al. 2014, section 3): generated examples get the label 1."""
     return F.softplus(-fake).mean()
 
 
@@ -54,7 +54,7 @@ def wasserstein_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def wasserstein_generator_loss(fake: Tensor) -> Tensor:
-    """The negated score, for both the Wasserstein and the hinge loss."""
+    """The negated mean score, for both the Wasserstein and the hinge loss."""
     return -fake.mean()
 
 
@@ -72,7 +72,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     """
     share = mix.view(-1, *[1] * (real.dim() - 1))  # (B, 1, ...)
     between = torch.lerp(fake, real, share).requires_grad_()
-    # the gradient of the sum is each example's own, since no score depends on another example
+    # no score depends on another example, so each row of the sum's gradient is that example's gradient
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()  # (B, D) -> (B,) -> ()
 
@@ -105,7 +105,7 @@ def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: floa
     Args:
         predicted: (B, S, D) predictions of S steps.
         candidates: (N, S, D) embeddings for each step, or (N, D), the same for all steps.
-        temperature: The scores are divided by it.
+        temperature: Divides the scores.
 
     Returns:
         (S, B, N), computed in float32 at least, even under autocast.
@@ -128,7 +128,7 @@ def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature:
         candidates: (N, S, D) embeddings for each step, or (N, D), the same for all steps: the correct ones, and those
             of other sequences, other steps or false futures.
         target: (B,) or (S, B) int64, the index of the correct candidate.
-        temperature: The scores are divided by it.
+        temperature: Divides the scores.
 
     Returns:
         (S, B), a loss for each step of each prediction.
@@ -139,7 +139,7 @@ def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature:
 
 
 def paired_logits(predicted: Tensor, embeddings: Tensor) -> Tensor:
-    """Score whether embeddings are the predicted ones: the mean of their products over steps and dimensions.
+    """Score how well embeddings match predictions: the mean of their products over steps and dimensions.
 
     Args:
         predicted: (B, S, D) predictions of S steps.

@@ -1,11 +1,11 @@
 """Random numbers that are pure functions of ``(seed, epoch, index)``.
 
-With a stateful generator, an item depends on everything drawn before it. Here every item hashes its own counter
-(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so it is the same for every batch size, order,
-number of workers and number of processes; that makes resuming and distribution exact. The hash is the finaliser of
+With a stateful generator, an item depends on all earlier draws. Here every item hashes its own counter (Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"). So it is the same for every batch size, order, number of workers
+and number of processes, which makes resuming and distribution exact. The hash is the finaliser of
 SplitMix64 (Steele, Lea and Flood 2014), whose integer bits agree on every device.
 
-Shapes: N items, K numbers an item.
+Shapes: N items, K numbers per item.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, whose multiples are spread evenly
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio; its multiples are evenly spread
 _WORD = (1 << 64) - 1
 
 
@@ -25,7 +25,7 @@ def _signed(x: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Apply SplitMix64's finaliser to int64 tensors, in place (torch shifts keep the sign, hence the masks)."""
+    """Apply SplitMix64's finaliser to int64 tensors, in place (masks remove the sign bits that torch's shifts copy)."""
     x ^= (x >> 30) & ((1 << 34) - 1)
     x *= _signed(0xBF58476D1CE4E5B9)
     x ^= (x >> 27) & ((1 << 37) - 1)
@@ -41,7 +41,7 @@ def _mix_int(x: int) -> int:
 
 
 def key(*counters: int) -> int:
-    """Hash any number of integers to one of 63 bits, such as a seed for ``torch.Generator.manual_seed``."""
+    """Hash any number of integers to one integer of 63 bits, such as a seed for ``torch.Generator.manual_seed``."""
     state = 0
     for counter in counters:
         state = _mix_int((state + counter * _GOLDEN + _GOLDEN) & _WORD)
@@ -55,7 +55,7 @@ def bits(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> T
         seed: The run's seed.
         epoch: The epoch, or any other integer, such as a step.
         index: (N,) integers, the number of each item.
-        count: K, words an item.
+        count: K, the number of words per item.
         stream: Distinguishes independent draws for the same item.
 
     Returns:
@@ -68,21 +68,21 @@ def bits(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> T
 
 
 def uniform(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Draw (N, K) float32 in [0, 1), from the arguments of :func:`bits`."""
+    """Draw (N, K) float32, uniform in [0, 1); the arguments are those of :func:`bits`."""
     return (bits(seed, epoch, index, count, stream) >> 40 & 0xFFFFFF).float() * 2.0**-24
 
 
 def integers(high: int | Tensor, seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Draw (N, K) int64 in [0, ``high``), from the arguments of :func:`bits`; ``high`` at most 2^31.
+    """Draw (N, K) int64 in [0, ``high``); ``high`` is at most 2^31, and the other arguments are those of :func:`bits`.
 
-    ``high`` may be an int64 tensor that broadcasts with (N, K), a bound for each number. The bias, from taking the
-    upper part of a product, is below ``high`` / 2^32.
+    For a bound for each number, ``high`` may be an int64 tensor that broadcasts with (N, K). Taking the upper part of a
+    product causes a bias below ``high`` / 2^32.
     """
     return ((bits(seed, epoch, index, count, stream) >> 32 & 0xFFFFFFFF) * high) >> 32
 
 
 def normal(seed: int, epoch: int, index: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Draw (N, K) float32 standard normals (Box and Muller 1958), from the arguments of :func:`bits`."""
+    """Draw (N, K) float32 standard normals (Box and Muller 1958); the arguments are those of :func:`bits`."""
     words = bits(seed, epoch, index, (count + 1) // 2, stream)
     # u in (0, 1], so its logarithm is finite; the angle comes from the other half of the same word
     u = (words & 0xFFFFFFFF).float().add_(1.0).mul_(2.0**-32)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Start a real Slurm of one node, this machine, to try the experiments' cluster form; nothing but this machine reaches it.
+# Start a real one-node Slurm on this machine, to try the experiments on a cluster. Only this machine can reach it.
 #
 #     apt-get install slurm-wlm munge              # Debian, Ubuntu
-#     experiments/slurm/start.sh FOLDER            # its keys, state and logs; again with the same folder: stop and start
+#     experiments/slurm/start.sh FOLDER            # FOLDER is for keys, state and logs; a second call restarts Slurm
 #     export SLURM_CONF=FOLDER/slurm.conf
 #     python scripts/reproduce.py --quick --only moore --executor slurm --profile experiments/slurm/profile
 #     experiments/slurm/stop.sh FOLDER
@@ -19,7 +19,7 @@ memory=$(awk '/^MemTotal/ {print int(0.9 * $2 / 1024)}' /proc/meminfo) # MB
 munged --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
     --log-file="$folder/munged.log" --seed-file="$folder/munge.seed" --force
 
-# Snakemake takes SLURM_CONF out of the environment of a job's srun: jobs find one that puts it back.
+# Snakemake removes SLURM_CONF from the environment of a job's srun, so jobs get an srun that restores it.
 mkdir -p "$folder/bin"
 printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$folder/slurm.conf" "$(command -v srun)" >"$folder/bin/srun"
 printf '#!/bin/sh\necho "export PATH=%s:$PATH"\n' "$folder/bin" >"$folder/task_prolog"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stop the Slurm that start.sh has started with this folder.
+# Stop the Slurm that start.sh started with this folder.
 set -euo pipefail
 folder=${1:?the folder that start.sh was given}
 for daemon in slurmd slurmctld munged; do

@@ -1,4 +1,4 @@
-"""Inputs and targets held in memory or on the device, and indexed a whole batch at a time."""
+"""Inputs and targets in memory or on the device, indexed in whole batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random shifts and flips of whole batches, on the images' device: the course's augmentation (lecture 34)."""
+"""Random shifts and flips on the images' device, in whole batches: the course's augmentation (lecture 34)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SHIFTS, FLIPS = 0, 1  # streams of independent draws
 
 
 class ShiftedImages(Dataset):
-    """A data set's images, each randomly shifted and flipped, differently in every epoch.
+    """A data set's images, randomly shifted and flipped, differently in every epoch.
 
-    Each image is shifted by whole pixels in both directions, and its edge pixels fill the gap (as with Keras'
-    ``fill_mode="nearest"``, whose shifts may be fractions of a pixel). The draws depend only on the seed, the epoch
-    and the image's index.
+    Each image is shifted horizontally and vertically by whole pixels, and its edge pixels fill the gap. (Keras'
+    ``fill_mode="nearest"`` does the same, but its shifts may be fractions of a pixel.) The draws depend only on the
+    seed, the epoch and the image's index.
 
     Args:
         images: The images.
@@ -62,7 +62,7 @@ class ShiftedImages(Dataset):
         return self.images.device
 
     def order_settings(self) -> dict[str, float]:
-        """Return the settings that the batches depend on; a checkpoint compares them."""
+        """Return the settings that determine the batches; a checkpoint compares them."""
         return {
             "largest shift in %": 100 * self.shift,
             "flips in %": 100 * self.flip,
@@ -96,7 +96,7 @@ class ShiftedImages(Dataset):
         return scaled if labels is None else (scaled, labels.index_select(0, indices))
 
     def _sources(self, side: int, indices: Tensor, axis: int) -> Tensor:
-        """Draw shifts; return, for each image, the source row (or column) of each of its rows: (B, side)."""
+        """Draw shifts; return the source row (or column) of each row (or column) of each image: (B, side)."""
         limit = int(self.shift * side + 1e-6)  # 0.29 * 100 is slightly less than 29
         drawn = random.integers(2 * limit + 1, self.seed, self.epoch, indices, 2, SHIFTS)[:, axis, None]  # (B, 1)
         return (torch.arange(side, device=indices.device) + (drawn - limit)).clamp(0, side - 1)

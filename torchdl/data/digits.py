@@ -1,4 +1,4 @@
-"""Handwritten digits for contrastive predictive coding: resized, coloured, and looked up by label.
+"""Handwritten digits for contrastive predictive coding: resized, coloured, and drawn by label.
 
 Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 """
@@ -26,20 +26,20 @@ COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams of independent draws; colours take t
 
 
 class Digits(ImageDataset):
-    """Labelled digits as RGB images, in their own grey or in random colours.
+    """Labelled digits as RGB images, in grey or in random colours.
 
-    In colour, the background is a random crop of a photograph, averaged in each channel with a random constant in
-    [0, 1], and inverted where the digit is (binarised at 0.5). The draws depend only on the seed, the epoch and the
-    image's index.
+    In colour, the background is a random crop of a photograph. Each of its channels is averaged with a random constant
+    in [0, 1]. The colours are inverted where the digit is (binarised at 0.5). The draws depend only on the seed, the
+    epoch and the image's index.
 
     Args:
-        images: (N, H, W) uint8, resized bilinearly to S x S, corners onto corners.
+        images: (N, H, W) uint8; they are resized bilinearly to S x S with aligned corners.
         labels: (N,) int64.
         image_size: S, pixels a side.
         color: Whether to colour the images.
-        rescale: Whether pixels are in [-1, 1] or in [0, 1].
+        rescale: Whether pixels are in [-1, 1] instead of [0, 1].
         seed: The seed of the colours and lookups.
-        background: A picture file to crop from; by default scikit-learn's two photographs.
+        background: A picture file to crop backgrounds from; by default scikit-learn's two photographs.
         classes: The labels' names, by default the ten digits.
         origin: Where the images come from, in words.
         fallback: Whether they replace images that were not found.
@@ -91,7 +91,7 @@ class Digits(ImageDataset):
         self.counts = labels.bincount(minlength=len(self.classes))  # images per label
 
     def subset(self, indices: Tensor) -> Digits:
-        """Return the digits with these indices (n,), in that order, as a new data set."""
+        """Return a new data set of the digits with these indices (n,), in that order."""
         require(self.labels is not None, "take the subset of digits before removing their labels")
         part = cast(Digits, super().subset(indices))
         part._find_by_label(cast(Tensor, part.labels))
@@ -128,7 +128,7 @@ class Digits(ImageDataset):
     def render(self, which: Tensor, index: Tensor, stream: int = COLOURS) -> Tensor:
         """Return images (B, C, S, S) of the digits with indices ``which`` (B,), in colours drawn by ``index`` (B,).
 
-        The two indices differ where one digit is shown several times; another ``stream`` is an independent draw.
+        The two indices differ if one digit is shown several times. Another ``stream`` makes independent draws.
         """
         digits = self.images.index_select(0, which).expand(-1, 3, -1, -1)  # (B, 1, S, S) -> (B, C, S, S)
         if not self.color:
@@ -136,13 +136,13 @@ class Digits(ImageDataset):
         windows = self.photographs.unfold(2, self.image_size, 1).unfold(3, self.image_size, 1)  # (P, C, Y, X, S, S)
         corners = random.integers(self.corners, self.seed, self.epoch, index, 3, stream)  # (B, 3)
         shift = random.uniform(self.seed, self.epoch, index, 3, stream + 1)  # (B, C)
-        # 2 * (crop + shift) / 2 - 1 is in [-1, 1], where inverting changes the sign
+        # 2 * (crop + shift) / 2 - 1 is in [-1, 1], so inverting only changes the sign
         images = windows.permute(0, 2, 3, 1, 4, 5)[corners.unbind(1)].add_(shift[..., None, None] - 1)
         images.mul_((digits[:, :1] >> 7).float().mul_(-2).add_(1))  # by -1 from 128 on; faster than torch.where
         return images if self.rescale else images.add_(1).mul_(0.5)
 
     def look_up(self, labels: Tensor, index: Tensor) -> Tensor:
-        """Draw an image for each label (B, K), by ``index`` (B,) and epoch; return the images' indices (B, K)."""
+        """Draw an image for each label (B, K) by ``index`` (B,) and the epoch; return the images' indices (B, K)."""
         counts = self.counts[labels]  # (B, K)
         rank = random.integers(counts, self.seed, self.epoch, index, labels.shape[1], LOOKUP)
         return self.by_label[(self.counts.cumsum(0) - self.counts)[labels] + rank]
@@ -160,18 +160,18 @@ class Digits(ImageDataset):
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resize images (N, H, W) uint8 to (N, size, size) uint8, bilinearly, corners onto corners."""
+    """Resize images (N, H, W) uint8 to (N, size, size) uint8, bilinearly with aligned corners."""
     if tuple(images.shape[1:]) == (size, size):
         return images
     parts = [
         F.interpolate(part[:, None].float(), (size, size), mode="bilinear", align_corners=True).round_().to(torch.uint8)
-        for part in images.split(1000)  # not all at once in float32
+        for part in images.split(1000)  # never holds all images in float32
     ]
     return torch.cat(parts)[:, 0]  # (N, 1, S, S) -> (N, S, S)
 
 
 def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
-    """Load the pictures that backgrounds are cropped from: (P, C, H, W) float32 in [0, 1], ``size`` pixels or more.
+    """Load the pictures for the backgrounds: (P, C, H, W) float32 in [0, 1], with sides of at least ``size`` pixels.
 
     The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``).
     """
@@ -225,8 +225,8 @@ def load_digits(
 ) -> Digits:
     """Load a subset of the digits: ``train`` (the first 5/6 of the training images), ``validation`` or ``test``.
 
-    MNIST has 50,000, 10,000 and 10,000 of them. Each subset has its own draws from the same ``seed``. ``valid`` also
-    means ``validation``. For the other arguments see :class:`Digits` and
+    For MNIST these have 50,000, 10,000 and 10,000 digits. With the same ``seed``, each subset has its own draws.
+    ``valid`` is an alias of ``validation``. For the other arguments see :class:`Digits` and
     :func:`torchdl.data.sources.load_labelled`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Download files and check them, the same way for every data set."""
+"""Download and check files, in the same way for every data set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class NotFound(InputError):
 
 @contextmanager
 def downloading(name: str, looked: Sequence[Path], advice: str, fetch: bool) -> Iterator[None]:
-    """Turn the failure of a download into one sentence: what is missing, where it was looked for, what to do.
+    """Raise one error if a download fails: what is missing, where torchdl looked for it, and what to do.
 
     Args:
         name: The data set.
-        looked: The places where it was looked for.
+        looked: The places where torchdl looked for it.
         advice: What the user can do instead.
         fetch: Whether downloads are allowed.
 
@@ -44,7 +44,7 @@ def downloading(name: str, looked: Sequence[Path], advice: str, fetch: bool) -> 
 
 
 def read_url(url: str) -> bytes:
-    """Return the bytes at a URL, all of them; InputError names the URL and the reason why they cannot be had."""
+    """Return all bytes at a URL; if that fails, InputError names the URL and the reason."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             return response.read()
@@ -59,13 +59,13 @@ def require_checksum(data: bytes, url: str, expected: str, algorithm: str = "SHA
 
 
 def download(urls: Sequence[str], path: Path, sha256: str) -> None:
-    """Download the first of ``urls`` that has this SHA-256 to ``path``.
+    """Download from the first of ``urls`` whose file has this SHA-256 to ``path``.
 
-    A ``*.gz`` file is unpacked first, unless ``path`` ends in ``.gz``, too. The file appears under its name complete
-    and verified, or not at all.
+    A ``*.gz`` file is unpacked first, unless ``path`` ends in ``.gz``, too. The file gets its name only when it is
+    complete and verified.
 
     Raises:
-        InputError: No URL gave the expected bytes; the sentence has the reason for each.
+        InputError: No URL gave the expected bytes; the message has the reason for each.
     """
     failures = []
     for url in urls:

@@ -1,4 +1,4 @@
-"""Data sets of one file each, and how CSV files are read."""
+"""Data sets of one file each, and the reading of CSV files."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ FILES = {
 
 
 def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Path:
-    """Find a data set's file by name in the data folders (see :mod:`torchdl.data.sources`), or download it.
+    """Find a data set's file by name in the data folders (see :mod:`torchdl.data.sources`), or download the file.
 
     Raises:
-        NotFound: It was not found and not downloaded; the sentence says where to put it.
+        NotFound: It was neither found nor downloaded; the message says where to put it.
     """
     require(name in FILES, f"unknown file {name!r}: choose one of {', '.join(FILES)}")
     source, roots = FILES[name], data_roots(root)
@@ -61,7 +61,7 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
 
 @contextmanager
 def csv_errors(path: Path, how: str = "") -> Iterator[None]:
-    """Turn what pandas raises when it cannot read a CSV file into an :class:`InputError` that names the file."""
+    """Convert pandas' errors about a CSV file into an :class:`InputError` that names the file."""
     try:
         yield
     except InputError:
@@ -71,7 +71,7 @@ def csv_errors(path: Path, how: str = "") -> Iterator[None]:
 
 
 def read_csv(path: str | os.PathLike[str], text_columns: Collection[str] = ()) -> pandas.DataFrame:
-    """Read a CSV file with a header; spaces around the columns' names are removed, blank lines at the end ignored.
+    """Read a CSV file with a header; strip spaces around the columns' names, and ignore blank lines at the end.
 
     ``text_columns`` are read as text, even where every entry looks like a number.
 
@@ -98,10 +98,10 @@ def read_csv(path: str | os.PathLike[str], text_columns: Collection[str] = ()) -
 
 
 def check_columns(path: Path, header: pandas.DataFrame, table: pandas.DataFrame) -> None:
-    """Raise InputError if a table read by pandas has more cells in its rows than names, or a name twice."""
+    """Raise InputError if rows read by pandas have more cells than the header has names, or a name occurs twice."""
     import pandas
 
-    # if the first row has a cell too many, pandas takes the first column for the rows' names and shifts the others
+    # if the first row has too many cells, pandas takes the first column as the rows' names and shifts the others
     require(
         isinstance(table.index, pandas.RangeIndex),
         f"{path} has rows with more cells than the {len(table.columns)} names in its header: name every column, and "

@@ -2,7 +2,7 @@
 
 Flat folders work, too, as in the course's Food-5K: ``root/training/<class>_*`` and ``root/validation/<class>_*``.
 
-If the images fit in memory, all are decoded once, held there, and cached on disk under the folder's fingerprint.
+If the images fit in memory, they are decoded once, kept there, and cached on disk under the folder's fingerprint.
 Otherwise the files are decoded again on every access.
 """
 
@@ -30,7 +30,7 @@ from torchdl.files import replacing
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SKIP = "or leave such files out (skip_corrupt)"
-# names of flat folders, of which the first that exists is used; the course leaves out Food-5K's evaluation part
+# names of flat folders; the first one that exists is used. The course leaves out Food-5K's evaluation part
 FLAT = {"train": ("train", "training"), "test": ("test", "validation", "evaluation")}
 GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "LA"}
 
@@ -77,7 +77,7 @@ class DecodedLate:
         return len(self.shape)
 
     def to(self, _device: str | torch.device) -> DecodedLate:
-        """Do nothing: the CPU decodes the images, and the trainer moves the batches."""
+        """Return the images unchanged: the CPU decodes them, and the trainer moves the batches."""
         return self
 
     def __getitem__(self, indices: Tensor) -> DecodedLate:
@@ -97,7 +97,7 @@ class DecodedLate:
 
 
 def list_files(root: Path, split: str) -> Files:
-    """List the image files of a split, class by class in the order of the classes' names.
+    """List the image files of a split, class by class, in the order of the classes' names.
 
     Raises:
         InputError: A folder is missing, a class is empty, there is only one class, or the two splits have different
@@ -152,7 +152,7 @@ def list_flat(train: Path, test: Path, split: str) -> Files:
             name, underscore, _ = path.name.partition("_")
             require(
                 bool(name and underscore),
-                f"{path} has no class in its name: in a folder without folders of classes names must be <class>_*",
+                f"{path} has no class in its name: in a folder without folders of classes, names must be <class>_*",
             )
             found[part].setdefault(name, []).append(path)
     classes = sorted(found["train"])
@@ -169,24 +169,24 @@ def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) ->
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
             status = path.stat()
-        except OSError:  # a broken link: decoding it will name it
+        except OSError:  # a broken link: decoding it raises an error with its name
             continue
         digest.update(f"{label} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
 def decode(path: Path, image_size: int | None, grey: bool) -> np.ndarray:
-    """Decode an image to (1, H, W) or (3, H, W) uint8; resized to a square if ``image_size`` is given.
+    """Decode an image to (1, H, W) or (3, H, W) uint8; resize it to a square if ``image_size`` is given.
 
-    Transparent and palette images become RGB. Of 16-bit greys the upper eight bits are kept. Images are rotated as
-    their EXIF data asks.
+    Transparency is dropped, and palettes become colours. Only the upper eight bits of 16-bit greys are kept. Images are
+    rotated as their EXIF data says.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # otherwise converting would clip all but the darkest to white
+            if upright.mode.startswith("I"):  # convert() would clip all but the darkest to white
                 upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
             if upright.mode == "F":
                 raise ValueError("its pixels are floats of unknown range")
@@ -214,7 +214,7 @@ Decoded = tuple["Tensor | DecodedLate", Tensor, list[str]]  # images, indices of
 
 
 def memory_for_images() -> int:
-    """Return the maximum number of bytes of images to hold in memory: a quarter of the machine's memory."""
+    """Return the maximum number of bytes of images to keep in memory: a quarter of the machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
@@ -225,17 +225,17 @@ def read_folder(
     skip_corrupt: bool = False,
     resident: bool | None = None,
 ) -> FolderImages:
-    """Read the images of ``root/<split>/<class>/*``: RGB, or grey if none has colours.
+    """Read the images of ``root/<split>/<class>/*``: as RGB, or as grey if no image has colours.
 
     Args:
         root: The folder.
         split: ``train`` or ``test``.
         image_size: The side in pixels to which every image is resized; None if all have the same size.
         skip_corrupt: Whether to leave out files that cannot be read, instead of stopping at the first.
-        resident: Whether to hold all images in memory; None: if they take at most a quarter of it.
+        resident: Whether to keep all images in memory; None does so if they take at most a quarter of it.
 
     Raises:
-        InputError: As :func:`list_files`; or a file cannot be read, or the images have different sizes.
+        InputError: As for :func:`list_files`; or a file cannot be read, or the images have different sizes.
     """
     root = Path(root)
     require(image_size is None or image_size >= 1, f"image_size must be 1 or more pixels, not {image_size}")
@@ -258,7 +258,7 @@ def read_folder(
 def decode_all(
     files: Files, image_size: int | None, grey: bool, skip_corrupt: bool, resident: bool | None, digest: str
 ) -> Decoded:
-    """Decode every image once, to hold it or just to check that it can be read and that all sizes are the same."""
+    """Decode every image once, to keep it or just to check that it can be read and has the same size as the others."""
     images: Tensor | None = None
     shape = (0, 0, 0)
     kept: list[int] = []
@@ -289,8 +289,8 @@ def decode_all(
             if array.shape != shape:
                 first, this = (f"{height}x{width}" for height, width in (shape[1:], array.shape[1:]))
                 raise InputError(
-                    f"{files.paths[index]} has {this} pixels, {files.paths[kept[0]]} {first}: choose one size for all "
-                    "(image_size)"
+                    f"{files.paths[index]} has {this} pixels, but {files.paths[kept[0]]} has {first}: choose one size "
+                    "for all (image_size)"
                 )
             if images is not None:
                 images[len(kept)] = torch.from_numpy(array)
@@ -305,7 +305,7 @@ def decode_all(
 
 
 def write_cache(path: Path, images: Tensor, kept: Tensor, corrupt: list[str]) -> None:
-    """Save decoded images; if the file cannot be written, they are decoded again the next time."""
+    """Save decoded images; if the file cannot be written, they will be decoded again next time."""
     with contextlib.suppress(OSError, safetensors.SafetensorError):  # the latter for a full disk
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -313,7 +313,7 @@ def write_cache(path: Path, images: Tensor, kept: Tensor, corrupt: list[str]) ->
 
 
 def read_cache(path: Path) -> tuple[Tensor, Tensor, list[str]] | None:
-    """Read what :func:`write_cache` saved; None if the file is missing or damaged."""
+    """Read the file that :func:`write_cache` wrote; return None if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return file.get_tensor("images"), file.get_tensor("kept"), json.loads(file.metadata()["corrupt"])

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its relatives: a magic number, big-endian sizes, unsigned bytes."""
+"""The IDX format of MNIST and similar data sets: a magic number, big-endian sizes, unsigned bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
 
     Args:
         path: The file.
-        dimensions: The expected number: 3 for images (N, H, W), 1 for labels (N,).
+        dimensions: The expected number of dimensions: 3 for images (N, H, W), 1 for labels (N,).
 
     Returns:
         A uint8 tensor with that number of dimensions.
 
     Raises:
-        InputError: The file is unreadable, damaged, too short, too long, or has other contents (labels for images).
+        InputError: The file is unreadable, damaged, too short, too long, or has other contents (labels, not images).
     """
     path = Path(path)
     try:
@@ -43,7 +43,7 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
     if data[3] != dimensions:
         what = {1: "labels", 3: "images"}
         found, wanted = (what.get(n, f"{n} dimensions") for n in (data[3], dimensions))
-        raise InputError(f"{path} has {found} instead of {wanted}: replace it by the file of {wanted}")
+        raise InputError(f"{path} has {found} instead of {wanted}: replace it with the file of {wanted}")
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
     expected = header + int(np.prod(shape, dtype=object))
     if len(data) != expected:
@@ -52,6 +52,6 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
         )
     try:
         array = np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-    except ValueError as error:  # one size is 0 and another too large for any array
+    except ValueError as error:  # one size is 0, and another is too large for any array
         raise InputError(f"{path} has impossible sizes in its header, {shape}: delete it and fetch it again") from error
     return torch.from_numpy(array.copy())

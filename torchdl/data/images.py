@@ -1,4 +1,4 @@
-"""Images held as uint8 in memory or on the device, and scaled a whole batch at a time."""
+"""Images stored as uint8 in memory or on the device, and scaled in whole batches."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ def at_equal_distances(total: int, count: int) -> Tensor:
 
 
 class ImageDataset(Dataset):
-    """Labelled images, held as uint8 and returned as float32 in [``low``, ``high``], up to float32's rounding.
+    """Labelled images, stored as uint8 and returned as float32 in [``low``, ``high``], up to rounding.
 
     Shapes: N images, B in a batch, C channels, H x W pixels.
 
     Args:
         images: (N, C, H, W) or (N, H, W) uint8; or files that are decoded on access.
         labels: (N,) int64, or None for images without labels.
-        low: The new value of the pixel value 0.
-        high: The new value of the pixel value 255.
+        low: The pixel value 0 becomes this value.
+        high: The pixel value 255 becomes this value.
         classes: The classes' names.
         origin: Where the images come from, in words.
         fallback: Whether they replace images that were not found.
 
-    ``dataset[i]`` is ``(image, label)``, or just the image if there are no labels; ``dataset[a:b]`` and
-    ``dataset.__getitems__(indices)`` are batches. With PyTorch's ``DataLoader`` pass
-    ``collate_fn=torchdl.whole_batch``.
+    ``dataset[i]`` is ``(image, label)``, or just the image if there are no labels. ``dataset[a:b]`` and
+    ``dataset.__getitems__(indices)`` are batches. PyTorch's ``DataLoader`` needs ``collate_fn=torchdl.whole_batch``.
 
     Example:
         >>> pixels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
@@ -79,7 +78,7 @@ class ImageDataset(Dataset):
     def to(self, device: str | torch.device) -> ImageDataset:
         """Move the images to ``device`` in place, so that batches are made there; return the data set itself."""
         self.images = self.images.to(device)
-        self.labels = None if self.labels is None else self.labels.to(self.device)  # on the CPU, too, for files
+        self.labels = None if self.labels is None else self.labels.to(self.device)  # files stay on the CPU
         return self
 
     def without_labels(self) -> ImageDataset:
@@ -89,7 +88,7 @@ class ImageDataset(Dataset):
         return bare
 
     def subset(self, indices: Tensor) -> ImageDataset:
-        """Return the images with these indices (n,), in that order, and their labels as a new data set."""
+        """Return a new data set of the images with these indices (n,), in that order, and their labels."""
         part = copy.copy(self)
         part.images = self.images[indices]
         part.labels = None if self.labels is None else self.labels[indices.to(self.labels.device)]
@@ -117,7 +116,7 @@ class ImageDataset(Dataset):
         return digest.hexdigest()
 
     def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """Return indices as a tensor (B,), a sequence as one on the images' device."""
+        """Return indices as a tensor (B,); a sequence becomes a tensor on the images' device."""
         if isinstance(indices, Tensor):
             return indices
         return torch.tensor(list(indices), dtype=torch.int64, device=self.device)
@@ -132,11 +131,11 @@ class ImageDataset(Dataset):
         return torch.add(self.low, pixels, alpha=self.range).div_(255)
 
     def unscale(self, images: Tensor) -> Tensor:
-        """Scale pixels from [``low``, ``high``] to [0, 1], for a picture."""
+        """Scale pixels from [``low``, ``high``] to [0, 1], to show or save them."""
         return (images - self.low.item() / 255) / self.range
 
     def spread(self, n: int) -> Any:
-        """Return a batch of ``n`` equally spaced images: all classes, if the images are sorted by class."""
+        """Return a batch of ``n`` equally spaced images; if the images are sorted by class, it has all classes."""
         return self.__getitems__(at_equal_distances(len(self), n).to(self.device))
 
     def __len__(self) -> int:
@@ -198,14 +197,14 @@ def load_images(
         name: One of :func:`torchdl.data.sources.names`, or a folder, relative to the working folder or a data root.
         split: ``train`` or ``test``.
         root: The data folder; see :mod:`torchdl.data.sources` for the other places.
-        low: The value of black.
-        high: The value of white.
+        low: The new value of black pixels.
+        high: The new value of white pixels.
         fetch: Whether to download missing data.
         image_size: The side in pixels to which a folder's images are resized; None if all have the same size.
-        skip_corrupt: Whether to leave out a folder's unreadable files, which ``origin`` then names.
+        skip_corrupt: Whether to leave out a folder's unreadable files; ``origin`` then names them.
 
     Raises:
-        InputError: No such data was found, or it cannot be used.
+        InputError: The data was not found or cannot be used.
 
     Example:
         >>> digits = torchdl.load_images("mnist_5k", low=-1, high=1)

@@ -1,4 +1,4 @@
-"""What a run's record has about its data: the origin and a fingerprint."""
+"""The origin and the fingerprint of data, for a run's record."""
 
 from __future__ import annotations
 

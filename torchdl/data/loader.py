@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchdl import random
 from torchdl.errors import require
 
-CHUNK = 50  # batches whose examples are sorted by length together
+CHUNK = 50  # number of batches whose examples are sorted by length together
 
 
 class BatchRange(NamedTuple):
-    """A rank's part of a batch: ``size`` examples of the epoch's order from ``start`` on, of ``total`` over all ranks.
+    """A rank's part of a batch: ``size`` examples from ``start`` in the epoch's order, of ``total`` over all ranks.
 
-    If the last batch has fewer examples than ranks, a rank without one gets an example with ``size`` 0 and no weight.
+    If the last batch has fewer examples than ranks, some ranks have ``size`` 0: they get one example without weight.
     """
 
     start: int
@@ -44,8 +44,8 @@ def whole_batch(batch: Any) -> Any:
 class BatchLoader:
     """Iterate over a data set in batches, epoch after epoch; the same seed gives the same batches.
 
-    It is fastest if the data set's ``__getitems__`` takes a tensor of indices and returns a whole batch. The items of
-    any other map-style data set are collated by PyTorch. ``len(loader)`` is the number of batches per epoch.
+    It is fastest if the data set's ``__getitems__`` takes a tensor of indices and returns a whole batch. PyTorch
+    collates the items of any other map-style data set. ``len(loader)`` is the number of batches per epoch.
 
     Args:
         dataset: The data; its method ``set_epoch(epoch)``, if any, is called before each epoch.
@@ -53,10 +53,10 @@ class BatchLoader:
         shuffle: Whether to permute the data by ``(seed, epoch)``.
         seed: The seed of the order.
         drop_last: Whether to leave out a smaller last batch.
-        workers: Processes that prepare batches, through PyTorch's ``DataLoader``, for data that does not fit in
-            memory; the batches are the same.
-        by_length: Whether to batch examples of similar length, by the data set's ``lengths`` (N,): the examples of
-            up to 50 batches are sorted together, and the batches are shuffled again if ``shuffle``.
+        workers: Number of processes of PyTorch's ``DataLoader`` that prepare the batches, for data that does not fit in
+            memory. The batches do not depend on it.
+        by_length: Whether to batch examples of similar length, for which the data set needs ``lengths`` (N,). The
+            examples of up to 50 batches are sorted together; with ``shuffle``, the batches are then shuffled.
 
     Example:
         >>> data = torchdl.ArrayDataset(torch.arange(10), torch.zeros(10))
@@ -103,7 +103,7 @@ class BatchLoader:
             self.dataset.to(device)
 
     def order_settings(self) -> dict[str, float]:
-        """Return the settings that the order and the data set's items depend on; a checkpoint compares them."""
+        """Return the settings that determine the order and the data set's items; a checkpoint compares them."""
         return {
             "examples": self.examples,
             "batch size": self.global_batch_size,

@@ -18,8 +18,8 @@ from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
-WANTED = ("movies.csv", "ratings.csv")  # ratings last: where they are, the movies are, too
-MAX_BYTES = 4 * 2**30  # of one unpacked file; ml-20m's ratings take 0.5 GiB
+WANTED = ("movies.csv", "ratings.csv")  # ratings.csv is written last, so where it is, movies.csv is, too
+MAX_BYTES = 4 * 2**30  # per unpacked file; ml-20m's ratings take 0.5 GiB
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Archive:
     """Where a data set comes from, and its MD5, which GroupLens publishes for sets that do not change.
 
     An MD5 detects damage but not forgery; only https protects against forgery. A set that changes over time has no
-    MD5: there the zip's own checksums detect damage, and a run's record has the data's fingerprint.
+    MD5. For it, the zip's own checksums detect damage, and a run's record has the data's fingerprint.
     """
 
     url: str
@@ -44,7 +44,7 @@ MOVIELENS = {
 def find_ratings(
     dataset: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, fetch: bool = True
 ) -> Path:
-    """Find the ratings of a data set by name (or download them), or those in a given folder or file.
+    """Find or download the ratings of a data set by name, or find those in a given folder or file.
 
     Args:
         dataset: A name in :data:`MOVIELENS`, a folder with ``ratings.csv``, or a CSV file.
@@ -55,7 +55,7 @@ def find_ratings(
         The path of the CSV file.
 
     Raises:
-        InputError: It was not found and not downloaded.
+        InputError: The ratings were neither found nor downloaded.
     """
     name = str(dataset)
     if name not in MOVIELENS:
@@ -82,7 +82,7 @@ def download_ratings(archive: Archive, folder: Path) -> None:
         require_checksum(data, archive.url, archive.md5, "MD5")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
-            # we choose the names and the folder: no path in the zip is ever written to
+            # we choose the names and the folder, so no path from the zip is ever written to
             members = {Path(m.filename).name: m for m in packed.infolist() if m.filename.count("/") == 1}
             for name in WANTED:
                 require(name in members, f"{archive.url} contains no {name}")
@@ -103,7 +103,7 @@ def download_ratings(archive: Archive, folder: Path) -> None:
 
 
 def read_titles(ratings: Path, items: np.ndarray) -> list[str]:
-    """Return the titles of items, from the ``movies.csv`` beside a file of ratings; their ids where it is missing."""
+    """Return items' titles from the ``movies.csv`` beside a file of ratings; if it is missing, return their ids."""
     path = ratings.parent / "movies.csv"
     if not path.is_file():
         return [str(item) for item in items]

@@ -62,20 +62,20 @@ def read_ratings(
     rating: str = COLUMNS[2],
     time: str = COLUMNS[3],
 ) -> Ratings:
-    """Read a CSV file with a header and one rating per row, as typed columns: 20 bytes per rating.
+    """Read a CSV file with a header and one rating per row into typed columns: 20 bytes per rating.
 
-    The file is read in pieces, so that its other columns take no memory. Ids other than integers below 2**31 take more
-    memory, as 64-bit integers or as text.
+    The file is read in pieces, so its other columns take no memory. Ids that are not integers below 2**31 become 64-bit
+    integers or text, which take more memory.
 
     Args:
         path: The file, or a folder with ``ratings.csv``.
         user: The column of the users' ids, integers or names.
         item: The column of the items' ids.
         rating: The column of the ratings.
-        time: The column of seconds, or of any number that grows with time; it may be missing.
+        time: The column of seconds, or of any number that increases with time; it may be missing.
 
     Raises:
-        InputError: A file or column is missing, or a row is broken; the sentence names it.
+        InputError: A file or column is missing, or a row is broken; the message names it.
 
     Example:
         >>> import os, pandas, tempfile
@@ -98,7 +98,7 @@ def read_ratings(
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
     try:
-        with np.errstate(over="ignore"):  # too large a number becomes infinite and is found below
+        with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is found below
             columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
     except (ValueError, OverflowError):  # names, larger integers, or a broken row
         texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
@@ -133,7 +133,7 @@ def pieces(path: Path, types: dict[str, str] | type[str]) -> Iterator[pandas.Dat
     texts = {"keep_default_na": False, "na_filter": False} if types is str else {}
     with pandas.read_csv(path, dtype=types, chunksize=PIECE, **texts) as reader:
         for piece in reader:
-            # if a row has a cell too many, pandas takes the first column for the rows' names and shifts the others
+            # if a row has too many cells, pandas takes the first column as the rows' names and shifts the others
             require(
                 isinstance(piece.index, pandas.RangeIndex),
                 f"{path} has more cells in the first row below its header than in the header: correct that row",
@@ -142,7 +142,7 @@ def pieces(path: Path, types: dict[str, str] | type[str]) -> Iterator[pandas.Dat
 
 
 def join(path: Path, names: list[str], tables: Iterator[pandas.DataFrame]) -> dict[str, np.ndarray]:
-    """Join tables to one array per column; the pieces of a column are released as soon as they are joined."""
+    """Join tables to one array per column; a column's pieces are released once they are joined."""
     import pandas
 
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -152,11 +152,11 @@ def join(path: Path, names: list[str], tables: Iterator[pandas.DataFrame]) -> di
                 parts[name].append(table[name].to_numpy())
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is broken ({' '.join(str(error).split())}): correct that row") from error
-    return {name: np.concatenate(parts.pop(name)) for name in names}  # an empty file, too, has a piece
+    return {name: np.concatenate(parts.pop(name)) for name in names}  # even an empty file has a piece
 
 
 def checked(path: Path, table: pandas.DataFrame, rating: str, time: str) -> pandas.DataFrame:
-    """Convert a table of text with types other than the default; InputError names the first broken row."""
+    """Convert a table of text: ratings and times to floats; InputError names the first broken row."""
     import pandas
 
     made = {}
@@ -176,13 +176,13 @@ def checked(path: Path, table: pandas.DataFrame, rating: str, time: str) -> pand
 
 
 def as_ids(texts: np.ndarray) -> np.ndarray:
-    """Convert ids (N,) to int64 if all are integers in their usual notation; otherwise keep them."""
+    """Convert ids (N,) to int64 if all are integers in the usual notation; otherwise keep them as text."""
     column = texts.astype(str)
     try:
         integers = column.astype(np.int64)
     except (ValueError, OverflowError):
         return column
-    return integers if (integers.astype(column.dtype) == column).all() else column  # not 007
+    return integers if (integers.astype(column.dtype) == column).all() else column  # 007 stays text
 
 
 def ordinal(number: int) -> str:
@@ -193,7 +193,7 @@ def ordinal(number: int) -> str:
 
 @dataclass(frozen=True)
 class RatingSplit:
-    """Training and test ratings as pairs (N, 2) of a user's and an item's index; 0 means not in the training part.
+    """Training and test ratings, with pairs (N, 2) of a user's and an item's index; 0 means not in the training part.
 
     ``users`` and ``items`` are the sorted ids; the index of ``users[k]`` is k + 1.
 
@@ -225,7 +225,7 @@ class RatingSplit:
 
 
 def number(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the indices (N,) int32 of ids: their position in the sorted ``known``, from 1, and 0 for others."""
+    """Return the indices (N,) int32 of ids: their positions in the sorted ``known``, from 1; other ids get 0."""
     place = np.searchsorted(known, ids)
     found = known[np.minimum(place, len(known) - 1)] == ids
     return np.where(found, place + 1, 0).astype(np.int32)
@@ -236,8 +236,8 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
 
     Args:
         ratings: The ratings.
-        share: The test part's share, in (0, 1).
-        by_time: Whether to test on the latest ratings, as for a recommender in use, and not on random ones.
+        share: The share of the test part, in (0, 1).
+        by_time: Whether to test on the latest ratings, as when a recommender is in use, instead of random ones.
         seed: The seed of the random draw.
 
     Example:

@@ -16,7 +16,7 @@ from torchdl import random
 from torchdl.data.digits import Digits, load_digits
 from torchdl.errors import require
 
-START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 22  # streams of independent draws, other than the digits'
+START, SHIFTS, LABELS, SEQUENCE = 8, 9, 10, 22  # streams of independent draws; the digits use other ones
 
 
 class Sequences(NamedTuple):
@@ -27,7 +27,7 @@ class Sequences(NamedTuple):
         future: (B, K, C, S, S) float32.
         label: (B,) int64, 1 for a true future, 0 for a false one.
         digits: (B, T + K) int64, the digits in the images.
-        expected: (B, K) int64, the digits of a true future.
+        expected: (B, K) int64, the digits that a true future has.
     """
 
     context: Tensor
@@ -38,21 +38,21 @@ class Sequences(NamedTuple):
 
 
 class NumberSequences(Dataset):
-    """Sequences of numbers that increase by ``stride``, modulo the number of classes, from a uniform start.
+    """Sequences of numbers that start at random and increase by ``stride``, modulo the number of classes.
 
-    In a false future every number is replaced by a different one, drawn uniformly. Each number's image is drawn from
-    the subset. Item ``index`` is a pure function of the seed, the epoch and ``index``. Of each batch in order, the
-    items ``[i * batch_size, (i + 1) * batch_size)``, exactly ``positive_samples`` have a true future.
+    In a false future, a different number, drawn uniformly, replaces every number. Each number's image is drawn from the
+    subset. Item ``index`` is a pure function of the seed, the epoch and ``index``. Batch i has the items
+    ``[i * batch_size, (i + 1) * batch_size)``, and exactly ``positive_samples`` of them have a true future.
 
     Args:
         subset: The digits, or ``train``, ``validation`` or ``test`` for :func:`load_digits` with its defaults.
         terms: T, the length of the context.
         predict_terms: K, the length of the future.
-        positive_samples: The number of sequences per batch with a true future; half of them if None.
+        positive_samples: The number of sequences per batch with a true future; None means half of them.
         batch_size: Sequences per batch, over all processes.
 
-    An epoch has ``(images // terms) // batch_size`` batches. Give the loader the same ``batch_size`` (over all
-    processes) and no ``shuffle``: the sequences are random already, and another order would mix the batches.
+    An epoch has ``(images // terms) // batch_size`` batches. The loader must have the same ``batch_size`` (over all
+    processes) and no ``shuffle``: the sequences are already random, and another order would mix the batches.
     """
 
     stride: int
@@ -100,7 +100,7 @@ class NumberSequences(Dataset):
         self.images.set_epoch(epoch)
 
     def order_settings(self) -> dict[str, int]:
-        """Return the settings that the items depend on; a checkpoint compares them."""
+        """Return the settings that determine the items; a checkpoint compares them."""
         names = ("terms", "predict_terms", "positive_samples", "stride")
         return {**{name: getattr(self, name) for name in names}, "rescale": int(self.images.rescale)}
 
@@ -128,7 +128,7 @@ class NumberSequences(Dataset):
         steps = torch.arange(self.terms + self.predict_terms, device=index.device) * self.stride  # (T + K,)
         digits = (random.integers(classes, seed, epoch, index, 1, START) + steps) % classes  # (B, T + K)
         expected = digits[:, self.terms :].clone()
-        # a batch's items are ranked by distinct random words, so exactly positive_samples ranks are below that number
+        # distinct random words rank a batch's items, so exactly positive_samples items have a rank below that number
         words = random.bits(seed, epoch, index // self.batch_size, self.batch_size, LABELS)  # (B, batch_size)
         own = words.gather(1, (index % self.batch_size)[:, None])  # (B, 1)
         label = ((words < own).sum(1) < self.positive_samples).long()  # (B,)

@@ -61,7 +61,7 @@ class Series:
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
-    """Make sin(``step`` t) for t = 0, 1, ..., with optional normal noise (lecture 39).
+    """Make sin(``step`` t) for t = 0, 1, ...; normal noise is optional (lecture 39).
 
     Args:
         length: L.
@@ -84,7 +84,7 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
 
 
 def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
-    """Make sin((``step`` t)^2), whose frequency keeps rising (lecture 47).
+    """Make sin((``step`` t)^2), whose frequency keeps increasing (lecture 47).
 
     Example:
         >>> torchdl.sine_of_square(4, step=1.0).values.flatten()
@@ -96,16 +96,16 @@ def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
 
 
 def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Series:
-    """Read a time series from a CSV file with a header and one term per row, in the order of time.
+    """Read a time series from a CSV file with a header and one term per row, in chronological order.
 
     Args:
         path: The file.
-        columns: The columns to read; by default all numeric ones. The dates in a column ``date``, if there is one,
-            must increase.
+        columns: The columns to read; by default all numeric ones. If there is a column ``date``, its dates must
+            increase.
 
     Raises:
         InputError: The file, a column or a value is missing, a value is not a finite number, or the dates do not
-            increase. The sentence counts rows as a spreadsheet does: the header is row 1.
+            increase. The message counts rows as a spreadsheet does: the header is row 1.
 
     Example:
         >>> import os, pandas, tempfile
@@ -144,8 +144,8 @@ def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Se
             bad = (dates.isna() | (dates.diff().dt.total_seconds() <= 0)).to_numpy().nonzero()[0]
             if len(bad):
                 raise InputError(
-                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, no date or not "
-                    "later than the row before: sort the rows by time"
+                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, which is no "
+                    "date or not later than the row before: sort the rows by time"
                 )
     return Series(values, tuple(chosen), f"{len(values):,} terms from {path}")
 
@@ -156,8 +156,8 @@ PRICES = ("open", "high", "low", "close", "volume")
 def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
-    If the file is not found and not downloaded, Google's prices of 2004 to 2008 from matplotlib replace it, with
-    ``fallback`` True.
+    If the file is neither found nor downloaded, matplotlib's Google prices, 2004 to 2008, replace it, and ``fallback``
+    is True.
 
     Args:
         root: The data folder; see :mod:`torchdl.data.sources` for the other places.
@@ -230,7 +230,7 @@ class Windows(Dataset):
         return self.values.device
 
     def order_settings(self) -> dict[str, float]:
-        """Return the settings that the items depend on; a checkpoint compares them."""
+        """Return the settings that determine the items; a checkpoint compares them."""
         return {"length of a window": self.length, "horizon": self.horizon}
 
     def __len__(self) -> int:
@@ -243,7 +243,7 @@ class Windows(Dataset):
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the inputs (B, T, D) and targets (B, H, D) of windows that begin at the terms ``indices`` (B,)."""
+        """Return the inputs (B, T, D) and targets (B, H, D) of the windows that begin at the terms ``indices`` (B,)."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         both = self.values.unfold(0, self.length + self.horizon, 1)  # (N, D, T + H), a view
         both = both.index_select(0, indices).transpose(1, 2)  # (B, T + H, D)
@@ -252,12 +252,12 @@ class Windows(Dataset):
 
 @dataclass(frozen=True)
 class Split:
-    """A series split by time into training and test targets, and scaled by its training part.
+    """A series that is split by time into training and test targets, and scaled by its training part.
 
     Args:
         series: The series, (L, D).
         length: T, the number of input terms of a window.
-        test_size: The number of terms at the end that are forecast in testing; training does not see them.
+        test_size: The number of terms at the end that are test targets; training does not see them.
 
     Raises:
         InputError: The series is too short, or a column is constant in the training part.
@@ -282,7 +282,7 @@ class Split:
             f"a series of {total} terms is too short for length {self.length} and test_size {self.test_size}: the "
             f"training part of {self.boundary} terms must be longer than {self.length}",
         )
-        flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero().flatten().tolist()  # up to rounding of the mean
+        flat = (self.deviation <= 1e-12 * self.mean.abs()).nonzero().flatten().tolist()  # 0 up to the mean's rounding
         constant = ", ".join(repr(self.series.columns[column]) for column in flat)
         require(not flat, f"the training part is constant in {constant}, so there is nothing to learn: leave it out")
 
@@ -307,7 +307,7 @@ class Split:
         return ((self.series.values - self.mean) / self.deviation).float()
 
     def unscale(self, values: Tensor) -> Tensor:
-        """Scale values (..., D) back to those of the series, float64."""
+        """Convert scaled values (..., D) back to the units of the series, float64."""
         return values.cpu().double() * self.deviation + self.mean
 
     def train(self, horizon: int = 1) -> Windows:

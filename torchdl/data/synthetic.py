@@ -25,22 +25,22 @@ NUMBERS, PLACES = 0, 1  # streams of independent draws
 
 
 def deciding_terms(distance: str, terms: int) -> list[int]:
-    """Return the positions of the three deciding terms among ``terms``, at a distance of :data:`DISTANCES`."""
+    """Return the positions of the three deciding terms among ``terms``; ``distance`` is a key of :data:`DISTANCES`."""
     require(distance in DISTANCES, f"unknown distance {distance!r}: choose one of {', '.join(DISTANCES)}")
     require(terms >= 3, f"terms must be at least 3, not {terms}")
     return [int(place * terms) if isinstance(place, float) else place % terms for place in DISTANCES[distance]]
 
 
 def odd_negatives(x: Tensor, places: Sequence[int]) -> Tensor:
-    """Return whether an odd number of the terms at ``places`` is negative and none is 0: (N,) bool for x (N, T)."""
+    """Return whether an odd number of the terms at ``places`` are negative and none is 0: (N,) bool for x (N, T)."""
     return x[:, list(places)].sign().prod(1) < 0
 
 
 def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", seed: int = 0) -> ArrayDataset:
     """Make the course's memory problem (lecture 48): random numbers, three of which decide the label.
 
-    The label is 1 if an odd number of the three is negative. One or two of them say nothing about it, so all three must
-    be remembered; chance is 50 %.
+    The label is 1 if an odd number of the three are negative. One or two of them carry no information about it, so a
+    network must remember all three. Chance accuracy is 50 %.
 
     Args:
         count: N.
@@ -71,9 +71,9 @@ class AddingProblem(Dataset):
     """Sequences of random numbers, of which two are marked and must be added; every epoch has new sequences.
 
     A term is a pair: a number, uniform in [``low``, 1], and a marker, which is 1 at one place in each half of the
-    sequence and 0 elsewhere. The target is the sum of the two marked numbers. Always predicting the mean has a mean
-    squared error of (1 - ``low``)^2 / 6: 0.167 for [0, 1], the usual range today (Le et al. 2015, arXiv 1504.00941),
-    and 0.667 for [-1, 1], the original range (Hochreiter and Schmidhuber 1997), whose errors are 4x larger.
+    sequence and 0 elsewhere. The target is the sum of the two marked numbers. The baseline that always predicts the
+    mean has a mean squared error of (1 - ``low``)^2 / 6: 0.167 for [0, 1], the usual range today (Le et al. 2015, arXiv
+    1504.00941), and 0.667 for [-1, 1], the original range (Hochreiter and Schmidhuber 1997).
 
     Args:
         count: N, the number of sequences per epoch.
@@ -114,11 +114,11 @@ class AddingProblem(Dataset):
         return self
 
     def order_settings(self) -> dict[str, float]:
-        """Return the settings that the batches depend on; a checkpoint compares them."""
+        """Return the settings that determine the batches; a checkpoint compares them."""
         return {"terms": self.terms, "least number": self.low, "numbers' seed": self.seed}
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the first epoch's first sequences, in hexadecimal."""
+        """Return the SHA-256 of the first 100 sequences of epoch 0, in hexadecimal."""
         epoch, self.epoch = self.epoch, 0
         drawn = self.__getitems__(range(min(self.count, 100)))
         self.epoch = epoch

@@ -1,4 +1,4 @@
-"""Tables: read from CSV, split, and encoded as numbers; everything is fitted on the training rows (lectures 6 to 16).
+"""Tables: read from CSV, split, and encoded as numbers; encodings are fitted on the training rows (lectures 6 to 16).
 
 Shapes: N rows, D numbers per row, K classes.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Missing = Literal["refuse", "drop", "fill"]
 TableTask = Literal["auto", "classification", "regression"]
-MAX_CATEGORIES = 50  # of a column
+MAX_CATEGORIES = 50  # per column
 
 
 def read_table(path: str | os.PathLike[str], categories: Collection[str] = ()) -> pandas.DataFrame:
@@ -36,7 +36,7 @@ def read_table(path: str | os.PathLike[str], categories: Collection[str] = ()) -
 
     Args:
         path: The file.
-        categories: Columns of categories, even if all their entries look like numbers.
+        categories: Columns to read as categories, even if all their entries look like numbers.
 
     Raises:
         InputError: The file is missing or broken, or has only one column or no header.
@@ -65,7 +65,7 @@ def is_numeric(column: pandas.Series) -> bool:
 
 
 def row_number(table: pandas.DataFrame, position: int) -> int:
-    """Return a row's number in a spreadsheet, where the header is row 1; rows of a split keep their number."""
+    """Return a row's number in a spreadsheet, where the header is row 1; rows keep their number in a split."""
     label = table.index[position]
     return int(label) + 2 if isinstance(label, (int, np.integer)) else position + 2
 
@@ -88,7 +88,7 @@ def numeric_column(table: pandas.DataFrame, name: str) -> pandas.Series:
 def check_numeric(table: pandas.DataFrame) -> None:
     """Raise InputError for the first entry that is not a finite number in a column of mostly numbers.
 
-    It counts rows as a spreadsheet does: the header is row 1.
+    The message counts rows as a spreadsheet does: the header is row 1.
     """
     import pandas  # imported late: it takes a second
 
@@ -111,12 +111,12 @@ def breast_cancer() -> pandas.DataFrame:
 
 @dataclass(frozen=True)
 class Columns:
-    """How rows of a table are encoded as numbers; fitted on the training rows, and saved as JSON with the model.
+    """The encoding of a table's rows as numbers; fitted on the training rows, and saved as JSON with the model.
 
     Attributes:
         numeric: The mean and standard deviation that scale each numeric column.
-        categorical: The categories of each column of text or booleans. Each category is one number, 1 for rows of that
-            category and 0 for others; all are 0 for a category that is not in the training rows.
+        categorical: The categories of each column of text or booleans. The encoding is one-hot; a category that is not
+            in the training rows becomes all zeros.
         target: The column to predict.
         classes: The target's classes; empty if the target is numeric.
         scale: The mean and standard deviation of a numeric target.
@@ -142,7 +142,7 @@ class Columns:
 
     @classmethod
     def fit(cls, table: pandas.DataFrame, target: str, task: TableTask = "auto") -> Columns:
-        """Fit to training rows; missing values are ignored."""
+        """Fit the encoding to training rows; missing values are ignored."""
         numeric: dict[str, tuple[float, float]] = {}
         categorical, constant = {}, []
         for name in table.columns.drop(target):
@@ -195,7 +195,7 @@ class Columns:
         return torch.cat(parts, 1)
 
     def require_present(self, table: pandas.DataFrame) -> None:
-        """Raise InputError if columns other than the target are missing from a table, and name them."""
+        """Raise InputError if a table lacks columns other than the target; the message names them."""
         missing = [name for name in (*self.numeric, *self.categorical) if name not in table.columns]
         require(not missing, f"the table has no column {', '.join(map(repr, missing))}, which the model needs")
 
@@ -208,7 +208,7 @@ class Columns:
         values = table[self.target].map(category_name)
         unknown = sorted(set(values) - set(self.classes))
         known = ", ".join(self.classes)
-        require(not unknown, f"{self.target!r} {', '.join(map(repr, unknown))} is none of the training classes {known}")
+        require(not unknown, f"{self.target!r} {', '.join(map(repr, unknown))} is not in the training classes {known}")
         labels = torch.tensor([self.classes.index(value) for value in values])
         return labels.float()[:, None] if len(self.classes) == 2 else labels  # (N, 1) or (N,)
 
@@ -228,7 +228,7 @@ class Columns:
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns to read as text, since in a new file all their categories might look like numbers."""
+        """The columns to read as text, because all their entries in a new file may look like numbers."""
         columns = {**self.categorical, self.target: tuple(c for c in self.classes if not looks_numeric(c))}
         return [name for name, categories in columns.items() if set(categories) - {"True", "False"}]
 
@@ -238,7 +238,7 @@ class Columns:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Columns:
-        """Read the file of :meth:`save`; InputError for any other."""
+        """Read a file that :meth:`save` wrote; raise InputError for any other."""
         try:
             found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             numeric = {
@@ -278,12 +278,12 @@ def mean_and_deviation(table: pandas.DataFrame, name: str) -> tuple[float, float
 
 
 def category_name(value: object) -> str:
-    """Return the name of a class or category; integers have no decimal point, even if pandas stores them as floats."""
+    """Return the name of a class or category; an integer has no decimal point, even if pandas stores it as a float."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def guess_task(target: pandas.Series, task: TableTask = "auto") -> str:
-    """Return ``task``, or guess it: text, booleans and up to ten different integers are classes."""
+    """Return ``task``, or guess it: text, booleans and up to ten integers (each > 2 times on average) are classes."""
     if task != "auto":
         return task
     if not is_numeric(target):
@@ -329,7 +329,7 @@ def split_table(
     seed: int = 0,
     origin: str = "a table in memory",
 ) -> Table:
-    """Split rows at random, each class in the same proportion, and encode them; the encoding fits the training rows.
+    """Split rows at random, each class in the same proportion; encode them; fit the encoding on the training rows.
 
     Args:
         table: The table.
@@ -337,7 +337,7 @@ def split_table(
         task: ``classification``, ``regression``, or ``auto``, which guesses it from the target.
         share: The share of the test rows.
         missing: ``refuse`` missing values, ``drop`` their rows, or ``fill`` them: numbers with the mean of the training
-            rows, categories with zeros. Rows without a target are dropped in any case.
+            rows, categories with zeros. ``fill`` drops rows without a target.
         ignore: Columns to leave out.
         seed: The seed of the split.
         origin: Where the table comes from, in words.
@@ -416,7 +416,7 @@ def load_transistors(
 ) -> tuple[Tensor, Tensor, ArrayDataset]:
     """Load the years and the logarithms of the transistor counts of processors (lecture 12), float64 (N,) each.
 
-    If the course's file is not found and not downloaded, the published counts of 24 processors in torchdl replace it.
+    If the course's file is neither found nor downloaded, torchdl's list of 24 processors' published counts replaces it.
 
     Returns:
         The years, the logarithms, and both as a data set of (N, 1) float32 with the years centred.

@@ -27,7 +27,7 @@ from torchdl.errors import InputError, require
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with the indices of their classes, (N,) int64; :func:`read_texts` gives the largest class the index 0.
+    """Texts and the indices of their classes, (N,) int64; for :func:`read_texts`, class 0 is the largest.
 
     Example:
         >>> texts = torchdl.Texts(("see you", "buy now", "thank you"), torch.tensor([0, 1, 0]), classes=("ham", "spam"))
@@ -64,7 +64,7 @@ class Texts:
         return dict(zip(self.classes, self.labels.bincount(minlength=len(self.classes)).tolist(), strict=True))
 
     def split(self, share: float = 0.33, seed: int = 0) -> tuple[Texts, Texts]:
-        """Split into a training and a test part, drawn by ``seed``; the test part has this share of every class."""
+        """Split into a training and a test part at random, by ``seed``; the test part has this share of every class."""
         from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
         require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
@@ -104,11 +104,11 @@ def read_texts(
         path: The file.
         text: The column of the texts.
         label: The column of the classes' names.
-        encoding: The file's encoding; guessed if None, and named in the origin.
+        encoding: The file's encoding; None guesses it, and the origin names the guess.
         skip_empty: Whether to leave out texts that are empty or only spaces; otherwise they are an error.
 
     Raises:
-        InputError: A file or column is missing, or a row cannot be used; the sentence names it.
+        InputError: A file or column is missing, or a row cannot be used; the message names it.
 
     Example:
         >>> import os, pandas, tempfile
@@ -129,10 +129,10 @@ def read_texts(
     except LookupError as error:
         raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
     with csv_errors(path, f" in {known}"):
-        # unchanged, since a text may be NA or a number
+        # pandas must not convert entries, since a text may be NA or a number
         as_is: Any = {"encoding": "utf-8-sig" if known == "UTF-8" else known, "dtype": str, "na_filter": False}
         header = pandas.read_csv(path, header=None, nrows=1, **as_is)
-        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # to count rows as a spreadsheet does
+        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # counts rows as a spreadsheet does
     check_columns(path, header, table)
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
@@ -160,15 +160,15 @@ def read_texts(
 
 
 class TextDataset(Dataset):
-    """Texts with labels; a batch is padded with zeros, after the words, to its longest text.
+    """Texts with labels; zeros after the words pad the texts of a batch to its longest one.
 
-    ``BatchLoader(..., by_length=True)`` batches texts of similar length, so that padding costs little.
+    ``BatchLoader(..., by_length=True)`` batches texts of similar length, which saves padding.
 
     Args:
         texts: N texts.
         labels: (N, ...), one per text.
         vocabulary: Encodes the words as indices.
-        longest: The maximum number of words per text, of which the first are kept; all if None.
+        longest: The maximum number of words per text; the first ones are kept. None keeps all.
         origin: Where the texts come from, in words.
         fallback: Whether they replace data that was not found.
 
@@ -223,7 +223,7 @@ class TextDataset(Dataset):
         return words[0], labels[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the words (B, T) int64, T >= 1 those of the batch's longest text, and the labels (B, ...)."""
+        """Return the words (B, T) int64 and the labels (B, ...); T is the length of the longest text, at least 1."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         lengths = self.lengths[indices, None]  # (B, 1)
         place = torch.arange(max(1, int(lengths.max())), device=self.device)  # (T,)

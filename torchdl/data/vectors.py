@@ -13,18 +13,18 @@ from torchdl.errors import InputError, require
 
 
 def read_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary, seed: int = 0) -> tuple[Tensor, int]:
-    """Read the vectors of a vocabulary's words from a file with a word and its D numbers per line, split by spaces.
+    """Read the vectors of a vocabulary's words from a file; each line is a word and its D numbers, separated by spaces.
 
     Args:
         path: The file, in UTF-8. A first line of two integers, as word2vec writes it, is skipped.
         vocabulary: The words; the file's other words are ignored.
-        seed: The seed of the vectors of words that the file does not have, uniform in [-0.05, 0.05].
+        seed: The seed of random vectors, uniform in [-0.05, 0.05], for words that the file does not have.
 
     Returns:
         The vectors (words, D) in the vocabulary's order, and the number of words found in the file.
 
     Raises:
-        InputError: The file is missing, a line does not have D numbers, or no word is in both.
+        InputError: The file is missing, a line does not have D numbers, or the file has no word of the vocabulary.
     """
     path = Path(path)
     require(path.is_file(), f"there is no file {path}: name word vectors in GloVe's text format")
@@ -39,7 +39,7 @@ def read_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary, seed: int
                 dim = dim or len(parts) - 1
                 require(
                     dim >= 1 and len(parts) > dim,
-                    f"{path}, line {place}: a word and {max(dim, 1)} numbers expected",
+                    f"{path}, line {place}: a word and {max(dim, 1)} numbers are expected",
                 )
                 word = " ".join(parts[:-dim])  # some files have words with spaces
                 if (index := vocabulary.numbers.get(word)) is not None and index not in found:

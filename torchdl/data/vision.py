@@ -1,4 +1,4 @@
-"""Import torchvision late: it takes seconds, most of torchdl does not need it, and it must match torch."""
+"""Import torchvision late: it takes seconds, most of torchdl does not need it, and its version must match torch's."""
 
 from __future__ import annotations
 

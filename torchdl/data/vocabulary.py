@@ -1,7 +1,7 @@
 """Words as indices: tokenization, vocabularies and padding.
 
-As in Keras (lectures 55 and 56), index 0 is padding and the words are numbered from 1 by frequency. An unknown word is
-left out, or has the index 1 if the vocabulary has an entry for unknown words.
+As in Keras (lectures 55 and 56), index 0 is padding, and words have indices from 1 in the order of frequency. Unknown
+words are left out, or have the index 1 if the vocabulary has an entry for them.
 
 Shapes: N texts, T words of the longest text.
 """
@@ -30,7 +30,7 @@ Side = Literal["pre", "post"]
 def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits: bool = False) -> list[str]:
     """Split a text into words, as Keras' ``Tokenizer`` does: filtered characters count as spaces.
 
-    With ``same_digits`` every digit becomes 0, so that all numbers of the same length are one word.
+    With ``same_digits`` every digit becomes 0, so all numbers of the same length become one word.
 
     Example:
         >>> torchdl.data.tokenize("I like eggs and ham.")
@@ -42,10 +42,10 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
 
 
 class Vocabulary:
-    """The words that a model knows, numbered from 1 by frequency; 0 is padding.
+    """The words that a model knows, with indices from 1 in the order of frequency; 0 is padding.
 
     Args:
-        words: The words in the order of their indices; :data:`UNKNOWN` first if unknown words have an index.
+        words: The words in the order of their indices; :data:`UNKNOWN` comes first if unknown words have an index.
         lower: Whether texts are lower-cased.
         filters: Characters that separate words, besides the space.
         same_digits: Whether every digit becomes 0.
@@ -80,14 +80,14 @@ class Vocabulary:
         filters: str = FILTERS,
         same_digits: bool = False,
     ) -> Vocabulary:
-        """Learn the words of texts, the most frequent first; of equally frequent words the first to occur comes first.
+        """Learn the words of texts, the most frequent first; ties keep the order in which the words first occur.
 
         Args:
             texts: The texts of the training part.
-            most: The maximum number of words; all if None. (Keras' ``num_words`` is one more than it keeps.)
+            most: The maximum number of words; None keeps all. (Keras keeps one word fewer than its ``num_words``.)
             unknown: Whether unknown words have the index 1; otherwise they are left out.
-            least: The minimum number of occurrences of a word. With 2 and ``unknown``, a model learns from rare words
-                how to treat unknown ones.
+            least: The minimum number of occurrences of a word. With 2 and ``unknown``, rare words count as unknown, so
+                a model learns how to treat unknown words.
             lower: Whether texts are lower-cased.
             filters: Characters that separate words, besides the space.
             same_digits: Whether every digit becomes 0.
@@ -124,7 +124,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
-        """Read the file of :meth:`save`; :class:`InputError` for any other."""
+        """Read a file that :meth:`save` wrote; raise :class:`InputError` for any other."""
         try:
             found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
             types = {"words": list, "lower": bool, "filters": str, "same_digits": bool}

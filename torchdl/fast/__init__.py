@@ -1,1 +1,1 @@
-"""Faster equivalents of PyTorch's operations, apart from the code that uses them."""
+"""Faster equivalents of PyTorch's operations, kept apart from the code that uses them."""

@@ -65,7 +65,7 @@ class Adam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Do one step, with the result of ``torch.optim.Adam``."""
+        """Do one step, with the same result as ``torch.optim.Adam``."""
         plain = closure is None and self._is_plain()
         if not plain:
             self._forget_plan()

@@ -31,8 +31,8 @@ def blocked() -> Iterator[None]:
 def suits_blocks(images: Tensor, network: nn.Module) -> bool:
     """Return whether ``network`` should convert these images to blocks, by ``images.to_mkldnn()``.
 
-    It should not on a GPU, nor where other code would meet blocked tensors: hooks, a compiler, autocast, or a gradient
-    with respect to the images, which may be differentiated again. ``torch.backends.mkldnn.enabled = False`` forbids it.
+    It should not on a GPU. It should not where other code would meet blocked tensors: hooks, a compiler, autocast, or a
+    gradient of the images, which may be differentiated again. ``torch.backends.mkldnn.enabled = False`` forbids it.
     """
     return bool(
         _allowed

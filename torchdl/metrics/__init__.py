@@ -1,4 +1,4 @@
-"""Metrics: what is measured besides losses."""
+"""Metrics other than losses."""
 
 from torchdl.metrics.clusters import clustering_accuracy
 from torchdl.metrics.forecasts import error_ratio, forecast_errors

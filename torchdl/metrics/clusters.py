@@ -13,11 +13,11 @@ def clustering_accuracy(clusters: Tensor, labels: Tensor, number: int) -> float:
 
     Args:
         clusters: (N,) int64, each example's cluster, below ``number``.
-        labels: (N,) int64, its label, below ``number``.
+        labels: (N,) int64, each example's label, below ``number``.
         number: Number of clusters, and of labels.
     """
     from scipy.optimize import linear_sum_assignment  # imported late: it takes half a second
 
-    require(clusters.shape == labels.shape, f"there must be {len(clusters)} labels, one an example, not {len(labels)}")
+    require(clusters.shape == labels.shape, f"there must be {len(clusters)} labels, one per example, not {len(labels)}")
     counts = torch.bincount(clusters * number + labels, minlength=number**2).view(number, number).cpu().numpy()
     return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels))

@@ -18,9 +18,9 @@ def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: floa
         scale: The mean absolute change from term to term in the training part.
 
     Returns:
-        ``mae`` and ``rmse`` in the quantity's unit; ``mase``, the ``mae`` in units of ``scale`` (Hyndman and Koehler
-        2006), above 1 if the error is greater than the naive one-step forecast's in training; ``direction``, the share
-        of changes from the last value whose sign is forecast correctly, NaN if no forecast differs from the last value.
+        ``mae`` and ``rmse`` in the quantity's unit; ``mase``, which is ``mae`` / ``scale`` (Hyndman and Koehler 2006),
+        above 1 if it is greater than the naive one-step forecast's in training; ``direction``, the share of nonzero
+        changes from the last value whose sign is forecast correctly, NaN if all forecast or all actual changes are 0.
     """
     error = predicted - actual
     direction, forecast_direction = (actual - last[:, None]).sign(), (predicted - last[:, None]).sign()
@@ -39,13 +39,13 @@ def error_ratio(
 ) -> tuple[float, float, float]:
     """Return the ratio of two forecasts' root mean squared errors, with a confidence interval.
 
-    The interval comes from a bootstrap of whole blocks of successive terms (the circular one of Politis and Romano
-    1992), because errors that are near in time are similar, most of all where forecasts overlap.
+    The interval comes from a circular block bootstrap (Politis and Romano 1992). It draws whole blocks of successive
+    terms because errors that are close in time are similar, most of all where forecasts overlap.
 
     Args:
         error: (N,) or (N, H), in chronological order.
-        reference: The other forecast's errors of the same terms, of the same shape.
-        block: Terms a block, at least as many as one forecast covers.
+        reference: The other forecast's errors for the same terms, in the same shape.
+        block: Number of terms per block, at least as many as one forecast covers.
         draws: Number of resamples.
         level: The interval's coverage probability.
         seed: The seed of the resamples.

@@ -1,6 +1,6 @@
 """Similarity of generated and real samples: distances and overlap of two sets of features.
 
-Everything is computed in float64, on the features' device, and does not depend on the order of the samples.
+All metrics are computed in float64 on the features' device. They do not depend on the order of the samples.
 
 Shapes: N real and M generated samples, D features, K classes.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchdl.errors import require
 
-BLOCK = 1024  # samples of each set that are compared at a time
+BLOCK = 1024  # number of samples of each set that are compared at once
 
 
 class Moments:
@@ -66,18 +66,19 @@ def root(covariance: Tensor) -> Tensor:
 def frechet_distance(one: Moments, other: Moments) -> float:
     """Return the squared Fréchet distance of two normal distributions with these moments (Heusel et al. 2017).
 
-    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½). For finite sets from one distribution it is above 0 and falls with their
-    size: compare only sets of the same size, and compute it between two sets of real samples for reference.
+    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½). For two finite sets from one distribution it is above 0 and decreases
+    with their size. So compare only sets of the same size, and take two sets of real samples as a reference.
     """
     first, second = one.covariance, other.covariance
     require(
-        first.shape == second.shape, f"both sets must have equally many features, not {len(first)} and {len(second)}"
+        first.shape == second.shape,
+        f"both sets must have the same number of features, not {len(first)} and {len(second)}",
     )
     half = root(first)
-    # the eigenvalues of C1 C2 are those of C1^½ C2 C1^½, which is symmetric, so none is complex
+    # C1 C2 has the same eigenvalues as C1^½ C2 C1^½, which is symmetric, so none is complex
     common = torch.linalg.eigvalsh(half @ second @ half).clamp(min=0).sqrt().sum()
     between_means = (one.mean - other.mean).square().sum()
-    # for equal sets, rounding may leave less than 0
+    # for equal sets, rounding may make the sum negative
     return max(0.0, float(between_means + first.trace() + second.trace() - 2 * common))
 
 
@@ -86,13 +87,13 @@ def frechet_deviation(features: Tensor, other: Moments) -> float:
 
     The method is the infinitesimal jackknife (Jaeckel 1972): to first order, sample x changes the distance by 1/N of
     2 (x - m1)·(m1 - m2) + (x - m1)ᵀ (1 - T) (x - m1) minus that term's mean, where T = C2^½ (C2^½ C1 C2^½)^-½ C2^½ maps
-    the samples' distribution to the other. The bootstrap finds the same with a hundred times the work.
+    the samples' distribution to the other. The bootstrap gives the same result with a hundred times the work.
     """
     one = Moments([features])
     half = root(other.covariance)
     require(one.covariance.shape == half.shape, f"a sample must have {len(half)} features, not {features.shape[1]}")
     values, directions = torch.linalg.eigh(half @ one.covariance @ half)
-    # T is 0 along directions in which one of them does not vary
+    # T is 0 along directions in which one of the distributions does not vary
     inverse = torch.where(values > 1e-12 * values[-1], values.clamp(min=0).rsqrt(), 0.0)
     mapped = half @ directions  # (D, D)
     rest = torch.eye(len(half), dtype=half.dtype, device=half.device) - (mapped * inverse) @ mapped.T
@@ -104,8 +105,8 @@ def frechet_deviation(features: Tensor, other: Moments) -> float:
 def inception_score(probabilities: Tensor) -> float:
     """Measure a classifier's confidence on samples (N, K) and its predictions' diversity (Salimans et al. 2016).
 
-    exp(E KL(p(y|x) || p(y))), from 1 to K: K if it is certain of every sample and predicts all classes equally often.
-    The score does not involve real samples: compute theirs for reference.
+    exp(E KL(p(y|x) || p(y))), from 1 to K. It is K if the classifier is certain of every sample and predicts all
+    classes equally often. The score ignores real samples: compute theirs as a reference.
     """
     require(probabilities.dim() == 2 and len(probabilities) >= 1, "probabilities must be (samples, classes)")
     p = probabilities.double()
@@ -120,12 +121,12 @@ def class_shares(predictions: Tensor, classes: int) -> Tensor:
 
 
 class Neighbours(NamedTuple):
-    """The overlap of real and generated samples, where a sample reaches as far as its k-th neighbour in its own set.
+    """The overlap of real and generated samples; each sample reaches as far as its k-th neighbour in its own set.
 
-    ``precision`` is the share of generated samples within reach of a real one, ``recall`` that of real samples within
-    reach of a generated one (Kynkäänniemi et al. 2019). ``density`` is the number of real samples that reach a
-    generated one, relative to the number expected for real ones, and ``coverage`` the share of real samples that reach
-    a generated one (Naeem et al. 2020); both are robust to outliers.
+    ``precision`` is the share of generated samples that a real one reaches. ``recall`` is the share of real samples
+    that a generated one reaches (Kynkäänniemi et al. 2019). ``density`` is the mean number of real samples that reach a
+    generated one, divided by k. ``coverage`` is the share of real samples that reach a generated one (Naeem et al.
+    2020). The last two are robust to outliers.
     """
 
     precision: float
@@ -135,9 +136,9 @@ class Neighbours(NamedTuple):
 
 
 class SampleSet:
-    """Samples, with all that depends on them alone computed once for comparisons with any number of sets.
+    """A set of samples that is prepared once, for comparisons with any number of other sets.
 
-    One product of two sets, block by block, serves both the kernel (x·y / D + 1)³ and the distances: with a 1 appended
+    One product of two sets, block by block, gives both the kernel (x·y / D + 1)³ and the distances: if a 1 is appended
     to x / √D, the product of two samples is the kernel's base, and the distances only change by the factor √D.
 
     Args:
@@ -174,7 +175,7 @@ class SampleSet:
                 total += (base**3).sum()
                 keep_nearest(rows, distances)
         self.kernel = float(total) / (size * (size - 1))
-        # in spite of rounding, equal samples stay within reach
+        # the margin keeps equal samples within reach in spite of rounding
         self.reach = nearest[:, -1].clamp(min=0) + 1e-12 * self.lengths  # (N,)
 
     def __len__(self) -> int:
@@ -188,9 +189,9 @@ class SampleSet:
 
 def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbours]:
     """Return both :func:`kernel_distance` and :func:`neighbour_scores`, from one pass over all pairs."""
-    require(real.points.shape[1] == generated.points.shape[1], "both sets must have equally many features")
+    require(real.points.shape[1] == generated.points.shape[1], "both sets must have the same number of features")
     total, reaching = real.points.new_zeros(()), torch.zeros((), dtype=torch.int64, device=real.points.device)
-    # each sample's least distance beyond reach: 0 or less is within reach of at least one sample of the other set
+    # per sample, the minimum over the other set of distance minus reach: 0 or less if one of them is within reach
     precise, recalled, covered = (torch.full_like(s.lengths, torch.inf) for s in (generated, real, real))
     for rows in real.blocks:
         for columns in generated.blocks:
@@ -210,7 +211,7 @@ def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbou
 def kernel_distance(one: Tensor, other: Tensor) -> float:
     """Return an unbiased estimate of the squared maximum mean discrepancy of two sets (Binkowski et al. 2018, "KID").
 
-    The kernel is (x·y / D + 1)³. For sets of any size from one distribution the mean is 0, so some are negative.
+    The kernel is (x·y / D + 1)³. For two sets from one distribution, of any size, its mean is 0, so it may be negative.
 
     Args:
         one: (N, D), 2 samples or more.

@@ -10,17 +10,17 @@ from torchdl.errors import require
 
 @torch.no_grad()
 def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Module], ...]) -> float:
-    """Return the share of units whose activation receives no positive number from any of the inputs.
+    """Return the share of units whose activation gets no positive number for any of the inputs.
 
-    A ReLU then returns 0 for all of them, and its derivative is 0, too: the unit is dead, and training on such inputs
-    cannot revive it. A LeakyReLU's derivative is not 0, so the unit can recover.
+    For all of them, a ReLU then returns 0 and has the derivative 0. The unit is dead: training on such inputs cannot
+    revive it. A LeakyReLU's derivative is not 0, so the unit can recover.
 
     Args:
         model: The network.
         inputs: (N, ...), the more the better.
         activations: The classes of activations to examine; their inputs are (N, units).
     """
-    active: list[Tensor] = []  # for each call of an activation
+    active: list[Tensor] = []  # one entry per call of an activation
 
     def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         active.append((arguments[0] > 0).any(0).flatten())  # (N, units) -> (units,)

@@ -15,8 +15,8 @@ from torchdl.errors import require
 class BionodalRootUnit(nn.Module):
     """The bionodal root unit, fitted to the firing rates of neurons (Bhumbra 2018, arXiv 1804.11237).
 
-    ``(r^2 z + 1)^(1/r) - 1/r`` for z >= 0 and ``exp(r z) - 1/r`` below: continuous, with a continuous derivative, which
-    is r at 0, and above -1/r. With r = 1 it is ELU; with r = 2 it grows like a square root.
+    It is ``(r^2 z + 1)^(1/r) - 1/r`` for z >= 0 and ``exp(r z) - 1/r`` for z < 0. It is above -1/r. Its derivative is
+    continuous, and is r at 0. With r = 1 it is ELU; with r = 2 it grows like a square root.
 
     Args:
         r: At least 1.
@@ -37,13 +37,13 @@ class BionodalRootUnit(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return f(z), of the shape of ``z``."""
         r, positive = self.r, z >= 0
-        # neither branch gets the other's inputs: a NaN or infinite gradient there would spoil the sum
+        # each branch gets only its own inputs: for others its gradient may be infinite, which would make the sum NaN
         root = (r * r * torch.where(positive, z, 0) + 1).pow(1 / r)
         return torch.where(positive, root, torch.exp(r * torch.where(positive, 0, z))) - 1 / r
 
 
 class Sine(nn.Module):
-    """sin z, which is periodic, so networks of sines can extrapolate beyond their data (Sitzmann et al. 2020)."""
+    """sin z. It is periodic, so networks of sines can extrapolate beyond their data (Sitzmann et al. 2020)."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Return sin z, of the shape of ``z``."""

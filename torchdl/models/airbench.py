@@ -19,12 +19,12 @@ PATCH = 2  # pixels a side of the whitened patches
 class AirbenchLike(nn.Module):
     """Classify images by whitened patches, six VGG-like convolutions without shortcuts, and a linear layer.
 
-    Unlike VGG, each block halves the sides after its first convolution, not its second, which halves the arithmetic,
-    and the linear layer reads the maximum of each filter over the image, without a hidden layer. Three parts of the
-    paper's recipe are left out: batch norm without scales, biases that learn 64 times as fast, and look-ahead.
+    Unlike in VGG, each block halves the sides after its first convolution, not its second, which halves the arithmetic.
+    There is no hidden layer: the linear layer reads the maximum of each filter over the image. Three parts of the
+    paper's recipe are left out: batch norm without scales, biases that learn 64x faster, and look-ahead.
 
-    The first convolution turns 2x2 patches into uncorrelated numbers of equal variance, followed by their negatives. It
-    is not trained: :meth:`whiten_` computes it from images.
+    The first convolution whitens 2x2 patches: it returns uncorrelated numbers of equal variance, and their negatives.
+    It is not trained: :meth:`whiten_` computes it from images.
 
     Args:
         in_shape: (C, H, W), at least 17 pixels a side.
@@ -60,11 +60,11 @@ class AirbenchLike(nn.Module):
 
     @torch.no_grad()
     def whiten_(self, images: Tensor, eps: float = 5e-4) -> AirbenchLike:
-        """Compute the first convolution from some thousands of images (B, C, H, W), scaled as in training.
+        """Compute the first convolution from a few thousand images (B, C, H, W), scaled as in training.
 
         Args:
             images: The images.
-            eps: Added to the variances, so directions in which patches hardly differ are not amplified.
+            eps: Added to the variances, so that directions in which patches hardly differ are not amplified.
         """
         patches = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # (B, C, H', W', 2, 2)
         rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2).double()  # (B * H' * W', 4 * C)
@@ -76,11 +76,11 @@ class AirbenchLike(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W)."""
         maxima = self.features(self.patches(prepared(images, self.in_shape))).amax((2, 3))  # (B, widths[2])
-        return self.classifier(maxima) / 9  # so that the first logits are small
+        return self.classifier(maxima) / 9  # keeps the initial logits small
 
 
 def convolution(before: int, after: int) -> nn.Conv2d:
-    """Build a 3x3 convolution that keeps the sides and initially passes as many channels on as it can."""
+    """Build a 3x3 convolution that keeps the sides and starts as the identity on as many channels as possible."""
     layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
     nn.init.dirac_(layer.weight.data[: min(before, after)])
     return layer

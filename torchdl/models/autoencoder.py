@@ -1,6 +1,6 @@
 """A convolutional autoencoder: images to small latent codes and back.
 
-Shapes: B images, C channels, H x W pixels, D numbers a code.
+Shapes: B images, C channels, H x W pixels, D numbers per code.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torchdl.models.lenet import check_in_shape, prepared
 
 
 class Autoencoder(nn.Module):
-    """Encode images by ``depth`` convolutions with max-pooling, decode them by as many convolutions with upsampling.
+    """Encode images by ``depth`` convolutions with max-pooling; decode them by as many convolutions with upsampling.
 
     Every step halves or doubles both sides. The 3x3 convolutions keep the sides and have ``width`` filters and GELU.
-    The encoder ends with a linear layer, and the decoder starts with one. The decoder ends with a convolution with C
-    filters and a sigmoid, so images are in [0, 1]. Sides that 2^depth does not divide are padded by repeating their
-    edge, and the decoded images are cropped back.
+    The encoder ends with a linear layer, and the decoder starts with one. The decoder ends with a convolution of C
+    filters and a sigmoid, so images are in [0, 1]. If 2^depth does not divide a side, the image's edge pixels pad it,
+    and the decoded images are cropped back.
 
     Args:
         in_shape: (C, H, W).

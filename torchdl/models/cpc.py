@@ -1,6 +1,8 @@
 """Contrastive predictive coding: encoder, recurrent context and a predictor for each step (van den Oord et al. 2018).
 
-Shapes: B sequences, T terms of context, K of future, D numbers an embedding, H a context, C channels, S x S pixels.
+"The original" is the Keras implementation that this one follows.
+
+Shapes: B sequences, T terms of context, K of future, D numbers per embedding, H per context, C channels, S x S pixels.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from torchdl.models.rnn import RECURRENT
 
 
 class ImageEncoder(nn.Module):
-    """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear one, in Keras' conventions.
+    """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear layer, with Keras' defaults.
 
-    Images of at least 48 pixels a side take the original's network for 64 pixels: four convolutions of 64 filters and
-    256 hidden units. Smaller ones take its network for 28 pixels: three of 32 filters, and 128 units. Batch norm
-    (epsilon 1e-3, Keras' momentum 0.99) and LeakyReLU (slope 0.3) follow every layer but the last; kernels are
-    Glorot-uniform, biases zero.
+    Images of at least 48 pixels a side get the original's network for 64 pixels: four convolutions of 64 filters and
+    256 hidden units. Smaller ones get its network for 28 pixels: three convolutions of 32 filters and 128 units. Batch
+    norm (epsilon 1e-3, Keras' momentum 0.99) and LeakyReLU (slope 0.3) follow every layer but the last. Kernels are
+    Glorot-uniform, biases are 0.
 
     Args:
-        image_size: S, at least 15 pixels a side.
+        image_size: S, at least 15 pixels.
         channels: C.
         code_size: D.
 
@@ -60,19 +62,19 @@ class ImageEncoder(nn.Module):
 
 
 def normalized(norm: type[nn.Module], width: int) -> tuple[nn.Module, nn.Module]:
-    """Build Keras' batch norm (its momentum 0.99 is PyTorch's 0.01) and LeakyReLU, which follow a layer."""
+    """Build the batch norm and LeakyReLU after a layer, as in Keras (whose momentum 0.99 is PyTorch's 0.01)."""
     return norm(width, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3, inplace=True)
 
 
 class SignalEncoder(nn.Module):
     """Embed windows of a one-dimensional signal by strided convolutions (van den Oord et al. 2018, section 3.1).
 
-    The defaults are the paper's for audio: strides 5, 4, 2, 2, 2, so one embedding for every 160 samples, but without a
-    ReLU after the last layer. The embeddings of a longer window are averaged.
+    The defaults are the paper's for audio, but without a ReLU after the last layer. With strides 5, 4, 2, 2, 2 there is
+    one embedding for every 160 samples. The embeddings of a longer window are averaged.
 
     Args:
-        channels: C, of the signal.
-        code_size: D, also the filters of every layer.
+        channels: C, the channels of the signal.
+        code_size: D, which is also the number of filters of every layer.
         kernels: The layers' kernel sizes.
         strides: The layers' strides.
 
@@ -91,13 +93,13 @@ class SignalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require(min(channels, code_size) >= 1, "SignalEncoder: channels and code_size must be positive")
-        require(len(kernels) == len(strides) > 0, "SignalEncoder: kernels and strides must be equally many")
+        require(len(kernels) == len(strides) > 0, "SignalEncoder: kernels and strides must have the same length, not 0")
         self.channels, self.code_size, self.kernels, self.strides = channels, code_size, tuple(kernels), tuple(strides)
         layers: list[nn.Module] = []
         width = channels
         for kernel, stride in zip(kernels, strides, strict=True):
             require(kernel >= stride >= 1, f"SignalEncoder: kernel {kernel} must be at least its stride {stride}")
-            # padding with which a layer divides the length by its stride
+            # with this padding, a layer divides the length by its stride
             layers += [nn.Conv1d(width, code_size, kernel, stride, padding=(kernel - stride + 1) // 2), nn.ReLU()]
             width = code_size
         self.layers = nn.Sequential(*layers[:-1])
@@ -113,12 +115,12 @@ class SignalEncoder(nn.Module):
 
 
 class ContextNetwork(nn.Module):
-    """Summarise the embeddings up to each term in a context.
+    """Summarise, for each term, all embeddings up to it in a context.
 
     Args:
         code_size: D.
         context_size: H.
-        cell: ``gru`` (as published), ``lstm`` or ``rnn``. The GRU is cuDNN's, which Keras calls ``reset_after=True``.
+        cell: ``gru`` (as in the paper), ``lstm`` or ``rnn``. The GRU is cuDNN's (Keras' ``reset_after=True``).
 
     Example:
         >>> network, embeddings = torchdl.ContextNetwork(code_size=8, context_size=16), torch.randn(5, 4, 8)
@@ -136,12 +138,12 @@ class ContextNetwork(nn.Module):
         self.core = keras_init_(RECURRENT[cell](code_size, context_size, batch_first=True))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return the contexts (B, T, H) of embeddings (B, T, D); each depends on the terms up to its own only."""
+        """Return the contexts (B, T, H) of embeddings (B, T, D); each depends only on the terms up to its own."""
         return self.core(embeddings)[0]
 
 
 class Predictors(nn.Module):
-    """Predict the embeddings of the next steps from a context, by one linear map a step.
+    """Predict the embeddings of the next steps from a context, by one linear map per step.
 
     Args:
         context_size: H.
@@ -168,8 +170,8 @@ class Prediction(NamedTuple):
     """CPC's predictions and the actual embeddings.
 
     Attributes:
-        predicted: (B, T, K, D), from the context at every term; T is 1 if only the last one is used.
-        embeddings: (B, terms + K, D), of context and future.
+        predicted: (B, T, K, D), from the context at every term; T is 1 if only the last context is used.
+        embeddings: (B, terms + K, D), those of context and future.
     """
 
     predicted: Tensor
@@ -177,7 +179,7 @@ class Prediction(NamedTuple):
 
 
 class CPC(nn.Module):
-    """Contrastive predictive coding: embeddings, their contexts, and predictions of the embeddings to come.
+    """Contrastive predictive coding: embeddings, their contexts, and predictions of future embeddings.
 
     Args:
         encoder: Maps any inputs (N, ...) to embeddings (N, D).
@@ -228,7 +230,7 @@ class CPC(nn.Module):
 
 
 def probe_head(code_size: int = 128, classes: int = 10) -> nn.Sequential:
-    """Build the original's probe, embeddings (B, D) to logits (B, classes): one hidden layer of 128 units."""
+    """Build the original's probe with one hidden layer of 128 units: embeddings (B, D) to logits (B, classes)."""
     hidden = [nn.Linear(code_size, 128), *normalized(nn.BatchNorm1d, 128)]
     return keras_init_(nn.Sequential(*hidden, nn.Linear(128, classes)))
 

@@ -1,6 +1,6 @@
 """A convolutional generator and discriminator, similar to DCGAN (Radford, Metz and Chintala 2016).
 
-Shapes: B examples, Z numbers of noise, (C, H, W) of an image, F filters.
+Shapes: B examples, Z dimensions of the noise, (C, H, W) of an image, F filters.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torchdl.models.lenet import check_in_shape
 
 
 class ConvGenerator(nn.Module):
-    """Turn noise into images: a linear layer, two transposed convolutions that double the sides, a 3x3 one, tanh.
+    """Turn noise into images: a linear layer, two transposed convolutions, a 3x3 convolution and tanh.
 
     As in DCGAN, each layer but the last has batch norm and ReLU, and the weights start as normal(0, 0.02). The
-    transposed convolutions are 4x4 with stride 2, which divides 4, so they make no chequered pattern. The last
-    convolution, which DCGAN does not have, reads maps with the images' sides (as in Miyato et al. 2018).
+    4x4 transposed convolutions with stride 2 double the sides; since 2 divides 4, there are no checkerboard artefacts.
+    DCGAN does not have the last convolution, which works at full resolution (Miyato et al. 2018).
 
     Args:
-        z_dim: Z, numbers of noise.
+        z_dim: Z, dimensions of the noise.
         image_shape: (C, H, W); H and W divisible by 4.
-        width: Filters at the images' sides; twice as many at half the sides, four times at a quarter.
+        width: Filters at full resolution; there are twice as many at half and four times as many at a quarter of it.
 
     Example:
         >>> torchdl.ConvGenerator(z_dim=64, image_shape=(3, 32, 32))(torch.randn(2, 64)).shape
@@ -69,18 +69,18 @@ class ConvGenerator(nn.Module):
 class ConvDiscriminator(ScoresImages):
     """Tell real images from generated ones: three convolutions that halve the sides, LeakyReLU, one output.
 
-    Unlike DCGAN it has no batch norm, which would couple the images of a batch (and cost a second pass); optional
-    spectral norm keeps it in bounds.
+    Unlike in DCGAN, there is no batch norm, which would couple the images of a batch (and cost a second pass). Spectral
+    norm, which bounds the Lipschitz constant, is optional.
 
     Args:
         image_shape: (C, H, W); H and W divisible by 4.
         width: Filters of the first convolution; each further one has twice as many.
         slope: The slope of LeakyReLU below zero.
-        spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
+        spectral_norm: Whether to divide every layer's weight by its largest singular value (Miyato et al. 2018).
 
     Example:
         >>> model = torchdl.ConvDiscriminator((3, 32, 32), spectral_norm=True)
-        >>> model(torch.zeros(2, 3, 32, 32)).tolist()  # undecided: all biases are 0 at first
+        >>> model(torch.zeros(2, 3, 32, 32)).tolist()  # all biases start at 0, so it is undecided
         [[0.5], [0.5]]
     """
 
@@ -139,7 +139,7 @@ def dcgan_init_(module: nn.Module) -> nn.Module:
 def conv_gan(
     image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False, width: int = 16
 ) -> GAN:
-    """Build a convolutional pair, for images whose sides are divisible by 4.
+    """Build a convolutional GAN for images whose sides are divisible by 4.
 
     See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; both get ``width``.
 

@@ -13,7 +13,7 @@ from torchdl.errors import require
 class FrozenFeatures(nn.Module):
     """Freeze a backbone completely: no gradients, and evaluation mode even after ``train()``.
 
-    In training mode, batch norms would update their statistics, and so change the features, while a head is trained.
+    In training mode, batch norms would update their statistics while a head is trained, and so change the features.
 
     Args:
         backbone: Computes the features.

@@ -1,6 +1,6 @@
 """The generator and discriminator of a generative adversarial network (Goodfellow et al. 2014).
 
-Shapes: B examples, Z numbers of noise, D numbers an image (784 for 28x28 grey).
+Shapes: B examples, Z dimensions of the noise, D numbers per image (784 for 28x28 grey).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ScoresImages(nn.Module):
     spectral_norm = False
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B, 1) of images (B, ...), which the losses take because they cannot saturate."""
+        """Return the logits (B, 1) of images (B, ...); the losses take logits because these do not saturate."""
         raise NotImplementedError(f"{type(self).__name__} has no method logits")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,9 +34,9 @@ class ScoresImages(nn.Module):
         return torch.sigmoid(self.logits(x))
 
     def limit_(self: DiscriminatorT) -> DiscriminatorT:
-        """Divide every kernel by its largest singular value from now on (Miyato et al. 2018).
+        """Divide every layer's weight by its largest singular value from now on (Miyato et al. 2018).
 
-        The value is estimated by one power iteration a training pass, which starts from the previous estimate.
+        Each training pass estimates the value by one power iteration, which starts from the previous estimate.
         """
         require(not self.spectral_norm, "this discriminator has spectral norm already")
         for layer in list(self.modules()):
@@ -49,14 +49,14 @@ class ScoresImages(nn.Module):
 class Discriminator(ScoresImages):
     """Tell real images from generated ones: hidden layers with LeakyReLU, one output, sigmoid.
 
-    The defaults are the notes' 784-128-1 with 100,609 parameters; ``hidden=(512, 256), slope=0.2`` is the deeper one
-    of the course (lecture 69) with 533,505.
+    The defaults are the notes' 784-128-1 with 100,609 parameters; ``hidden=(512, 256), slope=0.2`` is the course's
+    deeper network (lecture 69) with 533,505.
 
     Args:
-        in_features: D, numbers an image.
+        in_features: D, numbers per image.
         hidden: Widths of the hidden layers.
         slope: The slope of LeakyReLU below zero.
-        spectral_norm: Divide every layer's weight by its largest singular value (Miyato et al. 2018).
+        spectral_norm: Whether to divide every layer's weight by its largest singular value (Miyato et al. 2018).
 
     Example:
         >>> model, images = torchdl.Discriminator(), torch.randn(2, 1, 28, 28)
@@ -98,15 +98,15 @@ class Generator(nn.Module):
     """Turn noise into images: hidden layers with LeakyReLU, tanh at the end.
 
     The defaults are the notes' 64-256-784 with 218,128 parameters. ``z_dim=100, hidden=(256, 512, 1024), slope=0.2,
-    batch_norm=0.8`` is the deeper one of the course (lecture 69) with 1,489,936 trainable parameters.
+    batch_norm=0.8`` is the course's deeper network (lecture 69) with 1,489,936 trainable parameters.
 
     Args:
-        z_dim: Z, numbers of noise.
-        img_dim: D, numbers an image.
+        z_dim: Z, dimensions of the noise.
+        img_dim: D, numbers per image.
         hidden: Widths of the hidden layers.
         slope: The slope of LeakyReLU below zero.
-        batch_norm: Keras' momentum of a batch norm after every hidden layer (the share of the *old* statistics that
-            is kept, so 0.8 is PyTorch's ``momentum=0.2``), with Keras' epsilon 1e-3; None for no batch norm.
+        batch_norm: The momentum of a batch norm after every hidden layer, as in Keras: the share of the *old*
+            statistics that is kept, so 0.8 is PyTorch's ``momentum=0.2``. Epsilon is Keras' 1e-3. None: no batch norm.
 
     Example:
         >>> torchdl.Generator()(torch.randn(2, 64)).shape
@@ -149,7 +149,7 @@ class Generator(nn.Module):
 
 
 class GAN(nn.Module):
-    """A generator and its discriminator as one model that can be saved, loaded and sampled from.
+    """A generator and its discriminator as one model, to save, load and generate samples.
 
     Args:
         generator: Maps noise (B, Z) to images and has ``z_dim``, which is Z.
@@ -191,7 +191,7 @@ class GAN(nn.Module):
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, C, H, W) in [-1, 1], with the running statistics of batch norms."""
+        """Generate ``n`` images (n, C, H, W) in [-1, 1] in evaluation mode (batch norms use running statistics)."""
         was_training = self.training
         try:
             return self.eval()(self.noise(n, seed))
@@ -200,7 +200,7 @@ class GAN(nn.Module):
 
 
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
-    """Build the notes' pair: a generator Z-256-D and a discriminator D-128-1, with PyTorch's initial weights.
+    """Build the notes' GAN: a generator Z-256-D and a discriminator D-128-1, with PyTorch's initial weights.
 
     See :class:`Generator` and :class:`Discriminator` for the arguments.
 
@@ -214,7 +214,7 @@ def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectr
 
 
 def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectral_norm: bool = False) -> GAN:
-    """Build the course's deeper pair (lecture 69): Z-256-512-1024-D and D-512-256-1, with Keras' initial weights.
+    """Build the course's deeper GAN (lecture 69): Z-256-512-1024-D and D-512-256-1, with Keras' initial weights.
 
     See :class:`Generator` and :class:`Discriminator` for the arguments.
 
@@ -227,5 +227,5 @@ def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectra
     generator = Generator(z_dim, img_dim, hidden=(256, 512, 1024), slope=0.2, batch_norm=0.8)
     discriminator = keras_init_(Discriminator(img_dim, hidden=(512, 256), slope=0.2))
     if spectral_norm:
-        discriminator.limit_()  # after the weights are drawn, since its estimates start from them
+        discriminator.limit_()  # after the weights are drawn, since the estimates start from them
     return GAN(keras_init_(generator), discriminator, image_shape)

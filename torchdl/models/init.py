@@ -1,4 +1,4 @@
-"""Initial weights by the conventions of other libraries."""
+"""Initial weights as in other libraries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def keras_init_(module: ModuleT) -> ModuleT:
     """Draw the weights of linear, convolutional and recurrent layers as Keras does, in place.
 
-    Kernels are Glorot-uniform, recurrent ones orthogonal, biases zero (an LSTM's forget gate's one). PyTorch's own
-    default is Kaiming-uniform with slope sqrt(5) for kernels and biases, and uniform for recurrent layers.
+    Kernels are Glorot-uniform, recurrent kernels are orthogonal, and biases are 0 (1 in an LSTM's forget gate).
+    PyTorch's default is Kaiming-uniform with slope sqrt(5) for kernels, and uniform for biases and recurrent layers.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
@@ -24,7 +24,7 @@ def keras_init_(module: ModuleT) -> ModuleT:
         elif isinstance(layer, nn.RNNBase):
             for name, weight in layer.named_parameters():
                 if name.startswith("weight_ih"):
-                    nn.init.xavier_uniform_(weight)  # over all gates at once, as Keras counts a kernel's outputs
+                    nn.init.xavier_uniform_(weight)  # for all gates at once, as in Keras
                 elif name.startswith("weight_hh"):
                     nn.init.orthogonal_(weight)
                 else:
@@ -37,7 +37,7 @@ def keras_init_(module: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def spread_(embedding: nn.Embedding, spread: float) -> nn.Embedding:
-    """Draw the vectors of an embedding from [-spread, spread], in place; vector 0 becomes zero."""
+    """Draw the vectors of an embedding uniformly from [-spread, spread], in place; vector 0 becomes zero."""
     embedding.weight.uniform_(-spread, spread)
     embedding.weight[0] = 0
     return embedding

@@ -16,10 +16,10 @@ from torchdl.models.init import keras_init_
 
 
 class LenetLike(nn.Module):
-    """Classify images by convolutions and max-pooling, a hidden layer, and a linear one.
+    """Classify images by convolutions and max-pooling, a hidden layer and a linear layer.
 
-    Each of ``depth`` stages is a 3x3 convolution that keeps the sides, ReLU and max-pooling that halves them (13
-    becomes 6); the first stage has ``width`` filters, each further one twice as many.
+    Each of ``depth`` stages is a 3x3 convolution that keeps the sides, ReLU, and max-pooling that halves them (13
+    becomes 6). The first stage has ``width`` filters; each further one has twice as many as the one before.
 
     Args:
         in_shape: (C, H, W); H and W at least ``2**depth``.
@@ -54,8 +54,8 @@ class LenetLike(nn.Module):
         stages: list[nn.Module] = []
         for stage in range(depth):
             filters = width * 2**stage
-            # ReLU after pooling is the same as before it, at a quarter of the cost;
-            # not in place, because the derivative of pooling in blocks needs the unchanged output of pooling
+            # ReLU after pooling equals ReLU before it, at a quarter of the cost;
+            # not in place: in oneDNN's blocked layout, the derivative of pooling needs its unchanged output
             stages += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
             channels = filters
         self.features = keras_init_(nn.Sequential(*stages))
@@ -68,7 +68,7 @@ class LenetLike(nn.Module):
         return logits.to_dense() if logits.is_mkldnn else logits
 
     def hidden_units(self, images: Tensor) -> Tensor:
-        """Return the hidden layer's units (B, hidden), 0 or more, with which images can be compared."""
+        """Return the hidden layer's activations (B, hidden), which are 0 or more, to compare images by."""
         return self.classifier[:-1](self.features(prepared(images, self.in_shape)))
 
     def logits_of(self, units: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class LenetLike(nn.Module):
 
 
 def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return (C, H, W) if ``in_shape`` is the shape of an image."""
+    """Check that ``in_shape`` is the shape of an image; return (C, H, W)."""
     require(
         len(in_shape) == 3 and all(isinstance(size, int) and size >= 1 for size in in_shape),
         f"{type(model).__name__}: in_shape must be (channels, height, width), not {tuple(in_shape)}",
@@ -87,16 +87,16 @@ def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int,
 
 
 def check_classifier(model: nn.Module, in_shape: Sequence[int], num_classes: int) -> tuple[int, int, int]:
-    """Return (C, H, W) if a classifier can have this ``in_shape`` and ``num_classes``."""
+    """Check ``in_shape`` and ``num_classes`` of a classifier; return (C, H, W)."""
     require(num_classes >= 2, f"{type(model).__name__}: num_classes must be at least 2, not {num_classes}")
     return check_in_shape(model, in_shape)
 
 
 def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | None = None) -> Tensor:
-    """Check that images (B, C, H, W) have ``in_shape``, and change to the fastest memory layout for convolutions.
+    """Check that images (B, C, H, W) have ``in_shape``, and convert them to the fastest memory layout for convolutions.
 
-    That is channels last, which is 1.3x faster on CPUs; or oneDNN's blocks where they suit ``blocks_for``, a network
-    that keeps the images to itself up to its output (see :mod:`torchdl.fast.blocks`).
+    That is channels last, 1.3x faster on CPUs, or oneDNN's blocks. A network passes itself as ``blocks_for`` if it
+    supports blocks and converts its output back; see :mod:`torchdl.fast.blocks` for when they are used.
     """
     require(
         tuple(images.shape[1:]) == tuple(in_shape),
@@ -108,7 +108,7 @@ def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | No
 
 
 def classifier(features: int, hidden: int, num_classes: int, before: float = 0.0, after: float = 0.0) -> nn.Sequential:
-    """Build flattening, a hidden layer with ReLU and a linear one, with dropout before and after the hidden layer."""
+    """Build flattening, a hidden layer with ReLU and a linear layer; dropout is before and after the hidden layer."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Dropout(before),

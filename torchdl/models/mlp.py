@@ -1,6 +1,6 @@
 """Multilayer perceptrons.
 
-Shapes: B inputs, D numbers an input, K numbers an output.
+Shapes: B inputs, D numbers per input, K numbers per output.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torchdl.models.init import keras_init_
 class MLP(nn.Module):
     """Map flattened inputs to outputs through hidden layers, each with an activation and dropout.
 
-    The defaults are the course's classifier of MNIST (lecture 24), with 101,770 parameters.
+    The defaults are the course's classifier for MNIST (lecture 24), with 101,770 parameters.
 
     Args:
-        in_features: D, numbers an input.
-        out_features: K, numbers an output.
+        in_features: D, numbers per input.
+        out_features: K, numbers per output.
         hidden: Widths of the hidden layers.
         dropout: The probability of dropping a hidden unit while training.
         activation: One of :data:`torchdl.models.ACTIVATIONS`.

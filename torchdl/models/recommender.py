@@ -1,8 +1,8 @@
-"""Predict ratings from a user's and an item's number (lectures 60 and 61): the course's network and a baseline.
+"""Predict ratings from the indices of a user and an item (lectures 60 and 61): the course's network and a baseline.
 
-Users and items are numbered from 1; 0 is a user or item that training has not seen, for which the mean is predicted.
+Indices start at 1. Index 0 stands for users and items that are not in training; they add nothing to the mean rating.
 
-Shapes: B ratings, D numbers a user and an item.
+Shapes: B ratings, D numbers per user and per item.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchdl.models.init import keras_init_, spread_
 
 
 class Recommender(nn.Module):
-    """Base class: the training ratings' mean, and pairs (B, 2) of a user's and an item's number.
+    """Base class: it keeps the mean of the training ratings, and takes pairs (B, 2) of a user's and an item's index.
 
     Args:
         users: Number of users in training.
@@ -36,16 +36,16 @@ class Recommender(nn.Module):
 
 
 def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
-    """Build vectors 1 to ``number`` of ``dim`` numbers in [-spread, spread]; vector 0 is zero."""
+    """Build ``number`` vectors of ``dim`` numbers in [-spread, spread], with indices from 1; vector 0 is zero."""
     return spread_(nn.Embedding(number + 1, dim, padding_idx=0), spread)
 
 
 class RatingModel(Recommender):
-    """The course's network: a user's and an item's vector side by side, a hidden layer, one output plus the mean.
+    """The course's network: a user's and an item's vector concatenated, a hidden layer, one output plus the mean.
 
-    With ``factors`` it also has biases and a product of other vectors, as matrix factorisation has. In training, it
-    uses either the network or the product, drawn at random for each rating; otherwise it uses their mean. (He et al.
-    2017 put networks beside products; Larsson et al. 2017 train one path without the other.)
+    With ``factors`` it also has biases and the product of two other vectors, as in matrix factorisation. In training,
+    it uses either the network or the product, at random for each rating; in evaluation, it uses their mean. (He et al.
+    2017 combine networks with products; Larsson et al. 2017 train one path without the other.)
 
     Args:
         users: Number of users in training.
@@ -54,7 +54,7 @@ class RatingModel(Recommender):
         dim: D.
         hidden: Units of the hidden layer.
         dropout: The probability of dropping an input or a hidden unit of the network in training.
-        factors: Numbers a user and an item in the vectors whose product is added; 0 for no product and no biases.
+        factors: Dimension of the two vectors of the product; 0 for no product and no biases.
 
     Example:
         >>> model = torchdl.RatingModel(users=100, items=50, mean=3.5, hidden=64, factors=8)
@@ -88,7 +88,7 @@ class RatingModel(Recommender):
         self.factorization = MatrixFactorization(users, items, 0.0, factors) if factors else None
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Predict the ratings (B,) of pairs (B, 2); with an unknown user or item, the mean plus any known bias."""
+        """Predict the ratings (B,) of pairs (B, 2); for an index 0, return the mean plus the other's bias, if any."""
         user, item = self.split(pairs)
         both = torch.cat([self.user_vectors(user), self.item_vectors(item)], 1)  # (B, 2 D)
         deep = torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
@@ -100,7 +100,7 @@ class RatingModel(Recommender):
 
 
 class MatrixFactorization(Recommender):
-    """The mean, a user's and an item's bias, and the product of their vectors (Koren, Bell and Volinsky 2009).
+    """The sum of the mean, both biases and the product of both vectors (Koren, Bell and Volinsky 2009).
 
     Args:
         users: Number of users in training.
@@ -124,7 +124,7 @@ class MatrixFactorization(Recommender):
         self.user_vectors, self.item_vectors = (vectors(number, dim, 0.05) for number in (users, items))
 
     def parts(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the biases (B,) and the vectors' products (B,) add to the mean."""
+        """Return the biases (B,) and the products of the vectors (B,), which are added to the mean."""
         user, item = self.split(pairs)
         product = (self.user_vectors(user) * self.item_vectors(item)).sum(1)
         return self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0], product

@@ -1,6 +1,6 @@
 """Interchangeable networks that read sequences: linear, MLP, simple RNN, GRU and LSTM (lectures 38 to 50).
 
-Shapes, with the course's letters: N sequences, T terms, D numbers a term, M hidden units, K outputs, H future terms;
+Shapes, with the course's letters: N sequences, T terms, D numbers per term, M hidden units, K outputs, H future terms;
 for images, B in a batch, C channels, H x W pixels, K classes.
 """
 
@@ -27,11 +27,11 @@ CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a 
 class SequenceModel(nn.Module):
     """Map sequences (N, T, D) to outputs (N, K), or to ``horizon`` future terms (N, H, K).
 
-    ``linear`` and ``mlp`` read all T * D numbers at once, so they need sequences of ``length`` terms; a linear model of
-    the next term is an autoregressive model, AR(T). The others read term by term, and a linear layer reads their last
-    state, or the maximum of each unit over all terms. Weights start as in Keras.
+    ``linear`` and ``mlp`` read all T * D numbers at once, so they need sequences of ``length`` terms. A linear model of
+    the next term is an autoregressive model, AR(T). The others read term by term. A linear layer reads their last
+    state, or the maximum of each unit over all terms. Initial weights are Keras'.
 
-    From h_0 = 0 and c_0 = 0, with s the sigmoid and * the product by elements (lectures 41, 45 and 46):
+    From h_0 = 0 and c_0 = 0, with s the sigmoid and * the elementwise product (lectures 41, 45 and 46):
 
     - ``rnn``: h_t = tanh(W_x x_t + W_h h_t-1 + b).
     - ``gru``: gates r_t and z_t, each s(W_x x_t + W_h h_t-1 + b) of its own;
@@ -39,21 +39,21 @@ class SequenceModel(nn.Module):
     - ``lstm``: gates i_t, f_t and o_t, each s(W_x x_t + W_h h_t-1 + b) of its own;
       c_t = f_t * c_t-1 + i_t * tanh(W_x x_t + W_h h_t-1 + b), h_t = o_t * tanh(c_t).
 
-    The course defines a GRU differently: its z is 1 - z here, and its r multiplies h_t-1 before W_h does. Here r does
-    so after W_h (Keras' ``reset_after=True``), so one product serves all three gates. PyTorch stores every b as the sum
-    of two vectors: M more numbers than in Keras for an ``rnn``, 4 M more for an ``lstm``; for a ``gru`` Keras does so,
-    too.
+    The course defines a GRU differently: its z is 1 - z here, and its r multiplies h_t-1 before W_h. Here r multiplies
+    W_h h_t-1 (Keras' ``reset_after=True``), so one product serves all three gates. PyTorch stores every b as the sum of
+    two vectors. Compared with Keras, an ``rnn`` has M more numbers and an ``lstm`` 4 M more. Keras' ``gru`` has two
+    vectors, too.
 
     Args:
         kind: ``linear``, ``mlp``, ``rnn``, ``gru`` or ``lstm``.
         in_features: D.
         out_features: K.
         length: T, which ``linear`` and ``mlp`` need; the others take any number of terms and ignore it.
-        hidden: M, units of each layer but the linear ones.
-        layers: Number of recurrent layers, each reading the states of the one before, or of ``mlp``'s hidden layers.
-        bidirectional: Whether each recurrent layer also reads from the end, for 2 M states.
+        hidden: M, units of each recurrent or hidden layer.
+        layers: Number of recurrent layers (each reads the states of the one before), or of ``mlp``'s hidden layers.
+        bidirectional: Whether each recurrent layer also reads from the end, which makes 2 M states per term.
         pooling: ``last`` or ``max``: how to combine the states of all terms.
-        activation: Of ``rnn``: ``tanh`` (if None), ``relu``, or ``none`` for a linear recurrence; of ``mlp``: ``relu``
+        activation: For ``rnn``, ``tanh`` (if None), ``relu``, or ``none`` (a linear recurrence). For ``mlp``, ``relu``
             (if None, as in the course) or ``tanh``.
         horizon: H, the number of terms to predict at once; None for one output.
 
@@ -126,7 +126,7 @@ class SequenceModel(nn.Module):
         return output if self.horizon is None else output.unflatten(1, (self.horizon, self.out_features))  # (N, H, K)
 
     def states(self, x: Tensor) -> Tensor:
-        """Return the inputs of the output layer, (N, M), (N, 2 M) or (N, T * D)."""
+        """Return the inputs (N, M), (N, 2 M) or (N, T * D) of the output layer."""
         if self.kind not in RECURRENT:
             return self.core(x)  # (N, T, D) -> (N, T * D)
         if self.activation == "none":
@@ -135,11 +135,11 @@ class SequenceModel(nn.Module):
         else:
             states, final = self.core(x)  # (N, T, M), and the last states (layers * directions, N, M)
             final = final[0] if self.kind == "lstm" else final
-            last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # the last of each direction
+            last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # the last state of each direction
         return states.amax(1) if self.pooling == "max" else last
 
     def _linear_states(self, x: Tensor) -> Tensor:
-        """Return the states (N, T, M) of the recurrence without activation, which PyTorch's RNN does not offer."""
+        """Return the states (N, T, M) of the linear recurrence, which PyTorch's RNN lacks."""
         inputs, recurrent, *biases = (getattr(self.core, f"{name}_l0") for name in CELL)
         drives = x @ inputs.T + sum(biases)  # (N, T, M)
         states = [drives[:, 0]]  # before the first term the state is 0
@@ -149,10 +149,10 @@ class SequenceModel(nn.Module):
 
 
 class RowReader(nn.Module):
-    """Classify images by reading their rows from the top as a sequence (lectures 49 and 50).
+    """Classify images by reading their rows as a sequence, from top to bottom (lectures 49 and 50).
 
-    An image of H rows is a sequence of T = H terms, D = C * W numbers each. The defaults are the course's for MNIST,
-    an LSTM of 128 units and a linear layer.
+    An image of H rows is a sequence of T = H terms with D = C * W numbers each. The defaults are the course's network
+    for MNIST: an LSTM of 128 units and a linear layer.
 
     Args:
         in_shape: (C, H, W).
@@ -160,7 +160,7 @@ class RowReader(nn.Module):
         kind: ``rnn``, ``gru`` or ``lstm``.
         hidden: M.
         layers: Number of recurrent layers.
-        bidirectional: Whether to read the rows from the bottom, too.
+        bidirectional: Whether to read the rows from bottom to top, too.
         pooling: ``last`` or ``max``: how to combine the states.
 
     Example:

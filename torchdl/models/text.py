@@ -1,8 +1,8 @@
 """Networks that read texts: an LSTM and a convolutional network over word embeddings (lectures 57 and 59).
 
-Padding, the number 0, may come before or after the words and have any length: it never changes a score.
+Padding is the index 0. It may come before or after the words and have any length: it never changes an output.
 
-Shapes: B texts, T words, D numbers a word, M hidden units, K outputs.
+Shapes: B texts, T words, D numbers per word, M hidden units, K outputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchdl.models.init import keras_init_, spread_
 
 
 class WordEmbedding(nn.Embedding):
-    """Vectors of words, (B, T) to (B, T, D); the vector of padding, 0, is zero and stays zero.
+    """Vectors of words, (B, T) to (B, T, D); the vector of padding (index 0) is zero and stays zero.
 
     Args:
         vocabulary_size: Number of words, without padding.
@@ -33,7 +33,7 @@ class WordEmbedding(nn.Embedding):
 
     @torch.no_grad()
     def set_(self, vectors: Tensor, frozen: bool = False) -> None:
-        """Set the vectors of words 1, 2, ... to ``vectors`` (words, D); ``frozen`` ones are not trained."""
+        """Set the vectors of words 1, 2, ... to ``vectors`` (words, D); ``frozen`` vectors are not trained."""
         shape = (self.num_embeddings - 1, self.embedding_dim)
         require(tuple(vectors.shape) == shape, f"vectors must have the shape {shape}, not {tuple(vectors.shape)}")
         self.weight[1:] = vectors
@@ -41,7 +41,7 @@ class WordEmbedding(nn.Embedding):
 
 
 def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Move all padding behind the words (B, T); return the result and the numbers of words (B,)."""
+    """Move all padding of texts (B, T) behind the words; return the result and the numbers of words (B,)."""
     require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
     is_padding = words == 0
     order = is_padding.to(torch.uint8).argsort(dim=1, stable=True)
@@ -49,7 +49,7 @@ def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TextLSTM(nn.Module):
-    """Read texts by an LSTM, and take the maximum of each unit over all words (lecture 57).
+    """Read texts with an LSTM, and take the maximum of each unit over all words (lecture 57).
 
     Args:
         vocabulary_size: Number of words, without padding.
@@ -82,11 +82,11 @@ class TextLSTM(nn.Module):
         self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
         self.lstm = keras_init_(nn.LSTM(embedding_dim, hidden, batch_first=True))
         self.head = keras_init_(nn.Linear(hidden, out_features))
-        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), so that no prediction depends on one alone
+        # drop whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2): no single word may decide alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
 
     def forward(self, words: Tensor) -> Tensor:
-        """Return the outputs (B, K) of texts (B, T); an empty text counts as a single padding."""
+        """Return the outputs (B, K) of texts (B, T); an empty text counts as one padding index."""
         words, count = words_first(F.pad(words, (0, max(0, 1 - words.shape[1]))))  # (B, T), T at least 1
         states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no state depends on later words
         position = torch.arange(words.shape[1], device=words.device)
@@ -96,10 +96,10 @@ class TextLSTM(nn.Module):
 
 
 class TextCNN(nn.Module):
-    """Read texts by convolutions over three words, each with ReLU, and take each filter's maximum (lecture 59).
+    """Read texts with convolutions over three words, each with ReLU; take each filter's maximum (lecture 59).
 
-    Between them is max-pooling over three positions. With three convolutions, a text of fewer than 35 words would leave
-    no position, so it is padded to 35.
+    Max-pooling over three positions lies between them. With three convolutions, a text of fewer than 35 words would
+    leave no position, so it is padded to 35.
 
     Args:
         vocabulary_size: Number of words, without padding.
@@ -134,23 +134,23 @@ class TextCNN(nn.Module):
         before = [embedding_dim, *widths]
         self.convolutions = nn.ModuleList(keras_init_(nn.Conv1d(a, b, 3)) for a, b in zip(before, widths, strict=False))
         self.head = keras_init_(nn.Linear(widths[-1], out_features))
-        # whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2), so that no prediction depends on one alone
+        # drop whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2): no single word may decide alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
         positions = 1
         for _ in widths[1:]:
             positions = 3 * (positions + 2)
-        self.min_words = positions + 2  # the words that leave one position after the last convolution
+        self.min_words = positions + 2  # number of words that leaves one position after the last convolution
 
     def forward(self, words: Tensor) -> Tensor:
         """Return the outputs (B, K) of texts (B, T)."""
         words, count = words_first(words)
         words = F.pad(words, (0, max(0, self.min_words - words.shape[1])))
-        positions = count.clamp(min=self.min_words)  # (B,), those that count
+        positions = count.clamp(min=self.min_words)  # (B,), number of positions that count
         x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
         for number, convolution in enumerate(self.convolutions):
             if number:
                 x, positions = F.max_pool1d(x, 3), positions // 3
             x, positions = F.relu(convolution(x)), positions - 2
             counts = torch.arange(x.shape[2], device=x.device) < positions[:, None]  # (B, T')
-            x = x * counts[:, None]  # no output of ReLU is below 0, so surplus padding never changes a maximum
+            x = x * counts[:, None]  # ReLU's outputs are 0 or more, so surplus padding never changes a maximum
         return self.head(self.drop(x.amax(2)))

@@ -1,4 +1,4 @@
-"""Transfer learning: a frozen network that was trained on other images, and a new head (lectures 62 to 67).
+"""Transfer learning: a frozen network, pretrained on other images, and a new head (lectures 62 to 67).
 
 Shapes: B images, C channels, H x W pixels, D features, K classes.
 """
@@ -21,7 +21,7 @@ MODES = ("nearest", "bilinear", "bicubic")
 
 
 class LinearHead(nn.Module):
-    """Standardise each feature and classify by a linear layer: logistic regression, as in lecture 67.
+    """Standardise each feature, then classify by a linear layer: logistic regression, as in lecture 67.
 
     Args:
         features: D.
@@ -52,34 +52,34 @@ class LinearHead(nn.Module):
 
 
 def lay_out_(model: nn.Module, _: object = None) -> None:
-    """Store the kernels of a transfer model's backbone with their channels last, which is faster on CPUs."""
+    """Store the kernels of a transfer model's backbone with channels last, which is faster on CPUs."""
     model.features.to(memory_format=torch.channels_last)
 
 
 def keep_means(block: nn.Module, _: object, output: Tensor) -> None:
-    """Store on a block the channel means (B, C) of its output, (B, C, H, W) or a transformer's (B, N, C)."""
+    """Store the channel means (B, C) of a block's output, (B, C, H, W) or a transformer's (B, N, C), on the block."""
     block.means = output.mean((2, 3) if output.dim() == 4 else 1)
 
 
 class TransferModel(nn.Module):
-    """Classify images in [0, 1] by a backbone's features: preprocessing on the device, the backbone, a linear head.
+    """Classify images in [0, 1] by preprocessing on the device, a backbone and a linear head.
 
-    The backbone is frozen. While :attr:`finetuning` is set, the parameters of its last ``finetuned`` blocks are
-    trained, too; even then its batch norms' statistics stay and its dropout is off.
+    The backbone is frozen. While :attr:`finetuning` is True, its last ``finetuned`` blocks are trained, too. Even then,
+    its batch norms' statistics do not change, and its dropout is off.
 
     Args:
         backbone: One of :func:`torchdl.models.backbones.backbone_names`.
         num_classes: K.
-        input_size: Pixels a side of the image's centre, which the backbone gets.
-        resize_size: Pixels to which the image's shorter side is resized first.
+        input_size: Pixels a side of the central crop that the backbone reads.
+        resize_size: Pixels to which the image's shorter side is resized before the crop.
         mean: Subtracted from each channel.
-        std: Each channel is divided by it.
+        std: Divides each channel.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
         finetuned: Number of the backbone's last blocks that can be trained.
-        levels: Number of blocks before the last whose channels' means over the image are features, too. They help with
-            small or blurred images.
+        levels: Number of blocks before the last one that add features: the mean of each channel over the image. These
+            features help with small or blurred images.
 
-    The weights are random; :func:`transfer_model` loads trained ones.
+    The weights are random; :func:`transfer_model` loads pretrained ones.
 
     Example:
         >>> model = torchdl.TransferModel("pixels", num_classes=3, input_size=8, resize_size=8)  # no network
@@ -146,7 +146,7 @@ class TransferModel(nn.Module):
         self.head = LinearHead(size, num_classes)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Resize, crop and normalise images (B, C, H, W) in [0, 1], C being 1 or 3: (B, 3, input_size, input_size)."""
+        """Resize, crop and normalise images (B, C, H, W) in [0, 1] to (B, 3, input_size, input_size); C is 1 or 3."""
         channels, height, width = images.shape[1:]
         require(channels in (1, 3), f"images must have 1 or 3 channels, not {channels}")
         shorter, size = min(height, width), self.input_size
@@ -161,7 +161,7 @@ class TransferModel(nn.Module):
                 antialias=not nearest,
             )
             if self.interpolation == "bicubic":
-                images = images.clamp(0, 1)  # it overshoots at edges
+                images = images.clamp(0, 1)  # bicubic interpolation overshoots at edges
         top, left = (round((side - size) / 2) for side in images.shape[2:])
         images = images[:, :, top : top + size, left : left + size]
         mean, std = (torch.tensor(v, device=images.device, dtype=images.dtype) for v in (self.mean, self.std))
@@ -174,7 +174,7 @@ class TransferModel(nn.Module):
     def features_of(self, x: Tensor) -> Tensor:
         """Return the features (B, D) of preprocessed images."""
         output = self.features.backbone(x) if self.finetuning else self.features(x)
-        # (B, E, 1, 1) or (B, C, H, W) -> (B, E), followed by a mean for each channel of the level blocks
+        # (B, E, 1, 1) or (B, C, H, W) -> (B, E), followed by the channel means of the level blocks
         return torch.cat([output.flatten(1), *(cast(Tensor, module.means) for module in self.level_blocks)], 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class TransferModel(nn.Module):
         return (p for p in self.features.parameters() if p.requires_grad)
 
     def transform(self) -> str:
-        """Describe all that determines an image's features, besides the backbone's weights."""
+        """Describe everything that determines an image's features, except the backbone's weights."""
         sizes = (self.backbone, self.input_size, self.resize_size, *([self.levels] if self.levels else []))
         return repr((*sizes, self.mean, self.std, self.interpolation))
 
@@ -199,19 +199,19 @@ def transfer_model(
     finetuned: int = 0,
     levels: int = 0,
 ) -> TransferModel:
-    """Build a :class:`TransferModel` from trained weights, with the preprocessing that they need.
+    """Build a :class:`TransferModel` with pretrained weights and the preprocessing that they need.
 
     Args:
         backbone: One of :func:`torchdl.models.backbones.backbone_names`.
         num_classes: K.
         weights: See :func:`torchdl.models.backbones.load_backbone`.
-        input_size: Pixels a side to which the whole image is resized, instead of the weights' own resizing and
-            cropping; for small images a smaller number is faster.
+        input_size: Resize whole images to this side in pixels instead of the weights' resizing and cropping; a smaller
+            number is faster.
         finetuned: See :class:`TransferModel`.
         levels: See :class:`TransferModel`.
 
     Raises:
-        InputError: The backbone does not exist, or its weights cannot be loaded or are of another network.
+        InputError: The backbone does not exist, or its weights cannot be loaded or are another network's.
 
     Example:
         >>> model = torchdl.transfer_model("mobilenet_v3_small", num_classes=3, weights=None, input_size=64)

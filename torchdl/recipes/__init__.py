@@ -1,1 +1,1 @@
-"""Applications, one file each: they build a training, evaluate its model and return a report. They print nothing."""
+"""Applications, one per file. Each builds a task and its batches, evaluates the model and returns a report."""

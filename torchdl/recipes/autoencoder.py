@@ -38,7 +38,7 @@ KNN = 10  # neighbours that vote on a label
 
 @dataclass(frozen=True)
 class Coding(Learning):
-    """How an autoencoder learns and what is shown of it."""
+    """How an autoencoder learns, and how many reconstructions are shown."""
 
     batch_size: int = 64
     schedule: ScheduleName = "one_cycle"
@@ -74,12 +74,12 @@ def autoencoder_training(
 
 
 def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: int = 0) -> float:
-    """Return the mean squared error of denoised test images; all processes must call this, and share the work."""
+    """Return the mean squared error of denoised test images; all processes must call this and share the work."""
     return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
 
 
 def shape_table(model: Autoencoder, batch_size: int) -> str:
-    """Return a table of the tensors' shapes through the network."""
+    """Return a table of the tensor shapes in the network, layer by layer."""
     from torchinfo import summary  # imported late: rarely used
 
     return str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu"))
@@ -109,7 +109,7 @@ def encode(model: Autoencoder, images: ImageDataset, count: int, device: torch.d
 
 
 def fit_pca(images: ImageDataset, components: int) -> PCA:
-    """Fit principal components (Pearson 1901) to at most 60,000 images, fewer where :func:`affordable` allows fewer."""
+    """Fit principal components (Pearson 1901) to at most 60,000 images, or as many as :func:`affordable` allows."""
     from sklearn.decomposition import PCA  # imported late: it takes a second
 
     chosen = at_equal_distances(len(images), affordable(images, 60_000)).split(1000)
@@ -121,7 +121,7 @@ def fit_pca(images: ImageDataset, components: int) -> PCA:
 
 
 def affordable(images: ImageDataset, count: int) -> int:
-    """Return the largest number of images, up to ``count``, that exist and fit in 1 GiB as float32; at least 1."""
+    """Return ``count``, limited to the number of images and to what fits in 1 GiB as float32; at least 1."""
     return max(1, min(count, len(images), 2**30 // (4 * math.prod(images.image_shape))))
 
 
@@ -135,13 +135,13 @@ def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, c
 
     Args:
         reference: Codes (M, D) to search and to cluster.
-        labels: (M,) of the reference codes.
-        codes: (N, D) to classify.
-        true: (N,) their labels.
+        labels: Labels (M,) of the reference codes.
+        codes: Codes (N, D) to classify.
+        true: Labels (N,) of the codes to classify.
         classes: Number of classes, and of clusters.
 
     Returns:
-        ``knn``, the accuracy of a vote of the ten nearest reference codes, and ``nmi``, the normalised mutual
+        ``knn``, the accuracy of a vote among the ten nearest reference codes, and ``nmi``, the normalised mutual
         information (Strehl and Ghosh 2002) of the labels and k-means clusters.
     """
     from sklearn.cluster import KMeans

@@ -22,8 +22,8 @@ from torchdl.tasks import Supervised, accuracy, plateau
 from torchdl.training.device import find_device
 from torchdl.training.trainer import Trainer
 
-SHARES = (0.01, 0.1)  # of the labels, for logistic regression
-DRAWS = 50  # of one label per class
+SHARES = (0.01, 0.1)  # shares of the labels that logistic regression learns from
+DRAWS = 50  # random choices of one labelled example per class
 
 
 class Embeddings(Dataset):
@@ -50,7 +50,7 @@ class Embeddings(Dataset):
 
 @torch.no_grad()
 def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Embeddings:
-    """Encode labelled images of the first ``views`` epochs in evaluation mode; the result is on the CPU."""
+    """Encode the labelled images of the first ``views`` epochs, in evaluation mode; the result is on the CPU."""
     on = find_device(device)
     encoder.eval().to(on)
     loader = BatchLoader(data, 500)
@@ -86,15 +86,15 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings,
     """Classify test embeddings from one labelled example per class, drawn ``DRAWS`` times.
 
     Args:
-        codes: (N, D) to draw the labelled examples from.
-        labels: (N,) of which only those of the drawn examples are used.
-        centres: (K, D) of the clusters that k-means found without labels.
+        codes: Embeddings (N, D) to draw the labelled examples from.
+        labels: Labels (N,) of these embeddings; the classifiers see those of the drawn examples only.
+        centres: Centres (K, D) of the clusters that k-means found without labels.
         test: Embeddings to classify.
         seed: Seed of the draws.
 
     Returns:
-        The accuracies by method: ``nearest`` predicts the label of the drawn example of highest cosine similarity;
-        ``cluster`` predicts the label of the cluster, where a one-to-one matching assigns drawn examples to clusters.
+        The accuracies by method: ``nearest`` predicts the label of the drawn example with the highest cosine
+        similarity; ``cluster`` predicts the label of the cluster, where a one-to-one matching labels the clusters.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -122,8 +122,8 @@ class Probes(NamedTuple):
 
     Attributes:
         accuracy: Accuracies by the probe's name, one per draw of labels.
-        by_labels: Accuracies by number of labels: of the named clusters for one label per class, else of logistic
-            regression.
+        by_labels: Accuracies by number of labels. One label per class names k-means clusters; more labels train a
+            logistic regression.
         predictions: The network's predictions (N,).
     """
 
@@ -201,7 +201,7 @@ def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
     """Map embeddings (N, D) to points (N, 2) by t-SNE (van der Maaten and Hinton 2008)."""
     from sklearn.manifold import TSNE
 
-    # initialised by principal components, t-SNE divides by their spread, and crashes Python if all embeddings are equal
+    # with PCA initialisation t-SNE divides by the spread, and crashes Python if all embeddings are equal
     init = "pca" if embeddings.shape[1] > 1 and bool(embeddings.double().var(0).sum() > 1e-12) else "random"
     return TSNE(2, init=init, perplexity=min(30, len(embeddings) / 4), random_state=seed).fit_transform(
         embeddings.numpy()
@@ -226,7 +226,7 @@ def probe_report(
     matrix = confusion_matrix(test.labels, first.predictions, labels=range(len(classes)))
     points, labels = map_embeddings(test.codes[0, :2000], seed), test.labels[:2000].numpy()
     curves = {name: results.by_labels for name, results in probes.items()}
-    xlabel = "labels (one per class: k-means clusters named by them; more: logistic regression)"
+    xlabel = "number of labels (one per class: to name k-means clusters; more: logistic regression)"
     return Report(
         {**more, "accuracy": {name: results.accuracy for name, results in probes.items()}},
         "\n".join(f"{name} encoder\n{describe(results)}" for name, results in probes.items()),
@@ -239,7 +239,7 @@ def probe_report(
 
 
 def describe(probes: Probes) -> str:
-    """Return the accuracies of an encoder's probes as text, one line each."""
+    """Return the accuracies of an encoder's probes as text, one line per probe."""
     lines = []
     for key, values in probes.accuracy.items():
         spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""

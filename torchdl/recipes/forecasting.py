@@ -82,8 +82,8 @@ def evaluate_forecaster(
 ) -> Report:
     """Evaluate one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
-    ``model`` is moved to the CPU and set to evaluation mode; ``linear``, a model of the next term, is fitted by least
-    squares.
+    ``model`` is moved to the CPU and set to evaluation mode; ``linear`` forecasts the next term and is fitted by
+    least squares.
     """
     model.cpu().eval()
     series = split.series
@@ -125,7 +125,7 @@ def evaluate_forecaster(
 
 @torch.no_grad()
 def draw(model: nn.Module, split: Split) -> Figure:
-    """Draw the test terms with one-step forecasts and with a multi-step forecast of all of them."""
+    """Draw the test terms with one-step forecasts and with one multi-step forecast of the whole test part."""
     x, _ = split.test()[:]
     one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (test terms,)
     multi_step = split.unscale(forecast(model, x[:1], split.test_size))[0, :, 0]  # (test terms,)
@@ -198,7 +198,7 @@ def direction_training(model: SequenceModel, data: Direction, learning: Learning
 
 @torch.no_grad()
 def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Report:
-    """Compare predicted directions with always predicting the more frequent direction of the training part.
+    """Compare predicted directions with the baseline of always predicting the training part's more frequent direction.
 
     ``model`` is moved to the CPU and set to evaluation mode.
     """
@@ -210,7 +210,7 @@ def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Re
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
     block = round(len(correct) ** (1 / 3))
     _, low, high = error_ratio(1 - correct, 1 - always, block)
-    low, high = low**2, high**2  # squares of ratios of root mean squares are ratios of numbers of wrong predictions
+    low, high = low**2, high**2  # errors are 0 or 1: the squared ratio of RMSEs is that of error counts
     accuracy, baseline = float(correct.mean()), float(always.mean())
     ratio = (1 - accuracy) / (1 - baseline)
     results = {
@@ -225,7 +225,7 @@ def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Re
     summary = (
         f"test accuracy {accuracy:.1%} on {len(test):,} terms, training accuracy {train_accuracy:.1%}\n"
         f"accuracy of always predicting the more frequent direction {baseline:.1%}\n"
-        f"{ratio:.3g} times its number of wrong predictions (95 % interval {low:.3g} to {high:.3g}): "
+        f"{ratio:.3g} times as many wrong predictions as that (95 % interval {low:.3g} to {high:.3g}): "
         f"{conclusion(low, high)}"
     )
     return Report(results, summary)

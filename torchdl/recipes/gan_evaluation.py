@@ -1,6 +1,6 @@
-"""Measure how much generated images resemble real ones, in the feature space of a classifier of the real ones.
+"""Measure how much generated images resemble real ones, in the feature space of a classifier of real images.
 
-Shapes: N images, B of a block, D features, K classes, (C, H, W) of an image.
+Shapes: N images, B images of a block, D features, K classes, (C, H, W) of an image.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from torchdl.plots import plot_bars, plot_nearest
 from torchdl.recipes.report import Report
 
 BATCH = 500
-NEIGHBOUR = 5  # a sample's radius is the distance to this neighbour
+NEIGHBOUR = 5  # k: a sample's radius is the distance to its k-th nearest neighbour
 LEAST = NEIGHBOUR + 1  # minimum number of images of each kind
 KID_SAMPLES = 5000  # images of each kind for pairwise measures, whose cost is quadratic
 NOISE = 1000  # images of noise; more would not change the result, since they are far from all others
-LOOKED_UP = 1000  # images whose nearest training image is searched
+LOOKED_UP = 1000  # images whose nearest training image is looked up
 TRAINING_BLOCK = 5000  # training images searched at a time
 NEAR = 0.01  # share of the test images that count as near a training image
 SHOWN = 8  # nearest pairs in the figure
@@ -110,7 +110,7 @@ def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
 
 @torch.no_grad()
 def extract_features(extractor: FeatureExtractor, images: Tensor, device: torch.device) -> Features:
-    """Return the features and class probabilities of images (N, C, H, W) in [0, 1], on the CPU if the device is MPS."""
+    """Return the features and class probabilities of images (N, C, H, W) in [0, 1]; on the CPU if the device is MPS."""
     extractor.model.to(device)
     target = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     features, logits = [], []
@@ -172,12 +172,12 @@ def nearest_training_images(images: Tensor, train: ImageDataset) -> Nearest:
     for start in range(0, len(train), TRAINING_BLOCK):
         rows = torch.arange(start, min(start + TRAINING_BLOCK, len(train)), device=train.device)
         others = as_fractions(train, rows).flatten(1).to(x.device)  # (B, C * H * W)
-        # half the squared distance without |x|² / 2, which is the same for all of them
+        # half the squared distance without |x|² / 2, which is the same for all training images
         values, indices = (others.square().sum(1) / 2).sub(x @ others.T).min(1)
         closer = values < smallest
         smallest, nearest = torch.where(closer, values, smallest), torch.where(closer, indices + start, nearest)
     training = as_fractions(train, nearest.to(train.device)).to(x.device)
-    # computed from the pair again, so that a copy has distance 0 in spite of rounding
+    # recomputed from each pair, so that a copy has distance 0 in spite of rounding
     return Nearest(images, training, (images - training).square().flatten(1).mean(1).sqrt())
 
 
@@ -204,15 +204,15 @@ def evaluate_generator(
     device: torch.device,
     kid_samples: int = KID_SAMPLES,
 ) -> Report:
-    """Compare generated images with test images; training images and noise are measured in the same way for scale.
+    """Compare generated images with test images; training images and noise are measured, too, for scale.
 
     Args:
-        gan: Has ``noise(n, seed)`` and maps it to images (N, C, H, W) in [-1, 1], as a :class:`torchdl.GAN` does.
+        gan: Has ``noise(n, seed)`` and maps noise to images (N, C, H, W) in [-1, 1], as a :class:`torchdl.GAN` does.
         extractor: A feature extractor of the same data set.
         train: The training images.
         test: The real images to compare with.
-        count: N, the number of images of each kind; at most that of the training or the test images.
-        seed: Of the noise that the samples are generated from.
+        count: N, the number of images of each kind; limited to the number of training and of test images.
+        seed: Seed of the generator's input noise and of the noise images.
         device: Where to compute.
         kid_samples: Number of images of each kind for the pairwise measures; see :func:`compare`.
     """

@@ -35,7 +35,7 @@ class ImageOptions:
     """Which labelled images to use."""
 
     dataset: str = "mnist"
-    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder with train/<class>/ and test/<class>/, or flat, as
+    """mnist, fashion_mnist, cifar10, cifar100, mnist_5k, or a folder: train/<class>/ and test/<class>/, or flat like
     Food-5K."""
     image_size: int | None = None
     """Side in pixels to which a folder's images are resized; required if their sizes differ."""
@@ -46,9 +46,9 @@ class ImageOptions:
     per_class: int | None = None
     """Number of training images per class, drawn at random; all if not given."""
     validation_per_class: int | None = None
-    """Number of other training images per class that replace the test images, for choosing settings."""
+    """Number of further training images per class that replace the test images while you choose settings."""
     draw_seed: int = 0
-    """Seed of the draws."""
+    """Seed of these random draws."""
 
     def load(self, root: PathLike | None = None, centred: bool | None = False) -> tuple[ImageDataset, ImageDataset]:
         """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``."""
@@ -89,7 +89,7 @@ class ClassifierLearning(Overrides):
     schedule: ScheduleName | None = None
     """The learning rate over time: constant; cosine or linear to 0; one_cycle, which rises during the first quarter."""
     weight_decay: float | None = None
-    """Weight decay of kernels: decoupled and times the learning rate with adamw, else added to the gradient; 0 by
+    """Weight decay of kernels: decoupled (scaled by the learning rate) with adamw, an L2 penalty with all others; 0 by
     default."""
     optimizer: OptimizerName | None = None
     """The name of the optimizer; adamw by default."""
@@ -135,8 +135,8 @@ def classifier_training(
 ) -> Training:
     """Build a classifier's task and batches.
 
-    As in the course, the validation data are the test images. They choose nothing unless the trainer monitors one of
-    their metrics. ``build_task`` takes the arguments of :class:`torchdl.Supervised`.
+    As in the course, the validation data are the test images. They influence no choice unless the trainer monitors one
+    of their metrics. ``build_task`` takes the arguments of :class:`torchdl.Supervised`.
     """
     chosen = learning.with_defaults(DEFAULTS)
     data = ShiftedImages(train, chosen.shift or 0.0, chosen.flip or 0.0, seed)
@@ -181,16 +181,16 @@ def evaluate_classifier(
     Args:
         model: Maps images (N, C, H, W) to logits (N, K).
         test: The test images, with labels.
-        images: How to load them.
+        images: How to load the test images.
         device: Where to compute.
-        mirror: Whether to evaluate the mean of an image's and its mirror image's logits, too.
+        mirror: Whether to evaluate the mean logits of each image and its mirror image, too.
         logits: (N, K) of the test images, if they are known already.
         more: Further results to include.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
     loader = images.loader(test, batch_size=500)
-    loader.shard(0, 1)  # one process alone evaluates
+    loader.shard(0, 1)  # this process evaluates all images
     on = find_device(device)
     if logits is None or test.labels is None:
         logits, labels = predict(model, loader, on)

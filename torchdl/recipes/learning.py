@@ -1,4 +1,4 @@
-"""Settings of how a network with one loss and one optimizer learns, and the training built from them."""
+"""Training settings of a network with one loss and one optimizer, and the task built from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OverridesT = TypeVar("OverridesT", bound="Overrides")
 
 @dataclass(frozen=True)
 class Overrides:
-    """Settings of which None means the network's default."""
+    """Settings in which None means the network's default."""
 
     def with_defaults(self: OverridesT, defaults: OverridesT) -> OverridesT:
         """Return these settings with every None replaced by the value from ``defaults``."""
@@ -47,7 +47,7 @@ class Learning:
     optimizer: OptimizerName = "adam"
     """The name of the optimizer."""
     weight_decay: float = 0.0
-    """Weight decay of kernels: decoupled and times the learning rate with adamw, else added to the gradient."""
+    """Weight decay of kernels: decoupled (scaled by the learning rate) with adamw, an L2 penalty with all others."""
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")

@@ -38,7 +38,7 @@ GROUPS = (0, 1, 3, 10, 30, 100)  # items are grouped by these minimum numbers of
 
 @dataclass(frozen=True)
 class RatingOptions:
-    """Which ratings to use, and which of them for testing."""
+    """Which ratings to use, and how to choose the test ratings."""
 
     dataset: str = "ml-latest-small"
     """ml-latest-small, ml-20m, a folder with ratings.csv (and movies.csv for titles), or a CSV file of ratings."""
@@ -51,9 +51,9 @@ class RatingOptions:
     time: str = COLUMNS[3]
     """The column of the times; needed only for the split by time."""
     split: Literal["random", "time"] = "random"
-    """Test on ratings drawn by the seed, as in the course, or on the latest ones, as a recommender in use is."""
+    """Test on ratings drawn by the seed, as in the course, or on the latest ratings, as in real use."""
     test_share: float = 0.2
-    """Share of test ratings."""
+    """Share of the ratings that are used for testing."""
 
     def load(self, root: PathLike | None = None) -> tuple[Ratings, list[str]]:
         """Load the ratings, and the titles of their items in the order of ``np.unique(ratings.item)``."""
@@ -69,15 +69,15 @@ class RatingLearning(Overrides):
     batch_size: int = 1024
     """Ratings per step and process."""
     optimizer: OptimizerName | None = None
-    """The name of the optimizer; momentum for the course's network, else adam."""
+    """The name of the optimizer; adam by default, momentum for the course's network."""
     lr: float | None = None
-    """The learning rate; with a schedule, its maximum; 0.08 for the course's network."""
+    """The learning rate; with a schedule, its maximum; 0.01 by default, 0.08 for the course's network."""
     weight_decay: float | None = None
-    """Weight decay of vectors and kernels: decoupled and times the learning rate with adamw, else in the gradient."""
+    """Weight decay of vectors and kernels: decoupled (scaled by the learning rate) with adamw, else an L2 penalty."""
     schedule: ScheduleName | None = None
     """The learning rate over time: constant; cosine or linear to 0; one_cycle, which rises during the first quarter."""
     damping: float = 5.0
-    """Number of ratings at the overall mean that are added to each user's and item's own in the mean baselines."""
+    """Number of ratings equal to the overall mean that the mean baselines add to each user's and each item's."""
 
 
 DEFAULTS = RatingLearning(1024, "adam", 1e-2, 2e-4, "cosine")
@@ -95,8 +95,8 @@ def fit_means(split: RatingSplit, damping: float = 5.0, rounds: int = ROUNDS) ->
         rounds: Rounds of alternating least squares.
 
     Returns:
-        By the baseline's name, the deviations of users (U + 1,) and items (I + 1,), float64; number 0, the unknown user
-        or item, has none.
+        The deviations of users (U + 1,) and items (I + 1,), float64, by the baseline's name. Number 0, the unknown user
+        or item, has deviation 0.
     """
     require(damping >= 0, f"damping must be 0 or more, not {damping}")
     users, items = (column.long() for column in split.train.inputs.unbind(1))
@@ -140,7 +140,7 @@ def errors(predicted: Tensor, true: Tensor) -> dict[str, float]:
 def rating_training(model: nn.Module, split: RatingSplit, learning: RatingLearning, seed: int = 0) -> Training:
     """Build the task and batches of training on ratings.
 
-    The validation data are the test ratings. They choose nothing unless the trainer monitors one of their metrics.
+    The validation data are the test ratings. They influence no choice unless the trainer monitors one of their metrics.
     """
     require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
     chosen = asdict(learning.with_defaults(DEFAULTS))
@@ -209,7 +209,7 @@ def evaluate_ratings(
     lines = [
         f"{'':20} {'RMSE':>8} {'MAE':>8}   on {len(true):,} test ratings, predictions in [{low:g}, {high:g}]",
         *(f"{name:20} {row['RMSE']:8.4f} {row['MAE']:8.4f}" for name, row in measured.items()),
-        f"test ratings of users without training ratings: {unseen[0]:,}, of such items: {unseen[1]:,}",
+        f"test ratings of users unseen in training: {unseen[0]:,}, of items unseen in training: {unseen[1]:,}",
     ]
     figures = {
         "errors": plot_bars(errors_by, f"error on {len(true):,} test ratings"),
@@ -219,7 +219,7 @@ def evaluate_ratings(
 
 
 def save_catalogue(path: PathLike, split: RatingSplit, ratings: Ratings, titles: list[str]) -> None:
-    """Save the ids, the titles and who has rated what, so that a run can recommend without the ratings.
+    """Save the ids, the titles and which items each user rated, so that a run can recommend without the data set.
 
     Test ratings are included. The file has about 4 bytes per rating before compression.
     """
@@ -253,13 +253,13 @@ class Catalogue:
     @classmethod
     def load(cls, path: PathLike) -> Catalogue:
         """Load a catalogue, as data and never as code; raise :class:`InputError` if it is missing or damaged."""
-        require(Path(path).is_file(), f"there is no {path}: name a finished run of a recommender")
+        require(Path(path).is_file(), f"there is no {path}: use a finished run of a recommender")
         try:
             with np.load(path, allow_pickle=False) as file:
                 catalogue = cls(**{name: file[name] for name in cls.__dataclass_fields__})
             match = len(catalogue.titles) == len(catalogue.items) and len(catalogue.stops) == len(catalogue.users) + 1
             match = match and catalogue.range.shape == (2,) and int(catalogue.stops[-1]) == len(catalogue.rated)
-        except Exception as error:  # a damaged zip file can raise many kinds
+        except Exception as error:  # a damaged zip file can raise many errors
             raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): train again") from error
         require(match, f"{path} is damaged (its arrays do not match): train again")
         return catalogue
@@ -269,7 +269,7 @@ class Catalogue:
         indices = np.flatnonzero(self.users.astype(str) == user.strip())
         some = ", ".join(map(str, self.users[:3].tolist()))
         require(
-            len(indices) == 1, f"there is no user {user!r} among the {len(self.users):,} of the training ({some}, ...)"
+            len(indices) == 1, f"there is no user {user!r} among the {len(self.users):,} training users ({some}, ...)"
         )
         return int(indices[0]) + 1
 
@@ -290,7 +290,7 @@ def recommend(folder: PathLike, user: str, count: int = 10) -> list[tuple[str, f
     model = artifacts.load(folder)
     sizes = (getattr(model, "users", None), getattr(model, "items", None))
     match = sizes == (len(catalogue.users), len(catalogue.items))
-    require(match, f"the model and the {CATALOGUE} in {folder} do not match: name an unchanged run")
+    require(match, f"the model and the {CATALOGUE} in {folder} do not match: use an unchanged run")
     who = catalogue.number_of(user)
     rated = catalogue.rated[catalogue.stops[who - 1] : catalogue.stops[who]]
     unrated = np.setdiff1d(np.arange(1, len(catalogue.items) + 1), rated)

@@ -27,19 +27,19 @@ from torchdl.recipes.gan_evaluation import (
 
 CPU = torch.device("cpu")
 MIN_COVERAGE = 0.1  # a lower coverage is reported as collapse
-MIN_SHARE = 0.5  # a lower share of samples, relative to the class's share of the real images, is reported
+MIN_SHARE = 0.5  # a class is reported if its share of samples is below this fraction of its share of real images
 
 
 class SampleMonitor:
-    """Compare samples with real images, and name the classes that are missing among the samples.
+    """Compare samples with real images, and warn of collapse and of rare classes.
 
-    It measures ``frechet_distance`` and ``coverage`` against as many real images, and ``share_class_<name>``, the share
-    of the samples that the feature extractor assigns to each class.
+    It measures ``frechet_distance`` and ``coverage`` against the same number of real images, and
+    ``share_class_<name>``, the share of the samples that the feature extractor assigns to each class.
 
     Args:
         extractor: A feature extractor of the same data set.
-        real: Images to compare with: the training images, so that the test images choose nothing.
-        count: Number of samples to measure; at most the number of images.
+        real: Real images to compare with. Use training images, so that the test images influence no choice.
+        count: Number of samples to measure; at most the number of real images.
     """
 
     def __init__(self, extractor: FeatureExtractor, real: ImageDataset, count: int = 2000) -> None:
@@ -62,7 +62,7 @@ class SampleMonitor:
         }
 
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Return warnings of rare classes, and of samples too alike to cover the real images."""
+        """Return warnings of rare classes and of low coverage."""
         sentences = []
         shares = {name: measured.get(f"share_class_{name}", 1.0) for name in self.extractor.classes}
         rare = [
@@ -74,8 +74,8 @@ class SampleMonitor:
             most = max(shares, key=lambda name: shares[name])
             word = "collapse" if len(rare) > len(shares) / 2 else "imbalance"
             sentences.append(
-                f"{word}: {len(rare)} of {len(shares)} classes have less than half of their share of the samples "
-                f"({', '.join(rare)}), {most} has {shares[most]:.1%}"
+                f"{word}: {len(rare)} of {len(shares)} classes are less than half as frequent among the samples "
+                f"as among the real images ({', '.join(rare)}); {most} has {shares[most]:.1%} of the samples"
             )
         coverage = measured.get("coverage", 1.0)
         if coverage < MIN_COVERAGE:

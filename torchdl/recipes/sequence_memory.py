@@ -46,7 +46,7 @@ def tell_apart(
         distance: One of :data:`torchdl.data.synthetic.DISTANCES`.
         count: Number of sequences in both halves together.
         learning: How the network learns.
-        trainer: The trainer; its seed is also that of the sequences.
+        trainer: The trainer; its seed also determines the sequences.
     """
     require(count >= 2, f"count must be at least 2, one sequence for each half, not {count}")
     sequences = long_distance(count, terms, distance, trainer.seed)
@@ -59,12 +59,12 @@ def tell_apart(
     return Result(*(100 * history[-1][f"{part}/accuracy"] for part in ("train", "val")))
 
 
-#: A result per seed, by distance, network and number of terms.
+#: Results by distance, network and number of terms, one per seed.
 Results = dict[str, dict[str, dict[int, list[Result]]]]
 
 
 def table(results: Results) -> str:
-    """Return the test accuracies in per cent, mean and range over the seeds, as a table for each distance.
+    """Return a table for each distance: test accuracies in per cent, as the mean and range over the seeds.
 
     Rows are networks, and columns are numbers of terms.
     """
@@ -114,7 +114,7 @@ def adding_training(model: nn.Module, train: AddingProblem, test: AddingProblem,
 
 
 def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
-    """Report the test error of a network that adds, at the end and during training."""
+    """Report the test error on the adding problem, at the end and during training."""
     curve = {int(row["step"]): row["val/loss"] for row in history if "val/loss" in row}
     results = {
         "mse": history[-1]["val/loss"],

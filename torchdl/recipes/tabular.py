@@ -93,14 +93,14 @@ def evaluate_table(model: nn.Module, table: Table) -> Report:
     }
     figures = dict(report.figures)
     if (weights := linear_weights(model)) is not None:
-        # the logit of two classes is the second one's
+        # with two classes, the only logit is that of the second class
         classes = table.columns.classes if len(weights) > 1 else table.columns.classes[1:]
         rows = dict(zip(classes or (table.columns.target,), weights.tolist(), strict=True))
         results["weights"] = {name: dict(zip(table.columns.names, row, strict=True)) for name, row in rows.items()}
-        # a column's largest weight shows how much it matters
+        # the columns with the largest absolute weights are shown
         largest = weights.abs().amax(0).argsort(descending=True, stable=True)[:SHOWN].tolist()
         shown = {name: {table.columns.names[i]: row[i] for i in largest} for name, row in rows.items()}
-        figures["weights"] = plot_bars(shown, "weight of the input, scaled to standard deviation 1")
+        figures["weights"] = plot_bars(shown, "weight of the input with standard deviation 1")
     return Report(results, report.summary, figures)
 
 
@@ -163,11 +163,11 @@ def check_fit(model: nn.Module, columns: Columns) -> None:
     """Raise :class:`InputError` unless a model's numbers of inputs and outputs match the columns."""
     expected = {"in_features": len(columns.names), "out_features": outputs(columns)}
     actual = {name: getattr(model, name, None) for name in expected}
-    require(actual == expected, f"the model has {actual}, but its {COLUMNS} needs {expected}: name an unchanged run")
+    require(actual == expected, f"the model has {actual}, but its {COLUMNS} needs {expected}: use an unchanged run")
 
 
 def score(columns: Columns, predicted: np.ndarray, table: pandas.DataFrame) -> str:
-    """Return a sentence on the accuracy or error of predictions (:func:`predict`) on the rows that have the target."""
+    """Return the accuracy or the errors of predictions by :func:`predict` on the rows with a target, as a sentence."""
     target = table[columns.target] if columns.target in table.columns else None
     if target is None or not target.notna().any():
         return "there is no target to compare with"

@@ -54,7 +54,7 @@ def weighted(loss: Loss, weights: Tensor) -> Loss:
 
     def weigh(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         nonlocal weights
-        weights = weights.to(output.device)  # once
+        weights = weights.to(output.device)  # moved once
         losses = loss(output, target, reduction="none")  # of the target's shape
         losses = losses * weights[target.long()]
         return losses.mean() if reduction == "mean" else losses
@@ -98,7 +98,7 @@ class TextClassifier:
         model: The model, which is set to evaluation mode.
         vocabulary: The words that it knows.
         classes: The names of the classes.
-        longest: Maximum number of words read of a text; None for all.
+        longest: Maximum number of words read from a text; None for all.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class TextClassifier:
             saved = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
             classes, longest = [str(name) for name in saved["classes"]], saved["longest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / CLASSES} cannot be read: name a finished run of a text classifier") from error
+            raise InputError(f"{folder / CLASSES} cannot be read: use a finished run of a text classifier") from error
         expected = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
         match = all(getattr(model, name, None) == value for name, value in expected.items())
-        require(match, f"the model, vocabulary and classes in {folder} do not match: name an unchanged run")
+        require(match, f"the model, vocabulary and classes in {folder} do not match: use an unchanged run")
         return cls(model, vocabulary, classes, longest)
 
     def save(self, folder: PathLike) -> None:
@@ -157,7 +157,7 @@ def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
-    """Fit logistic regression on the TF-IDF of all words, with C chosen by cross-validation."""
+    """Fit logistic regression on the TF-IDF of all words; cross-validation chooses C if all classes have two texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -173,7 +173,7 @@ def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
 def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Report:
     """Compare a classifier with TF-IDF and with the most frequent class on test texts.
 
-    The table ``mistakes`` has the texts that are classified wrongly, the most confident mistakes first.
+    The table ``mistakes`` has the misclassified texts, the most confident mistakes first.
     """
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier

@@ -63,16 +63,16 @@ def extract_features(
     """Compute the backbone's features of all images, without augmentation, or read them from a cache.
 
     The cache has one file per 512 images, in a folder named by the SHA-256 of the data, the backbone's weights and the
-    preprocessing. So an interrupted computation continues with the first missing file, and any change of the three
-    leads to new features.
+    preprocessing. So an interrupted computation continues with the first missing file, and a change to any of the
+    three leads to new features.
 
     Args:
         model: The model; it is moved to the device if there is something to compute.
         images: N images in [0, 1].
-        options: How to load them.
-        batch_size: B.
+        options: How to load the images.
+        batch_size: B, the number of images per forward pass.
         device: See :class:`torchdl.Trainer`.
-        cache: The cache's folder; torchdl's own by default.
+        cache: The folder of the cache; ``features`` in torchdl's cache folder by default.
         verbose: Whether to show a progress bar.
     """
     since, on = time.perf_counter(), find_device(device)
@@ -118,13 +118,13 @@ def _read_chunk(folder: Path, start: int, size: int) -> Tensor | None:
 
 
 class FineTuning(Supervised):
-    """Train a head, and from ``first_epoch`` on also the last blocks of its backbone, at their own learning rate.
+    """Train a head and, from ``first_epoch`` on, the last blocks of the backbone at their own learning rate.
 
     Args:
         first_epoch: The first epoch, counted from 0, in which the blocks learn.
         lr: The blocks' learning rate.
-        rule: The name of the blocks' optimizer.
-        weight_decay: See :func:`torchdl.tasks.make_optimizer`.
+        rule: The name of the optimizer.
+        weight_decay: The blocks' weight decay; see :func:`torchdl.tasks.make_optimizer`.
         model: A :class:`torchdl.models.TransferModel`.
         others: Further arguments of :class:`torchdl.Supervised`.
     """
@@ -153,7 +153,7 @@ class FineTuning(Supervised):
 def fine_tuning(
     epochs: int, finetune_epochs: int, lr: float, learning: ClassifierLearning
 ) -> Callable[..., FineTuning]:
-    """Return a function that builds a :class:`FineTuning` in which the blocks learn in the last ``finetune_epochs``."""
+    """Return a function that builds a :class:`FineTuning` whose blocks learn in the last ``finetune_epochs``."""
     require(
         1 <= finetune_epochs < epochs,
         f"finetune_epochs must be at least 1 and less than the {epochs} epochs of training, not {finetune_epochs}",
@@ -163,7 +163,7 @@ def fine_tuning(
 
 
 def standardize_head(model: TransferModel, train: ImageDataset, device: str = "auto") -> None:
-    """Set the mean and standard deviation by which the head standardises features, from some training images."""
+    """Set the mean and standard deviation with which the head standardises features, from some training images."""
     few, _ = train.spread(min(MEASURED, len(train)))
     on = find_device(device)
     with torch.no_grad():

@@ -38,7 +38,7 @@ class StepInfo(NamedTuple):
 
     Attributes:
         seed: The trainer's seed.
-        epoch: The epoch, from 0.
+        epoch: The epoch, counted from 0.
         step: The number of steps done so far.
         start: The position of the batch's first example in the epoch's order, over all processes.
     """
@@ -50,7 +50,7 @@ class StepInfo(NamedTuple):
 
 
 class Task(nn.Module):
-    """The base of all tasks; its models are submodules, so that it is moved and saved as one module.
+    """The base class of all tasks; models are its submodules, so that it is moved and saved as one module.
 
     The trainer does everything mechanical: device, precision, backward, averaging across processes, clipping, steps,
     schedules, logging and checkpoints. It sets :attr:`step_info` before every batch.
@@ -95,7 +95,7 @@ class Task(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define losses")
 
     def evaluate(self, batch: Any) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
-        """Return the metrics of a validation batch by name, one value per example, (B,): means over a set are exact.
+        """Return the metrics of a validation batch by name, one value per example, (B,), so that means are exact.
 
         If only some examples have a metric, return a pair of values and weights, (B,) each.
         """
@@ -116,7 +116,7 @@ class Task(nn.Module):
         return []
 
     def preview(self) -> dict[str, Tensor]:
-        """Return images by tag, made from fixed inputs, to be compared over time; none by default.
+        """Return images by tag, made from fixed inputs so that epochs can be compared; none by default.
 
         They are (N, C, H, W) in [0, 1], or (R, N, C, H, W) for R rows of N images.
         """
@@ -128,5 +128,5 @@ class Task(nn.Module):
             module.compile()
 
     def positions(self, batch_size: int, device: torch.device) -> Tensor:
-        """Return the positions (B,) of a batch's examples in the epoch, from which to derive their random draws."""
+        """Return the positions (B,) of a batch's examples in the epoch; derive their random draws from these."""
         return torch.arange(self.step_info.start, self.step_info.start + batch_size, device=device)

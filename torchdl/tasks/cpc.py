@@ -64,19 +64,19 @@ class CPCTask(Task):
     classes of the real future. Evaluation then knows which candidates are as good as the correct one.
 
     With the head ``infonce`` the model learns to find each real future among all futures of the batch, false ones
-    included. With ``paired`` each future is classified alone, as in the Keras original. If the model
-    predicts from the last term alone, a batch without a real future gives InfoNCE no gradient. All batches must have
-    the same size (``drop_last=True``), because the metrics depend on it.
+    included. With ``paired`` each future is classified alone, as in the Keras original. If the model predicts from the
+    last term alone, a batch without a real future gives InfoNCE no gradient. All batches must have the same size
+    (``drop_last=True``), because the metrics depend on it.
 
     Args:
         model: Returns predictions and embeddings for ``(context, future)``, as :class:`torchdl.CPC` does.
         head: ``infonce`` or ``paired``.
         lr: The learning rate; :func:`torchdl.tasks.plateau` reduces it.
         temperature: InfoNCE divides its scores by this.
-        other_steps: Whether embeddings of other steps are candidates, too. The bound on the information does not hold
-            then, and if a sequence repeats itself (``SameNumbers``), they are false negatives.
+        other_steps: Whether embeddings of other steps are candidates, too. Then the bound on the information does not
+            hold, and if a sequence repeats itself (``SameNumbers``), these candidates are false negatives.
         classes: The number of classes of a term, whose logarithm bounds the information; 0 if unknown.
-        examples: A batch for the preview: contexts, futures, and the candidates that fit the predictions best.
+        examples: A batch for the preview of contexts, futures and the candidates that fit the predictions best.
         monitor: The metric that the learning rate follows; choose ``train/loss`` if there is no validation data.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
 
@@ -138,7 +138,7 @@ class CPCTask(Task):
         return Encoded(predicted, embeddings, label, slice(start, start + len(context)))
 
     def loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Return the loss of each prediction (N, S) and its weight, which is 0 if its target is in a false future."""
+        """Return the losses (N, S), (N, 1) for ``paired``, and their weights, 0 for targets in false futures."""
         predicted, embeddings, label, _ = encoded
         _, terms, steps, _ = predicted.shape
         first = encoded.context_terms - terms + 1  # the first position that is predicted
@@ -150,7 +150,7 @@ class CPCTask(Task):
             loss = paired_bce(predicted[:, last], embeddings[:, position[last]], label)[:, None]
             return loss, torch.ones_like(loss)
         if self.other_steps:
-            candidates = embeddings[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D)
+            candidates = embeddings[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D), W = P - first
             target = encoded.rows * (embeddings.shape[1] - first) + position[:, None] - first  # (S, N)
         else:
             candidates, target = embeddings[:, position], encoded.rows  # (N, S, D)
@@ -184,12 +184,12 @@ class CPCTask(Task):
         yield Update("model", mean, {"paired_accuracy": correct.float().mean()})
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
-        """Return the loss and the metrics, each with its value by chance and its ceiling for a perfect predictor.
+        """Return the loss and the metrics, with chance levels and with ceilings of a perfect predictor.
 
         - ``paired_accuracy``: the accuracy of classifying futures as real or false; chance is the more frequent class.
         - ``top1``: whether the correct candidate has the highest score, over the steps of real futures. Candidates of
           the same class cannot be told apart, so the ceiling is the probability of guessing among them.
-        - ``digit_accuracy``: whether the class of the best candidate is the expected one; and the same for each step.
+        - ``digit_accuracy``: whether the class of the best candidate is the expected one, over all steps and for each.
         - ``information``: the bound log N - loss, in nats.
         """
         encoded = self.encode(batch)
@@ -224,12 +224,12 @@ class CPCTask(Task):
     def preview(self) -> dict[str, Tensor]:
         """Return contexts (R, T), their futures (R, K) and the batch's images that fit the predictions best (R, K)."""
         context, future = self.example_context, self.example_future
-        if context is None or future is None or context.dim() != 5:  # there are no examples, or they are no images
+        if context is None or future is None or context.dim() != 5:  # no examples, or not images
             return {}
         predicted, embeddings = self.model(context, future)
         steps = future.shape[1]
         best = log_bilinear_scores(predicted[:, -1], embeddings[:, -steps:]).argmax(2).T  # (K, B, N) -> (B, K)
-        found = future[best, torch.arange(steps, device=best.device)]  # (B, K, C, S, S)
+        found = future[best, torch.arange(steps, device=best.device)]  # (B, K, C, H, W)
         low = -1.0 if context.min() < 0 else 0.0
         rows = slice(0, 12)
         shown = {"context": context, "future": future, "best candidates": found}

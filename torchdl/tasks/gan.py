@@ -30,7 +30,7 @@ MAX_SATURATION = 0.95  # the task warns if the discriminator is certain of a lar
 
 
 class Monitor(Protocol):
-    """Measures generated images during training and warns of what is wrong with them."""
+    """Measures generated images during training and warns of problems."""
 
     count: int
     """The number of images to measure."""
@@ -45,7 +45,7 @@ class Monitor(Protocol):
 
 
 class GANTask(Task):
-    """Train the discriminator on real and generated images, then the generator against the discriminator just updated.
+    """Train the discriminator on real and generated images, then the generator against the updated discriminator.
 
     Batches are images (B, C, H, W) in [-1, 1], or tuples that begin with them. The noise of each example depends only
     on the seed, the epoch and the example's position in the epoch.
@@ -136,7 +136,7 @@ class GANTask(Task):
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, ...) in [-1, 1], as :meth:`torchdl.GAN.generate_samples` does."""
+        """Generate ``n`` images (n, ...) in [-1, 1] from the noise of :meth:`torchdl.GAN.generate_samples`."""
         sampler = self.sampler
         was_training = sampler.training
         try:
@@ -164,7 +164,7 @@ class GANTask(Task):
         key = (seed, epoch, stream, device)
         cached_key, first, cached = self._cached_noise
         if cached_key != key or not first <= start <= start + batch_size <= first + len(cached):
-            # many rows at once take a tenth of the time; each row depends on its own position alone
+            # drawing many rows at once takes a tenth of the time; each row depends on its own position only
             index = torch.arange(start, start + max(batch_size, AHEAD), device=device)
             first, cached = start, random.normal(seed, epoch, index, self.z_dim, stream)
             self._cached_noise = key, first, cached
@@ -223,7 +223,7 @@ class GANTask(Task):
         if saturation > MAX_SATURATION:
             found.append(
                 f"the discriminator is certain of {saturation:.0%} of all images, so the generator learns little from "
-                "it: weaken it (a lower learning rate, spectral norm, fewer of its steps for each of the generator's)"
+                "it: weaken it (lower learning rate, spectral norm, fewer discriminator steps per generator step)"
             )
         return found
 

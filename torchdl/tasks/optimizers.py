@@ -21,8 +21,8 @@ class Rule(NamedTuple):
     fused: bool
 
 
-#: The optimizers by name. ``sgd`` is batch, stochastic or mini-batch gradient descent, if a batch holds all examples,
-#: one or some. ``momentum`` is Polyak's and ``nesterov`` Nesterov's, both with 0.9.
+#: The optimizers by name. ``sgd`` is batch, stochastic or mini-batch gradient descent, depending on whether a batch
+#: holds all examples, one or some. ``momentum`` is Polyak's and ``nesterov`` Nesterov's momentum, both 0.9.
 OPTIMIZERS = {
     "sgd": Rule(torch.optim.SGD, True),
     "momentum": Rule(partial(torch.optim.SGD, momentum=0.9), True),
@@ -58,8 +58,8 @@ def make_optimizer(
         name: A name of :data:`OPTIMIZERS`.
         parameters: The parameters; those that need no gradient are left out.
         lr: The learning rate.
-        weight_decay: The decay of kernels, but not of biases and normalisation layers: with ``adamw`` times the
-            learning rate (Loshchilov and Hutter 2019), with all others as an L2 penalty on the gradient.
+        weight_decay: The decay of kernels; biases and normalisation layers have none. ``adamw`` scales it by the
+            learning rate (Loshchilov and Hutter 2019); all others add it to the gradient as an L2 penalty.
         settings: Further arguments of PyTorch's class, such as ``betas``.
 
     Raises:

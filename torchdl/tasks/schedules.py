@@ -29,8 +29,8 @@ class Schedule:
         scheduler: A scheduler of ``torch.optim.lr_scheduler``.
         every: When it steps: after every ``step`` or after every ``epoch``.
         monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows after each epoch.
-        settings: The settings in words. A resumed run must have the same ones: a checkpoint would silently restore the
-            old ones, and a schedule with an end cannot go on beyond it.
+        settings: The settings in words. A resumed run must have the same ones, because a checkpoint would silently
+            restore the old ones, and a schedule cannot continue past its end.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
@@ -59,7 +59,7 @@ def cosine(optimizer: Optimizer, steps: int) -> Schedule:
 
 
 def linear(optimizer: Optimizer, steps: int) -> Schedule:
-    """Reduce the learning rate to 0 over ``steps`` along a line."""
+    """Reduce the learning rate linearly to 0 over ``steps``."""
     return Schedule(PolynomialLR(optimizer, max(steps, 1), power=1.0), "step", settings=f"over {steps} steps")
 
 
@@ -67,7 +67,7 @@ def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
     """Raise the learning rate to its set value over a quarter of ``steps``, then reduce it to 0 (Smith 2018)."""
     highest = [group["lr"] for group in optimizer.param_groups]
     total = steps + 1  # the scheduler counts its initial rate as a step
-    rise = 0.25 if total != 4 else 0.5  # with a quarter of 4 the scheduler would divide by 0 rising steps
+    rise = 0.25 if total != 4 else 0.5  # a quarter of 4 leaves 0 rising steps, by which it divides
     return Schedule(
         OneCycleLR(optimizer, highest, total, pct_start=rise, cycle_momentum=False),
         "step",

@@ -18,12 +18,12 @@ Loss = Callable[..., Tensor]
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Return whether each example's largest logit (B, C) is that of its class (B,), as 1.0 or 0.0, (B,)."""
+    """Return 1.0 for each example whose largest logit (B, C) is that of its class (B,), else 0.0; (B,)."""
     return (output.argmax(dim=-1) == target).float()
 
 
 def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
-    """Return whether the sign of each example's logit (B, 1) fits its label (B, 1), as 1.0 or 0.0, (B,)."""
+    """Return 1.0 for each example whose logit (B, 1) is positive exactly if its label (B, 1) is 1, else 0.0; (B,)."""
     return ((logit > 0) == (label > 0.5)).float()[:, 0]
 
 
@@ -33,7 +33,7 @@ def logits_for(classes: int) -> int:
 
 
 def loss_for(classes: int) -> tuple[Loss, Callable[[Tensor, Tensor], Tensor]]:
-    """Return the loss and the accuracy for a number of classes."""
+    """Return the loss function and the accuracy function for a number of classes."""
     return (F.binary_cross_entropy_with_logits, binary_accuracy) if classes == 2 else (F.cross_entropy, accuracy)
 
 

@@ -1,4 +1,4 @@
-"""The trainer, and its parts: steps, evaluation, checkpoints, logging, processes and signals."""
+"""The trainer and its parts: steps, evaluation, checkpoints, logging, processes and signals."""
 
 from torchdl.training.signals import Stopped
 from torchdl.training.step import TrainingDiverged

@@ -86,17 +86,17 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
     Args:
         folder: The run's folder.
         parts: The objects that have a state, by name; changed in place.
-        order: The settings that decide which examples a step sees, and at which rate; they must be unchanged.
+        order: The settings that must be unchanged: of the data order, the optimizers and the choice of the best epoch.
 
     Returns:
         A warning if the last checkpoint could not be read (an empty string if it could).
 
     Raises:
-        InputError: There is no good checkpoint, a setting has changed, or the checkpoint is of another model.
+        InputError: There is no good checkpoint, a setting has changed, or the model or optimizer is another one.
     """
     state, warning = read_last(folder)
     changed = differences(state.get("order", {}), order)
-    require(not changed, f"{folder} cannot go on with {changed}: resume it with its original settings")
+    require(not changed, f"{folder} cannot be resumed with {changed}: use its original settings")
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])

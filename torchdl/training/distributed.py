@@ -1,7 +1,7 @@
 """Data-parallel training: several processes with equal parameters, each with its share of every batch.
 
 Losses and gradients equal those of one process with the whole batch. ``torchrun`` starts the processes; with one
-process every function here does nothing.
+process the functions here change nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchdl.collective import have_joined, rank_and_size, sum_over_processes
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes if ``torchrun`` started this one, by gloo on CPUs and nccl on GPUs."""
+    """Join the other processes if ``torchrun`` started this one; use gloo on CPUs and nccl on GPUs."""
     if rank_and_size()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

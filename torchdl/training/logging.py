@@ -27,7 +27,7 @@ class Logger:
 
     Args:
         folder: The run's folder; None to write nothing.
-        purge_step: TensorBoard hides everything logged before a resume from this step on.
+        purge_step: From this step on, TensorBoard hides what was logged before a resume.
     """
 
     def __init__(self, folder: Path | None, purge_step: int | None = None) -> None:
@@ -94,7 +94,7 @@ class Logger:
             self.show(path)
 
     def show(self, *paths: Path) -> None:
-        """Log PNG files, each by its name."""
+        """Log PNG files under their names."""
         if self.writer is not None:
             for path in paths:
                 self.writer.add_image(path.stem, load_png(path), 0)

@@ -1,4 +1,4 @@
-"""The progress of training, the third part of a checkpoint besides the task and its optimizers and schedules."""
+"""The progress of training; a checkpoint holds it beside the task and its optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Progress:
             setattr(self, name, value)
 
     def is_best(self, row: Mapping[str, float], monitor: str, mode: str) -> bool:
-        """Return whether an epoch's monitored value is the best so far, and remember it; NaN never is."""
+        """Return whether an epoch's monitored value is the best so far, and remember it; NaN is never the best."""
         if monitor not in row:
             known = ", ".join(name for name in row if name.startswith("train/"))
             require(

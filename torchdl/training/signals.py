@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):  # no error: the user asked for it
+class Stopped(Exception):  # not an error: the user asked for it
     """Training was stopped by a signal, after it saved a checkpoint if it has a folder.
 
     Attributes:
@@ -42,9 +42,9 @@ class Request:
 
 @contextmanager
 def requests() -> Iterator[Request]:
-    """Record Ctrl-C and SIGTERM in a :class:`Request`; a second one has its usual effect at once.
+    """Record Ctrl-C and SIGTERM in a :class:`Request`; a second signal has its usual effect at once.
 
-    Outside the main thread Python can handle no signals, so nothing is recorded.
+    Outside the main thread Python cannot handle signals, so nothing is recorded.
     """
     request = Request()
     previous: dict[int, Any] = {}

@@ -91,12 +91,12 @@ class Stepper:
     def region(self) -> AbstractContextManager[Any]:
         """Return a context for one forward pass, with autocast to bf16 or with oneDNN's blocks.
 
-        Each forward pass needs its own: autocast would reuse weights that it cast before the last update.
+        Each forward pass needs its own context: autocast would reuse weights that it cast before the last update.
         """
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
 
     def step(self, group: list[tuple[Any, BatchRange]], progress: Progress) -> None:
-        """Apply all updates of the task to a group of batches, whose gradients are summed, and count the step."""
+        """Apply all updates of the task to a group of batches, by their mean gradients, and count the step."""
         seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
         total = sum(batch_range.total for _, batch_range in group)
         runs = []
@@ -168,7 +168,7 @@ class Stepper:
         return {"seed": self.seed, **self.initial_rates, **rules, **schedules}
 
     def collect(self, progress: Progress) -> None:
-        """Add the values measured since the last call to the progress; only this waits for the device.
+        """Add the values measured since the last call to the progress; only this method waits for the device.
 
         Raises:
             TrainingDiverged: A loss or a gradient norm is not finite.
@@ -181,7 +181,7 @@ class Stepper:
                 raise TrainingDiverged(
                     f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
                     f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the "
-                    "learning rate, clip the gradients or inspect that batch; the checkpoints are from before it"
+                    "learning rate, clip the gradients or inspect that batch; all checkpoints are from earlier steps"
                 )
             progress.epoch_sums.add(tag, value, measured.weight)
             progress.window_sums.add(tag, value, measured.weight)

@@ -1,4 +1,4 @@
-"""The trainer of all tasks: it does everything mechanical about training."""
+"""The trainer of all tasks: it does everything in training that does not depend on the task."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Trainer:
     compile: bool = False
     """Compile the networks with torch.compile, which makes convolutions faster, but not small networks."""
     accumulate: int = 1
-    """Batches per step, whose gradients are summed."""
+    """Batches per step, whose gradients are averaged."""
     clip_norm: float = 0.0
     """Maximum norm of each optimizer's gradients, which are scaled down to it; 0 for no clipping."""
     log_every: int = 50
@@ -64,7 +64,7 @@ class Trainer:
     checkpoint_every: int = 0
     """Steps between two checkpoints, in addition to the one after each epoch; 0 for none."""
     monitor: str = ""
-    """The metric that decides which epoch is best, such as val/accuracy; its checkpoint is kept as best.pt."""
+    """The metric that decides which epoch is best, such as val/accuracy; that epoch's checkpoint is kept as best.pt."""
     mode: Literal["min", "max"] = "min"
     """Whether a lower or a higher value of the monitored metric is better."""
     patience: int = 0
@@ -217,7 +217,7 @@ class Fit:
     def end_epoch(self) -> bool:
         """Evaluate, log, step the schedules and save; return False if the last step was within the epoch.
 
-        The last checkpoint of such a cut epoch is from before this method, so that a resume can complete the epoch.
+        In that case the last checkpoint is from before the evaluation, so that a resume can complete the epoch.
         """
         progress, options = self.progress, self.options
         self.stepper.collect(progress)
@@ -262,6 +262,6 @@ class Fit:
             self.saved()
 
     def order(self) -> dict[str, Any]:
-        """Return the settings that must not change on a resume: of the order, the optimizers and the best epoch."""
+        """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
         options = {name: getattr(self.options, name) for name in ("accumulate", "monitor", "mode")}
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}
