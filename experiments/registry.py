@@ -296,12 +296,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def build(
-    where: str,
-    name: str,
-    area: str,
-    table: Mapping[str, Any],
-    named: Mapping[str, Any],
-    scripts: Mapping[str, Script],
+    where: str, name: str, area: str, table: Mapping[str, Any], named: Mapping[str, Any], scripts: Mapping[str, Script]
 ) -> Experiment:
     """Build an experiment from its table, which includes the file's defaults."""
     check(where, table, EXPERIMENT_KEYS, ("system", "data", "commands", "quick", "figures", "minutes"))

@@ -165,11 +165,7 @@ def evaluate(
 
 
 def call(
-    command: Sequence[object],
-    log: Path,
-    request: signals.Request,
-    killed: threading.Event,
-    spent: Path | None = None,
+    command: Sequence[object], log: Path, request: signals.Request, killed: threading.Event, spent: Path | None = None
 ) -> None:
     """Run a script with its output appended to ``log``, and add its CPU seconds to the number in ``spent``.
 

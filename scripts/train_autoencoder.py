@@ -10,13 +10,7 @@ from torchdl import Autoencoder, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
-from torchdl.recipes.autoencoder import (
-    Coding,
-    autoencoder_training,
-    denoising_error,
-    evaluate_autoencoder,
-    shape_table,
-)
+from torchdl.recipes.autoencoder import Coding, autoencoder_training, denoising_error, evaluate_autoencoder, shape_table
 from torchdl.recipes.image_classification import ImageOptions
 
 

@@ -10,14 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from torchdl import losses
-from torchdl.losses import (
-    GAN_LOSSES,
-    gradient_penalty,
-    info_nce,
-    log_bilinear_scores,
-    paired_bce,
-    paired_logits,
-)
+from torchdl.losses import GAN_LOSSES, gradient_penalty, info_nce, log_bilinear_scores, paired_bce, paired_logits
 
 DISCRIMINATOR = {name: loss.discriminator for name, loss in GAN_LOSSES.items()}
 GENERATOR = {name: loss.generator for name, loss in GAN_LOSSES.items()}

@@ -203,14 +203,7 @@ def printed(path: Path) -> np.ndarray:
     return 255 - inks[..., :3]
 
 
-MODES = {
-    "P": palette,
-    "RGBA": transparent,
-    "1": black_and_white,
-    "L": grey,
-    "LA": transparent_grey,
-    "CMYK": printed,
-}
+MODES = {"P": palette, "RGBA": transparent, "1": black_and_white, "L": grey, "LA": transparent_grey, "CMYK": printed}
 
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")

@@ -11,16 +11,7 @@ from torchdl.data.images import at_equal_distances
 
 EVERY_BYTE = torch.arange(256, dtype=torch.uint8).view(16, 1, 4, 4)
 LABELS = torch.arange(16) % 3
-RANGES = [
-    (0.0, 1.0),
-    (0.0, 255.0),
-    (-1.0, 1.0),
-    (-0.5, 0.5),
-    (-2.0, 3.0),
-    (1.0, 0.0),
-    (0.0, 0.1),
-    (-0.3, 0.7),
-]
+RANGES = [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (-0.5, 0.5), (-2.0, 3.0), (1.0, 0.0), (0.0, 0.1), (-0.3, 0.7)]
 
 
 @pytest.mark.parametrize(("low", "high"), RANGES)

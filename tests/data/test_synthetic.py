@@ -84,11 +84,7 @@ def test_a_sequence_depends_on_the_seed_and_its_number_alone():
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [
-        ({"count": 0}, "count.*0"),
-        ({"terms": 2}, "terms.*2"),
-        ({"distance": "far"}, "'far'.*short, long, spread"),
-    ],
+    [({"count": 0}, "count.*0"), ({"terms": 2}, "terms.*2"), ({"distance": "far"}, "'far'.*short, long, spread")],
 )
 def test_what_cannot_be_made_is_said(arguments, named):
     with pytest.raises(InputError, match=named):

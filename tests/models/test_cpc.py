@@ -191,10 +191,7 @@ def test_the_lstms_one_is_in_the_forget_gate():
 # saving
 
 
-MODELS = {
-    "image_cpc": (lambda: image_cpc(15, 2, 5, 8, 2, "rnn", True), (2, 15, 15)),
-    "signals": (signals, (2, 12)),
-}
+MODELS = {"image_cpc": (lambda: image_cpc(15, 2, 5, 8, 2, "rnn", True), (2, 15, 15)), "signals": (signals, (2, 12))}
 
 
 @pytest.mark.parametrize("name", MODELS)

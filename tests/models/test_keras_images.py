@@ -77,11 +77,7 @@ CLASSIFIERS = {
         1_284_170,
     ),
     "lecture 36, CIFAR-10": (vgg_listing, VGGLike, 2_396_330),
-    "LeNet, MNIST": (
-        lambda k: lenet_listing(k, (28, 28, 1), 10, 32, 2),
-        lambda: LenetLike((1, 28, 28), 10),
-        1_630_090,
-    ),
+    "LeNet, MNIST": (lambda k: lenet_listing(k, (28, 28, 1), 10, 32, 2), lambda: LenetLike((1, 28, 28), 10), 1_630_090),
     "LeNet, MNIST, depth 3": (
         lambda k: lenet_listing(k, (28, 28, 1), 10, 16, 3),
         lambda: LenetLike((1, 28, 28), 10, width=16, depth=3),

@@ -302,12 +302,7 @@ def test_a_dry_run_does_everything_and_keeps_nothing(tmp_path):
 def test_with_a_monitored_metric_the_report_is_of_the_best_epoch(tmp_path):
     test = labelled(17, seed=1, spread=120)
     run, network, history, _ = train(
-        tmp_path,
-        labelled(10, spread=120),
-        test,
-        epochs=12,
-        monitor="val/loss",
-        learning=ClassifierLearning(10, 3e-2),
+        tmp_path, labelled(10, spread=120), test, epochs=12, monitor="val/loss", learning=ClassifierLearning(10, 3e-2)
     )
     losses = [row["val/loss"] for row in history]
     results = json.loads((run.folder / "results.json").read_text())

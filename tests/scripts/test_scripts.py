@@ -201,11 +201,7 @@ def test_what_cannot_be_parsed_is_explained_in_a_box(run, tmp_path, options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [
-        ("{run} --n 0", "--n .* 0"),
-        ("nowhere", "nowhere.*architecture.json"),
-        ("{run} --out file/x.png", "file"),
-    ],
+    [("{run} --n 0", "--n .* 0"), ("nowhere", "nowhere.*architecture.json"), ("{run} --out file/x.png", "file")],
 )
 def test_generating_explains_a_mistake_in_one_sentence(run, trained, tmp_path, options, sentence):
     (tmp_path / "file").touch()

@@ -194,10 +194,7 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(run, spoilt, command):
 
 
 def test_what_is_wrong_with_a_table_can_be_lived_with_on_purpose(run, spoilt):
-    for command in (
-        "--csv spoilt.csv --target price --ignore size",
-        "--csv gaps.csv --target price --missing fill",
-    ):
+    for command in ("--csv spoilt.csv --target price --ignore size", "--csv gaps.csv --target price --missing fill"):
         done = run(f"train_tabular.py {command} --dry-run", spoilt)
         assert (done.code, done.err) == (0, "")
         assert ("missing values in 'size' 1 (first in row 3)" in done.out) == ("gaps" in command)

@@ -76,10 +76,7 @@ def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
         ("--backbone vgg61", "'vgg61'.*alexnet"),
         ("--backbone mobilenet_v3_small", "tiny.pth .*mobilenet_v3_small"),
         ("--weights file", "file "),
-        (
-            "--weights none",
-            "shufflenet_v2_x0_5 .*'none'.*default, IMAGENET1K_V1",
-        ),
+        ("--weights none", "shufflenet_v2_x0_5 .*'none'.*default, IMAGENET1K_V1"),
         ("--dataset hollow", "hollow/train/0"),
         ("--input-size 0", "input.size .* 0"),
         ("--finetune 1", "--finetune .*--approach augment"),

@@ -14,10 +14,7 @@ from torchdl import Stopped, random
 from torchdl.files import CHECKPOINT
 from torchdl.training import checkpoint
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
 
 def test_the_generators_of_a_new_process_can_be_seeded():

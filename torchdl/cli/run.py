@@ -96,8 +96,7 @@ class Run:
             self.folder = options.out / experiment / name
             taken = self.is_main and self.folder.exists() and any(self.folder.iterdir())
             require(
-                not taken,
-                f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}",
+                not taken, f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}"
             )
         self.record: dict[str, Any] = {
             "config": config if isinstance(config, dict) else dataclasses.asdict(config),

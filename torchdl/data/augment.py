@@ -63,11 +63,7 @@ class ShiftedImages(Dataset):
 
     def order_settings(self) -> dict[str, float]:
         """Return the settings that determine the batches; a checkpoint compares them."""
-        return {
-            "largest shift in %": 100 * self.shift,
-            "flips in %": 100 * self.flip,
-            "shifts' seed": self.seed,
-        }
+        return {"largest shift in %": 100 * self.shift, "flips in %": 100 * self.flip, "shifts' seed": self.seed}
 
     def __len__(self) -> int:
         return len(self.images)

@@ -189,10 +189,7 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
             raise InputError(f"{path} cannot be read as a picture: name a PNG or JPEG") from error
     height, width = pictures.shape[1:3]
     name = path or "scikit-learn's picture"
-    require(
-        min(height, width) >= size,
-        f"{name} has {width} x {height} pixels: name one of at least {size} x {size}",
-    )
+    require(min(height, width) >= size, f"{name} has {width} x {height} pixels: name one of at least {size} x {size}")
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255).contiguous()  # (P, C, H, W)
 
 

@@ -92,8 +92,7 @@ def read_ratings(
     wanted = [user, item, rating, *([time] if time in header else [])]
     for name in wanted:
         require(
-            header.count(name) == 1,
-            f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}",
+            header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}"
         )
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))

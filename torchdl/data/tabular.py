@@ -395,10 +395,7 @@ def split_table(
     except ValueError as error:  # too few rows for the classes
         raise InputError(f"the rows cannot be split with a test share of {share}: {error}") from error
     least = min(len(train), len(test))
-    require(
-        is_class or least > 1,
-        f"a test share of {share} leaves {least} of {len(table)} rows in one part",
-    )
+    require(is_class or least > 1, f"a test share of {share} leaves {least} of {len(table)} rows in one part")
     columns = Columns.fit(train, target, "classification" if is_class else "regression")
     if columns.constant:
         notes.append(f"left out, since they are constant in the training rows: {', '.join(columns.constant)}")

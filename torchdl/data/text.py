@@ -44,10 +44,7 @@ class Texts:
     fallback: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            len(self.texts) == len(self.labels),
-            f"there are {len(self.labels)} labels for {len(self.texts)} texts",
-        )
+        require(len(self.texts) == len(self.labels), f"there are {len(self.labels)} labels for {len(self.texts)} texts")
         known = bool(((self.labels >= 0) & (self.labels < len(self.classes))).all())
         require(known, f"labels must be from 0 to {len(self.classes) - 1}, the indices of the classes")
 

@@ -85,11 +85,7 @@ class ConvDiscriminator(ScoresImages):
     """
 
     def __init__(
-        self,
-        image_shape: Sequence[int] = (1, 28, 28),
-        width: int = 16,
-        slope: float = 0.2,
-        spectral_norm: bool = False,
+        self, image_shape: Sequence[int] = (1, 28, 28), width: int = 16, slope: float = 0.2, spectral_norm: bool = False
     ) -> None:
         super().__init__()
         channels, *quarter = check_sides(self, image_shape)

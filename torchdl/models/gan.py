@@ -65,11 +65,7 @@ class Discriminator(ScoresImages):
     """
 
     def __init__(
-        self,
-        in_features: int = 784,
-        hidden: Sequence[int] = (128,),
-        slope: float = 0.1,
-        spectral_norm: bool = False,
+        self, in_features: int = 784, hidden: Sequence[int] = (128,), slope: float = 0.1, spectral_norm: bool = False
     ) -> None:
         super().__init__()
         require(in_features >= 1 and all(width >= 1 for width in hidden), "Discriminator: every width must be positive")

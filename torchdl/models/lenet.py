@@ -46,8 +46,7 @@ class LenetLike(nn.Module):
         require(min(width, hidden) >= 1, "LenetLike: width and hidden must be positive")
         most = min(height, width_in).bit_length() - 1
         require(
-            0 <= depth <= most,
-            f"LenetLike: depth must be from 0 to {most} for {height}x{width_in} pixels, not {depth}",
+            0 <= depth <= most, f"LenetLike: depth must be from 0 to {most} for {height}x{width_in} pixels, not {depth}"
         )
         self.in_shape, self.num_classes = tuple(in_shape), num_classes
         self.width, self.depth, self.hidden = width, depth, hidden

@@ -154,11 +154,7 @@ class TransferModel(nn.Module):
             sides = [self.resize_size * side // shorter for side in (height, width)]
             nearest = self.interpolation == "nearest"
             images = F.interpolate(
-                images,
-                sides,
-                mode=self.interpolation,
-                align_corners=None if nearest else False,
-                antialias=not nearest,
+                images, sides, mode=self.interpolation, align_corners=None if nearest else False, antialias=not nearest
             )
             if self.interpolation == "bicubic":
                 images = images.clamp(0, 1)  # bicubic interpolation overshoots at edges

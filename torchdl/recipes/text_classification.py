@@ -63,12 +63,7 @@ def weighted(loss: Loss, weights: Tensor) -> Loss:
 
 
 def text_training(
-    model: nn.Module,
-    train: Texts,
-    data: TextDataset,
-    test_data: TextDataset,
-    learning: TextLearning,
-    seed: int = 0,
+    model: nn.Module, train: Texts, data: TextDataset, test_data: TextDataset, learning: TextLearning, seed: int = 0
 ) -> Training:
     """Build a text classifier's task and batches.
 

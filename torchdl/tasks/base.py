@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,16 +21,19 @@ class Update:
         optimizer: The optimizer's name in :meth:`Task.configure_optimizers`.
         loss: A 0-d tensor, the mean over the batch's examples.
         metrics: Other values to log, 0-d tensors without a gradient.
+        backward: Adds the gradients of ``scale * loss`` to the parameters' ``grad``, given ``scale``, where a task has
+            a faster way than ``loss.backward()``.
 
     Example:
         >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
         >>> next(task.losses((torch.zeros(4, 1), torch.ones(4, 1))))
-        Update(optimizer='model', loss=tensor(1.), metrics={})
+        Update(optimizer='model', loss=tensor(1.), metrics={}, backward=None)
     """
 
     optimizer: str
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    backward: Callable[[float], None] | None = None
 
 
 class StepInfo(NamedTuple):

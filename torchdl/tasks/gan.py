@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import starmap
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from torchdl import random
 from torchdl.errors import require
+from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
@@ -112,6 +114,8 @@ class GANTask(Task):
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
+        self.fast: GANBackprop | None = None
+        self.compiled = False
         # batch norm couples the examples of a batch, so real and generated ones then need separate passes
         self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
         require(
@@ -147,6 +151,7 @@ class GANTask(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, named ``discriminator`` and ``generator``."""
+        self.fast = None if self.compiled else GANBackprop.of(self.generator, self.discriminator, self.loss)
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
@@ -174,24 +179,34 @@ class GANTask(Task):
         """Return the logits of real and generated images, (B, 1) each, in one pass of the discriminator if possible."""
         if self.one_pass:
             both = self.discriminator.logits(torch.cat([real, fake]))  # type: ignore[operator]
-            return both[: len(real)], both[len(real) :]  # (2B, 1) -> (B, 1), (B, 1)
+            real_logits, fake_logits = both.split([len(real), len(fake)])  # (2B, 1) -> (B, 1), (B, 1)
+            return real_logits, fake_logits
         return self.discriminator.logits(real), self.discriminator.logits(fake)  # type: ignore[operator]
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, with the same generated images."""
         real = batch if isinstance(batch, Tensor) else batch[0]
+        trains_generator = self.step_info.step % self.generator_every == 0
+        given = (real, self.noise(len(real)), trains_generator)
+        if self.fast is None or torch.is_autocast_enabled("cpu"):
+            yield from self.updates(*given)
+        else:
+            yield from starmap(Update, self.fast.updates(*given))
+        if trains_generator and self.averaged is not None:
+            self.averaged.update_parameters(self.generator)
+
+    def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Update]:
+        """Yield the updates of real images (B, C, H, W) and noise (B, Z), by autograd."""
         loss = GAN_LOSSES[self.loss]
-        fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
+        fake = self.generator(noise).view_as(real)  # (B, D) -> (B, C, H, W)
         real_logits, fake_logits = self.logits(real, fake.detach())
         discriminator_loss = loss.discriminator(real_logits, fake_logits)
         if self.loss == "wgan_gp":
             discriminator_loss = discriminator_loss + self.penalty * self.gradient_penalty(real, fake.detach())
         scores = {"D(x)": real_logits, "D(G(z))": fake_logits}
         yield Update("discriminator", discriminator_loss, {n: s.detach().sigmoid().mean() for n, s in scores.items()})
-        if self.step_info.step % self.generator_every == 0:
+        if trains_generator:
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.generator)
 
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the gradient penalty between real and generated images, (B, C, H, W) each."""
@@ -236,6 +251,7 @@ class GANTask(Task):
 
     def compile_modules(self) -> None:
         """Compile the generator and the discriminator's method ``logits``, which training uses."""
+        self.compiled = True
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
 

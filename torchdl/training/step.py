@@ -120,8 +120,11 @@ class Stepper:
             if update is None:
                 return False
             name, parameters = update.optimizer, self.parameters[update.optimizer]
-            weighted = update.loss if size == total else update.loss * (size / total)
-            weighted.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+            if update.backward is not None:
+                update.backward(size / total)
+            else:
+                weighted = update.loss if size == total else update.loss * (size / total)
+                weighted.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
             self.pending.append(Measured(name, "loss", update.loss.detach(), size, *place, update.metrics))
         distributed.sum_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
