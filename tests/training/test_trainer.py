@@ -23,7 +23,7 @@ from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint, trainer
 from torchdl.training.device import move, why_not_compile
 from torchdl.training.evaluation import evaluate
-from torchdl.training.progress import Sums
+from torchdl.training.state import Sums
 
 SGD = partial(torch.optim.SGD, lr=1.0)
 

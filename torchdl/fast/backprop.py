@@ -11,7 +11,6 @@ Shapes: B examples, I and O inputs and outputs of a layer, D numbers per image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -118,41 +117,36 @@ class GANBackprop:
 
     def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Written]:
         """Yield the arguments of the discriminator's update on images (B, ...) and noise (B, Z), then of the other."""
-        with torch.no_grad():
-            fake, generator_tape = self.generator.forward(noise)  # (B, D)
-            update = self._update_discriminator(real.flatten(1), fake)  # (B, ...) -> (B, D)
-        yield update
-        if trains_generator:
-            with torch.no_grad():
-                update = self._update_generator(fake, generator_tape)
-            yield update
-
-    def _update_discriminator(self, real: Tensor, fake: Tensor) -> Written:
         n = len(real)
-        logits, tape = self.discriminator.forward(torch.cat([real, fake]))  # (2B, 1)
         if len(self.signs) != 2 * n:
             self.signs = torch.tensor([[-1.0], [1.0]]).repeat_interleave(n, 0)  # (2B, 1)
             self.labels = torch.tensor([[-0.5 / n], [0.0]]).repeat_interleave(n, 0)  # (2B, 1), over -2B
-        probability = logits.sigmoid()
-        real_mean, fake_mean = probability.view(2, n).mean(1).unbind()  # (2B, 1) -> (2, B) -> (2,)
-        backward = partial(self._discriminator_backward, tape, probability)
-        loss = F.softplus(logits * self.signs).mean()
-        return "discriminator", loss, {"D(x)": real_mean, "D(G(z))": fake_mean}, backward
+        with torch.no_grad():
+            fake, generator_tape = self.generator.forward(noise)  # (B, D)
+            logits, tape = self.discriminator.forward(torch.cat([real.flatten(1), fake]))  # (2B, 1)
+            probability = logits.sigmoid()
+            real_mean, fake_mean = probability.view(2, n).mean(1).unbind()  # (2B, 1) -> (2, B) -> (2,)
+            loss = F.softplus(logits * self.signs).mean()
+
+        @torch.no_grad()
+        def backward(scale: float) -> None:
+            gradient = torch.add(self.labels, probability, alpha=1 / (2 * n))  # (probability - label) / 2B
+            self.discriminator.backward(tape, gradient if scale == 1 else gradient * scale, inputs=False)
+
+        yield "discriminator", loss, {"D(x)": real_mean, "D(G(z))": fake_mean}, backward
+        if trains_generator:
+            yield self._update_generator(fake, generator_tape)
 
     @torch.no_grad()
-    def _discriminator_backward(self, tape: Tape, probability: Tensor, scale: float) -> None:
-        gradient = torch.add(self.labels, probability, alpha=1 / len(probability))  # (probability - label) / 2B
-        self.discriminator.backward(tape, gradient if scale == 1 else gradient * scale, inputs=False)
-
     def _update_generator(self, fake: Tensor, generator_tape: Tape) -> Written:
         logits, tape = self.discriminator.forward(fake)
         signed = logits.mul_(self.sign)
-        loss = F.softplus(signed).mean().mul_(-self.sign)
-        return "generator", loss, {}, partial(self._generator_backward, generator_tape, tape, signed)
 
-    @torch.no_grad()
-    def _generator_backward(self, generator_tape: Tape, tape: Tape, signed: Tensor, scale: float) -> None:
-        # the derivative of -sign * softplus(sign * logit) is -sigmoid(sign * logit), as sign is 1 or -1
-        gradient = signed.sigmoid().mul_(-scale / len(signed))
-        at_image = self.discriminator.backward(tape, gradient, parameters=False)
-        self.generator.backward(generator_tape, at_image, inputs=False)
+        @torch.no_grad()
+        def backward(scale: float) -> None:
+            # the derivative of -sign * softplus(sign * logit) is -sigmoid(sign * logit), as sign is 1 or -1
+            gradient = signed.sigmoid().mul_(-scale / len(signed))
+            at_image = self.discriminator.backward(tape, gradient, parameters=False)
+            self.generator.backward(generator_tape, at_image, inputs=False)
+
+        return "generator", F.softplus(signed).mean().mul_(-self.sign), {}, backward

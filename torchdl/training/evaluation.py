@@ -14,7 +14,7 @@ from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
 from torchdl.tasks import StepInfo, Task
 from torchdl.training.device import move, seed_generators
-from torchdl.training.progress import Sums
+from torchdl.training.state import Sums
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torchdl.fast.blocks import blocked
 from torchdl.tasks import Schedule, StepInfo, Task, Update
 from torchdl.training import distributed
 from torchdl.training.device import move, seed_generators
-from torchdl.training.progress import Progress
+from torchdl.training.state import TrainingState
 
 
 class TrainingDiverged(InputError):
@@ -95,25 +95,25 @@ class Stepper:
         """
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
 
-    def step(self, group: list[tuple[Any, BatchRange]], progress: Progress) -> None:
+    def step(self, group: list[tuple[Any, BatchRange]], state: TrainingState) -> None:
         """Apply all updates of the task to a group of batches, by their mean gradients, and count the step."""
-        seed_generators(self.device, self.seed, progress.epoch, progress.batch, self.rank)
+        seed_generators(self.device, self.seed, state.epoch, state.batch, self.rank)
         total = sum(batch_range.total for _, batch_range in group)
         runs = []
         for batch, batch_range in group:
-            step_info = StepInfo(self.seed, progress.epoch, progress.step, batch_range.start)
+            step_info = StepInfo(self.seed, state.epoch, state.step, batch_range.start)
             runs.append((self.task.losses(move(batch, self.device)), step_info, batch_range.size))
-        while self._update(runs, total, progress):
+        while self._update(runs, total, state):
             pass
-        progress.step += 1
-        progress.batch += len(group)
+        state.step += 1
+        state.batch += len(group)
         for schedule in self.schedules.values():
             if schedule.every == "step":
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
-    def _update(self, runs: list[tuple[Iterator[Update], StepInfo, int]], total: int, progress: Progress) -> bool:
+    def _update(self, runs: list[tuple[Iterator[Update], StepInfo, int]], total: int, state: TrainingState) -> bool:
         """Apply the next update to all batches of a group; return False if there is none left."""
-        place = (progress.step, progress.batch)
+        place = (state.step, state.batch)
         for losses, self.task.step_info, size in runs:
             with self.region():
                 update = next(losses, None)
@@ -132,7 +132,7 @@ class Stepper:
         loss = self.pending[-1].value
         self.pending.append(Measured(name, "grad_norm", norm, total, *place))
         if self.device.type == "cpu" and not math.isfinite(float(norm) + float(loss)):
-            self.collect(progress)  # raises; a CPU has no queue to wait for, so it can check at once
+            self.collect(state)  # raises; a CPU has no queue to wait for, so it can check at once
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         self.optimizers[name].step()
@@ -170,8 +170,8 @@ class Stepper:
         }
         return {"seed": self.seed, **self.initial_rates, **rules, **schedules}
 
-    def collect(self, progress: Progress) -> None:
-        """Add the values measured since the last call to the progress; only this method waits for the device.
+    def collect(self, state: TrainingState) -> None:
+        """Add the values measured since the last call to the state; only this method waits for the device.
 
         Raises:
             TrainingDiverged: A loss or a gradient norm is not finite.
@@ -183,9 +183,9 @@ class Stepper:
             if number < len(main) and not math.isfinite(value):
                 raise TrainingDiverged(
                     f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
-                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {progress.epoch + 1}: lower the "
+                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {state.epoch + 1}: lower the "
                     "learning rate, clip the gradients or inspect that batch; all checkpoints are from earlier steps"
                 )
-            progress.epoch_sums.add(tag, value, measured.weight)
-            progress.window_sums.add(tag, value, measured.weight)
+            state.epoch_sums.add(tag, value, measured.weight)
+            state.window_sums.add(tag, value, measured.weight)
         self.pending.clear()

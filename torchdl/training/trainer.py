@@ -24,7 +24,7 @@ from torchdl.training import checkpoint, distributed, signals
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.logging import Logger, describe
-from torchdl.training.progress import Progress, Sums
+from torchdl.training.state import Sums, TrainingState
 from torchdl.training.step import Stepper
 
 
@@ -132,7 +132,7 @@ class Fit:
         verbose: bool,
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
-        self.folder, self.verbose, self.progress = folder, verbose, Progress()
+        self.folder, self.verbose, self.state = folder, verbose, TrainingState()
         be_deterministic()
         self.device = find_device(options.device)
         distributed.start(self.device)
@@ -147,7 +147,7 @@ class Fit:
         elif options.compile:
             task.compile_modules()
         self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
-        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.progress}
+        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state}
         epoch_steps = -(-len(train) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
         self.epochs = -(-self.steps // epoch_steps)
@@ -167,51 +167,51 @@ class Fit:
 
     def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
-        self.saved, progress, options = saved, self.progress, self.options
+        self.saved, state, options = saved, self.state, self.options
         if resume and self.folder is not None:
             self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
-        self.logger = Logger(self.folder if self.rank == 0 else None, progress.step + 1 if resume else None)
+        self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate(batches=1)  # shows which metrics can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
             for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
-            if progress.step == 0:
+            if state.step == 0:
                 self.logger.record(record, [*measured, *self.stepper.learning_rates()])
             whole = True
-            while whole and (progress.step < self.steps or progress.batch):  # an epoch must begin, or end
-                if options.patience and progress.since_best >= options.patience:
+            while whole and (state.step < self.steps or state.batch):  # an epoch must begin, or end
+                if state.has_stalled(options.patience):
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
                 self.train_epoch()
                 whole = self.end_epoch()
-        return progress.history
+        return state.history
 
     def train_epoch(self) -> None:
         """Train from the current batch to the end of the epoch, or to the last step."""
-        progress, options = self.progress, self.options
-        since, first = time.perf_counter(), progress.batch
-        batches = self.train.batches(progress.epoch, progress.batch)
+        state, options = self.state, self.options
+        since, first = time.perf_counter(), state.batch
+        batches = self.train.batches(state.epoch, state.batch)
         self.task.train()
-        title = f"epoch {progress.epoch + 1}/{self.epochs}"
+        title = f"epoch {state.epoch + 1}/{self.epochs}"
         hidden = True if self.rank > 0 or not self.verbose else None  # None hides it only without a terminal
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
-            while progress.step < self.steps and (group := list(islice(batches, options.accumulate))):
-                self.stepper.step(group, progress)
+            while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
+                self.stepper.step(group, state)
                 bar.update(len(group))
-                if progress.step % options.log_every == 0:
-                    self.stepper.collect(progress)
-                    means, progress.window_sums = progress.window_sums.means(), Sums()
-                    examples = (progress.batch - first) * self.train.global_batch_size
+                if state.step % options.log_every == 0:
+                    self.stepper.collect(state)
+                    means, state.window_sums = state.window_sums.means(), Sums()
+                    examples = (state.batch - first) * self.train.global_batch_size
                     rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
-                    since, first = time.perf_counter(), progress.batch
-                    self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, progress.step)
+                    since, first = time.perf_counter(), state.batch
+                    self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, state.step)
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
-                    raise signals.Stopped(f"stopped after step {progress.step}", self.request.signal_number)
-                if options.checkpoint_every and progress.step % options.checkpoint_every == 0:
+                    raise signals.Stopped(f"stopped after step {state.step}", self.request.signal_number)
+                if options.checkpoint_every and state.step % options.checkpoint_every == 0:
                     self.save()
 
     def end_epoch(self) -> bool:
@@ -219,24 +219,24 @@ class Fit:
 
         In that case the last checkpoint is from before the evaluation, so that a resume can complete the epoch.
         """
-        progress, options = self.progress, self.options
-        self.stepper.collect(progress)
-        if cut := progress.batch < len(self.train):
+        state, options = self.state, self.options
+        self.stepper.collect(state)
+        if cut := state.batch < len(self.train):
             self.save()
-        row: dict[str, float] = {"epoch": progress.epoch + 1, "step": progress.step}
-        row |= {**progress.epoch_sums.means(), **self.stepper.learning_rates()}
+        row: dict[str, float] = {"epoch": state.epoch + 1, "step": state.step}
+        row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
         previews = {}
-        if due := progress.step >= self.steps or (progress.epoch + 1) % options.evaluate_every == 0:
+        if due := state.step >= self.steps or (state.epoch + 1) % options.evaluate_every == 0:
             row |= self.evaluate()
             with torch.no_grad(), self.stepper.region():
                 previews = self.task.eval().preview()
-        progress.history.append(row)
+        state.history.append(row)
         found = self.task.warnings(row) if due else []
-        self.logger.epoch(progress.history, previews, found)  # before saving: a resume discards later logs
+        self.logger.epoch(state.history, previews, found)  # before saving: a resume discards later logs
         if not cut:
-            progress.epoch, progress.batch, progress.epoch_sums = progress.epoch + 1, 0, Sums()
+            state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
-        self.save(last=not cut, best=progress.is_best(row, options.monitor, options.mode))
+        self.save(last=not cut, best=state.is_best(row, options.monitor, options.mode))
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
         return not cut
 
@@ -244,21 +244,21 @@ class Fit:
         """Return the metrics of the validation data, or of its first ``batches``."""
         if self.validation is None:
             return {}
-        step_info = StepInfo(self.options.seed, 0, self.progress.step)
+        step_info = StepInfo(self.options.seed, 0, self.state.step)
         batches = 2 if self.options.dry_run else batches
         return evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches)
 
     def save(self, last: bool = True, best: bool = False) -> None:
         """Write a checkpoint as the last one, the best one, or both."""
-        self.stepper.collect(self.progress)
+        self.stepper.collect(self.state)
         if self.folder is None or not (last or best):
             return
-        state = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
+        checkpointed = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         if self.rank == 0:
             if last:
-                checkpoint.write(state, self.folder / CHECKPOINT, self.folder / PREVIOUS)
+                checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
             if best:
-                checkpoint.write(state, self.folder / BEST)
+                checkpoint.write(checkpointed, self.folder / BEST)
             self.saved()
 
     def order(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The progress of training; a checkpoint holds it beside the task and its optimizers and schedules."""
+"""The state of training: counters, metrics and the best epoch so far; a checkpoint holds it beside the task."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sums(dict[str, list[float]]):
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Counters, metrics and the best value so far; ``batch`` counts within the epoch, ``step`` from the start."""
 
     epoch: int = 0
@@ -56,6 +56,10 @@ class Progress:
             if name.endswith("_sums"):
                 value = Sums({key: [weight * number for number in entry] for key, entry in value.items()})
             setattr(self, name, value)
+
+    def has_stalled(self, patience: int) -> bool:
+        """Return whether the monitored value has not improved for ``patience`` evaluations; never for 0."""
+        return 0 < patience <= self.since_best
 
     def is_best(self, row: Mapping[str, float], monitor: str, mode: str) -> bool:
         """Return whether an epoch's monitored value is the best so far, and remember it; NaN is never the best."""
