@@ -32,13 +32,10 @@ def describe(model: nn.Module) -> dict[str, Any]:
     )
     parameters = inspect.signature(type(model)).parameters
     # a class without its own constructor has nn.Module's, which takes *args and **kwargs
-    arguments = {
-        key: getattr(model, key) for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-    return {
-        "class": name,
-        "arguments": {k: describe(v) if isinstance(v, nn.Module) else v for k, v in arguments.items()},
-    }
+    names = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    values = {key: getattr(model, key) for key in names}
+    arguments = {k: describe(v) if isinstance(v, nn.Module) else v for k, v in values.items()}
+    return {"class": name, "arguments": arguments}
 
 
 def build(description: object) -> nn.Module:

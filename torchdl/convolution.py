@@ -122,10 +122,9 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
         image.dim() == 3 and kernels.dim() == 4 and image.shape[0] == kernels.shape[1],
         f"expected an image (C, H, W) and kernels (O, C, h, w), not {tuple(image.shape)} and {tuple(kernels.shape)}",
     )
-    require(
-        bias is None or bias.shape == kernels.shape[:1],
-        f"bias must have the shape ({len(kernels)},), not {() if bias is None else tuple(bias.shape)}",
-    )
+    if bias is not None:
+        shape = tuple(bias.shape)
+        require(shape == (len(kernels),), f"bias must have the shape ({len(kernels)},), not {shape}")
     h, w = kernels.shape[2:]
     windows = padded(image, kernels, mode).unfold(1, h, 1).unfold(2, w, 1)  # (C, H', W', h, w)
     result = torch.einsum("cijhw,ochw->oij", windows, kernels)

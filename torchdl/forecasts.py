@@ -110,10 +110,8 @@ def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
     # singular values that are 0 up to rounding count as 0
     solution = torch.linalg.lstsq(rows, targets, rcond=1e-7, driver="gelsd").solution  # (T * D + 1, K)
     weight, bias = model.get_submodule("head").parameters()
-    require(
-        solution.shape[1] == len(bias),
-        f"the model has {len(bias)} outputs, the targets have {targets.shape[1]} numbers",
-    )
+    outputs, numbers = len(bias), targets.shape[1]
+    require(outputs == numbers, f"the model has {outputs} outputs, the targets have {numbers} numbers")
     weight.copy_(solution[:-1].T)
     bias.copy_(solution[-1])
     return model

@@ -153,9 +153,7 @@ def fit_model_cifar10(
         verbose: Whether to print the shapes of the tensors in the network and progress, one line per epoch.
         folder: A new or empty folder; ``runs/autoencoder/<date and time>`` by default.
         dataset: Another data set or folder of 3x32x32 images.
-        data_root: The folder of the data sets.
-        seed: Seed of all random draws.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        data_root, seed, device: As for :func:`fit_model_on`.
 
     Returns:
         The model, in evaluation mode on the device, and the history, one row of metrics per epoch.
@@ -173,10 +171,9 @@ def fit_model_cifar10(
     """
     images, coding = ImageOptions(dataset), Coding(batch_size, visualization_size=visualization_size)
     train, test = images.load(data_root)
-    require(
-        train.image_shape == CIFAR10_SHAPE,
-        f"images must have shape {CIFAR10_SHAPE}, not {train.image_shape}: build a torchdl.Autoencoder for others",
-    )
+    shape = train.image_shape
+    advice = "build a torchdl.Autoencoder for others"
+    require(shape == CIFAR10_SHAPE, f"images must have shape {CIFAR10_SHAPE}, not {shape}: {advice}")
     trainer = Trainer(epochs=n_epochs, seed=seed, device=device)
     config = {"images": asdict(images), "coding": asdict(coding), "trainer": asdict(trainer)}
     run = open_run("autoencoder", config, folder, trainer, train, test, verbose=verbose)

@@ -35,13 +35,7 @@ def linear_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
 def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
     """Interpolate between rows of noise along great circles, which keep the length of normal noise (White 2016).
 
-    Args:
-        start: (N, Z), where the paths start.
-        stop: (N, Z), where they end.
-        steps: Number of points of each path, both ends included.
-
-    Returns:
-        (N * steps, Z): one path after another.
+    Arguments and result as :func:`linear_interpolation`.
     """
     share = shares(start, stop, steps)
     cosine = torch.cosine_similarity(start, stop).clamp(-1 + 1e-6, 1 - 1e-6)
@@ -52,10 +46,9 @@ def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
 
 def shares(start: Tensor, stop: Tensor, steps: int) -> Tensor:
     """Return how far each point is along its path, (1, steps, 1) from 0 to 1."""
-    require(
-        start.dim() == 2 and start.shape == stop.shape,
-        f"start and stop must have the same shape (N, Z), not {tuple(start.shape)} and {tuple(stop.shape)}",
-    )
+    shapes = f"{tuple(start.shape)} and {tuple(stop.shape)}"
+    same = start.dim() == 2 and start.shape == stop.shape
+    require(same, f"start and stop must have the same shape (N, Z), not {shapes}")
     require(steps >= 2, f"steps must be 2 or more, both ends included, not {steps}")
     return torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[None, :, None]  # (1, steps, 1)
 

@@ -124,11 +124,9 @@ def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature:
     embedding, in nats.
 
     Args:
-        predicted: (B, S, D) predictions of S steps.
-        candidates: (N, S, D) embeddings for each step, or (N, D), the same for all steps: the correct ones, and those
-            of other sequences, other steps or false futures.
+        predicted, candidates, temperature: As for :func:`log_bilinear_scores`; the candidates are the correct
+            embeddings, and those of other sequences, other steps or false futures.
         target: (B,) or (S, B) int64, the index of the correct candidate.
-        temperature: Divides the scores.
 
     Returns:
         (S, B), a loss for each step of each prediction.

@@ -28,9 +28,8 @@ def dataset_of(folder: Path) -> str:
 
 def extractor_command(dataset: str) -> str:
     """Return the command that trains the default feature extractor for a dataset."""
-    return (
-        f"python scripts/train_lenet.py --dataset {dataset} --seed 0 --name {default_extractor(Path(), dataset).name}"
-    )
+    name = default_extractor(Path(), dataset).name
+    return f"python scripts/train_lenet.py --dataset {dataset} --seed 0 --name {name}"
 
 
 def default_extractor(runs: Path, dataset: str) -> Path:

@@ -89,15 +89,12 @@ class Run:
             self.folder = Path(self.temporary.name)
         else:
             name = options.name or f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
-            require(
-                name == Path(name).name != "..",
-                f"--name is a name, not a path, unlike {name!r}: choose the folder of all runs with --out",
-            )
+            plain = name == Path(name).name != ".."
+            require(plain, f"--name is a name, not a path, unlike {name!r}: choose the folder of all runs with --out")
             self.folder = options.out / experiment / name
-            taken = self.is_main and self.folder.exists() and any(self.folder.iterdir())
-            require(
-                not taken, f"{self.folder} exists already: choose another --name, or go on with --resume {self.folder}"
-            )
+            if self.is_main and self.folder.exists() and any(self.folder.iterdir()):
+                advice = f"choose another --name, or go on with --resume {self.folder}"
+                raise InputError(f"{self.folder} exists already: {advice}")
         self.record: dict[str, Any] = {
             "config": config if isinstance(config, dict) else dataclasses.asdict(config),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -132,7 +129,8 @@ class Run:
 
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        if self.is_main and self.options.resume is None:
+        resume = self.options.resume is not None
+        if self.is_main and not resume:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.write_record()
             if pictures:
@@ -143,18 +141,11 @@ class Run:
         flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
         try:
             history = self.trainer.fit(
-                task,
-                train,
-                validation,
-                self.folder,
-                resume=self.options.resume is not None,
-                record=flat,
-                saved=saved,
-                verbose=self.verbose,
+                task, train, validation, self.folder, resume=resume, record=flat, saved=saved, verbose=self.verbose
             )
         except InputError as error:
             begun = isinstance(error, TrainingDiverged) or (self.folder / CHECKPOINT).exists()
-            if self.is_main and self.options.resume is None and not begun:
+            if self.is_main and not resume and not begun:
                 shutil.rmtree(self.folder)  # it holds only what this call has written
                 if not made:
                     self.folder.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,20 @@ from torch.utils.data import Dataset
 
 from torchdl.data.info import fingerprint
 from torchdl.errors import require
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class BatchDataset(Dataset[Batch]):
+    """Base class of data sets that make whole batches: ``dataset[i]`` is an item, ``dataset[a:b]`` a batch."""
+
+    def __getitem__(self, index: int | slice) -> Batch:
+        chosen = range(len(self))[index]  # type: ignore[arg-type]  # negative indices and IndexError as usual
+        if isinstance(chosen, range):
+            return self.__getitems__(chosen)  # type: ignore[attr-defined]
+        batch = self.__getitems__([chosen])  # type: ignore[attr-defined]
+        item: Any = batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
+        return item
 
 
 class ArrayDataset(Dataset):

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchdl import random
+from torchdl.data.arrays import BatchDataset
 from torchdl.data.images import ImageDataset
 from torchdl.errors import require
 
 SHIFTS, FLIPS = 0, 1  # streams of independent draws
 
 
-class ShiftedImages(Dataset):
+class ShiftedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
     """A data set's images, randomly shifted and flipped, differently in every epoch.
 
     Each image is shifted horizontally and vertically by whole pixels, and its edge pixels fill the gap. (Keras'
@@ -67,10 +67,6 @@ class ShiftedImages(Dataset):
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, Tensor]:
-        batch = self.__getitems__([range(len(self))[index]])
-        return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Return the batch (B, C, H, W) float32, with labels (B,) if the images have them."""

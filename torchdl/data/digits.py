@@ -5,7 +5,6 @@ Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from torchdl import random
 from torchdl.data.images import ImageDataset
+from torchdl.data.info import fingerprint
 from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
 from torchdl.errors import InputError, require
 
@@ -70,14 +70,10 @@ class Digits(ImageDataset):
         fallback: bool = False,
     ) -> None:
         require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
-        require(
-            images.dim() == 3 and images.dtype == torch.uint8,
-            f"digits must be (N, H, W) of uint8, not {tuple(images.shape)} of {images.dtype}",
-        )
-        require(
-            labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < len(classes))).all()),
-            f"labels must be int64 from 0 to {len(classes) - 1}, the indices of the classes",
-        )
+        found = f"{tuple(images.shape)} of {images.dtype}"
+        require(images.dim() == 3 and images.dtype == torch.uint8, f"digits must be (N, H, W) of uint8, not {found}")
+        known = labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < len(classes))).all())
+        require(known, f"labels must be int64 from 0 to {len(classes) - 1}, the indices of the classes")
         self.photographs = load_photographs(background, image_size) if color else torch.empty(0, 3, 0, 0)
         pictures, _, height, width = self.photographs.shape  # (P, C, H, W)
         self.corners = torch.tensor([pictures, height - image_size + 1, width - image_size + 1])  # numbers of choices
@@ -115,9 +111,7 @@ class Digits(ImageDataset):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all images, labels and photographs, in hexadecimal."""
-        digest = hashlib.sha256(super().fingerprint().encode())
-        digest.update(self.photographs.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint([self.photographs], super().fingerprint())
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Return the batch (B, C, S, S) float32, with labels (B,) unless they were removed."""

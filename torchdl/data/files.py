@@ -49,14 +49,14 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
         NotFound: It was neither found nor downloaded; the message says where to put it.
     """
     require(name in FILES, f"unknown file {name!r}: choose one of {', '.join(FILES)}")
-    source, roots = FILES[name], data_roots(root)
-    found = next((path for r in roots if (path := r / source.place).is_file()), None)
-    if found is not None:
-        return found
-    places = [r / source.place for r in roots]
-    with downloading(name, places, f"put it at {places[0]}", fetch):
-        download(source.urls, places[0], source.sha256)
-    return places[0]
+    source = FILES[name]
+    places = [r / source.place for r in data_roots(root)]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        found = places[0]
+        with downloading(name, places, f"put it at {found}", fetch):
+            download(source.urls, found, source.sha256)
+    return found
 
 
 @contextmanager

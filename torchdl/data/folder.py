@@ -103,30 +103,34 @@ def list_files(root: Path, split: str) -> Files:
         InputError: A folder is missing, a class is empty, there is only one class, or the two splits have different
             classes.
     """
-    wanted = f"{root}/train/<class>/ and {root}/test/<class>/, with images in each of these folders"
-    require(split in ("train", "test"), f"unknown split {split!r}: choose train or test")
-    flat = {part: next((f for n in names if is_flat(f := root / n)), None) for part, names in FLAT.items()}
-    if flat["train"] is not None and flat["test"] is not None:
-        return list_flat(flat["train"], flat["test"], split)
-    names: dict[str, list[str]] = {}
-    for part in ("train", "test"):
-        require((root / part).is_dir(), f"there is no folder {root / part}: the images must be in {wanted}")
-        names[part] = sorted(f.name for f in (root / part).iterdir() if f.is_dir() and not f.name.startswith("."))
-    classes = names["train"]
-    require(len(classes) > 0, f"{root / 'train'} has no folders of classes: the images must be in {wanted}")
-    require(len(classes) > 1, f"{root / 'train'} has only the class {classes[0]!r}: at least two are needed")
-    if classes != names["test"]:
-        different = ", ".join(sorted(set(classes) ^ set(names["test"])))
-        raise InputError(f"{root}: train and test must have the same classes, but only one of them has {different}")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        folder = root / split / name
-        found = images_in(folder)
-        require(len(found) > 0, f"the class {folder} is empty: it has no files ending in {', '.join(sorted(SUFFIXES))}")
-        paths += found
-        labels += [label] * len(found)
-    return Files(paths, labels, tuple(classes))
+    require(split in FLAT, f"unknown split {split!r}: choose train or test")
+    train, test = (next((f for n in names if is_flat(f := root / n)), None) for names in FLAT.values())
+    if train is not None and test is not None:
+        found = {"train": by_prefix(train), "test": by_prefix(test)}
+    else:
+        train, test = root / "train", root / "test"
+        wanted = f"{train}/<class>/ and {test}/<class>/, with images in each of these folders"
+        for folder in (train, test):
+            require(folder.is_dir(), f"there is no folder {folder}: the images must be in {wanted}")
+        found = {part: {f.name: images_in(f) for f in folders_in(root / part)} for part in FLAT}
+        require(len(found["train"]) > 0, f"{train} has no folders of classes: the images must be in {wanted}")
+    classes = sorted(found["train"])
+    require(len(classes) > 1, f"{train} has only the class {classes[0]!r}: at least two are needed")
+    different = ", ".join(sorted(set(classes) ^ set(found["test"])))
+    require(not different, f"{train} and {test} must have the same classes, but only one of them has {different}")
+    endings = ", ".join(sorted(SUFFIXES))
+    for name in classes:
+        require(
+            len(found[split][name]) > 0,
+            f"the class {root / split / name} is empty: it has no files ending in {endings}",
+        )
+    paths = [(path, label) for label, name in enumerate(classes) for path in found[split][name]]
+    return Files([path for path, _ in paths], [label for _, label in paths], tuple(classes))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder, except hidden ones."""
+    return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -136,31 +140,20 @@ def images_in(folder: Path) -> list[Path]:
 
 def is_flat(folder: Path) -> bool:
     """Return whether a folder has images and no folders of classes."""
-    return (
-        folder.is_dir()
-        and not any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
-        and bool(images_in(folder))
-    )
+    return folder.is_dir() and not folders_in(folder) and bool(images_in(folder))
 
 
-def list_flat(train: Path, test: Path, split: str) -> Files:
-    """List the images of a split, class by class; their names begin with the class and an underscore."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for part, folder in (("train", train), ("test", test)):
-        found[part] = {}
-        for path in images_in(folder):
-            name, underscore, _ = path.name.partition("_")
-            require(
-                bool(name and underscore),
-                f"{path} has no class in its name: in a folder without folders of classes, names must be <class>_*",
-            )
-            found[part].setdefault(name, []).append(path)
-    classes = sorted(found["train"])
-    require(len(classes) > 1, f"{train} has only the class {classes[0]!r}: at least two are needed")
-    different = ", ".join(sorted(set(classes) ^ set(found["test"])))
-    require(not different, f"{train} and {test} must have the same classes, but only one of them has {different}")
-    paths = [(path, label) for label, name in enumerate(classes) for path in found[split][name]]
-    return Files([path for path, _ in paths], [label for _, label in paths], tuple(classes))
+def by_prefix(folder: Path) -> dict[str, list[Path]]:
+    """List a flat folder's images by class; their names begin with the class and an underscore."""
+    found: dict[str, list[Path]] = {}
+    for path in images_in(folder):
+        name, underscore, _ = path.name.partition("_")
+        require(
+            bool(name and underscore),
+            f"{path} has no class in its name: in a folder without folders of classes, names must be <class>_*",
+        )
+        found.setdefault(name, []).append(path)
+    return found
 
 
 def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) -> str:
@@ -298,10 +291,8 @@ def decode_all(
     labels = {files.labels[index] for index in kept}
     for label, name in enumerate(files.classes):
         require(label in labels, f"no image of the class {name!r} can be read")
-    if images is not None:
-        return images[: len(kept)], torch.tensor(kept), corrupt
     late = DecodedLate([files.paths[index] for index in kept], shape, image_size, digest)
-    return late, torch.tensor(kept), corrupt
+    return late if images is None else images[: len(kept)], torch.tensor(kept), corrupt
 
 
 def write_cache(path: Path, images: Tensor, kept: Tensor, corrupt: list[str]) -> None:

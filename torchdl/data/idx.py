@@ -27,19 +27,18 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
     Raises:
         InputError: The file is unreadable, damaged, too short, too long, or has other contents (labels, not images).
     """
-    path = Path(path)
+    path, advice = Path(path), "delete it and fetch it again"
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
             data = gzip.decompress(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged or incomplete ({error}): delete it and fetch it again") from error
+        raise InputError(f"{path} is damaged or incomplete ({error}): {advice}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     header = 4 + 4 * dimensions
-    magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
-    if len(data) < header or data[:3] != magic[:3]:
-        raise InputError(f"{path} is not an IDX file of unsigned bytes: delete it and fetch it again")
+    if len(data) < header or data[:3] != bytes([0, 0, 8]):  # 8: unsigned bytes
+        raise InputError(f"{path} is not an IDX file of unsigned bytes: {advice}")
     if data[3] != dimensions:
         what = {1: "labels", 3: "images"}
         found, wanted = (what.get(n, f"{n} dimensions") for n in (data[3], dimensions))
@@ -47,11 +46,9 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Tensor:
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
     expected = header + int(np.prod(shape, dtype=object))
     if len(data) != expected:
-        raise InputError(
-            f"{path} has {len(data):,} bytes instead of the {expected:,} in its header: delete it and fetch it again"
-        )
+        raise InputError(f"{path} has {len(data):,} bytes instead of the {expected:,} in its header: {advice}")
     try:
         array = np.frombuffer(data, np.uint8, offset=header).reshape(shape)
     except ValueError as error:  # one size is 0, and another is too large for any array
-        raise InputError(f"{path} has impossible sizes in its header, {shape}: delete it and fetch it again") from error
+        raise InputError(f"{path} has impossible sizes in its header, {shape}: {advice}") from error
     return torch.from_numpy(array.copy())

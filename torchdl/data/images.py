@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchdl import random
+from torchdl.data.arrays import BatchDataset
 from torchdl.data.folder import DecodedLate, read_folder
+from torchdl.data.info import fingerprint
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
 
@@ -24,7 +24,7 @@ def at_equal_distances(total: int, count: int) -> Tensor:
     return torch.linspace(0, total - 1, count).long()
 
 
-class ImageDataset(Dataset):
+class ImageDataset(BatchDataset[Any]):
     """Labelled images, stored as uint8 and returned as float32 in [``low``, ``high``], up to rounding.
 
     Shapes: N images, B in a batch, C channels, H x W pixels.
@@ -62,9 +62,8 @@ class ImageDataset(Dataset):
     ) -> None:
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
-        count = len(images) if labels is None else len(labels)
-        require(count == len(images), f"there are {count} labels for {len(images)} images")
         if labels is not None:
+            require(len(labels) == len(images), f"there are {len(labels)} labels for {len(images)} images")
             require(labels.dtype == torch.int64, f"labels must be int64, the indices of classes, not {labels.dtype}")
             known = bool((labels >= 0).all()) and (not classes or bool((labels < len(classes)).all()))
             expected = f"from 0 to {len(classes) - 1}" if classes else "0 or more"
@@ -107,13 +106,10 @@ class ImageDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all images and labels, in hexadecimal; a run's record identifies the data by it."""
-        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        if isinstance(self.images, DecodedLate):
-            digest.update(self.images.digest.encode())  # reading all files would take too long
-        for tensor in (self.images, self.labels):
-            if isinstance(tensor, Tensor):
-                digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        # reading all files that are decoded on access would take too long
+        digest = self.images.digest if isinstance(self.images, DecodedLate) else ""
+        tensors = [tensor for tensor in (self.images, self.labels) if isinstance(tensor, Tensor)]
+        return fingerprint(tensors, f"{tuple(self.images.shape)}{digest}")
 
     def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return indices as a tensor (B,); a sequence becomes a tensor on the images' device."""
@@ -141,12 +137,6 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return self.__getitems__(range(len(self))[index])
-        batch = self.__getitems__([range(len(self))[index]])  # negative indices and IndexError as usual
-        return batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
-
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         """Return the batch (B, C, H, W) float32, with labels (B,) if there are any."""
         indices = self.indices(indices)
@@ -168,12 +158,10 @@ def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -
     for label in range(len(images.classes) or int(labels.max()) + 1):
         members = (labels == label).nonzero()[:, 0]
         name = images.classes[label] if images.classes else label
-        require(
-            len(members) >= sum(counts),
-            f"the class {name} has {len(members):,} images, fewer than {sum(counts):,}: draw fewer",
-        )
+        rest = len(members) - sum(counts)
+        require(rest >= 0, f"the class {name} has {len(members):,} images, fewer than {sum(counts):,}: draw fewer")
         members = members[torch.randperm(len(members), generator=generator)]
-        for indices, chosen in zip(drawn, members.split([*counts, len(members) - sum(counts)]), strict=False):
+        for indices, chosen in zip(drawn, members.split([*counts, rest]), strict=False):
             indices.append(chosen)
     parts = [images.subset(torch.cat(indices).sort().values.to(images.device)) for indices in drawn]
     for part, count in zip(parts, counts, strict=True):

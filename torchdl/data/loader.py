@@ -84,18 +84,14 @@ class BatchLoader:
         require(not by_length or hasattr(dataset, "lengths"), "by_length needs a data set with the attribute lengths")
         self.rank, self.world_size, self.epoch = 0, 1, 0
         require(self.examples > 0, "the data set is empty")
-        require(
-            len(self) > 0,
-            f"batch_size {batch_size} is larger than the data set of {self.examples} examples: choose a smaller one",
-        )
+        problem = f"batch_size {batch_size} is larger than the data set of {self.examples} examples"
+        require(len(self) > 0, f"{problem}: choose a smaller one")
 
     def shard(self, rank: int, world_size: int) -> None:
         """Yield only this rank's part of every global batch of ``world_size * batch_size`` examples."""
         self.rank, self.world_size = rank, world_size
-        require(
-            len(self) > 0,
-            f"{world_size} processes with batch_size {self.batch_size} need more than the {self.examples} examples",
-        )
+        all_ranks = f"{world_size} processes with batch_size {self.batch_size}"
+        require(len(self) > 0, f"{all_ranks} need more than the {self.examples} examples")
 
     def to(self, device: torch.device) -> None:
         """Move a data set held in memory to ``device``, so that batches are made there."""

@@ -60,19 +60,16 @@ def find_ratings(
     name = str(dataset)
     if name not in MOVIELENS:
         path = Path(dataset) / "ratings.csv" if Path(dataset).is_dir() else Path(dataset)
-        require(
-            path.is_file(),
-            f"there is no {path}: choose {', '.join(MOVIELENS)}, a folder with ratings.csv, or a CSV file of ratings",
-        )
+        choices = f"{', '.join(MOVIELENS)}, a folder with ratings.csv, or a CSV file of ratings"
+        require(path.is_file(), f"there is no {path}: choose {choices}")
         return path
-    roots = data_roots(root)
-    found = next((path for r in roots if (path := r / name / "ratings.csv").is_file()), None)
+    folders = [r / name for r in data_roots(root)]
+    found = next((folder for folder in folders if (folder / "ratings.csv").is_file()), None)
     if found is None:
-        places = [r / name for r in roots]
-        with downloading(name, places, f"unpack it into {places[0]}", fetch):
-            download_ratings(MOVIELENS[name], places[0])
-        found = places[0] / "ratings.csv"
-    return found
+        found = folders[0]
+        with downloading(name, folders, f"unpack it into {found}", fetch):
+            download_ratings(MOVIELENS[name], found)
+    return found / "ratings.csv"
 
 
 def download_ratings(archive: Archive, folder: Path) -> None:
@@ -90,11 +87,7 @@ def download_ratings(archive: Archive, folder: Path) -> None:
                 require(size <= MAX_BYTES, f"{archive.url}: {name} has {size:,} bytes, more than {MAX_BYTES:,}")
             folder.mkdir(parents=True, exist_ok=True)
             for name in WANTED:
-                with (
-                    replacing(folder / name) as temporary,
-                    packed.open(members[name]) as source,
-                    temporary.open("wb") as target,
-                ):
+                with replacing(folder / name) as new, packed.open(members[name]) as source, new.open("wb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{archive.url} is not a zip that can be unpacked ({error})") from error

@@ -45,11 +45,8 @@ class Ratings:
     fallback: bool = False
 
     def __post_init__(self) -> None:
-        columns = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
-        require(
-            len({len(column) for column in columns}) == 1,
-            f"user, item, rating and time must have the same length, not {[len(column) for column in columns]}",
-        )
+        lengths = [len(part) for part in (self.user, self.item, self.rating, self.time) if part is not None]
+        require(len(set(lengths)) == 1, f"user, item, rating and time must have the same length, not {lengths}")
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -85,15 +82,18 @@ def read_ratings(
         >>> ratings.user, ratings.rating, ratings.time
         (array([5, 9], dtype=int32), array([2.5, 4. ], dtype=float32), None)
     """
+    import pandas  # imported late: it takes a second
+
     path = Path(path)
     path = path / "ratings.csv" if path.is_dir() else path
     require(path.is_file(), f"there is no file {path}: name a CSV file of ratings, or a folder with ratings.csv")
-    header = read_header(path)
+    with csv_errors(path):
+        first = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
+    header = [str(name) for name in first.iloc[0]]
     wanted = [user, item, rating, *([time] if time in header else [])]
     for name in wanted:
-        require(
-            header.count(name) == 1, f"{path} has {header.count(name)} columns {name!r}: it has {', '.join(header)}"
-        )
+        count = header.count(name)
+        require(count == 1, f"{path} has {count} columns {name!r}: it has {', '.join(header)}")
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
     try:
@@ -111,18 +111,8 @@ def read_ratings(
         not wrong.any(),
         f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: correct it",
     )
-    return Ratings(
-        columns[user], columns[item], columns[rating], columns.get(time), f"{len(wrong):,} ratings from {path}"
-    )
-
-
-def read_header(path: Path) -> list[str]:
-    """Read the names of a CSV file's columns, unchanged."""
-    import pandas  # imported late: it takes a second
-
-    with csv_errors(path):
-        header = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
-    return [str(name) for name in header.iloc[0]]
+    origin = f"{len(wrong):,} ratings from {path}"
+    return Ratings(columns[user], columns[item], columns[rating], columns.get(time), origin)
 
 
 def pieces(path: Path, types: dict[str, str] | type[str]) -> Iterator[pandas.DataFrame]:

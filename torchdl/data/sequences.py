@@ -69,10 +69,8 @@ class NumberSequences(Dataset):
         require(predict_terms >= 1, f"predict_terms must be at least 1, not {predict_terms}")
         require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
         positive_samples = batch_size // 2 if positive_samples is None else positive_samples
-        require(
-            0 <= positive_samples <= batch_size,
-            f"positive_samples must be from 0 to batch_size {batch_size}, not {positive_samples}",
-        )
+        possible = 0 <= positive_samples <= batch_size
+        require(possible, f"positive_samples must be from 0 to batch_size {batch_size}, not {positive_samples}")
         self.images = load_digits(subset) if isinstance(subset, str) else subset
         missing = [name for name, count in zip(self.images.classes, self.images.counts, strict=True) if count == 0]
         require(len(self.images.counts) > 1, "sequences need digits of at least two classes")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchdl import random
+from torchdl.data.arrays import BatchDataset
 from torchdl.data.download import NotFound
 from torchdl.data.files import find_file, read_csv
 from torchdl.data.info import fingerprint
@@ -76,11 +76,9 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
     """
     require(length >= 1 and noise >= 0, f"sine: length must be 1 or more and noise 0 or more, not {length} and {noise}")
     time = torch.arange(length)
-    values = torch.sin(step * time.double())[:, None]  # (L, 1)
+    values = torch.sin(step * time.double())[:, None] + noise * random.normal(seed, 0, time, 1).double()  # (L, 1)
     noisy = f" with noise of {noise:g}" if noise else ""
-    return Series(
-        values + noise * random.normal(seed, 0, time, 1).double(), ("sine",), f"sin({step:g} t), {length} terms{noisy}"
-    )
+    return Series(values, ("sine",), f"sin({step:g} t), {length} terms{noisy}")
 
 
 def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
@@ -170,9 +168,8 @@ def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) 
     try:
         return read_series(find_file("sbux", root, fetch), PRICES)
     except NotFound as error:
-        missing = str(error)
-    google = google_prices()
-    return Series(google.values, google.columns, f"{missing}. IN ITS PLACE: {google.origin}", fallback=True)
+        google = google_prices()
+        return replace(google, origin=f"{error}. IN ITS PLACE: {google.origin}", fallback=True)
 
 
 def google_prices() -> Series:
@@ -192,7 +189,7 @@ def google_prices() -> Series:
     return Series(values, PRICES, f"{len(values):,} days of Google's prices in matplotlib")
 
 
-class Windows(Dataset):
+class Windows(BatchDataset[tuple[Tensor, Tensor]]):
     """All windows of a series: T terms and the next H, as ``(input, target)``.
 
     ``windows[i]`` is ``((T, D), (H, D))``; ``windows.__getitems__(indices)`` is a batch ``((B, T, D), (B, H, D))``.
@@ -213,10 +210,8 @@ class Windows(Dataset):
     def __init__(self, values: Tensor, length: int, horizon: int = 1) -> None:
         require(values.dim() == 2, f"a series must have the shape (L, D), not {tuple(values.shape)}")
         require(length >= 1 and horizon >= 1, f"length and horizon must be 1 or more, not {length} and {horizon}")
-        require(
-            len(values) >= length + horizon,
-            f"a series of {len(values)} terms is too short for windows of {length} terms and a horizon of {horizon}",
-        )
+        windows = f"windows of {length} terms and a horizon of {horizon}"
+        require(len(values) >= length + horizon, f"a series of {len(values)} terms is too short for {windows}")
         self.values, self.length, self.horizon = values, length, horizon
 
     def to(self, device: str | torch.device) -> Windows:
@@ -235,12 +230,6 @@ class Windows(Dataset):
 
     def __len__(self) -> int:
         return len(self.values) - self.length - self.horizon + 1
-
-    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
-        if isinstance(index, slice):
-            return self.__getitems__(range(len(self))[index])
-        inputs, targets = self.__getitems__([range(len(self))[index]])
-        return inputs[0], targets[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the inputs (B, T, D) and targets (B, H, D) of the windows that begin at the terms ``indices`` (B,)."""

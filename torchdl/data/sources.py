@@ -119,10 +119,8 @@ def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
     """List the data folders to search; downloads go to the first."""
     named = [Path(folder) for folder in (root, os.environ.get("TORCHDL_DATA")) if folder]
     for folder in named:
-        require(
-            folder.is_dir() or not folder.exists(),
-            f"the data root {folder} is not a folder: name the folder with the data sets",
-        )
+        usable = folder.is_dir() or not folder.exists()
+        require(usable, f"the data root {folder} is not a folder: name the folder with the data sets")
     return [*named, cache_folder()]
 
 
@@ -137,20 +135,6 @@ def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = No
         if images is not None and labels is not None:
             return images, labels
     return None
-
-
-def read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[Tensor, Tensor]:
-    """Read images (N, H, W) uint8 and labels (N,) int64 that belong together."""
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
-    require(
-        len(images) == len(labels) > 0,
-        f"{images_path} has {len(images):,} images and {labels_path.name} {len(labels):,} labels: fetch both again",
-    )
-    require(
-        int(labels.max()) < classes,
-        f"{labels_path} has the label {int(labels.max())} where 0 to {classes - 1} are expected: fetch it again",
-    )
-    return images, labels
 
 
 def rank_in_class(labels: Tensor) -> Tensor:
@@ -233,11 +217,8 @@ def load_labelled(
         InputError: The name or split is unknown, a file is damaged, or the data was neither found nor downloaded. If
             ``mnist`` is missing, ``mnist_5k`` is returned instead.
     """
-    require(
-        name in names(),
-        f"unknown data set {name!r}: choose one of {', '.join(names())}, or a folder with train/<class>/ and "
-        "test/<class>/",
-    )
+    choices = f"{', '.join(names())}, or a folder with train/<class>/ and test/<class>/"
+    require(name in names(), f"unknown data set {name!r}: choose one of {choices}")
     require(split in FILES, f"unknown split {split!r}: choose train or test")
     roots = data_roots(root)
     if name == "mnist_5k":
@@ -252,7 +233,11 @@ def load_labelled(
             raise
         digits = embedded_digits(split)
         return replace(digits, origin=f"{error}. IN ITS PLACE: {digits.origin}", fallback=True)
-    images, labels = read_pair(images_path, labels_path, len(source.classes))
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()  # (N, H, W), (N,)
+    found = f"{images_path} has {len(images):,} images and {labels_path.name} {len(labels):,} labels"
+    require(len(images) == len(labels) > 0, f"{found}: fetch both again")
+    largest, last = int(labels.max()), len(source.classes) - 1
+    require(largest <= last, f"{labels_path} has the label {largest} where 0 to {last} are expected: fetch it again")
     return LabelledImages(images, labels, source.classes, f"{len(images):,} images from {images_path.parent}")
 
 

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchdl import random
-from torchdl.data.arrays import ArrayDataset
+from torchdl.data.arrays import ArrayDataset, BatchDataset
 from torchdl.data.info import fingerprint
 from torchdl.errors import require
 
@@ -67,7 +66,7 @@ def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", se
     return ArrayDataset(x[:, :, None], labels[:, None], origin)  # (N, T, 1), (N, 1)
 
 
-class AddingProblem(Dataset):
+class AddingProblem(BatchDataset[tuple[Tensor, Tensor]]):
     """Sequences of random numbers, of which two are marked and must be added; every epoch has new sequences.
 
     A term is a pair: a number, uniform in [``low``, 1], and a marker, which is 1 at one place in each half of the
@@ -127,18 +126,11 @@ class AddingProblem(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
-        if isinstance(index, slice):
-            return self.__getitems__(range(self.count)[index])
-        inputs, targets = self.__getitems__([range(self.count)[index]])
-        return inputs[0], targets[0]
-
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the sequences (B, T, 2) and sums (B, 1) of indices (B,)."""
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
-        numbers = (
-            random.uniform(self.seed, self.epoch, index, self.terms, NUMBERS) * (1 - self.low) + self.low
-        )  # (B, T)
+        numbers = random.uniform(self.seed, self.epoch, index, self.terms, NUMBERS)  # (B, T) in [0, 1)
+        numbers = numbers * (1 - self.low) + self.low
         half = self.terms // 2
         sizes = torch.tensor([half, self.terms - half], device=self.device)
         places = random.integers(sizes, self.seed, self.epoch, index, 2, PLACES)  # (B, 2), within each half

@@ -153,11 +153,9 @@ class Columns:
                 numeric[name] = mean_and_deviation(table, name)
             else:
                 categories = sorted(set(column.map(category_name)))
-                require(
-                    len(categories) <= MAX_CATEGORIES,
-                    f"column {name!r} has {len(categories):,} categories, more than the maximum of {MAX_CATEGORIES}: "
-                    "leave the column out (ignore)",
-                )
+                found = f"{len(categories):,} categories, more than the maximum of {MAX_CATEGORIES}"
+                few = len(categories) <= MAX_CATEGORIES
+                require(few, f"column {name!r} has {found}: leave the column out (ignore)")
                 categorical[name] = tuple(categories)
         require(bool(numeric or categorical), "all columns but the target are constant: there is nothing to learn from")
         values = table[target]
@@ -356,11 +354,8 @@ def split_table(
     """
     from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
-    names = [str(name) for name in table.columns]
-    require(
-        len(set(names)) == len(names) and all(isinstance(name, str) for name in table.columns),
-        "the names of a table's columns must be strings, and all different",
-    )
+    distinct = table.columns.is_unique and all(isinstance(name, str) for name in table.columns)
+    require(distinct, "the names of a table's columns must be strings, and all different")
     for name in (target, *ignore):
         require(name in table.columns, f"there is no column {name!r}: choose among {', '.join(table.columns)}")
     require(target not in ignore, f"the target {target!r} cannot be ignored")
@@ -377,21 +372,18 @@ def split_table(
         require(missing != "refuse", f'values are missing in {named}: choose missing="drop" or missing="fill"')
         lost = gaps.any(axis=1) if missing == "drop" else gaps[target]
         table = table[~lost]
-        notes.append(
-            f"missing values in {named}: {int(lost.sum()):,} rows dropped"
-            + (", others filled" if missing == "fill" else "")
-        )
+        others = ", others filled" if missing == "fill" else ""
+        notes.append(f"missing values in {named}: {int(lost.sum()):,} rows dropped{others}")
     is_class = guess_task(table[target], task) == "classification"
-    counts_by_class = table[target].map(category_name).value_counts() if is_class else None
+    classes = table[target].map(category_name) if is_class else None
     require(len(table) >= 4, f"{len(table)} rows are too few to train and test on")
-    if counts_by_class is not None:
-        rare, number = str(counts_by_class.index[-1]), int(counts_by_class.iloc[-1])
-        require(len(counts_by_class) > 1, f"all rows have the {target!r} {rare!r}: there is nothing to predict")
+    if classes is not None:
+        rows_per_class = classes.value_counts()
+        rare, number = str(rows_per_class.index[-1]), int(rows_per_class.iloc[-1])
+        require(len(rows_per_class) > 1, f"all rows have the {target!r} {rare!r}: there is nothing to predict")
         require(number > 1, f"the {target!r} {rare!r} has only one row, but training and testing need one each")
     try:
-        train, test = train_test_split(
-            table, test_size=share, random_state=seed, stratify=table[target].map(category_name) if is_class else None
-        )
+        train, test = train_test_split(table, test_size=share, random_state=seed, stratify=classes)
     except ValueError as error:  # too few rows for the classes
         raise InputError(f"the rows cannot be split with a test share of {share}: {error}") from error
     least = min(len(train), len(test))

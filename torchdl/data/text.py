@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from torchdl.data.arrays import BatchDataset
 from torchdl.data.files import check_columns, csv_errors
 from torchdl.data.info import fingerprint
 from torchdl.data.vocabulary import Vocabulary
@@ -139,10 +139,8 @@ def read_texts(
     rows = [row for row in filled if texts[row].strip()]
     empty = [row for row in filled if not texts[row].strip()]
     some = ", ".join(str(row + 2) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
-    require(
-        skip_empty or not empty,
-        f"{path} has {len(empty):,} empty texts (in row {some}): fill them in, or leave them out (skip_empty)",
-    )
+    problem = f"{path} has {len(empty):,} empty texts (in row {some})"
+    require(skip_empty or not empty, f"{problem}: fill them in, or leave them out (skip_empty)")
     nameless = next((row for row in rows if not labels[row]), None)
     require(nameless is None, f"{path} has no {label!r} in row {(nameless or 0) + 2}: fill it in, or remove the row")
     counts = Counter(labels[row] for row in rows)
@@ -151,12 +149,11 @@ def read_texts(
     number = {name: place for place, name in enumerate(classes)}
     origin = f"{len(rows):,} texts from {path}, read as {known}"
     origin += f"; {len(empty):,} empty ones were left out" if empty else ""
-    return Texts(
-        tuple(texts[row] for row in rows), torch.tensor([number[labels[row]] for row in rows]), tuple(classes), origin
-    )
+    numbers = torch.tensor([number[labels[row]] for row in rows])
+    return Texts(tuple(texts[row] for row in rows), numbers, tuple(classes), origin)
 
 
-class TextDataset(Dataset):
+class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):
     """Texts with labels; zeros after the words pad the texts of a batch to its longest one.
 
     ``BatchLoader(..., by_length=True)`` batches texts of similar length, which saves padding.
@@ -212,12 +209,6 @@ class TextDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor]:
-        if isinstance(index, slice):
-            return self.__getitems__(range(len(self))[index])
-        words, labels = self.__getitems__([range(len(self))[index]])
-        return words[0], labels[0]
 
     def __getitems__(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the words (B, T) int64 and the labels (B, ...); T is the length of the longest text, at least 1."""

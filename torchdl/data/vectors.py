@@ -37,10 +37,8 @@ def read_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary, seed: int
                 if place == 1 and len(parts) == 2 and all(part.isdigit() for part in parts):
                     continue
                 dim = dim or len(parts) - 1
-                require(
-                    dim >= 1 and len(parts) > dim,
-                    f"{path}, line {place}: a word and {max(dim, 1)} numbers are expected",
-                )
+                complete = dim >= 1 and len(parts) > dim
+                require(complete, f"{path}, line {place}: a word and {max(dim, 1)} numbers are expected")
                 word = " ".join(parts[:-dim])  # some files have words with spaces
                 if (index := vocabulary.numbers.get(word)) is not None and index not in found:
                     try:
@@ -49,9 +47,8 @@ def read_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary, seed: int
                         raise InputError(f"{path}, line {place}: {dim} numbers are expected after the word") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: name word vectors in GloVe's text format") from error
-    require(
-        bool(found), f"{path} has none of the vocabulary's {len(vocabulary):,} words: name a file in their language"
-    )
+    words = f"the vocabulary's {len(vocabulary):,} words"
+    require(bool(found), f"{path} has none of {words}: name a file in their language")
     vectors = torch.empty(len(vocabulary), dim).uniform_(-0.05, 0.05, generator=torch.Generator().manual_seed(seed))
     vectors[torch.tensor(list(found)) - 1] = torch.tensor(list(found.values()))
     require(bool(vectors.isfinite().all()), f"{path} has numbers that are not finite: correct them")

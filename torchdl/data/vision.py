@@ -15,9 +15,6 @@ def import_torchvision() -> ModuleType:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:
         # "operator torchvision::nms does not exist" is a RuntimeError
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"torchvision does not match torch {torch.__version__} ({reason}): install both together: "
-            "pip install -U torch torchvision"
-        ) from error
+        problem = f"torchvision does not match torch {torch.__version__} ({str(error).splitlines()[0]})"
+        raise InputError(f"{problem}: install both together: pip install -U torch torchvision") from error
     return torchvision

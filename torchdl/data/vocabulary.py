@@ -88,9 +88,7 @@ class Vocabulary:
             unknown: Whether unknown words have the index 1; otherwise they are left out.
             least: The minimum number of occurrences of a word. With 2 and ``unknown``, rare words count as unknown, so
                 a model learns how to treat unknown words.
-            lower: Whether texts are lower-cased.
-            filters: Characters that separate words, besides the space.
-            same_digits: Whether every digit becomes 0.
+            lower, filters, same_digits: See :class:`Vocabulary`.
         """
         require(most is None or most >= 1, f"most must be 1 or more words, not {most}")
         require(least >= 1, f"least must be 1 or more occurrences, not {least}")
@@ -160,8 +158,7 @@ def pad(
     """
     require(padding in ("pre", "post") and truncating in ("pre", "post"), "padding and truncating must be pre or post")
     require(length is None or length >= 0, f"length must be 0 or more, not {length}")
-    if length is None:
-        length = max(map(len, sequences), default=0)
+    length = max(map(len, sequences), default=0) if length is None else length
     rows = torch.zeros(len(sequences), length, dtype=torch.int64)
     for row, sequence in zip(rows, sequences, strict=True):
         kept = torch.as_tensor(sequence, dtype=torch.int64)

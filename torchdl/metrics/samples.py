@@ -70,10 +70,8 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     with their size. So compare only sets of the same size, and take two sets of real samples as a reference.
     """
     first, second = one.covariance, other.covariance
-    require(
-        first.shape == second.shape,
-        f"both sets must have the same number of features, not {len(first)} and {len(second)}",
-    )
+    same = first.shape == second.shape
+    require(same, f"both sets must have the same number of features, not {len(first)} and {len(second)}")
     half = root(first)
     # C1 C2 has the same eigenvalues as C1^½ C2 C1^½, which is symmetric, so none is complex
     common = torch.linalg.eigvalsh(half @ second @ half).clamp(min=0).sqrt().sum()

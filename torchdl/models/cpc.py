@@ -53,11 +53,9 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings (B, D) of images (B, C, S, S)."""
-        expected = (self.channels, self.image_size, self.image_size)
-        require(
-            tuple(images.shape[1:]) == expected,
-            f"this ImageEncoder takes images of (channels, height, width) {expected}, not {tuple(images.shape[1:])}",
-        )
+        expected, shape = (self.channels, self.image_size, self.image_size), tuple(images.shape[1:])
+        wanted = f"images of (channels, height, width) {expected}"
+        require(shape == expected, f"this ImageEncoder takes {wanted}, not {shape}")
         return self.layers(images.contiguous(memory_format=torch.channels_last))  # 1.2x faster on CPUs
 
 
@@ -107,10 +105,9 @@ class SignalEncoder(nn.Module):
     def forward(self, signal: Tensor) -> Tensor:
         """Return the embeddings (B, D) of windows (B, C, L); L is at least the product of the strides."""
         least = math.prod(self.strides)
-        require(
-            signal.dim() == 3 and signal.shape[1] == self.channels and signal.shape[2] >= least,
-            f"this SignalEncoder takes windows (B, {self.channels}, {least} or more), not {tuple(signal.shape)}",
-        )
+        fits = signal.dim() == 3 and signal.shape[1] == self.channels and signal.shape[2] >= least
+        expected = f"(B, {self.channels}, {least} or more)"
+        require(fits, f"this SignalEncoder takes windows {expected}, not {tuple(signal.shape)}")
         return self.layers(signal).mean(2)  # (B, D, L / product of strides) -> (B, D)
 
 
@@ -198,10 +195,8 @@ class CPC(nn.Module):
 
     def __init__(self, encoder: nn.Module, context: nn.Module, predictors: nn.Module, every_term: bool = False) -> None:
         super().__init__()
-        require(
-            all(isinstance(part, nn.Module) for part in (encoder, context, predictors)),
-            "CPC: the encoder, the context and the predictors must be modules",
-        )
+        modules = all(isinstance(part, nn.Module) for part in (encoder, context, predictors))
+        require(modules, "CPC: the encoder, the context and the predictors must be modules")
         for size, first, second in (
             ("code_size", encoder, context),
             ("code_size", encoder, predictors),

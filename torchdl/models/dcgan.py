@@ -115,10 +115,8 @@ class ConvDiscriminator(ScoresImages):
 def check_sides(model: nn.Module, image_shape: Sequence[int]) -> tuple[int, int, int]:
     """Return (C, H/4, W/4) if H and W are divisible by 4."""
     channels, height, width = check_in_shape(model, image_shape)
-    require(
-        height % 4 == 0 and width % 4 == 0,
-        f"{type(model).__name__}: height and width must be divisible by 4, not {height}x{width}",
-    )
+    divisible = height % 4 == 0 and width % 4 == 0
+    require(divisible, f"{type(model).__name__}: height and width must be divisible by 4, not {height}x{width}")
     return channels, height // 4, width // 4
 
 

@@ -164,10 +164,8 @@ class GAN(nn.Module):
         self, generator: nn.Module, discriminator: nn.Module, image_shape: Sequence[int] = (1, 28, 28)
     ) -> None:
         super().__init__()
-        require(
-            isinstance(generator, nn.Module) and isinstance(discriminator, nn.Module),
-            "GAN: the generator and the discriminator must be modules",
-        )
+        modules = isinstance(generator, nn.Module) and isinstance(discriminator, nn.Module)
+        require(modules, "GAN: the generator and the discriminator must be modules")
         self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
 
     def forward(self, z: Tensor) -> Tensor:

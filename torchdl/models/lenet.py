@@ -45,9 +45,8 @@ class LenetLike(nn.Module):
         channels, height, width_in = check_classifier(self, in_shape, num_classes)
         require(min(width, hidden) >= 1, "LenetLike: width and hidden must be positive")
         most = min(height, width_in).bit_length() - 1
-        require(
-            0 <= depth <= most, f"LenetLike: depth must be from 0 to {most} for {height}x{width_in} pixels, not {depth}"
-        )
+        size = f"{height}x{width_in} pixels"
+        require(0 <= depth <= most, f"LenetLike: depth must be from 0 to {most} for {size}, not {depth}")
         self.in_shape, self.num_classes = tuple(in_shape), num_classes
         self.width, self.depth, self.hidden = width, depth, hidden
         stages: list[nn.Module] = []

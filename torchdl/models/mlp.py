@@ -45,9 +45,8 @@ class MLP(nn.Module):
         super().__init__()
         require(min(in_features, out_features, *hidden, 1) >= 1, "MLP: every width must be positive")
         require(0 <= dropout < 1, f"MLP: dropout must be in [0, 1), not {dropout}")
-        require(
-            activation in ACTIVATIONS, f"MLP: unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}"
-        )
+        names = ", ".join(ACTIVATIONS)
+        require(activation in ACTIVATIONS, f"MLP: unknown activation {activation!r}: choose one of {names}")
         self.in_features, self.out_features, self.hidden = in_features, out_features, tuple(hidden)
         self.dropout, self.activation = dropout, activation
         layers: list[nn.Module] = []

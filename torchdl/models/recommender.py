@@ -48,9 +48,7 @@ class RatingModel(Recommender):
     2017 combine networks with products; Larsson et al. 2017 train one path without the other.)
 
     Args:
-        users: Number of users in training.
-        items: Number of items in training.
-        mean: The mean of the training ratings.
+        users, items, mean: See :class:`Recommender`.
         dim: D.
         hidden: Units of the hidden layer.
         dropout: The probability of dropping an input or a hidden unit of the network in training.
@@ -103,9 +101,7 @@ class MatrixFactorization(Recommender):
     """The sum of the mean, both biases and the product of both vectors (Koren, Bell and Volinsky 2009).
 
     Args:
-        users: Number of users in training.
-        items: Number of items in training.
-        mean: The mean of the training ratings.
+        users, items, mean: See :class:`Recommender`.
         dim: D; 0 for biases only.
 
     Example:

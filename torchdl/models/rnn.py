@@ -93,10 +93,8 @@ class SequenceModel(nn.Module):
             kind in RECURRENT or (pooling == "last" and not bidirectional),
             f"SequenceModel: {kind} has no states to pool and no direction: leave pooling and bidirectional out",
         )
-        require(
-            chosen != "none" or (layers == 1 and not bidirectional),
-            "SequenceModel: activation 'none' is for a single layer in one direction",
-        )
+        single = layers == 1 and not bidirectional
+        require(chosen != "none" or single, "SequenceModel: activation 'none' is for a single layer in one direction")
         self.kind, self.in_features, self.out_features, self.length = kind, in_features, out_features, length
         self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
         self.activation, self.horizon = activation, horizon
@@ -158,10 +156,7 @@ class RowReader(nn.Module):
         in_shape: (C, H, W).
         num_classes: K.
         kind: ``rnn``, ``gru`` or ``lstm``.
-        hidden: M.
-        layers: Number of recurrent layers.
-        bidirectional: Whether to read the rows from bottom to top, too.
-        pooling: ``last`` or ``max``: how to combine the states.
+        hidden, layers, bidirectional, pooling: See :class:`SequenceModel`; the last term is the bottom row.
 
     Example:
         >>> torchdl.RowReader((1, 28, 28), num_classes=10)(torch.zeros(2, 1, 28, 28)).shape
@@ -185,9 +180,7 @@ class RowReader(nn.Module):
         require(kind in RECURRENT, f"RowReader: unknown kind {kind!r}: choose one of {', '.join(RECURRENT)}")
         self.in_shape, self.num_classes, self.kind = tuple(in_shape), num_classes, kind
         self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
-        self.reader = SequenceModel(
-            kind, channels * width, num_classes, None, hidden, layers, bidirectional, pooling=pooling
-        )
+        self.reader = SequenceModel(kind, channels * width, num_classes, None, hidden, layers, bidirectional, pooling)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W)."""

@@ -102,11 +102,8 @@ class TextCNN(nn.Module):
     leave no position, so it is padded to 35.
 
     Args:
-        vocabulary_size: Number of words, without padding.
-        out_features: K.
-        embedding_dim: D.
+        vocabulary_size, out_features, embedding_dim, dropout: See :class:`TextLSTM`.
         widths: Filters of the convolutions.
-        dropout: The probability of dropping a word in training, and of dropping one of the maxima.
 
     Example:
         >>> model = torchdl.TextCNN(vocabulary_size=100, out_features=3).eval()

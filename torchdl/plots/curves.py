@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from torchdl.files import PathLike
-from torchdl.plots.figure import finish, new_figure, sheet
+from torchdl.plots.figure import finish, finish_curves, new_figure, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +54,7 @@ def plot_label_efficiency(
     curves: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str = "labels", path: PathLike | None = None
 ) -> Figure:
     """Draw test errors (1 - accuracy) over the number of labels, one curve per name; both axes are logarithmic."""
-    figure = new_figure(6.5, 4.5)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 6.5, 4.5)
     for name, curve in curves.items():
         means, spreads = ([100 * f(values) for values in curve.values()] for f in (np.mean, np.std))
         axis.errorbar(list(curve), [100 - mean for mean in means], spreads, marker=".", capsize=3, label=name)
@@ -87,14 +86,11 @@ def plot_lines(
     path: PathLike | None = None,
 ) -> Figure:
     """Draw curves (x, y) by name in one panel."""
-    figure = new_figure(6, 4)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 6, 4)
     for name, points in curves.items():
         axis.plot(*points, marker=".", label=name)
     axis.set(xlabel=x, ylabel=y, xscale="log" if log_x else "linear")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return finish(figure, path)
+    return finish_curves(figure, axis, path)
 
 
 def plot_measured(
@@ -163,48 +159,39 @@ def plot_roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: PathLike | None = None
 ) -> Figure:
     """Draw ROC curves (false positive rates, true positive rates) by name."""
-    figure = new_figure(5.5, 5)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (false_rate, true_rate) in curves.items():
         axis.plot(false_rate, true_rate, label=name)
     axis.plot([0, 1], [0, 1], "--", color="0.6", label="chance")
     axis.set(xlabel="false positive rate", ylabel="true positive rate")
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
-    return finish(figure, path)
+    return finish_curves(figure, axis, path, loc="lower right")
 
 
 def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: PathLike | None = None
 ) -> Figure:
     """Draw precision-recall curves (precision, recall) by name; the positive class's ``share`` is chance level."""
-    figure = new_figure(5.5, 5)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (precision, recall) in curves.items():
         axis.step(recall, precision, where="post", label=name)
     axis.axhline(share, linestyle="--", color="0.6", label="chance")
     axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower left", title="average precision")
-    return finish(figure, path)
+    return finish_curves(figure, axis, path, loc="lower left", title="average precision")
 
 
 def plot_line_fit(
     x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: PathLike | None = None
 ) -> Figure:
     """Draw points with logarithms ``y`` (N,) at ``x`` (N,), and lines (N,) of logarithms, on a logarithmic axis."""
-    figure = new_figure(7, 4.5)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 7, 4.5)
     axis.scatter(x, y.exp(), s=14, color="0.4")
     order = x.argsort()
     for (name, values), style in zip(lines.items(), itertools.cycle(("-", "--", ":")), strict=False):
         axis.plot(x[order], values[order].exp(), style, label=name)
     axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return finish(figure, path)
+    return finish_curves(figure, axis, path)
 
 
 def plot_surfaces(
@@ -246,6 +233,4 @@ def plot_paths(
     for number, (name, values) in enumerate(losses.items()):
         axis.plot(values, color=f"C{number}", label=name, linewidth=1.2, linestyle="--" if number > 8 else "-")
     axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, minus the minimum")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return finish(figure, path)
+    return finish_curves(figure, axis, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchdl.files import PathLike, replacing
 
@@ -45,3 +45,10 @@ def finish(figure: Figure, path: PathLike | None) -> Figure:
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def finish_curves(figure: Figure, axis: Axes, path: PathLike | None, **legend: Any) -> Figure:
+    """Give a panel of curves a grid and a legend, then :func:`finish` its figure."""
+    axis.grid(alpha=0.3)
+    axis.legend(**legend)
+    return finish(figure, path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchdl.files import PathLike
 from torchdl.pictures import image_grid
-from torchdl.plots.figure import finish, new_figure, sheet
+from torchdl.plots.figure import finish, finish_curves, new_figure, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,21 +68,17 @@ def plot_nearest(
         axis.set_xticks(centres, [f"{value:.3f}" for value in far.tolist()], fontsize=8)
         axis.set_yticks([1 + high * 0.5, 1 + high * 1.5], [name, "nearest\ntraining\nimage"], fontsize=8)
         axis.tick_params(length=0)
-        axis.set_title(
-            f"{name}: the {len(images)} of {len(distances[name]):,} nearest to a training image", fontsize=10
-        )
+        title = f"{name}: the {len(images)} of {len(distances[name]):,} nearest to a training image"
+        axis.set_title(title, fontsize=10)
         axis.set_xlabel("distance", fontsize=8)
     axis = figure.add_subplot(grid[1, :])
     edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
     for name, values in distances.items():
         axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
     axis.axvline(near, linestyle="--", color="0.3", label="the nearest 1 % of the test images are left of it")
-    axis.set(
-        xlabel="distance to the nearest training image (root mean squared error of a pixel in [0, 1])", ylabel="images"
-    )
-    axis.grid(alpha=0.3)
-    axis.legend()
-    return finish(figure, path)
+    axis.set_xlabel("distance to the nearest training image (root mean squared error of a pixel in [0, 1])")
+    axis.set_ylabel("images")
+    return finish_curves(figure, axis, path)
 
 
 def plot_sequences(

@@ -23,8 +23,7 @@ def plot_confusion(
     ``normalize`` writes these shares in per cent instead of the counts. More than 30 classes get colours only.
     """
     cell, many = (0.55, False) if len(classes) <= 30 else (0.12, True)
-    figure = new_figure(1.5 + cell * len(classes), 1.2 + 0.9 * cell * len(classes))
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 1.5 + cell * len(classes), 1.2 + 0.9 * cell * len(classes))
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(matrix.shape):
@@ -67,8 +66,7 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], xlabel: str, path: Path
 
 def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, path: PathLike | None = None) -> Figure:
     """Draw ratios (median, minimum, maximum) by name as bars that start at 1, the first on top."""
-    figure = new_figure(8, 1.2 + 0.4 * len(ratios))
-    axis = figure.subplots()
+    figure, (axis,) = sheet(1, 1, 8, 1.2 + 0.4 * len(ratios))
     for place, (median, low, high) in enumerate(ratios.values()):
         axis.barh(place, median - 1, left=1, color="C0" if median >= 1 else "C3")
         axis.plot([low, high], [place, place], color="0.2", linewidth=1.2, marker="|")
@@ -76,10 +74,9 @@ def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, p
     axis.axvline(1, color="0.2", linewidth=1)
     axis.set_xscale("log")
     ends = [1.0, *(end for _, *both in ratios.values() for end in both)]
-    axis.set_xlim(min(ends) / 1.2, max(ends) * 1.5)  # room for the last number
-    ticks = [
-        tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if min(ends) / 1.2 <= tick <= max(ends) * 1.5
-    ]
+    left, right = min(ends) / 1.2, max(ends) * 1.5  # room for the last number
+    axis.set_xlim(left, right)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if left <= tick <= right]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
     axis.set_yticks(range(len(ratios)), list(ratios), parse_math=False)
@@ -91,8 +88,7 @@ def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, p
 
 def plot_predictions(actual: np.ndarray, predicted: np.ndarray, name: str, path: PathLike | None = None) -> Figure:
     """Draw predictions (N,) over actual values (N,), and the line on which they agree."""
-    figure = new_figure(5.5, 5)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 5.5, 5)
     axis.scatter(actual, predicted, s=12, alpha=0.6, linewidths=0)
     ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
     axis.plot(ends, ends, "--", color="0.5")
@@ -142,8 +138,7 @@ def plot_embeddings(
     points: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str, path: PathLike | None = None
 ) -> Figure:
     """Draw points (N, 2) in the colours of their labels (N,); each class is named at its median."""
-    figure = new_figure(7, 6)
-    axis = figure.add_subplot()
+    figure, (axis,) = sheet(1, 1, 7, 6)
     for label, name in enumerate(classes):
         x, y = points[labels == label].T
         axis.scatter(x, y, s=6, color=f"C{label}", label=name, linewidths=0)

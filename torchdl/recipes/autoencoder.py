@@ -177,12 +177,10 @@ def evaluate_autoencoder(
     projected = pca.transform(flat)
     pca_errors = ((pca.inverse_transform(projected).clip(0, 1) - flat) ** 2).mean(1)
     pixels = reference.images.flatten(1)  # (N, C, H, W) -> (N, C * H * W)
-    spaces = {
-        "autoencoder": (reference.codes, tested.codes),
-        "pca": (torch.from_numpy(pca.transform(pixels.numpy())), torch.from_numpy(projected)),
-        "pixels": (pixels, torch.from_numpy(flat)),
-    }
-    classes = len(test.classes)
+
+    def useful(known: Tensor, codes: Tensor) -> dict[str, float]:
+        return usefulness(known, reference.labels, codes, tested.labels, len(test.classes))
+
     results = {
         "images": len(tested.images),
         "numbers a code": tested.codes.shape[1],
@@ -190,10 +188,9 @@ def evaluate_autoencoder(
         "mse": float(tested.errors.double().mean()),
         "mse of pca": float(pca_errors.mean()),
         "parameters": sum(p.numel() for p in model.parameters()),
-        **{
-            name: usefulness(known, reference.labels, codes, tested.labels, classes)
-            for name, (known, codes) in spaces.items()
-        },
+        "autoencoder": useful(reference.codes, tested.codes),
+        "pca": useful(torch.from_numpy(pca.transform(pixels.numpy())), torch.from_numpy(projected)),
+        "pixels": useful(pixels, torch.from_numpy(flat)),
     }
     if error is not None:
         results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
@@ -207,15 +204,14 @@ def evaluate_autoencoder(
     mapped, shown = (at_equal_distances(len(flat), min(count, len(flat))) for count in (2000, 1000))
     points = map_embeddings(tested.codes[mapped])
     names = [test.classes[label] for label in tested.labels[shown].tolist()]
+    labels, title = tested.labels[mapped].numpy(), "latent codes of test images, t-SNE"
     return Report(
         results,
         summarize(results),
         {
             "reconstructions": side_by_side(rows),
             "retrieval": side_by_side([image_grid(column) for column in columns]),
-            "codes": plot_embeddings(
-                points, tested.labels[mapped].numpy(), test.classes, "latent codes of test images, t-SNE"
-            ),
+            "codes": plot_embeddings(points, labels, test.classes, title),
         },
         embedding=Embedding(tested.codes[shown], names, tested.images[shown]),
     )

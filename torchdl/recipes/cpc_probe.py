@@ -203,9 +203,8 @@ def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
 
     # with PCA initialisation t-SNE divides by the spread, and crashes Python if all embeddings are equal
     init = "pca" if embeddings.shape[1] > 1 and bool(embeddings.double().var(0).sum() > 1e-12) else "random"
-    return TSNE(2, init=init, perplexity=min(30, len(embeddings) / 4), random_state=seed).fit_transform(
-        embeddings.numpy()
-    )
+    tsne = TSNE(2, init=init, perplexity=min(30, len(embeddings) / 4), random_state=seed)
+    return tsne.fit_transform(embeddings.numpy())
 
 
 def probe_report(

@@ -208,8 +208,7 @@ def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Re
     train_accuracy = float(binary_accuracy(model(train.inputs), train.targets).mean())
     ups = float(train.targets.mean())
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
-    block = round(len(correct) ** (1 / 3))
-    _, low, high = error_ratio(1 - correct, 1 - always, block)
+    _, low, high = error_ratio(1 - correct, 1 - always, round(len(correct) ** (1 / 3)))
     low, high = low**2, high**2  # errors are 0 or 1: the squared ratio of RMSEs is that of error counts
     accuracy, baseline = float(correct.mean()), float(always.mean())
     ratio = (1 - accuracy) / (1 - baseline)

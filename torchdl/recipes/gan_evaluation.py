@@ -15,20 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchdl import artifacts, random
+from torchdl import artifacts, metrics, random
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
 from torchdl.files import RESULTS, WEIGHTS, PathLike, read_config
-from torchdl.metrics import (
-    Moments,
-    SampleSet,
-    class_shares,
-    compare_sets,
-    frechet_deviation,
-    frechet_distance,
-    inception_score,
-)
 from torchdl.models import GAN, LenetLike
 from torchdl.plots import plot_bars, plot_nearest
 from torchdl.recipes.report import Report
@@ -72,8 +63,8 @@ class Features(NamedTuple):
 class Reference(NamedTuple):
     """Statistics of real images with which others are compared: moments, a sample set and class shares (K,)."""
 
-    moments: Moments
-    samples: SampleSet
+    moments: metrics.Moments
+    samples: metrics.SampleSet
     shares: Tensor
 
 
@@ -123,19 +114,19 @@ def extract_features(extractor: FeatureExtractor, images: Tensor, device: torch.
 
 def shares_of(extractor: FeatureExtractor, found: Features) -> Tensor:
     """Return the share (K,) of each class among the predictions."""
-    return class_shares(found.probabilities.argmax(1), len(extractor.classes))
+    return metrics.class_shares(found.probabilities.argmax(1), len(extractor.classes))
 
 
-def sample_set(found: Features, kid_samples: int) -> SampleSet:
+def sample_set(found: Features, kid_samples: int) -> metrics.SampleSet:
     """Return at most ``kid_samples`` evenly spaced images as a set for pairwise measures."""
     features = found.features
     chosen = at_equal_distances(len(features), min(kid_samples, len(features)))
-    return SampleSet(features[chosen.to(features.device)], NEIGHBOUR)
+    return metrics.SampleSet(features[chosen.to(features.device)], NEIGHBOUR)
 
 
 def make_reference(extractor: FeatureExtractor, real: Features, kid_samples: int = KID_SAMPLES) -> Reference:
     """Compute the statistics of real images with which others are compared."""
-    return Reference(Moments([real.features]), sample_set(real, kid_samples), shares_of(extractor, real))
+    return Reference(metrics.Moments([real.features]), sample_set(real, kid_samples), shares_of(extractor, real))
 
 
 def compare(
@@ -147,16 +138,16 @@ def compare(
     class is rare if its share is less than half its share of the real images.
     """
     samples = sample_set(found, kid_samples)
-    kernel, neighbours = compare_sets(reference.samples, samples)
+    kernel, neighbours = metrics.compare_sets(reference.samples, samples)
     shares = shares_of(extractor, found)
     rare = (shares < reference.shares / 2).tolist()
     return {
         "images": len(found.features),
         "of them in pairs": len(samples),
-        "Fréchet distance": frechet_distance(Moments([found.features]), reference.moments),
-        "its deviation": frechet_deviation(found.features, reference.moments),
+        "Fréchet distance": metrics.frechet_distance(metrics.Moments([found.features]), reference.moments),
+        "its deviation": metrics.frechet_deviation(found.features, reference.moments),
         "kernel distance": kernel,
-        "inception-style score": inception_score(found.probabilities),
+        "inception-style score": metrics.inception_score(found.probabilities),
         **neighbours._asdict(),
         "class shares": dict(zip(extractor.classes, shares.tolist(), strict=True)),
         "rarest share": float(shares.min()),
@@ -228,18 +219,14 @@ def evaluate_generator(
     noise = torch.rand((min(NOISE, count), *generated.shape[1:]), generator=generator)
     kinds = {"generated": generated, "training images": pick(train), "noise": noise}
     reference = make_reference(extractor, extract_features(extractor, real, device), kid_samples)
-    measured = {
-        name: compare(extractor, extract_features(extractor, images, device), reference, kid_samples)
-        for name, images in kinds.items()
-    }
+    features = {name: extract_features(extractor, images, device) for name, images in kinds.items()}
+    measured = {name: compare(extractor, found, reference, kid_samples) for name, found in features.items()}
     few = min(LOOKED_UP, count)
-    spread = at_equal_distances(count, few).to(device)
-    nearest = {
-        name: nearest_training_images(images, train)
-        for name, images in (("generated", generated[:few]), ("test images", real[spread]))
-    }
+    looked_up = {"generated": generated[:few], "test images": real[at_equal_distances(count, few).to(device)]}
+    nearest = {name: nearest_training_images(images, train) for name, images in looked_up.items()}
     distances = {name: found.distances for name, found in nearest.items()}
     near = distances["test images"].quantile(NEAR)
+    as_near = (distances["generated"] <= near).double().mean()
     shares = {name: row["class shares"] for name, row in measured.items() if name != "noise"}
     test_shares = dict(zip(extractor.classes, reference.shares.tolist(), strict=True))
     closest = {name: Nearest(*(p[found.distances.argsort()[:SHOWN]] for p in found)) for name, found in nearest.items()}
@@ -254,9 +241,7 @@ def evaluate_generator(
             "generated": float(distances["generated"].median()),
             "held out": float(distances["test images"].median()),
             "near": float(near),
-            "generated, as near as the nearest 1 % of held out": float(
-                (distances["generated"] <= near).double().mean()
-            ),
+            "generated, as near as the nearest 1 % of held out": float(as_near),
         },
         "seconds": time.perf_counter() - since,
     }
@@ -284,12 +269,10 @@ def summarize(results: Mapping[str, Any]) -> str:
     named = ", ".join(f"{name} ({shares[name]:.1%})" for name in rare)
     near = results["distance to the nearest training image"]
     share = near["generated, as near as the nearest 1 % of held out"]
-    return "\n".join(
-        [
-            *lines,
-            f"classes with less than half their share of the samples: {named or 'none'}",
-            "median distance to the nearest training image: "
-            f"samples {near['generated']:.4f}, test images {near['held out']:.4f}",
-            f"samples as near to a training image as the nearest {NEAR:.0%} of the test images: {share:.1%}",
-        ]
-    )
+    lines += [
+        f"classes with less than half their share of the samples: {named or 'none'}",
+        "median distance to the nearest training image: "
+        f"samples {near['generated']:.4f}, test images {near['held out']:.4f}",
+        f"samples as near to a training image as the nearest {NEAR:.0%} of the test images: {share:.1%}",
+    ]
+    return "\n".join(lines)

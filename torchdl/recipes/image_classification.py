@@ -53,12 +53,9 @@ class ImageOptions:
     def load(self, root: PathLike | None = None, centred: bool | None = False) -> tuple[ImageDataset, ImageDataset]:
         """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``."""
         low = -1.0 if centred else 0.0
-
-        def part(split: str) -> ImageDataset:
-            return load_images(
-                self.dataset, split, root, low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
-            )
-
+        part = partial(
+            load_images, self.dataset, root=root, low=low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
+        )
         train = part("train")
         needed = self.per_class is not None or self.validation_per_class is None
         require(needed, "validation_per_class needs per_class, the number of images to train on")

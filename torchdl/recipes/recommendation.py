@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +24,9 @@ from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, number, read_rat
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, replacing
 from torchdl.plots import plot_bars
-from torchdl.recipes.learning import Overrides, Training
+from torchdl.recipes.learning import Learning, Overrides, Training
 from torchdl.recipes.report import Report
-from torchdl.tasks import OptimizerName, ScheduleName, Supervised, find_schedule, make_optimizer
+from torchdl.tasks import OptimizerName, ScheduleName
 from torchdl.training.device import find_device
 
 CATALOGUE = "catalogue.npz"
@@ -142,12 +141,11 @@ def rating_training(model: nn.Module, split: RatingSplit, learning: RatingLearni
 
     The validation data are the test ratings. They influence no choice unless the trainer monitors one of their metrics.
     """
-    require(0 <= learning.damping < math.inf, f"damping must be 0 or more, not {learning.damping}")
-    chosen = asdict(learning.with_defaults(DEFAULTS))
-    optimizer = partial(make_optimizer, chosen["optimizer"], lr=chosen["lr"], weight_decay=chosen["weight_decay"])
-    task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(chosen["schedule"]))
+    settings = asdict(learning.with_defaults(DEFAULTS))
+    damping = settings.pop("damping")
+    require(0 <= damping < math.inf, f"damping must be 0 or more, not {damping}")
     train = BatchLoader(split.train, learning.batch_size, shuffle=True, seed=seed)
-    return Training(task, train, BatchLoader(split.test, CHUNK))
+    return Training(Learning(**settings).task(model, F.mse_loss), train, BatchLoader(split.test, CHUNK))
 
 
 def evaluate_ratings(
@@ -172,16 +170,14 @@ def evaluate_ratings(
         part.to("cpu")
     pairs, true = split.test[:]
     low, high = split.range
-    predicted = {
-        name: predict_means(pairs, split.mean, deviations) for name, deviations in fit_means(split, damping).items()
-    }
+    means = fit_means(split, damping)
+    predicted = {name: predict_means(pairs, split.mean, deviations) for name, deviations in means.items()}
     predicted["this model"] = predict(model, pairs, find_device(device))
     predicted = {name: values.clamp(low, high) for name, values in predicted.items()}
     measured = {name: errors(values, true) for name, values in predicted.items()}
     counts = torch.bincount(split.train.inputs[:, 1], minlength=len(split.items) + 1)[pairs[:, 1].long()]  # (N,)
     group = torch.bucketize(counts, torch.tensor(GROUPS), right=True) - 1  # (N,)
-    names = [f"{first} to {end - 1}" for first, end in pairwise(GROUPS[1:])]
-    names = ["none", *names, f"{GROUPS[-1]} or more"]
+    names = ["none", *(f"{first} to {end - 1}" for first, end in pairwise(GROUPS[1:])), f"{GROUPS[-1]} or more"]
     by_count = {
         predictor: {
             f"{name} ({int((group == k).sum()):,} held out)": errors(predicted[predictor][group == k], true[group == k])
@@ -267,10 +263,8 @@ class Catalogue:
     def number_of(self, user: str) -> int:
         """Return the number of the user with an id; raise :class:`InputError` if there is no such user."""
         indices = np.flatnonzero(self.users.astype(str) == user.strip())
-        some = ", ".join(map(str, self.users[:3].tolist()))
-        require(
-            len(indices) == 1, f"there is no user {user!r} among the {len(self.users):,} training users ({some}, ...)"
-        )
+        users = f"{len(self.users):,} training users ({', '.join(map(str, self.users[:3].tolist()))}, ...)"
+        require(len(indices) == 1, f"there is no user {user!r} among the {users}")
         return int(indices[0]) + 1
 
 

@@ -65,11 +65,8 @@ class SampleMonitor:
         """Return warnings of rare classes and of low coverage."""
         sentences = []
         shares = {name: measured.get(f"share_class_{name}", 1.0) for name in self.extractor.classes}
-        rare = [
-            f"{name} {share:.1%}"
-            for (name, share), expected in zip(shares.items(), self.reference.shares.tolist(), strict=True)
-            if share < MIN_SHARE * expected
-        ]
+        expected = dict(zip(self.extractor.classes, self.reference.shares.tolist(), strict=True))
+        rare = [f"{name} {share:.1%}" for name, share in shares.items() if share < MIN_SHARE * expected[name]]
         if rare:
             most = max(shares, key=lambda name: shares[name])
             word = "collapse" if len(rare) > len(shares) / 2 else "imbalance"

@@ -127,13 +127,9 @@ def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mappi
         "mse by step": curve,
     }
     title = f"sums of two of {test.terms} numbers in [{test.low:g}, 1]"
-    figure = plot_measured(
-        {title: {"test": {step: [error] for step, error in curve.items()}}},
-        "step",
-        "mean squared error",
-        {"always predicting the mean": test.baseline},
-        log_y=True,
-    )
+    drawn = {title: {"test": {step: [error] for step, error in curve.items()}}}
+    references = {"always predicting the mean": test.baseline}
+    figure = plot_measured(drawn, "step", "mean squared error", references, log_y=True)
     summary = (
         f"test MSE {results['mse']:.5f} on {len(test):,} sums of numbers in [{test.low:g}, 1] "
         f"(always predicting the mean: {test.baseline:.3f})"

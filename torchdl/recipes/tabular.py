@@ -144,17 +144,10 @@ def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
         "least squares": LinearRegression().fit(x, train).predict(test_x),
         "the mean": np.full(len(true), train.mean()),
     }
-    errors = {
-        name: {
-            "R2": float(metrics.r2_score(true, values)),
-            "RMSE": float(metrics.root_mean_squared_error(true, values)),
-            "MAE": float(metrics.mean_absolute_error(true, values)),
-        }
-        for name, values in predictions.items()
-    }
-    lines = [
-        f"{name:16} " + "  ".join(f"{key} {value:10.4g}" for key, value in row.items()) for name, row in errors.items()
-    ]
+    rules = {"R2": metrics.r2_score, "RMSE": metrics.root_mean_squared_error, "MAE": metrics.mean_absolute_error}
+    errors = {name: {key: float(f(true, values)) for key, f in rules.items()} for name, values in predictions.items()}
+    cells = {name: "  ".join(f"{key} {value:10.4g}" for key, value in row.items()) for name, row in errors.items()}
+    lines = [f"{name:16} {row}" for name, row in cells.items()]
     figure = plot_predictions(true, predictions["this model"], table.columns.target)
     return Report({"errors": errors}, "\n".join(lines), {"predictions": figure})
 
@@ -177,6 +170,5 @@ def score(columns: Columns, predicted: np.ndarray, table: pandas.DataFrame) -> s
         accuracy = (names[known] == target[known].map(category_name).to_numpy()).mean()
         return f"accuracy {accuracy:.2%} on {known.sum():,} rows with a target"
     error = predicted[known] - numeric_column(table, columns.target).to_numpy()[known]
-    return (
-        f"RMSE {np.sqrt((error**2).mean()):.4g}, MAE {np.abs(error).mean():.4g} on {known.sum():,} rows with a target"
-    )
+    rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
+    return f"RMSE {rmse:.4g}, MAE {mae:.4g} on {known.sum():,} rows with a target"

@@ -55,8 +55,7 @@ def weighted(loss: Loss, weights: Tensor) -> Loss:
     def weigh(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         nonlocal weights
         weights = weights.to(output.device)  # moved once
-        losses = loss(output, target, reduction="none")  # of the target's shape
-        losses = losses * weights[target.long()]
+        losses = loss(output, target, reduction="none") * weights[target.long()]  # of the target's shape
         return losses.mean() if reduction == "mean" else losses
 
     return weigh
@@ -81,9 +80,8 @@ def text_training(
         counts = torch.tensor(list(train.counts.values()))
         loss = weighted(loss, counts.sum() / (number * counts))
     task = learning.task(model, loss, {"accuracy": correct})
-    by_length = learning.by_length
-    batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=seed, by_length=by_length)
-    return Training(task, batches, BatchLoader(test_data, 256, by_length=by_length))
+    batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=seed, by_length=learning.by_length)
+    return Training(task, batches, BatchLoader(test_data, 256, by_length=learning.by_length))
 
 
 class TextClassifier:
@@ -142,10 +140,10 @@ def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
     predicted, binary = probabilities.argmax(1), probabilities.shape[1] == 2
     targets, ranked = (true, probabilities[:, 1]) if binary else (np.eye(probabilities.shape[1])[true], probabilities)
-    f1 = metrics.f1_score(true, predicted, average="binary" if binary else "macro", zero_division=0)
+    average = "binary" if binary else "macro"
     return {
         "accuracy": float((predicted == true).mean()),
-        "F1": float(f1),
+        "F1": float(metrics.f1_score(true, predicted, average=average, zero_division=0)),
         "MCC": float(metrics.matthews_corrcoef(true, predicted)),
         "average precision": float(metrics.average_precision_score(targets, ranked)),
     }
@@ -196,8 +194,7 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
         accuracy, f1, mcc, precision = row.values()
         lines.append(f"{name:28} {accuracy:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
     mistakes = find_mistakes(test, probabilities["this model"])
-    for row in mistakes.head(SHOWN).itertuples(index=False):
-        actual, predicted, probability, text = row
+    for actual, predicted, probability, text in mistakes.head(SHOWN).itertuples(index=False):
         short = text if len(text) < 80 else text[:79] + "…"
         lines.append(f"{actual}, predicted {predicted} ({probability:.1%}): {short}")
     matrix = metrics.confusion_matrix(true, probabilities["this model"].argmax(1), labels=range(len(classes)))

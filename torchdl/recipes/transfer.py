@@ -91,10 +91,8 @@ def extract_features(
         model.eval().to(on)
         rows: list[Tensor] = []
         hidden = None if verbose else True  # None: hidden unless there is a terminal
-        with (
-            torch.inference_mode(),
-            tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden) as bar,
-        ):
+        bar = tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden)
+        with torch.inference_mode(), bar:
             for batch, _ in loader.batches(0):
                 rows += model.encode(move(batch, on)).cpu().unbind()
                 bar.update(len(batch))
@@ -154,10 +152,8 @@ def fine_tuning(
     epochs: int, finetune_epochs: int, lr: float, learning: ClassifierLearning
 ) -> Callable[..., FineTuning]:
     """Return a function that builds a :class:`FineTuning` whose blocks learn in the last ``finetune_epochs``."""
-    require(
-        1 <= finetune_epochs < epochs,
-        f"finetune_epochs must be at least 1 and less than the {epochs} epochs of training, not {finetune_epochs}",
-    )
+    allowed = f"at least 1 and less than the {epochs} epochs of training"
+    require(1 <= finetune_epochs < epochs, f"finetune_epochs must be {allowed}, not {finetune_epochs}")
     chosen = learning.with_defaults(DEFAULTS)
     return partial(FineTuning, epochs - finetune_epochs, lr, chosen.optimizer or "", chosen.weight_decay or 0.0)
 
