@@ -679,7 +679,7 @@ def test_a_quick_form_of_the_real_registry_leaves_marked_rows_and_no_table(tmp_p
     command = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "--quick", "--only", "moore", "--out", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^\[1/1\] moore, seed 0: \d+ s; slope a year: \S+$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[1/1\] moore, seed 0: \d+ s; slope per year: \S+$", done.stdout, re.MULTILINE)
     rows = json.loads((tmp_path / "results" / "quick.json").read_text())
     assert [row["experiment"] for row in rows] == ["moore", "moore"]
     assert all(row["quick"] and row["data"] == "made up" for row in rows)
