@@ -618,7 +618,7 @@ def test_the_longest_begins_first_and_what_measures_time_runs_alone(clone):
     code, _, err = reproduce(place, "--jobs", "2")
     assert (code, err) == (0, "")
     lines = spans(place)
-    assert lines[0] == "+longest-0"
+    assert "+longest-0" in lines[:2]  # two begin together, and either may be the first to write
     begun = lines.index("+timed-0")
     assert lines[begun + 1] == "-timed-0"
     assert sum(1 if line[0] == "+" else -1 for line in lines[:begun]) == 0
