@@ -53,9 +53,9 @@ class GANTask(Task):
     on the seed, the epoch and the example's position in the epoch.
 
     Args:
-        gan: A :class:`torchdl.GAN`, or a module with the same attributes: ``generator`` has ``z_dim`` and maps noise
-            (B, Z) to images (B, C, H, W) or (B, C * H * W); ``discriminator`` has a method ``logits`` that maps images
-            to (B, 1); ``image_shape`` is (C, H, W).
+        gan: A :class:`torchdl.GAN`, or a module with the same constructor and attributes: ``generator`` has ``z_dim``
+            and maps noise (B, Z) to images (B, C, H, W) or (B, C * H * W); ``discriminator`` has a method ``logits``
+            that maps images to (B, 1); ``image_shape`` is (C, H, W).
         loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
         lr: The learning rate of both networks.
         beta1: Adam's first beta, for both.
