@@ -95,10 +95,10 @@ def read_ratings(
         count = header.count(name)
         require(count == 1, f"{path} has {count} columns {name!r}: it has {', '.join(header)}")
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
-    types = dict(zip(wanted, ("int32", "int32", "float32", "int64"), strict=False))
+    types = dict(zip(wanted, ("int64", "int64", "float32", "int64"), strict=False))
     try:
         with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is found below
-            columns = join(path, wanted, (chunk[wanted] for chunk in pieces(path, types)))
+            columns = join(path, wanted, (narrow(chunk[wanted], [user, item]) for chunk in pieces(path, types)))
     except (ValueError, OverflowError):  # names, larger integers, or a broken row
         texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
         columns = join(path, wanted, texts)
@@ -142,6 +142,14 @@ def join(path: Path, names: list[str], tables: Iterator[pandas.DataFrame]) -> di
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is broken ({' '.join(str(error).split())}): correct that row") from error
     return {name: np.concatenate(parts.pop(name)) for name in names}  # even an empty file has a piece
+
+
+def narrow(table: pandas.DataFrame, names: list[str]) -> pandas.DataFrame:
+    """Convert columns from int64 to int32; OverflowError if a number does not fit (pandas 2 would wrap it)."""
+    narrowed = table.astype(dict.fromkeys(names, "int32"))
+    if not (narrowed[names] == table[names]).to_numpy().all():
+        raise OverflowError
+    return narrowed
 
 
 def checked(path: Path, table: pandas.DataFrame, rating: str, time: str) -> pandas.DataFrame:
