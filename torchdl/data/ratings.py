@@ -106,7 +106,7 @@ def read_ratings(
             columns[name] = as_ids(columns[name])
     require(len(columns[rating]) > 0, f"{path} has no ratings below its header")
     wrong = ~np.isfinite(columns[rating])
-    row = int(wrong.argmax()) + 1
+    row = int(np.argmax(wrong)) + 1
     require(
         not wrong.any(),
         f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: correct it",
