@@ -176,7 +176,7 @@ def run(
     since = time.perf_counter()
 
     def seconds() -> float | None:
-        return None if before is None or len(commands.signals) > 1 else round(before + time.perf_counter() - since, 1)
+        return None if before is None or len(commands.signals) > 1 else round(before + time.perf_counter() - since, 3)
 
     try:
         if resumes:
