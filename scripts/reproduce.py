@@ -121,7 +121,7 @@ def run_engine(plan: Plan, config: Config, lock: int, request: signals.Request) 
                 os.killpg(engine.pid, signal.SIGINT)
                 passed_on = True
             print_new(plan, look(plan), printed)
-            time.sleep(0.1)
+            time.sleep(0.5)  # to look takes milliseconds, and a job may be measuring time
     finally:
         if engine.poll() is None:  # after a second Ctrl-C
             os.killpg(engine.pid, signal.SIGINT)
