@@ -85,10 +85,6 @@ class Plan:
         names = {name for name, _ in self.todo}
         return [e for e in self.registry.experiments if e.name in names]
 
-    def seeds(self, experiment: Experiment) -> list[int]:
-        """Return the seeds to run."""
-        return [seed for name, seed in self.todo if name == experiment.name]
-
     def write(self) -> None:
         """Write the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +131,11 @@ def hashes(experiments: Sequence[Experiment]) -> dict[str, str]:
     return {e.name: hash_code([script.name for script in e.scripts]) for e in experiments}
 
 
+def asked_for(settings: Settings, plan: Plan) -> list[Experiment]:
+    """Return the experiments that are asked for."""
+    return [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
+
+
 def prepare(settings: Settings, here: bool = True) -> Plan:
     """Choose what to run, and write the plan; a quick plan starts from an empty folder and made-up data.
 
@@ -145,7 +146,7 @@ def prepare(settings: Settings, here: bool = True) -> Plan:
     plan = Plan(
         settings.out.resolve(), settings.quick, settings.data_root and settings.data_root.resolve(), settings.jobs
     )
-    chosen = [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
+    chosen = asked_for(settings, plan)
     absent = absences(plan.registry.experiments, settings, here)
     able = [e for e in chosen if e.name not in absent]
     folder = plan.place.folder
@@ -176,7 +177,7 @@ def merge(place: Place) -> Records:
 
     A finished record is kept until a new one of the same experiment and seed is finished, too.
     """
-    records = Records.load(place.kept / "records.json")
+    records = Records.load(place.records)
     unfinished = sorted((place.folder / "unfinished").glob("*.json"))
     finished = sorted((place.folder / "records").glob("*.json"))
     new = [json.loads(path.read_text(encoding="utf-8")) for path in (*unfinished, *finished)]
@@ -247,12 +248,8 @@ def write_tables(plan: Plan, records: Records) -> Path:
 def show(settings: Settings, here: bool = True) -> None:
     """Print the experiments, one line each."""
     plan = Plan(settings.out.resolve())
-    chosen = [e for e in choose(settings.only, plan.registry.experiments) if e.minutes <= settings.most_minutes]
-    records, code, absent = (
-        Records.load(plan.place.kept / "records.json"),
-        hashes(chosen),
-        absences(chosen, settings, here),
-    )
+    chosen = asked_for(settings, plan)
+    records, code, absent = Records.load(plan.place.records), hashes(chosen), absences(chosen, settings, here)
     width = max((len(e.name) for e in chosen), default=0) + 2
     left, any_older = 0.0, False
     for e in chosen:

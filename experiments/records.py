@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.registry import Experiment, Figure
+from torchdl import files
 from torchdl.errors import InputError
-from torchdl.files import replacing, write_json
+from torchdl.files import CONFIG, replacing, write_json
 
-CONFIG = "config.json"  # in a run's folder
 LARGEST_PICTURE = 200_000  # bytes
 
 
@@ -109,10 +109,7 @@ def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a run's ``config.json``; scripts that train nothing write none."""
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    return files.read_config(folder) if (folder / CONFIG).exists() else {}
 
 
 def is_fallback(config: dict[str, Any]) -> bool:

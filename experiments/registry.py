@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchdl.errors import InputError, require
+from torchdl.files import RESULTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,7 +69,7 @@ class Figure:
     """Where the reference comes from."""
     reference_key: tuple[str | int, ...] = ()
     """The place of a reference that the same run measured; replaces ``reference``."""
-    file: str = "results.json"
+    file: str = RESULTS
     """The file, in the folder of the experiment's first command."""
     scale: float = 1.0
     """The factor from the file's unit to this one."""
@@ -315,8 +316,13 @@ def build(
     seeds = table.get("seeds", [0])
     require(len(set(seeds)) == len(seeds) > 0, f"{where}: seeds must be different whole numbers, not {seeds}")
     require(bool(figures or table.get("pictures")), f"{where}: figures or pictures must be given")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    values |= {"name": name, "area": area, "figures": figures, "scripts": tuple(scripts[script] for script in used)}
+    values = {
+        **frozen(table),
+        "name": name,
+        "area": area,
+        "figures": figures,
+        "scripts": tuple(scripts[script] for script in used),
+    }
     return Experiment(**values)
 
 
@@ -339,8 +345,10 @@ def build_figure(where: str, table: Mapping[str, Any]) -> Figure:
     """Build and check one figure."""
     where = f"{where}: figure {table.get('metric', '')}".rstrip()
     check(where, table, FIGURE_KEYS, ("metric", "key"))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    figure = Figure(**values_of(values))
+    values = frozen(table)
+    if "better" in values:
+        values["higher_is_better"] = BETTER[values.pop("better")]
+    figure = Figure(**values)
     given = [key for key in ("reference", "reference_key") if table.get(key) not in (None, [])]
     require(len(given) < 2, f"{where}: either reference or reference_key, not both")
     require(not (figure.reference_key and figure.reference_of), f"{where}: either reference_key or reference_of")
@@ -351,10 +359,9 @@ def build_figure(where: str, table: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def values_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as arguments of :class:`Figure`."""
-    better = {"higher_is_better": BETTER[values["better"]]} if "better" in values else {}
-    return {**{key: value for key, value in values.items() if key != "better"}, **better}
+def frozen(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with tuples in place of lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def check_links(where: str, experiment: Experiment, before: Sequence[Experiment]) -> None:

@@ -30,10 +30,9 @@ from experiments.machine import commit, cpu, machine, versions
 from experiments.records import copy_picture, fingerprints, is_fallback, read_config, read_figure
 from experiments.registry import Experiment, find, load
 from torchdl.errors import InputError, require
-from torchdl.files import write_json
+from torchdl.files import CHECKPOINT, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT = "checkpoint.pt"  # in a run's folder
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 #: Variables that an engine sets for a job; they are removed for an experiment that measures time.
 THREADS = (*(f"{n}_NUM_THREADS" for n in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUMEXPR")), "VECLIB_MAXIMUM_THREADS")
@@ -63,6 +62,11 @@ class Place:
     def kept(self) -> Path:
         """The folder of the records and pictures that are kept."""
         return self.folder if self.quick else self.out / "experiments"
+
+    @property
+    def records(self) -> Path:
+        """The file of all records."""
+        return self.kept / "records.json"
 
     def finished(self, name: str, seed: int) -> Path:
         """Return the file of a finished run's record."""
