@@ -3,6 +3,7 @@
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.augment import ShiftedImages
 from torchdl.data.digits import Digits, load_digits
+from torchdl.data.duplicates import in_training
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
 from torchdl.data.info import DatasetInfo
 from torchdl.data.loader import BatchLoader, BatchRange, whole_batch
