@@ -87,13 +87,18 @@ def drift(x: Tensor, horizon: int) -> Tensor:
 def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
     """Fit a linear model by least squares, in place; return the model.
 
-    If the target is the next term, this is the autoregressive model AR(T). If there are several solutions (a sine obeys
-    many recurrences), the one with the smallest weights is chosen.
+    If the target is the next term, this is the autoregressive model AR(T). The columns are centred and scaled first,
+    and everything is computed in float64, so the level and the unit of a column do not matter. If there are several
+    solutions up to the rounding of ``x`` (a sine obeys many recurrences), the one with the smallest weights for the
+    scaled columns is chosen.
 
     Args:
         model: A :class:`torchdl.SequenceModel` of kind ``linear``.
         x: (N, T, D).
         y: (N, ...), with as many numbers as the model has outputs.
+
+    Raises:
+        InputError: The model is not linear, its shape is not that of ``x`` and ``y``, or a number is not finite.
 
     Example:
         >>> x, y = torchdl.Windows(torchdl.sine(100, step=0.1).values.float(), length=2)[:]
@@ -104,16 +109,26 @@ def fit_linear_(model: ModelT, x: Tensor, y: Tensor) -> ModelT:
     """
     kind = getattr(model, "kind", type(model).__name__)
     require(kind == "linear", f"fit_linear_ needs a model of kind 'linear', not {kind!r}")
-    rows = x.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D)
-    rows = torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
-    targets = y.flatten(1).double().cpu()  # (N, K)
-    # singular values that are 0 up to rounding count as 0
-    solution = torch.linalg.lstsq(rows, targets, rcond=1e-7, driver="gelsd").solution  # (T * D + 1, K)
-    weight, bias = model.get_submodule("head").parameters()
+    rows, targets = x.flatten(1).double().cpu(), y.flatten(1).double().cpu()  # (N, T, D) -> (N, T * D), (N, K)
+    weight, bias = model.get_submodule("head").parameters()  # (K, T * D), (K,)
     outputs, numbers = len(bias), targets.shape[1]
     require(outputs == numbers, f"the model has {outputs} outputs, the targets have {numbers} numbers")
-    weight.copy_(solution[:-1].T)
-    bias.copy_(solution[-1])
+    inputs, columns = weight.shape[1], rows.shape[1]
+    require(inputs == columns, f"the model reads {inputs} numbers, a window has {columns}")
+    require(len(rows) == len(targets) > 0, f"fit_linear_ needs a target per window, not {len(targets)} for {len(rows)}")
+    finite = bool(rows.isfinite().all() and targets.isfinite().all())
+    require(finite, "fit_linear_ needs finite numbers: x or y has infinite or missing ones")
+    center, scale = rows.mean(0), rows.std(0, correction=0)  # (T * D,)
+    scale = torch.where(scale > 0, scale, 1)
+    # Singular values that are 0 up to rounding count as 0. Rounding x changed each number by eps / 4 of it on average;
+    # the second limit is NumPy's.
+    rounding = torch.finfo(x.dtype if x.is_floating_point() else rows.dtype).eps / 4
+    cut = max(rounding, torch.finfo(rows.dtype).eps * max(rows.shape))
+    solution = torch.linalg.lstsq(
+        (rows - center) / scale, targets - targets.mean(0), rcond=cut, driver="gelsd"
+    ).solution
+    weight.copy_((solution / scale[:, None]).T)  # (T * D, K) -> (K, T * D)
+    bias.copy_(targets.mean(0) - weight.double().cpu() @ center)  # of the weights as stored, which may be rounded
     return model
 
 

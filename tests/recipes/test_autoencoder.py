@@ -117,6 +117,16 @@ def test_large_images_have_principal_components():
     assert errors == pytest.approx(truncated(rows, rows, 4).mean(), rel=0.02)
 
 
+def test_faint_images_have_principal_components():
+    patterns = gaussian(400, 3) @ gaussian(3, 64, seed=1)
+    data = ImageDataset((252 + 0.7 * patterns).round().clamp(250, 254).to(torch.uint8).view(400, 1, 8, 8))
+    data.labels = torch.zeros(400, dtype=torch.int64)
+    rows = pixels(data)
+    basis = fit_pca(data, 10).components_.astype("float64")
+    errors = (((rows - rows.mean(0)) @ (np.eye(64) - basis.T @ basis)) ** 2).mean()
+    assert errors == pytest.approx(truncated(rows, rows, 10).mean(), rel=1e-5)
+
+
 # codes
 
 

@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
 
 from torchdl import InputError, SequenceModel, Trainer
-from torchdl.data.series import Series, Split, google_prices, sine
+from torchdl.data.series import Series, Split, Windows, google_prices, sine
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
 from torchdl.recipes.forecasting import (
@@ -115,6 +115,55 @@ def test_least_squares_equal_numpys():
         fit_linear_(SequenceModel("gru", 2, 2), x, y)
     with pytest.raises(InputError, match="Linear"):
         fit_linear_(torch.nn.Linear(2, 1), x, y)
+
+
+def random_walk(length: int = 400, seed: int = 0) -> Tensor:
+    return gaussian(length, 1, seed=seed).double().cumsum(0)
+
+
+ILL_CONDITIONED = {
+    "prices as they are": torch.cat([100 + random_walk(), 5e6 * (20 + gaussian(400, 1, seed=1).double())], 1),
+    "open and close": torch.cat([500 + random_walk(), 500 + random_walk() + 0.01 * gaussian(400, 1, seed=1)], 1),
+    "a level of 5e7": 5e7 + random_walk(),
+    "a level and a trend": 5e7 + 3 * torch.arange(400.0)[:, None].double() + gaussian(400, 1),
+    "small numbers": 1e-9 * random_walk(),
+    "nearly collinear": torch.cat([random_walk(), random_walk() + 1e-6 * gaussian(400, 1, seed=2)], 1),
+    "a constant column": torch.cat([random_walk(), torch.full((400, 1), 7.0).double()], 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", ILL_CONDITIONED)
+def test_ill_conditioned_least_squares_leave_the_residual_of_numpys(case, dtype):
+    x, y = Windows(ILL_CONDITIONED[case].to(dtype), 10)[:]
+    model = fit_linear_(SequenceModel("linear", x.shape[2], x.shape[2], length=10, horizon=1).to(dtype), x, y)
+    rows, targets = x.flatten(1).double().numpy(), y.flatten(1).double().numpy()
+    weight, bias = (p.detach().double().numpy() for p in model.head.parameters())
+    found = np.square(rows @ weight.T + bias - targets).mean(0)
+    centred = np.c_[rows - rows.mean(0), np.ones(len(rows))]
+    least = np.square(centred @ np.linalg.lstsq(centred, targets, rcond=None)[0] - targets).mean(0)
+    tolerance = 1e-6 if dtype == torch.float64 else 1e-2  # weights of 1e5 are rounded, too
+    assert (found <= (1 + tolerance) * least + 1e-20).all()
+
+
+@pytest.mark.parametrize("length", [10, 50])
+def test_the_smallest_of_many_solutions_forecasts_a_sine_far_ahead(length):
+    split = Split(sine(), length, 100)
+    model = fit_linear_(SequenceModel("linear", length=length, horizon=1), *split.train()[:])
+    x, y = split.test(100)[:]
+    assert float((forecast(model, x, 100) - y).detach().abs().max()) < 1e-4
+
+
+def test_windows_that_do_not_fit_the_linear_model_are_one_sentence():
+    x, y = gaussian(20, 3, 1), gaussian(20, 1)
+    for window, target, message in (
+        (gaussian(20, 4, 1), y, "reads 3 numbers.* 4"),
+        (x, y[:-1], "19 for 20"),
+        (x[:0], y[:0], "0 for 0"),
+        (x.where(x < 1, math.nan), y, "finite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit_linear_(SequenceModel("linear", length=3), window, target)
 
 
 # metrics

@@ -114,10 +114,14 @@ def fit_pca(images: ImageDataset, components: int) -> PCA:
 
     chosen = at_equal_distances(len(images), affordable(images, 60_000)).split(1000)
     parts = [images.__getitems__(indices.to(images.device))[0].flatten(1).cpu() for indices in chosen]
-    x = torch.cat(parts).numpy()  # (N, C * H * W)
+    x = torch.cat(parts)  # (N, C * H * W)
+    mean = x.mean(0)
+    x -= mean  # scikit-learn subtracts it after the squares are summed, which loses faint differences in float32
     n, d = x.shape
     solver = "covariance_eigh" if d <= min(n, 4096) else "full" if n <= 4096 else "randomized"  # the fastest
-    return PCA(min(components, n, d), svd_solver=solver, random_state=0).fit(x)
+    pca = PCA(min(components, n, d), svd_solver=solver, random_state=0).fit(x.numpy())
+    pca.mean_ = pca.mean_ + mean.numpy()
+    return pca
 
 
 def affordable(images: ImageDataset, count: int) -> int:
