@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -204,6 +206,38 @@ def test_a_collapsed_generator_is_precise_and_covers_little():
 # what must not matter
 
 
+@pytest.mark.parametrize("mean", [1e2, 1e5, 1e8])
+def test_a_large_common_mean_costs_no_digits(mean):
+    # whole numbers, so that the shift itself rounds nothing
+    real, made = ((100 * gaussian(size, 4, seed=size)).round().double() for size in (60, 50))
+    made = made * 2 + 30
+    assert neighbour_scores(real + mean, made + mean) == neighbour_scores(real, made)
+    deviations = [frechet_deviation(made + m, moments(real + m)) for m in (mean, 0)]
+    assert deviations[0] == pytest.approx(deviations[1], rel=1e-6)
+    distances = [frechet_distance(moments(real + m), moments(made + m)) for m in (mean, 0)]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-6)
+    kernel = exact_kernel_distance(real + mean, made + mean)  # it does depend on the mean
+    assert kernel_distance(real + mean, made + mean) == pytest.approx(kernel, rel=1e-9)
+
+
+def exact_kernel_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    x, y = (np.array([[int(number) for number in row] for row in rows.tolist()], object) for rows in (one, other))
+
+    def total(a: np.ndarray, b: np.ndarray) -> int:
+        return ((a @ b.T + a.shape[1]) ** 3).sum()
+
+    within = [Fraction(total(z, z) - ((z * z).sum(1) + 4).__pow__(3).sum(), len(z) * (len(z) - 1)) for z in (x, y)]
+    return float((sum(within) - 2 * Fraction(total(x, y), len(x) * len(y))) / 4**3)
+
+
+def test_a_set_that_has_the_others_centre_compares_the_same():
+    one, other = gaussian(30, 3) + 7, gaussian(20, 3, seed=1) + 7
+    real = SampleSet(one)
+    kernel, neighbours = compare_sets(real, SampleSet(other, centre=real.centre))
+    again = compare_sets(real, SampleSet(other))
+    assert again == (kernel, neighbours)
+
+
 @given(st.integers(0, 5))
 @settings(deadline=None, max_examples=6)
 def test_order_does_not_matter(seed):
@@ -253,6 +287,13 @@ def test_units_that_are_silent_do_not_spoil_the_deviation():
     silent = torch.zeros(300, 3)
     found = frechet_deviation(torch.cat([features, silent], 1), moments(torch.cat([other, silent], 1)))
     assert found == pytest.approx(frechet_deviation(features, moments(other)), rel=1e-6)
+
+
+def test_with_few_samples_the_bootstrap_is_farther_from_new_samples_than_the_deviation():
+    other = moments(gaussian(500, 48, seed=99))
+    drawn = [gaussian(30, 48, seed=seed) for seed in range(40)]
+    found = np.std([frechet_distance(moments(features), other) for features in drawn], ddof=1)
+    assert found < frechet_deviation(drawn[0], other) < bootstrapped(drawn[0], other, 40) / 2
 
 
 @pytest.mark.parametrize(

@@ -255,5 +255,5 @@ def test_label_efficiency_is_drawn_by_mean_and_spread(tmp_path, figures):
         ends = [segment[:, 1] for segment in spread.get_segments()]
         found[bars.get_label()] = (means.get_xydata().tolist(), [float(np.ptp(end)) / 2 for end in ends])
     near = functools.partial(pytest.approx, abs=1e-9)
-    assert found["cpc"] == ([[10, near(40)], [100, near(10)], [1000, near(4)]], [near(10), near(0), near(0)])
+    assert found["cpc"] == ([[10, near(40)], [100, near(10)], [1000, near(4)]], [near(10 * 2**0.5), near(0), near(0)])
     assert found["random"] == ([[10, near(90)], [1000, near(20)]], [near(0), near(0)])

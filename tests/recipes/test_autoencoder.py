@@ -139,6 +139,17 @@ def test_the_nearest_codes_equal_those_of_a_loop(count):
         assert row.tolist() == sorted(range(9), key=distances.__getitem__)[:count]
 
 
+def test_a_large_common_mean_costs_the_nearest_codes_and_their_usefulness_nothing():
+    codes, queries = (gaussian(60, 4) * 8).round(), (gaussian(30, 4, seed=1) * 8).round()
+    labels, true = (codes[:, 0] > 0).long(), (queries[:, 0] > 0).long()
+    mean = 2.0**18  # float32 has whole numbers up to 2 ** 24
+    distances = torch.cdist(queries.double(), codes.double())
+    chosen = nearest(codes + mean, queries + mean, 3)
+    assert torch.equal(distances.gather(1, chosen), distances.topk(3, largest=False).values)
+    plain = usefulness(codes, labels, queries, true, 2)
+    assert usefulness(codes + mean, labels, queries + mean, true, 2) == plain
+
+
 def test_there_are_no_more_neighbours_than_codes():
     assert nearest(gaussian(3, 4), gaussian(2, 4), 8).shape == (2, 3)
 

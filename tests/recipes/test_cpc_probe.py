@@ -118,6 +118,18 @@ def test_few_labels_use_only_the_labels_of_the_drawn_codes(monkeypatch):
     assert min(len(values) for values in one_draw.values()) > 1
 
 
+def test_a_large_common_mean_costs_the_clusters_nothing():
+    codes, test = blobs(400, 0), blobs(400, 1)
+    centres = 30 * torch.eye(8)[:CLASSES]
+    shifted = Embeddings(test.codes + 2.0**18, test.labels)
+    found = few_labels(codes.codes[0] + 2.0**18, codes.labels, centres + 2.0**18, shifted, seed=0)
+    assert found["cluster"] == few_labels(codes.codes[0], codes.labels, centres, test, seed=0)["cluster"]
+
+
+def test_deviations_are_those_of_a_sample():
+    assert "80.00 % ± 14.14 over 2 draws" in describe(cpc_probe.Probes({"knn": [0.7, 0.9]}, {}, torch.zeros(0)))
+
+
 def test_neighbours_are_near_in_direction_whatever_their_length():
     labels = torch.arange(80) % CLASSES
     directions = torch.eye(8)[labels] + 0.05 * gaussian(80, 8)

@@ -253,6 +253,15 @@ def test_the_nearest_training_image_equals_that_of_a_slow_loop(block, monkeypatc
     assert found.distances[4] == 0
 
 
+def test_the_nearest_of_bright_training_images_is_found():
+    pixels = torch.full((3, 1, 64, 64), 255, dtype=torch.uint8)
+    for number in range(3):  # they differ in one pixel
+        pixels[number, 0, 0, 0] = 250 + 2 * number
+    train = ImageDataset(pixels)
+    found = nearest_training_images(pixels.float() / 255, train)
+    assert found.distances.tolist() == [0, 0, 0]
+
+
 @pytest.mark.slow
 def test_the_report_is_printed_and_saved(extractor, digits, tmp_path, capsys):
     image = fractions(digits[0], torch.tensor([7]))

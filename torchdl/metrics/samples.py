@@ -85,7 +85,9 @@ def frechet_deviation(features: Tensor, other: Moments) -> float:
 
     The method is the infinitesimal jackknife (Jaeckel 1972): to first order, sample x changes the distance by 1/N of
     2 (x - m1)·(m1 - m2) + (x - m1)ᵀ (1 - T) (x - m1) minus that term's mean, where T = C2^½ (C2^½ C1 C2^½)^-½ C2^½ maps
-    the samples' distribution to the other. The bootstrap gives the same result with a hundred times the work.
+    the samples' distribution to the other. The bootstrap gives the same result with a hundred times the work if N is
+    much larger than D. With fewer samples both are too large, the bootstrap more: for normal samples with N = 100 and
+    D = 256, new samples deviated by 2.1, where this function returned 3.2 and the bootstrap 11.9.
     """
     one = Moments([features])
     half = root(other.covariance)
@@ -136,26 +138,36 @@ class Neighbours(NamedTuple):
 class SampleSet:
     """A set of samples that is prepared once, for comparisons with any number of other sets.
 
-    One product of two sets, block by block, gives both the kernel (x·y / D + 1)³ and the distances: if a 1 is appended
-    to x / √D, the product of two samples is the kernel's base, and the distances only change by the factor √D.
+    One product of two sets, block by block, gives both the kernels and the distances. The samples are centred first:
+    where their common mean is much larger than their spread, rounding would otherwise leave no digit.
 
     Args:
         features: (N, D), 2 samples or more.
         k: A sample reaches as far as its k-th neighbour in its own set.
+        centre: (D,), the mean by default. A set that has the centre of the set that it is compared with need not be
+            prepared again.
     """
 
-    def __init__(self, features: Tensor, k: int = 5) -> None:
+    def __init__(self, features: Tensor, k: int = 5, centre: Tensor | None = None) -> None:
         require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
         size, dim = features.shape
         require(size >= 2, f"a set needs 2 samples or more, not {size}")
         require(1 <= k < size, f"k must be from 1 to {size - 1}, the number of samples minus 1, not {k}")
-        self.k = k
-        x = features.detach().double() / dim**0.5
-        self.points = torch.cat([x, torch.ones_like(x[:, :1])], 1)  # (N, D + 1)
+        self.features, self.k = features.detach(), k
+        self.centre = self.features.double().mean(0) if centre is None else centre  # (D,)
+        require(
+            len(self.centre) == dim,
+            f"both sets must have the same number of features, not {len(self.centre)} and {dim}",
+        )
+        self.points = (self.features.double() - self.centre) / dim**0.5  # (N, D)
         self.lengths = self.points.square().sum(1) / 2  # (N,), half the squared lengths, as for all distances here
+        self.along = self.points @ self.centre / dim**0.5  # (N,), products with the centre
+        self.base = 1 + float(self.centre.square().sum()) / dim  # the centre's product with itself, plus 1
         self.blocks = [slice(start, start + BLOCK) for start in range(0, size, BLOCK)]
         nearest = self.points.new_full((size, k), torch.inf)
-        total = self.points.new_zeros(())
+        total = (
+            self.centre_kernels(self) - 6 * (self.along**2 * (self.along + self.base)).sum()
+        )  # no sample with itself
 
         def keep_nearest(rows: slice, distances: Tensor) -> None:
             found = distances.topk(min(k, distances.shape[1]), largest=False, sorted=False).values
@@ -163,14 +175,14 @@ class SampleSet:
 
         for number, rows in enumerate(self.blocks):
             for columns in self.blocks[number:]:
-                base, distances = self.against(rows, self, columns)
+                products, distances = self.against(rows, self, columns)
                 if rows == columns:
-                    base.fill_diagonal_(0)  # a sample is not its own neighbour
+                    products.fill_diagonal_(0)  # a sample is not its own neighbour
                     distances.fill_diagonal_(torch.inf)
                 else:  # the same pairs, with rows and columns exchanged
-                    total += (base**3).sum()
+                    total += self.kernels(rows, self, columns, products)
                     keep_nearest(columns, distances.T)
-                total += (base**3).sum()
+                total += self.kernels(rows, self, columns, products)
                 keep_nearest(rows, distances)
         self.kernel = float(total) / (size * (size - 1))
         # the margin keeps equal samples within reach in spite of rounding
@@ -180,21 +192,43 @@ class SampleSet:
         return len(self.points)
 
     def against(self, rows: slice, other: SampleSet, columns: slice) -> tuple[Tensor, Tensor]:
-        """Return the kernel's bases and half the squared distances between rows and columns, (B, B') each."""
-        base = self.points[rows] @ other.points[columns].T
-        return base, (self.lengths[rows, None] + other.lengths[columns]).sub_(base)
+        """Return the products of and half the squared distances between centred rows and columns, (B, B') each."""
+        products = self.points[rows] @ other.points[columns].T
+        return products, (self.lengths[rows, None] + other.lengths[columns]).sub_(products)
+
+    # With the product p of two centred samples, their products u and v with the centre, and its base s, the kernel
+    # (x·y / D + 1)³ is (p + u + v + s)³. In the kernel distance, terms of u or v alone cancel exactly. They are left
+    # out, as they are the largest. The rest is p³ + 3 (s + u + v) p² + 3 (s + u + v)² p + 3 u v (u + v + 2 s).
+
+    def kernels(self, rows: slice, other: SampleSet, columns: slice, products: Tensor) -> Tensor:
+        """Return the sum of the kernels' terms with p over rows and columns."""
+        a, v = self.base + self.along[rows], other.along[columns]
+        powers = torch.stack([torch.ones_like(v), v, v.square()], 1)  # (B', 3)
+        squares = products.square()
+        first, second = (products @ powers).unbind(1), (squares @ powers[:, :2]).unbind(1)  # (B,) each
+        middle = a * second[0] + second[1] + a.square() * first[0] + 2 * a * first[1] + first[2]
+        return squares.flatten() @ products.flatten() + 3 * middle.sum()
+
+    def centre_kernels(self, other: SampleSet) -> Tensor:
+        """Return the sum of the kernels' terms without p over all pairs with another set."""
+        u, v = self.along, other.along
+        cubic = u.square().sum() * v.sum() + u.sum() * v.square().sum()
+        return 3 * (cubic + 2 * self.base * u.sum() * v.sum())
 
 
 def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbours]:
     """Return both :func:`kernel_distance` and :func:`neighbour_scores`, from one pass over all pairs."""
     require(real.points.shape[1] == generated.points.shape[1], "both sets must have the same number of features")
-    total, reaching = real.points.new_zeros(()), torch.zeros((), dtype=torch.int64, device=real.points.device)
+    if not torch.equal(real.centre, generated.centre):
+        generated = SampleSet(generated.features, generated.k, real.centre)
+    total = real.centre_kernels(generated)
+    reaching = torch.zeros((), dtype=torch.int64, device=real.points.device)
     # per sample, the minimum over the other set of distance minus reach: 0 or less if one of them is within reach
     precise, recalled, covered = (torch.full_like(s.lengths, torch.inf) for s in (generated, real, real))
     for rows in real.blocks:
         for columns in generated.blocks:
-            base, distances = real.against(rows, generated, columns)
-            total += (base**3).sum()
+            products, distances = real.against(rows, generated, columns)
+            total += real.kernels(rows, generated, columns, products)
             beyond = distances - real.reach[rows, None]
             reaching += (beyond <= 0).sum()
             precise[columns] = precise[columns].minimum(beyond.amin(0))
@@ -215,9 +249,11 @@ def kernel_distance(one: Tensor, other: Tensor) -> float:
         one: (N, D), 2 samples or more.
         other: (M, D), 2 samples or more.
     """
-    return compare_sets(SampleSet(one, k=1), SampleSet(other, k=1))[0]
+    first = SampleSet(one, k=1)
+    return compare_sets(first, SampleSet(other, k=1, centre=first.centre))[0]
 
 
 def neighbour_scores(real: Tensor, generated: Tensor, k: int = 5) -> Neighbours:
     """Compare two sets, (N, D) and (M, D), by their ``k`` nearest neighbours."""
-    return compare_sets(SampleSet(real, k), SampleSet(generated, k))[1]
+    first = SampleSet(real, k)
+    return compare_sets(first, SampleSet(generated, k, first.centre))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,14 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
 def plot_label_efficiency(
     curves: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str = "labels", path: PathLike | None = None
 ) -> Figure:
-    """Draw test errors (1 - accuracy) over the number of labels, one curve per name; both axes are logarithmic."""
+    """Draw test errors (1 - accuracy) over the number of labels, one curve per name; both axes are logarithmic.
+
+    The bars are sample standard deviations.
+    """
     figure, (axis,) = sheet(1, 1, 6.5, 4.5)
     for name, curve in curves.items():
-        means, spreads = ([100 * f(values) for values in curve.values()] for f in (np.mean, np.std))
+        means = [100 * np.mean(values) for values in curve.values()]
+        spreads = [100 * statistics.stdev(values) if len(values) > 1 else 0.0 for values in curve.values()]
         axis.errorbar(list(curve), [100 - mean for mean in means], spreads, marker=".", capsize=3, label=name)
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="test error, %")
     axis.grid(alpha=0.3, which="both")

@@ -5,6 +5,7 @@ Shapes: V views of N examples, D numbers per embedding, K classes.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,13 +101,16 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings,
 
     classes, generator = len(centres), torch.Generator().manual_seed(seed)
     members = [(labels == label).nonzero()[:, 0] for label in range(classes)]
-    clusters = torch.cdist(test.codes[0], centres).argmin(1)  # (N,)
+    origin = centres.mean(0)  # a common mean much larger than the spread would cost the distances their digits
+    clusters = torch.cdist(test.codes[0] - origin, centres - origin).argmin(1)  # (N,)
     directions, test_directions = F.normalize(codes, dim=1), F.normalize(test.codes[0], dim=1)
     accuracies: dict[str, list[float]] = {"nearest": [], "cluster": []}
     for _ in range(DRAWS):
         chosen = torch.stack([m[torch.randint(len(m), (), generator=generator)] for m in members])  # (K,)
         nearest = (test_directions @ directions[chosen].T).argmax(1)
-        names = torch.from_numpy(linear_sum_assignment(torch.cdist(centres, codes[chosen]).numpy())[1])
+        names = torch.from_numpy(
+            linear_sum_assignment(torch.cdist(centres - origin, codes[chosen] - origin).numpy())[1]
+        )
         for method, predictions in (("nearest", nearest), ("cluster", names[clusters])):
             accuracies[method].append(accuracy_of(predictions, test.labels))
     return accuracies
@@ -178,10 +182,11 @@ def probe(
     accuracies["linear"] = [linear(np.arange(len(labels)))]
     neighbours = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(views[0], labels)
     accuracies["knn"] = [float(neighbours.score(x, y))]
-    clusters = KMeans(classes, n_init=10, random_state=seed).fit(views[0])
-    assigned = torch.from_numpy(clusters.predict(x)).long()
+    centre = views[0].mean(0)  # scikit-learn's distances lose digits to a large common mean
+    clusters = KMeans(classes, n_init=10, random_state=seed).fit(views[0] - centre)
+    assigned = torch.from_numpy(clusters.predict(x - centre)).long()
     accuracies["k-means"] = [clustering_accuracy(assigned, test.labels, classes)]
-    centres = torch.from_numpy(clusters.cluster_centers_).float()
+    centres = torch.from_numpy(clusters.cluster_centers_ + centre).float()
     for method, values in few_labels(train.codes[0], train.labels, centres, test, seed).items():
         accuracies[f"1 label a class, {method}"] = values
     by_labels = {classes: accuracies["1 label a class, cluster"], len(labels): accuracies["linear"]}
@@ -241,6 +246,6 @@ def describe(probes: Probes) -> str:
     """Return the accuracies of an encoder's probes as text, one line per probe."""
     lines = []
     for key, values in probes.accuracy.items():
-        spread = f" ± {100 * np.std(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
+        spread = f" ± {100 * statistics.stdev(values):.2f} over {len(values)} draws" if len(values) > 1 else ""
         lines.append(f"  {key:28} {100 * np.mean(values):6.2f} %{spread}")
     return "\n".join(lines)

@@ -117,11 +117,11 @@ def shares_of(extractor: FeatureExtractor, found: Features) -> Tensor:
     return metrics.class_shares(found.probabilities.argmax(1), len(extractor.classes))
 
 
-def sample_set(found: Features, kid_samples: int) -> metrics.SampleSet:
-    """Return at most ``kid_samples`` evenly spaced images as a set for pairwise measures."""
+def sample_set(found: Features, kid_samples: int, centre: Tensor | None = None) -> metrics.SampleSet:
+    """Return at most ``kid_samples`` evenly spaced images as a set for pairwise measures, about a centre (D,)."""
     features = found.features
     chosen = at_equal_distances(len(features), min(kid_samples, len(features)))
-    return metrics.SampleSet(features[chosen.to(features.device)], NEIGHBOUR)
+    return metrics.SampleSet(features[chosen.to(features.device)], NEIGHBOUR, centre)
 
 
 def make_reference(extractor: FeatureExtractor, real: Features, kid_samples: int = KID_SAMPLES) -> Reference:
@@ -137,7 +137,7 @@ def compare(
     The kernel distance, precision, recall, density and coverage use at most ``kid_samples`` images of each kind. A
     class is rare if its share is less than half its share of the real images.
     """
-    samples = sample_set(found, kid_samples)
+    samples = sample_set(found, kid_samples, reference.samples.centre)
     kernel, neighbours = metrics.compare_sets(reference.samples, samples)
     shares = shares_of(extractor, found)
     rare = (shares < reference.shares / 2).tolist()
@@ -157,12 +157,13 @@ def compare(
 
 def nearest_training_images(images: Tensor, train: ImageDataset) -> Nearest:
     """Find the training image nearest to each image (N, C, H, W) in [0, 1], by root mean squared pixel difference."""
-    x = images.flatten(1)  # (N, C * H * W)
+    centre = images.flatten(1).mean(0)  # without it, bright images would cost the distances their digits
+    x = images.flatten(1) - centre  # (N, C * H * W)
     smallest = torch.full((len(x),), torch.inf, device=x.device)
     nearest = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for start in range(0, len(train), TRAINING_BLOCK):
         rows = torch.arange(start, min(start + TRAINING_BLOCK, len(train)), device=train.device)
-        others = as_fractions(train, rows).flatten(1).to(x.device)  # (B, C * H * W)
+        others = as_fractions(train, rows).flatten(1).to(x.device) - centre  # (B, C * H * W)
         # half the squared distance without |x|² / 2, which is the same for all training images
         values, indices = (others.square().sum(1) / 2).sub(x @ others.T).min(1)
         closer = values < smallest

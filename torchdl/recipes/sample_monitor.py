@@ -53,7 +53,8 @@ class SampleMonitor:
         """Measure samples (N, C, H, W) or (N, C * H * W), in [-1, 1]."""
         pixels = (images.view(len(images), *self.extractor.model.in_shape) + 1) / 2  # (N, ...) -> (N, C, H, W)
         found = Features(*(part.cpu() for part in extract_features(self.extractor, pixels, images.device)))
-        _, neighbours = compare_sets(self.reference.samples, sample_set(found, self.count))
+        real = self.reference.samples
+        _, neighbours = compare_sets(real, sample_set(found, self.count, real.centre))
         shares = shares_of(self.extractor, found).tolist()
         return {
             "frechet_distance": frechet_distance(Moments([found.features]), self.reference.moments),
