@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -9,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
 from torchdl import SequenceModel, Trainer

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 
+sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 import torch.nn.functional as F
 

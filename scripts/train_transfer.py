@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
 from torchdl import Supervised, Trainer

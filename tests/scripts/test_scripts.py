@@ -71,6 +71,15 @@ def test_a_script_takes_torchdl_from_its_own_clone(monkeypatch):
         lines = (SCRIPTS / name).read_text().splitlines()
         imports = [line for line in lines if re.match(r"(import|from) (_clone|torchdl)\b", line)]
         assert imports[0].startswith("import _clone"), name
+        # python -P does not look for _clone beside the script
+        assert "sys.path.insert(0, os.path.dirname(__file__))" in lines[lines.index(imports[0]) - 1], name
+
+
+@pytest.mark.slow
+def test_a_script_runs_where_python_does_not_look_beside_it(tmp_path):
+    command = [sys.executable, "-I", str(SCRIPTS / "train_moore.py"), "--help"]  # -I includes -P, which is newer
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # training and generating
