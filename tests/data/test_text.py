@@ -330,6 +330,25 @@ def test_vectors_are_those_of_the_file_and_others_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffi 1 2 3\nlike 4 5 6\n",
+        "\ufeff2 3\ni 1 2 3\nlike 4 5 6\n",
+        "2 3 \r\ni 1 2 3 \r\nlike 4 5 6 \r\n",
+        "i\t1\t2\t3\nlike\t4\t5\t6\n\n",
+        "i  1 2 3\nlike  4 5 6\n",
+        "i 1 2 3\nnan 7 7 7\n5 7 7 7\nnew\u00a0york 7 7 7\nat nan 7 7 7\nlike 4 5 6",
+    ],
+    ids=["bom", "bom and word2vec", "crlf", "tabs", "blanks", "words like numbers"],
+)
+def test_no_word_of_a_file_of_vectors_is_lost(tmp_path, content):
+    path = tmp_path / "glove.txt"
+    path.write_bytes(content.encode())
+    vectors, found = read_vectors(path, Vocabulary(["i", "like"]))
+    assert (vectors.tolist(), found) == ([[1, 2, 3], [4, 5, 6]], 2)
+
+
+@pytest.mark.parametrize(
     ("content", "named"),
     [
         ("i 1 2\nlike 1\n", "line 2: .*2 numbers"),
@@ -338,6 +357,16 @@ def test_vectors_are_those_of_the_file_and_others_are_drawn(tmp_path):
         ("i 1 nan\n", "not finite"),
         ("i\n", "line 1: .*1 numbers"),
         ("", "none .*2 words"),
+        ("i 1 2\nlike 4 5 6\n", "line 2: .*2 numbers.* as in line 1.*3"),  # not the word "like 4"
+        ("i 1 2 3\nlike 4 5\n", "line 2: .*3 numbers.* as in line 1.*2"),
+        ("i 1 2\n\nlike 4\n", "line 3: .*2 numbers.* as in line 1.*1"),
+        ("3 2\ni 1 2 3\n", "line 2: .*2 numbers.* as in line 1"),  # word2vec's line says 2
+        ("2 3\ni 1 2\n", "line 2: .*3 numbers.* as in line 1"),
+        ("3 2\ni 1 2\nlike 3 4\n", "2 words.* line 1 .*3"),  # cut off
+        ("1 2\ni 1 2\nlike 3 4\n", "2 words.* line 1 .*1"),
+        ("i 1 2\n2 2\nlike 1 2\n", "line 2: .*2 numbers"),  # two files, one after the other
+        ("9" * 5000 + " 2\ni 1 2\n", "line 1"),
+        ("i 1 1e39\n", "line 1.*not finite"),
     ],
 )
 def test_a_broken_file_of_vectors_is_one_sentence(tmp_path, content, named):
