@@ -11,6 +11,7 @@ from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratin
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.data.synthetic import AddingProblem, long_distance
+from torchdl.data.tables import TableFormat
 from torchdl.data.tabular import Columns, Table, read_table, split_table
 from torchdl.data.text import TextDataset, Texts, read_texts
 from torchdl.data.vectors import read_vectors

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from torchdl import InputError, TableFormat
+from torchdl.data.tables import find_encoding, notes, number, read_pieces, read_rows, row_number
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes a file and returns its path."""
+
+    def write(content: str | bytes, encoding: str = "utf-8"):
+        path = tmp_path / "x.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+        return path
+
+    return write
+
+
+def cells(table: pd.DataFrame) -> list[list[str | None]]:
+    return [[None if pd.isna(cell) else cell for cell in row] for row in table.to_numpy().tolist()]
+
+
+# the number of cells in a row
+
+
+def test_a_cell_more_than_the_header_never_shifts_a_column(write):
+    # empty cells after the last separator are none
+    assert cells(read_rows(write("a,b\n1,2,\n2,4,\n3,6,\n"))) == [["1", "2"], ["2", "4"], ["3", "6"]]
+    assert cells(read_rows(write("a,b,\n1,2,\n2,4,\n"))) == [["1", "2"], ["2", "4"]]
+    # evenly spaced row names, or two rows, are a RangeIndex to pandas 3
+    for rows in ("1,2,3\n2,4,5\n3,6,7\n", "7,2,3\n9,4,5\n", "x,2,3\ny,4,5\nz,6,7\n"):
+        with pytest.raises(InputError, match=r"3 cells in row 2, more cells than the 2 names.*separator=.*comment="):
+            read_rows(write("a,b\n" + rows))
+    with pytest.raises(InputError, match="3 cells in row 4, more"):
+        read_rows(write("a,b\n1,2\n\n1,2,3\n"))
+    with pytest.raises(InputError, match="5 cells in row 3, more"):
+        read_rows(write("a,b\n1,2\n1,2,3,4,5\n"))
+    with pytest.raises(InputError, match="3 cells in row 2, more cells than the 2 cells in its first row"):
+        read_rows(write("1,2\n1,2,3\n"), TableFormat(header=False))
+
+
+def test_rows_are_counted_as_a_spreadsheet_does(write):
+    table = read_rows(write("\n\na,b\n1,2\n\n3,4\n\n"))
+    assert cells(table) == [["1", "2"], [None, None], ["3", "4"]]
+    assert [row_number(table, position) for position in range(3)] == [4, 5, 6]
+    table = read_rows(write("# made\na,b\n# more, and, more\n1,2 # here\n\n"), TableFormat(comment="#"))
+    assert cells(table) == [[None, None], ["1", "2 "]]
+    assert row_number(table, 1) == 4
+    assert row_number(read_rows(write("1,2\n3,4\n"), TableFormat(header=False)), 1) == 2
+
+
+def test_pieces_are_the_whole(write):
+    path = write("a,b\n" + "".join(f"{i},NA\n" for i in range(25)))
+    pieces = list(read_pieces(path, size=10))
+    assert [len(piece) for piece in pieces] == [9, 10, 6]
+    pd.testing.assert_frame_equal(pd.concat(pieces), read_rows(path))
+    assert [row_number(piece, 0) for piece in pieces] == [2, 11, 21]
+    assert next(read_pieces(path, missing=False))["b"].tolist() == ["NA"] * 25
+
+
+# headers
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "75,0,190.5\n54,?,160\n",
+        "0.73,0.53,setosa\n0.05,0.64,setosa\n1.71,0.81,virginica\n",
+        "5,ham,see you\n7,ham,buy\n8,spam,now\n",
+        "ham,see you\nham,buy\nham,go\nspam,now\n",
+        "2020-01-01,100\n2020-01-02,101\n2020-01-03,99\n",
+        "12:30,x\n12:45,y\n13:00,z\n",
+        "anna,34,1\nberta,41,7\nclara,29,3\n",
+    ],
+)
+def test_values_in_place_of_a_header_are_refused_and_read_without_one(write, content):
+    with pytest.raises(InputError, match=r"in place of its columns' names.*header=False"):
+        read_rows(write(content))
+    table = read_rows(write(content), TableFormat(header=False))
+    assert len(table) == content.count("\n")
+    assert list(table.columns) == [f"V{place + 1}" for place in range(table.shape[1])]
+    names = tuple("abcdefg"[: table.shape[1]])
+    assert list(read_rows(write(content), TableFormat(header=False, names=names)).columns) == list(names)
+    assert len(read_rows(write(content), TableFormat(names=names))) == len(table) - 1  # it is a header after all
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b\n1,2\n",
+        "country,2019,2020\nDE,1.5,2.5\nFR,1.7,2.2\n",
+        "2019,kind\n3,red\n5,red\n",
+        "label,text\nham,see you\nham,go\nspam,now\n",
+        "date,close\n2020-01-01,5\n2020-01-02,6\n",
+        "x1,x2\na1,b\na2,c\n",
+        "name\nanna\nberta\n",
+        "0,1,class\n3.5,4.5,x\n2.5,1.5,x\n",
+    ],
+)
+def test_names_are_a_header(write, content):
+    assert list(read_rows(write(content)).columns) == content.split("\n")[0].split(",")
+
+
+def test_names_must_be_different_and_as_many_as_columns(write):
+    with pytest.raises(InputError, match="several columns named a: rename"):
+        read_rows(write("a,b,a\nx,y,z\n"))
+    with pytest.raises(InputError, match="3 columns, but names has 2"):
+        read_rows(write("a,b,c\nx,y,z\n"), TableFormat(names=("p", "q")))
+    with pytest.raises(InputError, match="names has 'p' twice"):
+        TableFormat(names=("p", "p"))
+
+
+# how a file is written
+
+
+def test_lecture_6_files_load_as_they_are(write):
+    commas = read_rows(write("75,0,?\n54,?,160\n"), TableFormat(header=False, na=("?",)))
+    assert cells(commas) == [["75", "0", None], ["54", None, "160"]]
+    blanks = TableFormat(header=False, separator="blanks", na=("?",))
+    table = read_rows(write('18.0   8  ?\t"ford  pinto"\n  9.0 4 70.  \t"vw"\n'), blanks)
+    assert cells(table) == [["18.0", "8", None, "ford  pinto"], ["9.0", "4", "70.", "vw"]]
+
+
+@pytest.mark.parametrize(("separator", "mark"), [("tab", "\t"), ("\\t", "\t"), ("\t", "\t"), (";", ";"), ("|", "|")])
+def test_any_separator(write, separator, mark):
+    assert cells(read_rows(write(f"a{mark}b\n1{mark}2,5\n"), TableFormat(separator=separator))) == [["1", "2,5"]]
+
+
+@pytest.mark.parametrize(
+    "format", ["separator=;;", "separator=", "decimal=;", "comment=//", "comment=,", "encoding=x", "encoding=rot13"]
+)
+def test_a_format_that_cannot_be_is_one_sentence(format):
+    name, value = format.split("=")
+    with pytest.raises(InputError, match=name):
+        TableFormat(**{name: value})
+
+
+def test_an_exported_row_index_is_left_out_and_said(write):
+    for index in ([0, 1, 2], [1, 2, 3], [7, 2, 5]):
+        for name in ("", "Unnamed: 0"):
+            table = read_rows(write(f"{name},a\n" + "".join(f"{i},x\n" for i in index)))
+            assert list(table.columns) == ["a"]
+            assert "first column, which has no name and numbers the rows" in notes(table)[0]
+    assert list(read_rows(write(",a\n0.5,x\n1.5,x\n")).columns) == ["Unnamed: 0", "a"]
+    assert list(read_rows(write("id,a\n0,x\n1,x\n")).columns) == ["id", "a"]
+    assert list(read_rows(write(",a\n0,x\n1,x\n"), TableFormat(names=("id", "a"))).columns) == ["id", "a"]
+
+
+# encodings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_encodings_are_detected(write, encoding):
+    table = read_rows(write("näme,b\n“don’t” 5 €,2\n", encoding))
+    assert list(table.columns) == ["näme", "b"]
+    assert cells(table) == [["“don’t” 5 €", "2"]]
+    assert len(notes(table)) == (encoding == "cp1252")
+
+
+def test_one_bad_byte_is_named_and_changes_no_other_character(write):
+    lines = ["a,b", *["ü,€"] * 5, "x,y"]
+    table = read_rows(write("\n".join(lines).encode().replace(b"x", b"x\xff")))
+    assert cells(table) == [["ü", "€"]] * 5 + [["x\ufffd", "y"]]
+    assert "UTF-8 but for a byte" in notes(table)[0]
+    assert "0xff, byte 2 of line 7" in notes(table)[0]
+    with pytest.raises(InputError, match="is not utf-8: it has the byte 0xff"):
+        read_rows(write(b"a,b\nx\xff,y\n"), TableFormat(encoding="utf-8"))
+    with pytest.raises(InputError, match=r"zero bytes.*utf-16-le"):
+        read_rows(write("a,b\n1,2\n", "utf-16-le"))
+    assert cells(read_rows(write("a,b\n1,2\n", "utf-16-le"), TableFormat(encoding="utf-16-le"))) == [["1", "2"]]
+
+
+def test_the_place_of_a_bad_byte_is_the_same_however_the_file_is_cut(write, monkeypatch):
+    path = write("\n".join(["ü€,1"] * 30).encode() + b"\nab\xe9,2\n")
+    whole = find_encoding(path)
+    assert "byte 3 of line 31" in whole[1]
+    for size in (1, 7, 50):
+        monkeypatch.setattr("torchdl.data.tables.PIECE", size)
+        assert find_encoding(path) == whole
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("1", 1), ("-2.50", -2.5), ("+.5", 0.5), ("4142.", 4142), ("1e3", 1000), (" 7 ", 7), ("0", 0), ("0.5", 0.5)]
+    + [("1,013", 1013), ("-12,345,678.9", -12345678.9), ("23%", 0.23), ("-1.5 %", -0.015), ("1,200%", 12)]
+    + [(cell, None) for cell in ("", "x", "007", "01", "1,5", "1,01", "0,123", "1_000", "0x1f", "1 000", "%", "True")],
+)
+def test_a_cell_is_a_number_by_itself(cell, value):
+    assert number(cell) == value
+
+
+def test_a_decimal_comma_makes_the_point_mark_thousands():
+    assert number("1,5", ",") == 1.5
+    assert number("1.234,5", ",") == 1234.5
+    assert number("1.5", ",") is None
