@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -226,3 +227,34 @@ def test_loading_and_building_do_not_run_what_a_file_names(folder, tmp_path):
     rewrite(folder, lambda d: d.update({"class": f"__import__('pathlib').Path({str(marker)!r}).touch()"}))
     refusal(folder)
     assert not marker.exists()
+
+
+def test_a_flipped_bit_anywhere_in_the_weights_is_refused_or_changes_nothing(folder):
+    data, model = (folder / WEIGHTS).read_bytes(), artifacts.load(folder).state_dict()
+    header = 8 + int.from_bytes(data[:8], "little")
+    refused = 0
+    for place in {*range(0, header, 5), *range(header, len(data), 3)}:
+        flipped = data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :]
+        (folder / WEIGHTS).write_bytes(flipped)
+        try:
+            state = artifacts.load(folder).state_dict()
+        except InputError:
+            refused += 1
+        else:  # the checksum's name was hit
+            assert place < header
+            assert all(torch.equal(value, state[name]) for name, value in model.items())
+    assert refused > 100
+
+
+def test_weights_from_before_without_a_checksum_are_loaded(folder):
+    state = safetensors.torch.load_file(folder / WEIGHTS)
+    safetensors.torch.save_file(state, folder / WEIGHTS)
+    assert artifacts.load(folder).state_dict().keys() == state.keys()
+
+
+def test_arguments_of_numpys_types_come_back_as_pythons_own(tmp_path):
+    model = Discriminator(np.int64(4), hidden=(np.int32(3),), slope=np.float32(0.5))
+    artifacts.save(model, tmp_path)
+    back = artifacts.load(tmp_path)
+    assert (back.in_features, back.hidden, back.slope) == (4, (3,), 0.5)
+    assert {type(back.in_features), type(back.hidden[0]), type(back.slope)} == {int, float}

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
+import stat
+from collections import Counter, OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 from torchdl import InputError
-from torchdl.files import read_json, replacing
+from torchdl.files import plain, read_json, replacing, write_json
 
 
 def test_a_file_is_replaced_and_no_temporary_remains(tmp_path):
@@ -86,3 +98,136 @@ def test_a_json_file_that_holds_something_else_is_refused_in_one_sentence(tmp_pa
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"file\.json cannot be read: No such file"):
         read_json(tmp_path / "file.json")
+
+
+# names and links
+
+
+def test_a_temporary_file_has_a_name_that_nobody_can_guess(tmp_path):
+    names = []
+    for _ in range(2):
+        with replacing(tmp_path / "file") as temporary:
+            names.append(temporary.name)
+            assert temporary.is_file()
+            assert not re.search(rf"\b{os.getpid()}\b", temporary.name)
+    assert names[0] != names[1]
+
+
+def test_a_link_under_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr("torchdl.files.secrets.token_hex", lambda _: "guessed")
+    (tmp_path / ".guessed.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError), replacing(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    assert victim.read_text() == "precious"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "file").symlink_to(tmp_path / "victim")
+    with replacing(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    assert ((tmp_path / "file").read_text(), (tmp_path / "victim").read_text()) == ("new", "precious")
+
+
+def test_the_folder_is_flushed_after_the_rename(tmp_path, monkeypatch):
+    path, fsync, flushed = tmp_path / "file", os.fsync, []
+
+    def watched(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        flushed.append((kind, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert flushed == [("file", False), ("folder", True)]
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_only_a_file_system_that_flushes_no_folders_may_leave_that_out(tmp_path, monkeypatch, number, fails):
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="error") if fails else nullcontext(), replacing(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize("function", ["open", "fsync", "replace"])
+def test_the_error_of_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch, function):
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "file"):
+        pass
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+# plain values
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Number(IntEnum):
+    BIG = 7
+
+
+class Pair(NamedTuple):
+    one: Any
+    two: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.float64(0.1), 0.1),
+        (np.int64(-3), -3),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (np.arange(3), [0, 1, 2]),
+        (torch.tensor(2.5), 2.5),
+        (torch.Size([2, 3]), (2, 3)),
+        (Colour.RED, "red"),
+        (Number.BIG, 7),
+        (Path("a") / "b", os.path.join("a", "b")),
+        (Pair(np.int8(1), [np.uint8(2)]), (1, [2])),
+        ({np.int64(1): {"a": np.float16(2)}}, {1: {"a": 2.0}}),
+        (Counter(a=1), {"a": 1}),
+        (None, None),
+    ],
+)
+def test_values_of_other_libraries_become_pythons_own(value, expected):
+    def kinds(value: Any) -> Any:
+        if isinstance(value, dict):
+            return dict, [(kinds(key), kinds(item)) for key, item in value.items()]
+        return (type(value), [kinds(item) for item in value]) if isinstance(value, (list, tuple)) else type(value)
+
+    assert plain(value) == expected
+    assert kinds(plain(value)) == kinds(expected)
+
+
+def test_a_container_of_plain_values_stays_itself():
+    state = OrderedDict(weight=torch.ones(2), sizes=[1, (2, 3)])
+    state._metadata = {"": {"version": 2}}  # as of a module's state
+    assert plain(state, keep=torch.Tensor) is state
+
+
+def test_json_that_could_not_be_read_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_json(path, {"rate": np.float32(0.5), "folder": Path("x")})
+    assert json.loads(path.read_text()) == {"rate": 0.5, "folder": "x"}
+    monkeypatch.setattr(json, "dumps", lambda *_, **__: "{")
+    with pytest.raises(InputError, match="not JSON"):
+        write_json(path, 1)
+    assert json.loads(path.read_text()) == {"rate": 0.5, "folder": "x"}
+    assert list(tmp_path.iterdir()) == [path]

@@ -7,6 +7,7 @@ runs no code from the files, so a stranger's folder is data.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -20,7 +21,9 @@ from torch import nn
 
 import torchdl.models
 from torchdl.errors import InputError, require
-from torchdl.files import ARCHITECTURE, WEIGHTS, replacing
+from torchdl.files import ARCHITECTURE, WEIGHTS, plain, replacing, write_json
+
+CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     # a class without its own constructor has nn.Module's, which takes *args and **kwargs
     names = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     values = {key: getattr(model, key) for key in names}
-    arguments = {k: describe(v) if isinstance(v, nn.Module) else v for k, v in values.items()}
+    arguments = {k: describe(v) if isinstance(v, nn.Module) else plain(v) for k, v in values.items()}
     return {"class": name, "arguments": arguments}
 
 
@@ -72,12 +75,32 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = json.dumps(describe(model), indent=2) + "\n"
-    with replacing(folder / ARCHITECTURE) as path:
-        path.write_text(architecture, encoding="utf-8")
+    write_json(folder / ARCHITECTURE, describe(model))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    data = safetensors.torch.save(state, {CHECKSUM: BLANK})  # save_file hides a full disk behind its own error
+    data = data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
     with replacing(folder / WEIGHTS) as path:
-        path.write_bytes(safetensors.torch.save(state))  # save_file hides a full disk behind its own error
+        path.write_bytes(data)
+        check_weights(path)
+
+
+def check_weights(path: Path) -> bytes:
+    """Read a file of weights, and compare its SHA-256 with the one that it holds.
+
+    The checksum is in the file itself, so that a kill leaves no file beside the checksum of another one. It is that of
+    the file with zeros in the checksum's place. Files from before have none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    data = path.read_bytes()
+    try:
+        known = str(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][CHECKSUM])
+    except (ValueError, KeyError, TypeError, RecursionError):  # none, or no file of weights, which the reader reports
+        return data
+    found = hashlib.sha256(data.replace(known.encode(), BLANK.encode(), 1)).hexdigest()
+    require(found == known, f"{path} is damaged: its checksum does not match")
+    return data
 
 
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
@@ -98,10 +121,11 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     for name in (ARCHITECTURE, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}: choose the folder of a run that saved its model")
+    weights = check_weights(folder / WEIGHTS)
     try:
         with torch.device("meta"):  # allocates no memory: a stranger's file may name any sizes
             model = build(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
-        state = safetensors.torch.load_file(folder / WEIGHTS, device=str(device))
+        state = safetensors.torch.load(weights)
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} has no model that torchdl can load: {reason}") from error

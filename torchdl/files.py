@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import operator
 import os
-from collections.abc import Callable, Iterator
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +28,99 @@ PLOTS = "plots"  # the folder of the figures
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 MAX_JSON = 2**28  # bytes
+PLAIN: tuple[type[Any], ...] = (bool, int, float, str, bytes)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; then flush that file to the disk and rename it to ``path``.
+def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary file to write to; then flush it to the disk and rename it to ``path``.
 
-    If anything goes wrong before the rename (a full disk, a killed process), the old file stays as it was.
+    If anything goes wrong before the rename (a full disk, a killed process), the old file stays as it was. The
+    temporary file is new and its name random, so that no link that somebody else has made is followed.
+
+    Args:
+        path: The file to write or to replace.
+        previous: The name that the old file gets; None to remove it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666))
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that a renamed file keeps its new name after a power cut."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems flush no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def plain(value: Any, keep: type | tuple[type, ...] = ()) -> Any:
+    """Convert values of other types, in containers too, to the types that Python and JSON have.
+
+    NumPy's and PyTorch's numbers and arrays, members of enumerations, paths, and containers of classes of their own
+    are converted. A container that holds only plain values is returned as it is, and so is a value of an unknown type.
+
+    Args:
+        value: Any value.
+        keep: Types whose values stay as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> torchdl.files.plain({"rate": np.float32(0.5), "sizes": (np.int64(3), 4)})
+        {'rate': 0.5, 'sizes': (3, 4)}
+    """
+    if value is None or type(value) in PLAIN or isinstance(value, keep):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value, keep)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        items = [(key, item, plain(key, keep), plain(item, keep)) for key, item in value.items()]
+        same = type(value) in (dict, OrderedDict) and all(key is k and item is i for key, item, k, i in items)
+        return value if same else {k: i for _, _, k, i in items}
+    if isinstance(value, (list, tuple)):
+        parts = [plain(item, keep) for item in value]
+        if type(value) in (list, tuple) and all(map(operator.is_, parts, value)):
+            return value
+        return parts if isinstance(value, list) else tuple(parts)
+    for kind in PLAIN:
+        if isinstance(value, kind):
+            return kind(value)
+    return plain(value.tolist(), keep) if callable(getattr(value, "tolist", None)) else value
+
+
 def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; ``default`` converts values that JSON lacks."""
+    """Write ``value`` as indented JSON, whole or not at all, and read it back before it replaces the old file.
+
+    Args:
+        path: The file.
+        value: The value; :func:`plain` is applied to it.
+        default: Converts the remaining values that JSON lacks.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, default=default) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(plain(value), indent=2, default=default) + "\n", encoding="utf-8")
+        read_json(temporary)
 
 
 def read_json(path: str | os.PathLike[str], kind: Any = Any, limit: int = MAX_JSON) -> Any:

@@ -5,8 +5,10 @@ import io
 import math
 import os
 import pickle
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import gaussian
@@ -105,6 +107,7 @@ def test_code_in_a_file_with_a_right_checksum_does_not_run(tmp_path, zipped):
     with pytest.raises(InputError, match=r"evil\.pt") as caught:
         checkpoint.read(path)
     assert len(str(caught.value).splitlines()) == 1
+    assert not re.search("weights.only|trust|allow|safe_globals", str(caught.value))  # no advice to load it unsafely
     assert not (tmp_path / "owned").exists()
     if zipped:  # the file itself would do harm
         torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
@@ -176,3 +179,21 @@ def test_the_last_good_checkpoint_is_read_and_what_was_warning_is_named(path):
     previous.unlink()
     with pytest.raises(InputError, match=rf"{CHECKPOINT} .*No such file"):
         checkpoint.read_last(path.parent)
+
+
+def test_numbers_of_numpy_and_paths_come_back_as_pythons_own(path):
+    checkpoint.write({"lr": np.float64(0.1), "sizes": (np.int64(3),), "folder": Path("x")}, path)
+    assert same(checkpoint.read(path), {"lr": 0.1, "sizes": (3,), "folder": "x"})
+
+
+class Foreign:
+    """It can be pickled, but not read from a file that may be anybody's."""
+
+
+def test_a_state_that_could_not_be_read_again_leaves_the_old_file(path):
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"checkpoint\.pt stays as it is.*Foreign") as caught:
+        checkpoint.write({"task": Foreign()}, path, path.with_name(PREVIOUS))
+    assert len(str(caught.value).splitlines()) == 1
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,22 +17,43 @@ from typing import Any
 import torch
 
 from torchdl.errors import InputError, require
-from torchdl.files import CHECKPOINT, PREVIOUS, replacing
+from torchdl.files import CHECKPOINT, PREVIOUS, plain, replacing
 
 DIGEST = 64  # characters of a hexadecimal SHA-256
 
 
 def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write a checkpoint of tensors, numbers, strings and their containers; an old file becomes ``previous``."""
+    """Write a checkpoint of tensors, numbers, strings and their containers; an old file becomes ``previous``.
+
+    Numbers and texts of NumPy's types become Python's. The new file is read before it replaces the old one.
+
+    Raises:
+        InputError: The state holds a value that could be written but not read.
+    """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(plain(state, keep=torch.Tensor), buffer)
     data = bytearray(buffer.getvalue())
     # the last two bytes of a zip archive without a comment are the comment's length
     data[-2:] = struct.pack("<H", DIGEST)
-    with replacing(path) as temporary:
+    with replacing(path, previous) as temporary:
         temporary.write_bytes(data + hashlib.sha256(data).hexdigest().encode())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
+        try:
+            read(temporary)
+        except InputError as error:
+            raise InputError(
+                f"{path} stays as it is, because the new checkpoint could not be read back: "
+                f"{reason_of(error.__cause__ or error)}"
+            ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in a line why a file could not be loaded, without PyTorch's advice to load it unsafely."""
+    found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+    if found:
+        return f"it holds a {found[1]}, which is no tensor, number or text"
+    if "weights_only" in str(error):
+        return "it holds something other than tensors, numbers and texts"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -46,8 +67,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler may raise anything on a foreign file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the checkpoint {path} cannot be read: {reason}") from error
+        raise InputError(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
     if not isinstance(state, dict):
         raise InputError(f"the checkpoint {path} was not written by torchdl")
     return state
