@@ -7,6 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.signal
+import scipy.stats
 import torch
 from helpers import gaussian
 from sklearn import metrics as sklearn_metrics
@@ -17,6 +20,7 @@ from torchdl.data.series import Series, Split, Windows, google_prices, sine
 from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
 from torchdl.metrics import error_ratio, forecast_errors
 from torchdl.recipes.forecasting import (
+    best_naive,
     conclusion,
     direction_data,
     direction_training,
@@ -199,12 +203,73 @@ def test_the_ratio_of_equal_errors_is_1_and_that_of_doubled_errors_2():
     assert math.isnan(error_ratio(error, torch.zeros(50, 3), 5)[0])
 
 
+def walks_ahead(seed: int, starts: int, horizon: int) -> list[Tensor]:
+    """Errors (N, H) of last-value forecasts of two random walks: equal skill, and windows that overlap."""
+    changes = gaussian(2, starts + horizon - 1, seed=seed).double()
+    return [*changes.unfold(1, horizon, 1).cumsum(2)]
+
+
+def biased_walks(seed: int, starts: int, horizon: int) -> list[Tensor]:
+    """Errors (N, H) of forecasts of one random walk, each with a bias of its own that lasts for 30 starts or so."""
+    shared = walks_ahead(seed, starts, horizon)[0]
+    shocks = gaussian(2, starts + 200, seed=10_000 + seed).double().numpy()
+    bias = torch.from_numpy(scipy.signal.lfilter([(1 - 0.97**2) ** 0.5], [1, -0.97], shocks)[:, 200:].copy())
+    return [shared + b[:, None] * torch.arange(1, horizon + 1).double().sqrt() for b in bias]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", [walks_ahead, biased_walks])
+@pytest.mark.parametrize("starts", [25, 81, 181, 611])
+def test_the_interval_of_two_forecasts_of_equal_skill_contains_1_in_93_percent_of_cases(pair, starts):
+    intervals = np.array([error_ratio(*pair(seed, starts, 20))[1:] for seed in range(500)])
+    assert (intervals[:, 0] < intervals[:, 1]).all()
+    assert ((intervals[:, 0] <= 1) & (intervals[:, 1] >= 1)).mean() >= 0.93
+    assert np.isinf(intervals[:, 1]).all() == (starts == 25)
+
+
 def test_the_interval_contains_the_truth_in_95_percent_of_cases():
     covered = 0
     for seed in range(200):
-        _, low, high = error_ratio(gaussian(150, seed=seed), gaussian(150, seed=1000 + seed), 1, draws=300, seed=seed)
+        _, low, high = error_ratio(gaussian(150, seed=seed), gaussian(150, seed=1000 + seed), 1)
         covered += low <= 1 <= high
     assert 180 <= covered <= 199  # 95 % of 200 are 190
+
+
+def test_the_interval_inverts_a_test_of_the_mean_difference():
+    errors, count = gaussian(2, 100, 3).double(), int((100 / 10) ** (2 / 3))
+    _, low, high = error_ratio(*errors, block=10)
+    for r in (low, high):
+        difference = (errors[0].square() - r**2 * errors[1].square()).mean(1).numpy()
+        parts = scipy.fft.dct(difference, norm="ortho")[1 : count + 1]
+        statistic = 10 * difference.mean() / np.sqrt(np.square(parts).mean())
+        assert 2 * scipy.stats.t.sf(abs(statistic), count) == pytest.approx(0.05)
+
+
+def test_the_interval_of_the_inverse_ratio_is_the_inverse():
+    for seed in range(20):
+        one, other = gaussian(2, 60, seed=seed)
+        ratio, low, high = error_ratio(one, other, 20)
+        assert (1 / ratio, 1 / high, 1 / low if low else math.inf) == pytest.approx(error_ratio(other, one, 20))
+
+
+@pytest.mark.parametrize(("count", "horizon"), [(1, 1), (1, 20), (25, 20), (39, 20), (40, 41)])
+def test_fewer_terms_than_two_blocks_have_no_verdict(count, horizon):
+    ratio, low, high = error_ratio(gaussian(count, horizon), gaussian(count, horizon, seed=1))
+    assert (low, high) == (0, math.inf)
+    assert 0 < ratio < math.inf
+    assert "no verdict" in verdict("far", "drift", ratio, low, high)
+
+
+def test_errors_that_cannot_be_compared_are_one_sentence():
+    error = gaussian(50)
+    for arguments, message in (
+        ((error, error[1:]), "shape"),
+        ((error[:0], error[:0]), "empty"),
+        ((error, error, 0), "block.* 0"),
+        ((error, error, 5, 95), "level.* 95"),
+    ):
+        with pytest.raises(InputError, match=message):
+            error_ratio(*arguments)
 
 
 def test_longer_blocks_widen_the_interval_of_correlated_errors():
@@ -259,10 +324,10 @@ def test_a_trained_linear_model_is_compared_with_all_baselines(quick, capsys):
         assert list(errors)[:2] == ["linear, trained", "AR(10), least squares"]
         assert set(errors) >= {"last value", "mean of the training part", "drift", "season before"}
         assert errors["AR(10), least squares"]["rmse"] < 1e-3
-    for title, against in results["against the best naive forecast"].items():
+    for horizon, (title, against) in zip((1, 20), results["against the best naive forecast"].items(), strict=True):
         rmse = {name: row["rmse"] for name, row in results["errors"][title].items()}
         naive = against["naive forecast"]
-        assert rmse[naive] == min(rmse[name] for name in list(rmse)[2:])
+        assert naive == best_naive(split, horizon, 63)
         assert against["ratio"] == pytest.approx(rmse["linear, trained"] / rmse[naive], rel=1e-5)
         assert verdict(title, **against_arguments(against)) in report.summary
     assert set(report.figures) == {"forecast", "errors"}
@@ -271,6 +336,17 @@ def test_a_trained_linear_model_is_compared_with_all_baselines(quick, capsys):
 
 def against_arguments(against: dict) -> dict:
     return {"naive": against["naive forecast"], **{key: against[key] for key in ("ratio", "low", "high")}}
+
+
+def test_the_naive_forecast_to_beat_is_chosen_before_the_test_part_is_seen():
+    walk, noise, season = random_walk(200), gaussian(200, 1).double(), sine(200, 2 * math.pi / 8).values
+    line = torch.arange(200.0)[:, None].double() + 0.01 * noise
+    expected = {"last value": walk, "mean of the training part": noise, "drift": line, "season before": season}
+    for name, values in expected.items():
+        for test_part in (values[100:], values[100:].flip(0) ** 2, torch.full((100, 1), 1e6).double()):
+            split = Split(Series(torch.cat([values[:100], test_part]), ("x",)), 2, 100)
+            assert best_naive(split, 3, 8) == name
+            assert best_naive(split, 100, 8) == best_naive(split, 92, 8)  # the training part has room for 92 terms
 
 
 def test_predicted_directions_are_compared_with_the_more_frequent_direction(quick, capsys):

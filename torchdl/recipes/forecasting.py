@@ -53,6 +53,36 @@ def forecaster_training(
     return Training(learning.task(model, F.mse_loss), train, BatchLoader(split.test(direct), 500))
 
 
+def naive_forecasts(x: Tensor, length: int, horizon: int, period: int) -> dict[str, Tensor]:
+    """Return the forecasts (N, H, D), by name, that need no training.
+
+    Args:
+        x: (N, any number, D), all known terms, scaled as by :class:`torchdl.Split`.
+        length: T, the number of terms at the end of ``x`` that :func:`torchdl.forecasts.drift` sees.
+        horizon: H.
+        period: Terms per season; 0 for none.
+    """
+    found = {NAIVE[0]: last_value(x, horizon), NAIVE[1]: torch.zeros_like(x[:, :1]).expand(-1, horizon, -1)}
+    if length > 1:
+        found[NAIVE[2]] = drift(x[:, -length:], horizon)
+    if period:
+        found[NAIVE[3]] = seasonal_last_value(x, horizon, period)
+    return found
+
+
+def best_naive(split: Split, horizon: int, period: int = 0) -> str:
+    """Return the name of the naive forecast with the least squared error in the training part, for the first column.
+
+    The test part would flatter the best of several. The horizon is shortened to what the training part has room for.
+    """
+    known = max(split.length, period)
+    horizon = min(horizon, split.boundary - known)
+    x, y = Windows(split.scaled[: split.boundary], known, horizon)[:]  # (N, known, D), (N, H, D)
+    naive = naive_forecasts(x, split.length, horizon, period)
+    errors = {name: float((v - y)[..., 0].square().mean()) for name, v in naive.items()}
+    return min(errors, key=errors.__getitem__)
+
+
 @torch.no_grad()
 def forecasts(
     model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int
@@ -66,15 +96,10 @@ def forecasts(
     predictions = {
         f"{model.kind}, trained": forecast(model, x, horizon),
         f"AR({split.length}), least squares": forecast(fit_linear_(linear, *split.train()[:]), x, horizon),
-        NAIVE[0]: last_value(x, horizon),
-        NAIVE[1]: torch.zeros_like(y),  # scaling has subtracted the mean
     }
-    if split.length > 1:
-        predictions[NAIVE[2]] = drift(x, horizon)
-    if period:  # a season may be longer than the model's window
-        seen, _ = Split(split.series, period, split.test_size).test(horizon)[:]
-        predictions[NAIVE[3]] = seasonal_last_value(seen, horizon, period)
-    return predictions, y, x
+    # a season may be longer than the model's window
+    known, _ = Split(split.series, max(split.length, period), split.test_size).test(horizon)[:]
+    return predictions | naive_forecasts(known, split.length, horizon, period), y, x
 
 
 def evaluate_forecaster(
@@ -82,6 +107,7 @@ def evaluate_forecaster(
 ) -> Report:
     """Evaluate one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
+    The model is compared with the naive forecast that is best in the training part (:func:`best_naive`).
     ``model`` is moved to the CPU and set to evaluation mode; ``linear`` forecasts the next term and is fitted by
     least squares.
     """
@@ -100,10 +126,8 @@ def evaluate_forecaster(
         title = "one step ahead" if ahead == 1 else f"{ahead} steps ahead"
         steps[title] = {name: forecast_errors(v, actual, last, scale) for name, v in values.items()}
         ours = next(iter(values))
-        block = max(ahead, round(len(actual) ** (1 / 3)))
-        naive = {name: row["rmse"] for name, row in steps[title].items() if name in NAIVE}
-        best = min(naive, key=naive.__getitem__)
-        ratio, low, high = error_ratio(values[ours] - actual, values[best] - actual, block)
+        best = best_naive(split, ahead, period)
+        ratio, low, high = error_ratio(values[ours] - actual, values[best] - actual)
         against[title] = {"naive forecast": best, "ratio": ratio, "low": low, "high": high}
         lines += [table(title, steps[title], len(actual)), verdict(title, best, ratio, low, high)]
         if ahead > 1:
@@ -143,15 +167,17 @@ def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> 
 
 
 def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> str:
-    """Return a sentence on whether the model's forecasts are better than the best naive ones."""
+    """Return a sentence on whether the model's forecasts are better than the naive ones that were best in training."""
     if not math.isfinite(ratio):
         return f"{title}: the naive forecast {naive!r} has no error, so nothing can be better"
-    comparison = f"{ratio:.3g} times the RMSE of the best naive forecast, {naive!r}"
+    comparison = f"{ratio:.3g} times the RMSE of {naive!r}, the best naive forecast in the training part"
     return f"{title}: {comparison} (95 % interval {low:.3g} to {high:.3g}): {conclusion(low, high)}"
 
 
 def conclusion(low: float, high: float) -> str:
     """Return the conclusion that the interval of a ratio of errors supports."""
+    if low == 0 and math.isinf(high):
+        return "no verdict, because the test part has too few terms that are independent"
     return "the model is better" if high < 1 else "the model is WORSE" if low > 1 else "no clear difference"
 
 
@@ -208,7 +234,7 @@ def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Re
     train_accuracy = float(binary_accuracy(model(train.inputs), train.targets).mean())
     ups = float(train.targets.mean())
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
-    _, low, high = error_ratio(1 - correct, 1 - always, round(len(correct) ** (1 / 3)))
+    _, low, high = error_ratio(1 - correct, 1 - always)
     low, high = low**2, high**2  # errors are 0 or 1: the squared ratio of RMSEs is that of error counts
     accuracy, baseline = float(correct.mean()), float(always.mean())
     ratio = (1 - accuracy) / (1 - baseline)
