@@ -84,6 +84,36 @@ def test_words_come_first():
     assert count.tolist() == [2, 0, 4]
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=30)
+def test_words_keep_their_order(texts):
+    expected = [sorted(text, key=lambda word: word == 0) for text in texts]  # Python's sort is stable
+    assert words_first(torch.tensor(texts))[0].tolist() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILD)
+def test_an_exported_model_gives_the_same_and_needs_no_stable_sort(name):
+    model, texts = fill_(BUILD[name]()).eval(), pad(draw([4, 0, 40]))
+    exported = torch.export.export(model, (texts,))
+    operations = {str(node.target) for node in exported.graph.nodes}
+    assert not {found for found in operations if "sort" in found}  # ONNX has no stable sort
+    torch.testing.assert_close(exported.module()(texts), model(texts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILD)
+def test_a_model_runs_in_onnx(name, tmp_path):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    model, path, texts = fill_(BUILD[name]()).eval(), tmp_path / "model.onnx", pad(draw([4, 0, 40]))
+    torch.onnx.export(model, (texts,), path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: texts.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(texts).detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_the_lstm_is_a_loop_over_words_and_a_maximum():
     model = fill_(TextLSTM(WORDS, 1, 5, 7)).eval()
     cell = nn.LSTMCell(5, 7)

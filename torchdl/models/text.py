@@ -43,9 +43,11 @@ class WordEmbedding(nn.Embedding):
 def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
     """Move all padding of texts (B, T) behind the words; return the result and the numbers of words (B,)."""
     require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
-    is_padding = words == 0
-    order = is_padding.to(torch.uint8).argsort(dim=1, stable=True)
-    return words.gather(1, order), (~is_padding).sum(1)
+    is_word = words != 0
+    # a stable sort would do the same, but ONNX has none
+    after = is_word.sum(1, keepdim=True) + (~is_word).cumsum(1, dtype=torch.int64)  # the places of padding, from 1
+    place = torch.where(is_word, is_word.cumsum(1, dtype=torch.int64), after) - 1  # (B, T)
+    return torch.zeros_like(words).scatter(1, place, words), is_word.sum(1)
 
 
 class TextLSTM(nn.Module):
