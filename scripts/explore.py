@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
@@ -14,6 +14,7 @@ import numpy as np
 
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
+from torchdl.data.tables import TableFormat, notes
 from torchdl.data.tabular import MAX_CATEGORIES, breast_cancer, check_numeric, is_numeric, read_table
 from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix
@@ -24,19 +25,22 @@ class Config:
     """Describe the columns of a CSV file; draw histograms, and a scatter matrix of the numeric columns."""
 
     csv: Positional[Path | None] = None
-    """A CSV file with a header; scikit-learn's breast cancer data if not given."""
+    """A text file with a table; scikit-learn's breast cancer data if not given."""
     columns: tuple[str, ...] = ()
     """Columns of the scatter matrix. If not given: the first six numeric ones that vary."""
     limit: int = 60
     """Maximum number of histograms; they show the first columns."""
     out: Path = Path("runs/explore")
     """The folder of the figures."""
+    format: TableFormat = field(default_factory=TableFormat)
 
 
 def main(config: Config) -> None:
     """Read the table, describe it, draw it."""
     require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
-    table = breast_cancer() if config.csv is None else read_table(config.csv)
+    table = breast_cancer() if config.csv is None else read_table(config.csv, format=config.format)
+    for note in notes(table):
+        print(note)
     print(f"{len(table):,} rows, {table.shape[1]} columns")
     with np.errstate(invalid="ignore"):  # infinite numbers have no standard deviation
         described = table.describe(include="all").T

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ import _clone  # noqa: F401
 import torchdl
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
-from torchdl.data.files import read_csv
+from torchdl.data.tables import TableFormat, notes
 from torchdl.data.tabular import Columns
 from torchdl.errors import require
 from torchdl.files import replacing
@@ -28,18 +28,21 @@ class Config:
     run: Positional[Path]
     """The folder of the run."""
     csv: Path
-    """The CSV file. It needs the columns that the model was trained on, in any order; other columns are ignored."""
+    """The text file. It needs the columns that the model was trained on, in any order; other columns are ignored."""
     out: Path | None = None
     """The CSV file for the predictions; if not given, they are printed."""
     missing: Literal["refuse", "fill"] = "refuse"
     """Missing values: an error, or numbers are replaced by the training mean and texts by no category."""
+    format: TableFormat = field(default_factory=TableFormat)
 
 
 def main(config: Config) -> None:
     """Load the model and the table, predict, save."""
     columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
     check_fit(model, columns)
-    table = read_csv(config.csv, columns.text_columns)
+    table = columns.read(config.csv, config.format)
+    for note in notes(table):
+        print(note)
     gaps = ", ".join(f"{name!r} {count:,}" for name, count in columns.gaps(table).items())
     require(not gaps or config.missing == "fill", f"{config.csv} lacks values in {gaps}: fill in, or --missing fill")
     if gaps:

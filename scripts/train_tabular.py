@@ -15,6 +15,7 @@ from torchdl import MLP, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
+from torchdl.data.tables import TableFormat
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
 from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outputs, table_training
@@ -25,7 +26,7 @@ class Config:
     """Train a linear model or a network to predict one column of a table from the others (lectures 8 to 16)."""
 
     csv: Path | None = None
-    """A CSV file with a header; scikit-learn's 569 breast tumours if not given."""
+    """A text file with a table; scikit-learn's 569 breast tumours if not given."""
     target: str = ""
     """The column to predict."""
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -34,6 +35,7 @@ class Config:
     """Columns to leave out."""
     categories: tuple[str, ...] = ()
     """Columns of categories that look like numbers."""
+    format: TableFormat = field(default_factory=TableFormat)
     missing: Literal["refuse", "drop", "fill"] = "refuse"
     """Missing values: an error, their rows are dropped, or numbers are replaced by the training mean."""
     test_share: float = 0.33
@@ -54,7 +56,8 @@ def main(config: Config) -> None:
     if config.csv is None:
         rows, target = breast_cancer(), "diagnosis"
     else:
-        rows, target = read_table(config.csv, config.categories), config.target
+        target = config.target
+        rows = read_table(config.csv, config.categories, config.format, target, config.task)
     for name in config.categories:
         require(
             name in rows.columns, f"there is no column {name!r} of categories: choose among {', '.join(rows.columns)}"

@@ -38,6 +38,8 @@ class Config:
 
     depth: int = 2
     """Convolutions."""
+    na: tuple[str, ...] = ()
+    """Markers."""
     images: Images = field(default_factory=Images)
     run: RunOptions = field(default_factory=RunOptions)
     trainer: Trainer = field(default_factory=lambda: Trainer(seed=3, device="cpu"))
@@ -89,6 +91,9 @@ def test_a_character_that_the_console_lacks_is_no_error(monkeypatch):
         ("there is no folder data/image_size", "there is no folder data/image_size"),
         ("there is no folder image_size/x", "there is no folder image_size/x"),
         ("choose one with --image-size", "choose one with --image-size"),
+        ('(na=["?"], skip_corrupt=False)', "(--na '?', --no-skip-corrupt)"),
+        ('name them (na=[...], depth="a b", skip_corrupt=True)', "name them (--na ..., --depth 'a b', --skip-corrupt)"),
+        ('image_size=[...], other="x"', '--image-size ..., other="x"'),
     ],
 )
 def test_parameters_are_named_as_the_scripts_options(sentence, expected):

@@ -12,7 +12,7 @@ import torch
 from helpers.tables import table
 from hypothesis import given, settings, strategies as st
 
-from torchdl import Columns, InputError, read_table, split_table
+from torchdl import Columns, InputError, TableFormat, read_table, split_table
 from torchdl.data.tabular import check_numeric, guess_task, load_transistors
 
 # reading
@@ -124,11 +124,11 @@ def test_a_column_of_texts_may_hold_numbers_too():
         ("a,b\n,\n\n", "no rows"),
         ("a , a\n1,2\n", "columns named a"),
         ("a;b\n1;2\n", "one column, 'a;b'.*separator"),
-        ("a,b\n1,2\n1,2,3\n", "2 fields in line 3, saw 3"),
+        ("a,b\n1,2\n1,2,3\n", "3 cells in row 3"),
         ("a,b\n1,2,3\n1,2\n", "more cells than the 2 names"),
         ('a,b\n"1,2\n', "EOF inside string"),
         ("75,0,190.5\n54,?,160\n", "header"),
-        ("a,b\né,2\n", "utf-8.*UTF-8"),
+        ("a,b\n\0,2\n", "zero bytes"),
     ],
 )
 def test_what_is_no_table_is_one_sentence(tmp_path, content, named):
@@ -337,13 +337,129 @@ def test_booleans_are_categories_whether_or_not_some_are_missing():
 def test_categories_that_look_like_numbers_in_a_new_file_stay_categories(tmp_path):
     rows = table().assign(zip=["007", "1.50", "a7", "b7"] * 15, sold=[True, False] * 30)
     columns = split_table(rows, "price").columns
-    assert columns.text_columns == ["kind", "zip"]
     rows[~rows["zip"].isin(["a7", "b7"])].to_csv(tmp_path / "x.csv", index=False)
-    found = read_table(tmp_path / "x.csv", columns.text_columns)
+    found = columns.read(tmp_path / "x.csv")
+    assert found["zip"].tolist() == ["007", "1.50"] * 15
     assert columns.unseen(found) == {}
-    assert columns.unseen(read_table(tmp_path / "x.csv")) == {"zip": 30}  # as numbers: 7 and 1.5
     assert columns.gaps(found) == {}
     assert columns.gaps(found.assign(zip=None, size=[1.0, np.nan] * 15)) == {"size": 15, "zip": 30}
-    classes = split_table(rows, "zip").columns
-    assert "zip" in classes.text_columns
-    assert "grade" not in split_table(rows.assign(grade=[1, 2] * 30), "grade").columns.text_columns
+
+
+# kinds of columns, decided once
+
+
+def train(path, target, **options):
+    """Read and split a file; return the table, all rows of the file, and the encoding read back from its file."""
+    rows = read_table(path, options.pop("categories", ()), target=target)
+    found = split_table(rows, target, missing="fill", **options)
+    found.columns.save(path.with_name("columns.json"))
+    return found, rows, Columns.load(path.with_name("columns.json"))
+
+
+@pytest.mark.parametrize(
+    ("names", "odd"),
+    [
+        ("01 02", "xx"),
+        ("TRUE FALSE", "unknown"),
+        ("1.0 0.0", "unknown"),
+        ("True False", "no"),
+        ("1 0", "2.5"),
+        ("yes no", "1"),
+    ],
+)
+def test_classes_keep_their_names_whatever_other_rows_hold(tmp_path, names, odd):
+    """A file alone has dtypes of its own; with the odd value it has others."""
+    first, second = names.split()
+    rows = [f"{i / 7},{[first, second][i % 3 == 0]}" for i in range(30)]
+    for more in ([], [f"0.1,{odd}", f"0.2,{odd}"]):
+        path = tmp_path / "x.csv"
+        path.write_text("\n".join(["x,code", *more, *rows, ""]))
+        found, _, columns = train(path, "code", categories=["code"] if more else ())
+        assert columns == found.columns
+        assert columns.classes == tuple(sorted([first, second, *([odd] if more else [])]))
+        # the same file, and the same file without the odd rows
+        for lines in ([*more, *rows], rows):
+            path.write_text("\n".join(["x,code", *lines, ""]))
+            labels = columns.targets(columns.read(path)).flatten().tolist()
+            assert [columns.classes[int(label)] for label in labels] == [line.split(",")[1] for line in lines]
+
+
+def test_another_spelling_of_a_class_is_the_same_class(tmp_path):
+    columns = split_table(table().assign(a=["1", "007"] * 30, b=["TRUE", "FALSE"] * 30), "price").columns
+    # as pandas writes them where a value is missing, and where all are booleans
+    (tmp_path / "x.csv").write_text("size,kind,a,b\n1,red,1.0,True\n1,red,,False\n1,red,007,false\n1,red,7,no\n")
+    found = columns.read(tmp_path / "x.csv")
+    assert columns.unseen(found) == {"a": 1, "b": 1}
+    names = columns.names
+    ones = [[name for name, one in zip(names, row, strict=True) if one == 1] for row in columns.inputs(found).tolist()]
+    assert [[name for name in row if name[0] in "ab"] for row in ones] == [
+        ["a=1", "b=TRUE"],
+        ["b=FALSE"],
+        ["a=007", "b=FALSE"],
+        [],
+    ]
+
+
+WORDS = ["TRUE", "false", "True", "x", "NA", "", " a ", "a", "é", "nan"]
+NUMBERS = ["01", "1", "1.0", "0", "-0", "007", "1e3", "12%", "1,013", "2020-01-01", "1.50", "0x1f", "+3", "3.", ".5"]
+ODD = st.sampled_from([*WORDS, *NUMBERS, "9007199254740993"])
+
+
+@given(st.lists(ODD, min_size=3, max_size=3), st.lists(ODD, min_size=3, max_size=3), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_training_file_and_each_row_alone_are_encoded_as_in_training(tmp_path_factory, values, targets, categories):
+    values, targets = values * 4, targets[:2] * 5 + targets[2:] * 2
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    header = ["id", "odd", "target"]
+    lines = [[f"{i / 7}", *pair] for i, pair in enumerate(zip(values, targets, strict=True))]
+    path.write_text(written([header, *lines]), encoding="utf-8")
+    try:
+        found, rows, columns = train(path, "target", categories=header[1:] if categories else (), share=0.5)
+    except InputError:
+        return  # nothing to learn, or a mistake that has its own test
+    again = columns.read(path)
+    whole = again["target"].notna()
+    inputs, known = columns.inputs(again), columns.targets(again[whole])
+    assert inputs.equal(columns.inputs(rows))
+    assert known.equal(columns.targets(rows[whole]))
+    training = torch.cat([found.train.inputs, found.test.inputs])
+    order = training[:, 0].argsort()
+    assert training[order].equal(inputs[whole.tolist()])
+    for place, line in enumerate(lines):
+        path.write_text(written([header, line]), encoding="utf-8")
+        assert columns.inputs(columns.read(path)).equal(inputs[place : place + 1])
+
+
+def test_old_files_of_columns_are_read_and_mean_the_same(tmp_path):
+    old = """{"numeric": {"x": [0.5, 2.0]}, "categorical": {"b": ["False", "True"], "c": ["1", "2"]}, "target": "y",
+      "classes": ["0", "1"], "scale": [0.0, 1.0], "constant": []}"""
+    (tmp_path / "columns.json").write_text(old)
+    columns = Columns.load(tmp_path / "columns.json")
+    (tmp_path / "x.csv").write_text("x,b,c,y\n0.5,TRUE,2.0,1.0\n2.5,False,1,0\n")
+    found = columns.read(tmp_path / "x.csv")
+    assert columns.inputs(found).tolist() == [[0, 0, 1, 0, 1], [1, 1, 0, 1, 0]]
+    assert columns.targets(found).flatten().tolist() == [1, 0]
+
+
+def test_thousands_and_percents_are_numbers_and_said(tmp_path):
+    (tmp_path / "x.csv").write_text('share,people,y\n23%,"1,013",1.5\n3%,950,2.5\n')
+    found = read_table(tmp_path / "x.csv")
+    assert found.to_numpy().tolist() == [[0.23, 1013, 1.5], [0.03, 950, 2.5]]
+    assert "'23%' is read as 0.23" in found.attrs["notes"][0]
+    assert "'1,013' is read as 1013" in found.attrs["notes"][1]
+    (tmp_path / "x.csv").write_text("a;b;c\n1.013,5;1;x\n950;2;y\n")
+    assert read_table(tmp_path / "x.csv", format=TableFormat(separator=";", decimal=","))["a"].tolist() == [1013.5, 950]
+
+
+def test_notes_of_a_file_reach_the_run(tmp_path):
+    table(30).to_csv(tmp_path / "x.csv")
+    found = split_table(read_table(tmp_path / "x.csv"), "price", ignore=["kind"])
+    assert found.columns.names == ["size"]
+    assert "numbers the rows" in found.notes[0]
+    rows = "".join(f"\n{i},{i * i % 7}" for i in range(30))
+    (tmp_path / "x.csv").write_text(f"\n\na,b{rows}\n5,\n")
+    with pytest.raises(InputError, match=r"'b' 1 \(first in row 34\)"):
+        split_table(read_table(tmp_path / "x.csv"), "a")
+    (tmp_path / "x.csv").write_text(f"{rows[1:]}\n5,\n")
+    with pytest.raises(InputError, match=r"'V2' 1 \(first in row 31\)"):
+        split_table(read_table(tmp_path / "x.csv", format=TableFormat(header=False)), "V1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import sys
 import threading
 from collections.abc import Callable
@@ -60,14 +61,22 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
 
 
 def name_options(sentence: str, config_class: type[Any]) -> str:
-    """Turn names of parameters in a message, such as ``image_size``, into the script's options: ``--image-size``."""
+    """Turn parameters in a message into the script's options: ``image_size`` and ``na=["?"]`` into ``--image-size`` and
+    ``--na '?'``."""
     options = option_names(config_class)
 
-    def option(name: re.Match[str]) -> str:
-        found = f"--{name[0].replace('_', '-')}"
-        return found if found in options else name[0]
+    def option(found: re.Match[str]) -> str:
+        name, value = f"--{found[1].replace('_', '-')}", found[2]
+        if name not in options:
+            return found[0]
+        if value == "False":
+            return f"--no-{name[2:]}"
+        given = "" if value in (None, "True") else value.strip('[]"')
+        return name if not given else f"{name} {given if given == '...' else shlex.quote(given)}"
 
-    return re.sub(r"\b(?<![-/.])[a-z]+(?:_[a-z]+)+\b(?![./])", option, sentence)
+    words = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)+)\b(?![./=])()"
+    values = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)*)=(True|False|\"[^\"]*\"|\[\"[^\"]*\"\]|\[\.\.\.\])"
+    return re.sub(words, option, re.sub(values, option, sentence))
 
 
 def _report_from_thread(error: threading.ExceptHookArgs) -> None:

@@ -210,7 +210,7 @@ def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: T
     require(
         not is_data(first, rows, format),
         f"{path} has values in place of its columns' names ({', '.join(first[:5])}): write a header above its rows, or "
-        "read it without one (header=False); if these are names, repeat them (names)",
+        "read it without one (header=False); if these are names, repeat them (names=[...])",
     )
     twice = repeated([name for name in first if name])
     require(not twice, f"{path} has several columns named {', '.join(twice)}: rename them")
@@ -298,11 +298,15 @@ def number(cell: str, decimal: str = ".") -> float | None:
 
 
 def to_numbers(column: pandas.Series, decimal: str = ".") -> pandas.Series:
-    """Convert a column of texts to float64 by :func:`number`: NaN for missing values and for all other texts."""
+    """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
     import pandas
 
-    values = [number(cell, decimal) if isinstance(cell, str) else None for cell in column]
-    return pandas.Series(np.array(values, dtype="float64"), index=column.index, name=column.name)
+    def value(cell: object) -> float | None:
+        if isinstance(cell, str):
+            return number(cell, decimal)
+        return float(cell) if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool) else None
+
+    return pandas.Series([value(cell) for cell in column], index=column.index, name=column.name, dtype="float64")
 
 
 # bytes

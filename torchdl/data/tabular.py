@@ -1,17 +1,20 @@
-"""Tables: read from CSV, split, and encoded as numbers; encodings are fitted on the training rows (lectures 6 to 16).
+"""Tables: read from text files, split, and encoded as numbers by the training rows (lectures 6 to 16).
+
+What a column holds, numbers or categories, is decided once, by all rows of the training file, and saved with the run.
+Later files are read as texts and encoded by that decision.
 
 Shapes: N rows, D numbers per row, K classes.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,9 +22,10 @@ from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.download import NotFound
-from torchdl.data.files import find_file, read_csv
+from torchdl.data.files import find_file
+from torchdl.data.tables import CSV, TableFormat, read_rows, row_number, to_numbers
 from torchdl.errors import InputError, require
-from torchdl.files import write_json
+from torchdl.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -31,12 +35,24 @@ TableTask = Literal["auto", "classification", "regression"]
 MAX_CATEGORIES = 50  # per column
 
 
-def read_table(path: str | os.PathLike[str], categories: Collection[str] = ()) -> pandas.DataFrame:
-    """Read a CSV file with a header and at least two columns.
+def read_table(
+    path: str | os.PathLike[str],
+    categories: Collection[str] = (),
+    format: TableFormat = CSV,
+    target: str = "",
+    task: TableTask = "auto",
+) -> pandas.DataFrame:
+    """Read a table with at least two columns; columns of numbers alone are numeric, all others hold texts.
+
+    Numbers may be written as ``1,013`` (thousands) or ``23%`` (0.23). Codes with leading zeros, such as ``007``, are
+    texts. ``attrs["notes"]`` has sentences about the file that its reader should know.
 
     Args:
         path: The file.
-        categories: Columns to read as categories, even if all their entries look like numbers.
+        categories: Columns of categories, even if their entries are numbers.
+        format: How the file is written.
+        target: The column to predict: if its values are classes, they are read as texts, so they keep their names.
+        task: What kind of target it is; ``auto`` guesses it.
 
     Raises:
         InputError: The file is missing or broken, or has only one column or no header.
@@ -44,16 +60,34 @@ def read_table(path: str | os.PathLike[str], categories: Collection[str] = ()) -
     Example:
         >>> import os, pandas, tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "people.csv")
-        >>> pandas.DataFrame({"age": [31, 47], "zip": ["01234", "53111"]}).to_csv(path, index=False)
-        >>> torchdl.read_table(path, categories=["zip"])
-           age    zip
-        0   31  01234
-        1   47  53111
+        >>> pandas.DataFrame({"age": [31, 47], "room": [101, 102]}).to_csv(path, index=False)
+        >>> torchdl.read_table(path, categories=["room"])
+           age room
+        0   31  101
+        1   47  102
     """
-    table = read_csv(path, categories)
-    require(table.shape[1] > 1, f"{path} has only one column, {table.columns[0]!r}: is its separator a comma?")
-    named = [name for name in table.columns if not looks_numeric(name)]
-    require(len(named) > 0, f"{path} has numbers in place of its columns' names: write a header above its rows")
+    rows = read_rows(path, format)
+    require(
+        rows.shape[1] > 1,
+        f'{path} has only one column, {rows.columns[0]!r}: what is its separator? Name it, such as separator=";" or '
+        'separator="blanks"',
+    )
+    table = rows.map(str.strip, na_action="ignore")
+    table.attrs = dict(rows.attrs)
+    for name in table.columns:
+        texts = table[name]
+        values = to_numbers(texts, format.decimal)
+        classes = name == target and guess_task(values, task) == "classification"
+        if name in categories:
+            table[name] = texts.astype("category")
+        elif not classes and bool((values.notna() | texts.isna()).all()):
+            whole = bool(texts.notna().all() and texts.str.fullmatch(r"[-+]?\d{1,15}").all())
+            table[name] = values.astype("int64") if whole else values
+            marks = {"%", "," if format.decimal == "." else "."}
+            odd = next((text for text in texts.dropna() if marks & set(text)), "")
+            if odd:
+                value = values[texts == odd].iloc[0]
+                table.attrs["notes"] += (f"column {name!r} is numeric: {odd!r} is read as {value:g}",)
     return table
 
 
@@ -64,23 +98,17 @@ def is_numeric(column: pandas.Series) -> bool:
     return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
 
 
-def row_number(table: pandas.DataFrame, position: int) -> int:
-    """Return a row's number in a spreadsheet, where the header is row 1; rows keep their number in a split."""
-    label = table.index[position]
-    return int(label) + 2 if isinstance(label, (int, np.integer)) else position + 2
-
-
-def numeric_column(table: pandas.DataFrame, name: str) -> pandas.Series:
+def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".") -> pandas.Series:
     """Return a column as float64, NaN for missing values; InputError names the first entry that is no finite number."""
-    import pandas  # imported late: it takes a second
-
-    found = pandas.to_numeric(table[name], errors="coerce").astype("float64")
+    found = table[name].astype("float64") if is_numeric(table[name]) else to_numbers(table[name], decimal)
     wrong = ((found.isna() & table[name].notna()) | found.isin([float("inf"), float("-inf")])).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
+        entry = str(table[name].iloc[row])
         raise InputError(
-            f"column {name!r} has {str(table[name].iloc[row])!r} in row {row_number(table, row)}, not a finite number "
-            f"({int(wrong.sum()):,} such entries): correct or empty them, or read the column as categories"
+            f"column {name!r} has {entry!r} in row {row_number(table, row)}, not a finite number "
+            f"({int(wrong.sum()):,} such entries): correct or empty them, mark them as missing values "
+            f'(na=["{entry}"]), or read the column as categories (categories=["{name}"])'
         )
     return found
 
@@ -88,16 +116,18 @@ def numeric_column(table: pandas.DataFrame, name: str) -> pandas.Series:
 def check_numeric(table: pandas.DataFrame) -> None:
     """Raise InputError for the first entry that is not a finite number in a column of mostly numbers.
 
-    The message counts rows as a spreadsheet does: the header is row 1.
+    A column with codes, such as ``007``, is none. The message counts rows as a spreadsheet does: the header is row 1.
     """
-    import pandas  # imported late: it takes a second
+    from pandas.api.types import is_bool_dtype
 
     for name in table.columns:
         if is_numeric(table[name]):
             numeric_column(table, name)
-        elif not pandas.api.types.is_bool_dtype(table[name]):
-            known = table[name].dropna().astype(str)
-            if 0 < int(pandas.to_numeric(known, errors="coerce").isna().sum()) < len(known) / 2:
+        elif not is_bool_dtype(table[name]) and table[name].dtype != "category":
+            known = table[name].dropna()
+            texts = int(to_numbers(known).isna().sum())
+            codes = known.astype(str).str.fullmatch(r"0\d+")
+            if 0 < texts < len(known) / 2 and not bool(codes.any()):
                 numeric_column(table, name)
 
 
@@ -115,8 +145,9 @@ class Columns:
 
     Attributes:
         numeric: The mean and standard deviation that scale each numeric column.
-        categorical: The categories of each column of text or booleans. The encoding is one-hot; a category that is not
-            in the training rows becomes all zeros.
+        categorical: The categories of each column of text or booleans, as they are written. The encoding is one-hot; a
+            category that is not in the training rows becomes all zeros. Other spellings of whole numbers (``1.0`` for
+            ``1``) and of ``True`` and ``False`` are the same category.
         target: The column to predict.
         classes: The target's classes; empty if the target is numeric.
         scale: The mean and standard deviation of a numeric target.
@@ -152,15 +183,15 @@ class Columns:
             elif is_numeric(column):
                 numeric[name] = mean_and_deviation(table, name)
             else:
-                categories = sorted(set(column.map(category_name)))
+                categories = category_names(column)
                 found = f"{len(categories):,} categories, more than the maximum of {MAX_CATEGORIES}"
                 few = len(categories) <= MAX_CATEGORIES
-                require(few, f"column {name!r} has {found}: leave the column out (ignore)")
-                categorical[name] = tuple(categories)
+                require(few, f'column {name!r} has {found}: leave the column out (ignore=["{name}"])')
+                categorical[name] = categories
         require(bool(numeric or categorical), "all columns but the target are constant: there is nothing to learn from")
         values = table[target]
         if guess_task(values, task) == "classification":
-            classes = tuple(sorted({category_name(value) for value in values}))
+            classes = category_names(values)
             require(len(classes) > 1, f"all rows have the {target!r} {classes[0]!r}: there is nothing to predict")
             return cls(numeric, categorical, target, classes, constant=tuple(constant))
         require(is_numeric(values), f"{target!r} is not numeric: regression cannot predict text or booleans")
@@ -172,6 +203,21 @@ class Columns:
         """The names of the D numbers of a row."""
         names = [f"{name}={category}" for name, categories in self.categorical.items() for category in categories]
         return [*self.numeric, *names]
+
+    def read(self, path: str | os.PathLike[str], format: TableFormat = CSV) -> pandas.DataFrame:
+        """Read rows to predict: each column holds what it held in the training file, whatever other rows hold.
+
+        Raises:
+            InputError: The file is missing or broken, or lacks a column, or has a text in a numeric column.
+        """
+        rows = read_rows(path, format)
+        self.require_present(rows)
+        table = rows.map(str.strip, na_action="ignore")
+        table.attrs = dict(rows.attrs)
+        for name in (*self.numeric, *([] if self.classes else [self.target])):
+            if name in table.columns:
+                table[name] = numeric_column(table, name, format.decimal)
+        return table
 
     def inputs(self, table: pandas.DataFrame) -> Tensor:
         """Encode rows as (N, D) float32; a missing number becomes the training mean, a missing category all zeros."""
@@ -188,8 +234,8 @@ class Columns:
                 )
             parts.append(scaled[:, None])  # (N, 1)
         for name, categories in self.categorical.items():
-            column = table[name].map(category_name, na_action="ignore").to_numpy(dtype=object, na_value=None)
-            parts += [torch.from_numpy((column == category).astype("float32"))[:, None] for category in categories]
+            places = torch.from_numpy(category_places(table[name], categories))  # (N,)
+            parts.append((places[:, None] == torch.arange(len(categories))).float())  # (N, K)
         return torch.cat(parts, 1)
 
     def require_present(self, table: pandas.DataFrame) -> None:
@@ -203,17 +249,16 @@ class Columns:
             mean, deviation = self.scale
             scaled = ((numeric_column(table, self.target) - mean) / deviation).to_numpy("float32")
             return torch.from_numpy(scaled.copy())[:, None]  # (N,) -> (N, 1)
-        values = table[self.target].map(category_name)
-        unknown = sorted(set(values) - set(self.classes))
+        labels = torch.from_numpy(category_places(table[self.target], self.classes))
+        unknown = sorted({category_name(value) for value in table[self.target][(labels < 0).numpy()]})
         known = ", ".join(self.classes)
         require(not unknown, f"{self.target!r} {', '.join(map(repr, unknown))} is not in the training classes {known}")
-        labels = torch.tensor([self.classes.index(value) for value in values])
         return labels.float()[:, None] if len(self.classes) == 2 else labels  # (N, 1) or (N,)
 
     def unseen(self, table: pandas.DataFrame) -> dict[str, int]:
         """Return the number of rows with a category that is not in the training rows, by column."""
         counts = {
-            name: int((~table[name].map(category_name).isin(categories) & table[name].notna()).sum())
+            name: int(((category_places(table[name], categories) < 0) & table[name].notna().to_numpy()).sum())
             for name, categories in self.categorical.items()
         }
         return {name: count for name, count in counts.items() if count}
@@ -224,12 +269,6 @@ class Columns:
         counts = {name: int(table[name].isna().sum()) for name in (*self.numeric, *self.categorical)}
         return {name: count for name, count in counts.items() if count}
 
-    @property
-    def text_columns(self) -> list[str]:
-        """The columns to read as text, because all their entries in a new file may look like numbers."""
-        columns = {**self.categorical, self.target: tuple(c for c in self.classes if not looks_numeric(c))}
-        return [name for name, categories in columns.items() if set(categories) - {"True", "False"}]
-
     def save(self, path: Path) -> None:
         """Write the columns as JSON."""
         write_json(path, asdict(self))
@@ -237,30 +276,12 @@ class Columns:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Columns:
         """Read a file that :meth:`save` wrote; raise InputError for any other."""
-        try:
-            found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            numeric = {
-                str(name): (float(mean), float(deviation)) for name, (mean, deviation) in found["numeric"].items()
-            }
-            categorical = {str(name): tuple(map(str, names)) for name, names in found["categorical"].items()}
-            mean, deviation = map(float, found["scale"])
-            classes, constant = (tuple(map(str, found[key])) for key in ("classes", "constant"))
-            pairs = [*numeric.values(), (mean, deviation)]
-            if not all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in pairs):
-                raise ValueError
-            return cls(numeric, categorical, str(found["target"]), classes, (mean, deviation), constant)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = getattr(error, "strerror", None) or "it is damaged or another file"
-            raise InputError(f"{path} does not describe a table ({reason}): name a finished tabular run") from error
-
-
-def looks_numeric(value: str) -> bool:
-    """Return whether a text is a number."""
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
+        found: Columns = read_json(path, cls)
+        pairs = {**found.numeric, found.target: found.scale}
+        for name, (mean, deviation) in pairs.items():
+            scales = math.isfinite(mean) and 0 < deviation < math.inf
+            require(scales, f"{path} cannot be read: it scales {name!r} by {mean} ± {deviation}")
+        return found
 
 
 def mean_and_deviation(table: pandas.DataFrame, name: str) -> tuple[float, float]:
@@ -277,7 +298,33 @@ def mean_and_deviation(table: pandas.DataFrame, name: str) -> tuple[float, float
 
 def category_name(value: object) -> str:
     """Return the name of a class or category; an integer has no decimal point, even if pandas stores it as a float."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def category_key(name: str) -> str:
+    """Return what all spellings of a category share: those of a whole number, and those of True and False."""
+    whole = re.fullmatch(r"\+?(-?(?:0|[1-9]\d*))(?:\.0*)?", name)
+    return whole[1] if whole else name.lower() if name.lower() in ("true", "false") else name
+
+
+def category_names(column: pandas.Series) -> tuple[str, ...]:
+    """Return the names of the categories in a column, sorted; the first spelling of each."""
+    names: dict[str, str] = {}
+    for name in sorted({category_name(value) for value in column.dropna().unique()}):
+        names.setdefault(category_key(name), name)
+    return tuple(names.values())
+
+
+def category_places(column: pandas.Series, categories: Sequence[str]) -> np.ndarray:
+    """Return the places (N,) int64 of a column's entries in ``categories``; -1 for missing and other entries."""
+    import pandas  # imported late: it takes a second
+
+    places = {category_key(name): place for place, name in reversed(list(enumerate(categories)))}
+    places |= {name: place for place, name in enumerate(categories)}  # the spelling itself goes first
+    codes, found = pandas.factorize(column)
+    names = [category_name(value) for value in found]
+    known = [places.get(name, places.get(category_key(name), -1)) for name in names]
+    return np.array([*known, -1], dtype=np.int64)[codes]  # the code of a missing value is -1
 
 
 def guess_task(target: pandas.Series, task: TableTask = "auto") -> str:
@@ -360,13 +407,16 @@ def split_table(
         require(name in table.columns, f"there is no column {name!r}: choose among {', '.join(table.columns)}")
     require(target not in ignore, f"the target {target!r} cannot be ignored")
     require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
-    table, notes = table.drop(columns=list(ignore)).reset_index(drop=True), []
+    attrs = dict(table.attrs)
+    notes = list(attrs.get("notes", ()))
+    table = table.drop(columns=list(ignore)).reset_index(drop=True)
+    table.attrs = attrs
     check_numeric(table)
     gaps = table.isna()
     if gaps.any().any():
         counts = {name: int(count) for name, count in gaps.sum().items() if count}
         named = ", ".join(
-            f"{name!r} {count:,} (first in row {int(gaps[name].to_numpy().argmax()) + 2})"
+            f"{name!r} {count:,} (first in row {row_number(table, int(gaps[name].to_numpy().argmax()))})"
             for name, count in counts.items()
         )
         require(missing != "refuse", f'values are missing in {named}: choose missing="drop" or missing="fill"')
@@ -375,17 +425,20 @@ def split_table(
         others = ", others filled" if missing == "fill" else ""
         notes.append(f"missing values in {named}: {int(lost.sum()):,} rows dropped{others}")
     is_class = guess_task(table[target], task) == "classification"
-    classes = table[target].map(category_name) if is_class else None
+    names = category_names(table[target]) if is_class else ()
+    classes = category_places(table[target], names) if is_class else None
     require(len(table) >= 4, f"{len(table)} rows are too few to train and test on")
     if classes is not None:
-        rows_per_class = classes.value_counts()
-        rare, number = str(rows_per_class.index[-1]), int(rows_per_class.iloc[-1])
-        require(len(rows_per_class) > 1, f"all rows have the {target!r} {rare!r}: there is nothing to predict")
-        require(number > 1, f"the {target!r} {rare!r} has only one row, but training and testing need one each")
+        rows_per_class = np.bincount(classes)
+        rare = names[int(rows_per_class.argmin())]
+        require(len(names) > 1, f"all rows have the {target!r} {rare!r}: there is nothing to predict")
+        enough = rows_per_class.min() > 1
+        require(enough, f"the {target!r} {rare!r} has only one row, but training and testing need one each")
     try:
         train, test = train_test_split(table, test_size=share, random_state=seed, stratify=classes)
     except ValueError as error:  # too few rows for the classes
         raise InputError(f"the rows cannot be split with a test share of {share}: {error}") from error
+    train.attrs = test.attrs = attrs
     least = min(len(train), len(test))
     require(is_class or least > 1, f"a test share of {share} leaves {least} of {len(table)} rows in one part")
     columns = Columns.fit(train, target, "classification" if is_class else "regression")
@@ -410,22 +463,17 @@ def load_transistors(
     Returns:
         The years, the logarithms, and both as a data set of (N, 1) float32 with the years centred.
     """
-    import pandas  # imported late: it takes a second
-
     fallback = False
     try:
         path = find_file("moore", root, fetch)
     except NotFound as error:
-        table = pandas.read_csv(Path(__file__).with_name("transistors.csv"))
+        table = read_rows(Path(__file__).with_name("transistors.csv"))
         origin = f"{error}. IN ITS PLACE: {len(table)} processors' transistors as their makers published them"
         fallback = True
     else:
-        try:
-            table = pandas.read_csv(path, header=None)
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: fetch it again") from error
+        table = read_rows(path, TableFormat(header=False))
         origin = f"{len(table):,} processors' transistors from {path}"
-    array = table.iloc[:, :2].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64")
+    array = table.iloc[:, :2].apply(to_numbers).to_numpy()
     values = torch.from_numpy(array.copy())
     valid = bool(values.isfinite().all() and (values > 0).all() and len(values) > 2)
     require(valid, f"{origin}: a year and a positive count are expected in every row")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.data import BatchLoader
-from torchdl.data.tabular import Columns, Table, category_name, numeric_column
+from torchdl.data.tabular import Columns, Table, category_places, numeric_column
 from torchdl.errors import require
 from torchdl.plots import plot_bars, plot_confusion, plot_predictions, plot_roc
 from torchdl.recipes.learning import Learning, Training
@@ -166,8 +166,7 @@ def score(columns: Columns, predicted: np.ndarray, table: pandas.DataFrame) -> s
         return "there is no target to compare with"
     known = target.notna().to_numpy()
     if columns.classes:
-        names = np.array([columns.classes[i] for i in predicted.argmax(1)])
-        accuracy = (names[known] == target[known].map(category_name).to_numpy()).mean()
+        accuracy = (predicted.argmax(1) == category_places(target, columns.classes))[known].mean()
         return f"accuracy {accuracy:.2%} on {known.sum():,} rows with a target"
     error = predicted[known] - numeric_column(table, columns.target).to_numpy()[known]
     rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
