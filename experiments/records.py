@@ -14,6 +14,7 @@ from experiments.registry import Experiment, Figure
 from torchdl import files
 from torchdl.errors import InputError
 from torchdl.files import CONFIG, replacing, write_json
+from torchdl.pictures import open_picture
 
 LARGEST_PICTURE = 200_000  # bytes
 
@@ -124,14 +125,12 @@ def fingerprints(config: dict[str, Any]) -> dict[str, str]:
 
 def copy_picture(source: Path, target: Path, most: int = LARGEST_PICTURE) -> None:
     """Copy a PNG; if it has more than ``most`` bytes, reduce its colours and then its pixels."""
-    from PIL import Image  # imported late: few jobs need it
-
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
         scale = 1.0
         while temporary.stat().st_size > most:
-            with Image.open(source) as image:
+            with open_picture(source) as image:
                 size = [max(1, round(scale * side)) for side in image.size]
                 image.convert("RGB").resize(size).quantize(128).save(temporary, format="png", optimize=True)
             scale *= 0.8

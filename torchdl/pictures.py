@@ -1,15 +1,27 @@
-"""Pictures as uint8 tensors: lay images out as a grid, save and load PNG files."""
+"""Pictures as uint8 tensors: lay images out as a grid, save PNG files, and open files that may be anybody's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torchdl.errors import InputError, require
 from torchdl.files import PathLike, replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Formats that may be opened, whatever a file's name says: Pillow would start Ghostscript for EPS
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 2**26  # per picture: 8192 x 8192, 200 MB in RGB
 
 
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
@@ -52,8 +64,51 @@ def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
 
 
 def load_png(path: PathLike) -> Tensor:
-    """Load a picture as uint8 (3, H, W), in RGB."""
+    """Load a picture as uint8 (3, H, W), in RGB.
+
+    Raises:
+        InputError: It cannot be read; see :func:`open_picture`.
+    """
+    with open_picture(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+@contextmanager
+def open_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """Open a picture that may be anybody's; its size is checked before its pixels are decoded.
+
+    Args:
+        path: A file in one of :data:`FORMATS`.
+        max_pixels: The maximum of width times height.
+
+    Raises:
+        InputError: The file is not such a picture, is too large, or cannot be decoded within the block.
+
+    Example:
+        >>> import os, tempfile
+        >>> from torchdl.pictures import open_picture
+        >>> path = os.path.join(tempfile.mkdtemp(), "white.png")
+        >>> torchdl.pictures.save_png(torch.full((1, 2, 3), 255, dtype=torch.uint8), path, scale=1)
+        >>> with open_picture(path) as image:
+        ...     image.size
+        (3, 2)
+        >>> with open_picture(path, max_pixels=5) as image:  # doctest: +ELLIPSIS
+        ...     image.load()
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: ... cannot be read as an image: it has 3 x 2 pixels, more than max_pixels=5
+    """
     from PIL import Image
 
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    Image.init()  # registers all formats that this Pillow has
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > MAX_PIXELS:  # asked for: raise Pillow's own limit as well
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        require(stat.S_ISREG(os.stat(path).st_mode), "it is not a file")  # reading from a pipe might never end
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            width, height = image.size
+            size = f"it has {width:,} x {height:,} pixels, more than max_pixels={max_pixels:,}"
+            require(width * height <= max_pixels, size)
+            yield image
+    except Exception as error:  # a damaged file makes Pillow raise anything: struct.error, RuntimeError, KeyError ...
+        raise InputError(f"{path} cannot be read as an image: {error or type(error).__name__}") from error

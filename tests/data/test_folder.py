@@ -583,11 +583,25 @@ def test_a_change_of_the_files_is_seen(images, monkeypatch, how):
     assert torch.equal(found.images, decoded(paths))
     assert found.labels.tolist() == [CLASSES.index(path.parent.name) for path in paths]
     assert len(found) == len(before) + {add: 1, drop: -1}.get(how, 0)
-    if how is touch:  # nobody looks into the file to see that it is the same
+    if how is touch:  # the files are the same
         later(files_of(images)[0])
         forbid_decoding(monkeypatch)
-        with pytest.raises(AssertionError, match="decoded"):
-            load_images(images)
+        load_images(images)
+
+
+@pytest.mark.parametrize("cheap", [0, module.CHEAP])
+def test_a_file_replaced_by_one_of_the_same_name_size_and_time_is_seen(tmp_path, monkeypatch, cheap):
+    monkeypatch.setattr(module, "CHEAP", cheap)  # beyond it, contents are not read
+    root = make(tmp_path / "images", ".bmp")  # not packed, so that all are of one size
+    before = load_images(root)
+    path = root / "train" / "bee" / "1.bmp"
+    status = path.stat()
+    save(path, noise(77))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    found = load_images(root)
+    assert torch.equal(found.images, decoded(files_of(root)))
+    assert found.fingerprint() != before.fingerprint()
 
 
 def test_a_class_by_another_name_is_seen(images):
@@ -637,9 +651,11 @@ def test_folders_are_kept_apart_though_their_files_have_the_same_names_sizes_and
         lambda data: b"<html>" * 100,
         lambda data: bytes(len(data)),
         lambda data: data.replace(b'"kept"', b'"left"'),
-        lambda data: data.replace(b'"corrupt"', b'"correct"'),
+        lambda data: data.replace(b'"note"', b'"nope"'),
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+        lambda data: data.replace(b"[]", b"{}"),
     ],
-    ids=["empty", "cut", "cut short", "garbage", "zeros", "other tensor", "other note"],
+    ids=["empty", "cut", "cut short", "garbage", "zeros", "other tensor", "no note", "one bit", "other note"],
 )
 def test_a_damaged_copy_is_not_used_and_replaced(images, tmp_path, monkeypatch, damage):
     load_images(images)
@@ -647,10 +663,12 @@ def test_a_damaged_copy_is_not_used_and_replaced(images, tmp_path, monkeypatch, 
     whole = copy.read_bytes()
     copy.write_bytes(damage(whole))
     assert copy.read_bytes() != whole
-    assert torch.equal(load_images(images).images, decoded(files_of(images)))
+    found = load_images(images)
+    assert torch.equal(found.images, decoded(files_of(images)))
+    assert "the cached images were damaged" in found.origin
     assert copy.read_bytes() == whole
     forbid_decoding(monkeypatch)
-    load_images(images)
+    assert "were damaged" not in load_images(images).origin
 
 
 def test_where_nothing_can_be_kept_the_files_are_decoded_every_time(images, tmp_path):
@@ -773,6 +791,8 @@ def test_the_fingerprint_of_files_decoded_late_is_of_the_files_and_labels(images
     others = [fingerprint(image_size=4), fingerprint(image_size=6), fingerprint(split="test")]
     others.append(fingerprint(labels=torch.zeros(9, dtype=torch.int64)))
     touch(images)
+    assert fingerprint() == first  # the same contents
+    change(images)
     others.append(fingerprint())
     assert len({first, *others}) == 6
 

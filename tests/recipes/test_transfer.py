@@ -183,13 +183,18 @@ def test_an_interrupted_extraction_continues(tmp_path, monkeypatch):
     assert torch.allclose(found.features, whole, atol=1e-3)
 
 
-@pytest.mark.parametrize("damage", ["cut", "other"])
+def one_bit(data: bytes) -> bytes:
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "one bit"])
 def test_a_damaged_file_is_replaced(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(transfer, "CHUNK", 8)
     model, data = tiny(), labelled(20)
     whole = extract_features(model, data, OPTIONS, 6, "cpu", tmp_path).features
     paths = sorted(tmp_path.rglob("*.safetensors"))
-    paths[1].write_bytes(paths[1].read_bytes()[:-5] if damage == "cut" else paths[2].read_bytes())
+    whole_file, other = paths[1].read_bytes(), paths[2].read_bytes()
+    paths[1].write_bytes({"cut": whole_file[:-5], "other": other, "one bit": one_bit(whole_file)}[damage])
     found = extract_features(model, data, OPTIONS, 6, "cpu", tmp_path)
     assert found.cached == 12
     assert torch.allclose(found.features, whole, atol=1e-3)

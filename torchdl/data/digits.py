@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,7 +18,8 @@ from torchdl import random
 from torchdl.data.images import ImageDataset
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
-from torchdl.errors import InputError, require
+from torchdl.errors import require
+from torchdl.pictures import open_picture
 
 SUBSETS = ("train", "validation", "test")
 COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams of independent draws; colours take two
@@ -174,13 +174,8 @@ def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
 
         pictures = np.stack(load_sample_images().images)  # (P, H, W, C)
     else:
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(Path(path)) as image:
-                pictures = np.array(image.convert("RGB"))[None]  # a copy, since torch warns of read-only arrays
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} cannot be read as a picture: name a PNG or JPEG") from error
+        with open_picture(path) as image:
+            pictures = np.array(image.convert("RGB"))[None]  # a copy, since torch warns of read-only arrays
     height, width = pictures.shape[1:3]
     name = path or "scikit-learn's picture"
     require(min(height, width) >= size, f"{name} has {width} x {height} pixels: name one of at least {size} x {size}")

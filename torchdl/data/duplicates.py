@@ -32,7 +32,7 @@ def in_training(train: Sequence[str] | Tensor, test: Sequence[str] | Tensor) -> 
     """
     kinds = [part.dtype if isinstance(part, Tensor) else str for part in (train, test)]
     require(kinds[0] == kinds[1], f"training and test examples must be of one type, not {kinds[0]} and {kinds[1]}")
-    return torch.from_numpy(np.isin(_hashes(test), _hashes(train)))
+    return torch.from_numpy(np.isin(hashes(test), hashes(train)))
 
 
 def duplicates_note(duplicates: Tensor, what: str) -> str:
@@ -47,7 +47,7 @@ def duplicates_note(duplicates: Tensor, what: str) -> str:
     return f"{count:,} of {len(duplicates):,} test {what} are in the training part, too" if count else ""
 
 
-def _hashes(examples: Sequence[str] | Tensor) -> np.ndarray:
+def hashes(examples: Sequence[str] | Tensor) -> np.ndarray:
     """Return one number per example, (N,) uint64; rows of up to 8 bytes are their own hash."""
     if not isinstance(examples, Tensor):
         return _digests(text.encode("utf-8", "surrogatepass") for text in examples)

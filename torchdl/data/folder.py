@@ -2,7 +2,7 @@
 
 Flat folders work, too, as in the course's Food-5K: ``root/training/<class>_*`` and ``root/validation/<class>_*``.
 
-If the images fit in memory, they are decoded once, kept there, and cached on disk under the folder's fingerprint.
+If the images fit in memory, they are decoded once, kept there, and cached on disk under the fingerprint of the files.
 Otherwise the files are decoded again on every access.
 """
 
@@ -11,45 +11,74 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from torchdl.data.cache import read_cache, write_cache
+from torchdl.data.decoding import Decoding, Header, decode, read_header
+from torchdl.data.duplicates import hashes
 from torchdl.data.sources import cache_folder
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
+from torchdl.pictures import MAX_PIXELS
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm"}
+SUFFIXES |= {".ppm", ".tif", ".tiff", ".webp"}
 SKIP = "or leave such files out (skip_corrupt)"
 # names of flat folders; the first one that exists is used. The course leaves out Food-5K's evaluation part
 FLAT = {"train": ("train", "training"), "test": ("test", "validation", "evaluation")}
-GREY_MODES = {"1", "L", "I", "I;16", "I;16B", "LA"}
+CHEAP = 2**30  # bytes of files whose contents are hashed before the cache is trusted: a second or two
+AHEAD = 64  # files that are decoded at once, or wait to be used
 
 
 class Files(NamedTuple):
-    """The image files of a split: their paths, the indices of their classes, and the classes' names."""
+    """The image files of a split: their paths, the indices of their classes, the classes' names, and what is no part.
+
+    ``misplaced``: images that are not directly in a class's folder. ``others``: files in there that are no images.
+    """
 
     paths: list[Path]
     labels: list[int]
     classes: tuple[str, ...]
+    misplaced: list[Path]
+    others: list[Path]
 
 
 class FolderImages(NamedTuple):
-    """A folder's images (N, C, H, W), labels (N,) int64, the classes' names, and the files that cannot be read."""
+    """A folder's images (N, C, H, W), labels (N,) int64, the classes' names, and the files that cannot be read.
+
+    ``notes``: sentences about files that were passed over, and about a damaged cache.
+    """
 
     images: Tensor | DecodedLate
     labels: Tensor
     classes: tuple[str, ...]
     corrupt: list[str]
+    notes: list[str]
+
+
+class Decoded(NamedTuple):
+    """Decoded images (N, C, H, W), or None if they are not kept in memory, and what was found while decoding.
+
+    ``kept``: the indices of their files (N,). ``corrupt``: the unreadable files. If the images are not kept in memory:
+    ``shape``, (C, H, W) of each, and ``hashes`` of their pixels, (N,) uint64.
+    """
+
+    images: Tensor | None
+    kept: Tensor
+    corrupt: list[str]
+    shape: tuple[int, ...] = ()
+    hashes: np.ndarray = np.empty(0, np.uint64)
 
 
 class DecodedLate:
@@ -58,15 +87,18 @@ class DecodedLate:
     Args:
         paths: The N files.
         shape: (C, H, W) of every image.
-        image_size: The side in pixels to which images are resized; None if all have the same size.
+        decoding: How to decode them.
         digest: Identifies the images in a run's record.
+        hashes: (N,) uint64 of the images' pixels, to find equal images.
     """
 
     dtype = torch.uint8
     device = torch.device("cpu")
 
-    def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], image_size: int | None, digest: str) -> None:
-        self.paths, self.image_size, self.digest = list(paths), image_size, digest
+    def __init__(
+        self, paths: Sequence[Path], shape: tuple[int, ...], decoding: Decoding, digest: str, hashes: np.ndarray
+    ) -> None:
+        self.paths, self.decoding, self.digest, self.hashes = list(paths), decoding, digest, hashes
         self.shape = torch.Size((len(paths), *shape))
 
     def __len__(self) -> int:
@@ -84,15 +116,19 @@ class DecodedLate:
         """Select the files with these indices (n,), in that order, without decoding them."""
         chosen = indices.tolist()
         digest = hashlib.sha256(f"{self.digest} {chosen}".encode()).hexdigest()
-        channels, height, width = self.shape[1:]
         paths = [self.paths[index] for index in chosen]
-        return DecodedLate(paths, (channels, height, width), self.image_size, digest)
+        return DecodedLate(paths, self.shape[1:], self.decoding, digest, self.hashes[chosen])
 
     def index_select(self, _axis: int, indices: Tensor) -> Tensor:
         """Decode the images with these indices (B,): (B, C, H, W)."""
         batch = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
         for row, index in zip(batch, indices.tolist(), strict=True):
-            row.copy_(torch.from_numpy(decode(self.paths[index], self.image_size, self.shape[1] == 1)))
+            array = decode(self.paths[index], *self.decoding)
+            same = array.shape == row.shape
+            require(
+                same, f"{self.paths[index]} has another size than when training began: leave the images as they are"
+            )
+            row.copy_(torch.from_numpy(array))
         return batch
 
 
@@ -105,27 +141,35 @@ def list_files(root: Path, split: str) -> Files:
     """
     require(split in FLAT, f"unknown split {split!r}: choose train or test")
     train, test = (next((f for n in names if is_flat(f := root / n)), None) for names in FLAT.values())
+    misplaced, others = [], []
     if train is not None and test is not None:
         found = {"train": by_prefix(train), "test": by_prefix(test)}
+        others = contents(train if split == "train" else test).others
     else:
         train, test = root / "train", root / "test"
         wanted = f"{train}/<class>/ and {test}/<class>/, with images in each of these folders"
         for folder in (train, test):
             require(folder.is_dir(), f"there is no folder {folder}: the images must be in {wanted}")
-        found = {part: {f.name: images_in(f) for f in folders_in(root / part)} for part in FLAT}
+        inside = {part: {f.name: contents(f) for f in folders_in(root / part)} for part in FLAT}
+        found = {part: {name: of.images for name, of in inside[part].items()} for part in FLAT}
         require(len(found["train"]) > 0, f"{train} has no folders of classes: the images must be in {wanted}")
+        misplaced = [*images_in(root / split), *(path for of in inside[split].values() for path in of.nested)]
+        others = [path for of in inside[split].values() for path in of.others]
     classes = sorted(found["train"])
     require(len(classes) > 1, f"{train} has only the class {classes[0]!r}: at least two are needed")
     different = ", ".join(sorted(set(classes) ^ set(found["test"])))
     require(not different, f"{train} and {test} must have the same classes, but only one of them has {different}")
     endings = ", ".join(sorted(SUFFIXES))
     for name in classes:
+        folder = root / split / name
+        nested = [path for path in misplaced if folder in path.parents]
+        advice = f"; move up the {named(nested, root)} inside it" if nested else ""
         require(
-            len(found[split][name]) > 0,
-            f"the class {root / split / name} is empty: it has no files ending in {endings}",
+            len(found[split][name]) > 0, f"the class {folder} is empty: it has no files ending in {endings}{advice}"
         )
     paths = [(path, label) for label, name in enumerate(classes) for path in found[split][name]]
-    return Files([path for path, _ in paths], [label for _, label in paths], tuple(classes))
+    chosen, labels = [path for path, _ in paths], [label for _, label in paths]
+    return Files(chosen, labels, tuple(classes), sorted(misplaced), sorted(others))
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -133,9 +177,34 @@ def folders_in(folder: Path) -> list[Path]:
     return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
 
 
+class Contents(NamedTuple):
+    """A folder's images, the images in folders inside it, and other files in both; nothing hidden."""
+
+    images: list[Path]
+    nested: list[Path]
+    others: list[Path]
+
+
+def contents(folder: Path) -> Contents:
+    """List the files of a folder and of all folders inside it; images in the order of their names."""
+    found = Contents([], [], [])
+    for place, folders, names in os.walk(folder):
+        odd = [name for name in folders if Path(place, name).is_symlink() or Path(name).suffix.lower() in SUFFIXES]
+        folders[:] = [name for name in folders if name not in odd and not name.startswith(".")]
+        for path in (Path(place, name) for name in (*names, *odd) if not name.startswith(".")):
+            kind = found.others if not is_image(path) else found.images if place == str(folder) else found.nested
+            kind.append(path)
+    return Contents(*map(sorted, found))
+
+
 def images_in(folder: Path) -> list[Path]:
     """List the image files of a folder in the order of their names."""
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+    return sorted(f for f in folder.iterdir() if not f.name.startswith(".") and not f.is_dir() and is_image(f))
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file's name says that it is an image, or the name has no suffix and the file is one."""
+    return path.suffix.lower() in SUFFIXES or (not path.suffix and read_header(path) is not None)
 
 
 def is_flat(folder: Path) -> bool:
@@ -156,54 +225,37 @@ def by_prefix(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def fingerprint(files: Files, split: str, image_size: int | None, grey: bool) -> str:
-    """Return a SHA-256 of the files' names, sizes and times and of the decoding options, in hexadecimal."""
-    digest = hashlib.sha256(f"{split} {image_size} {grey} {files.classes}".encode())
+def named(paths: Sequence[str | Path], root: Path | None = None, what: str = "images") -> str:
+    """Return how many files there are, with the names of the first five, relative to ``root``."""
+    names = [str(path if root is None else Path(path).relative_to(root)) for path in paths[:5]]
+    more = f" and {len(paths) - 5:,} more" if len(paths) > 5 else ""
+    return f"{len(paths):,} {what} ({', '.join(names)}{more})"
+
+
+def fingerprint(files: Files, split: str, decoding: Decoding, contents: bool) -> str:
+    """Return a SHA-256 of the files' names, of their contents or status, and of the decoding, in hexadecimal.
+
+    The status has the time of the last change of any kind, which no program can set: unlike the time of the last
+    change of the contents, it shows that a file was replaced by one of the same size and time.
+    """
+    digest = hashlib.sha256(f"{split} {tuple(decoding)} {files.classes}".encode("utf-8", "surrogateescape"))
     for path, label in zip(files.paths, files.labels, strict=True):
-        try:
+        digest.update(f"\n{label} {path.name}\n".encode("utf-8", "surrogateescape"))
+        with contextlib.suppress(OSError):  # such as a broken link: decoding it raises an error with its name
             status = path.stat()
-        except OSError:  # a broken link: decoding it raises an error with its name
-            continue
-        digest.update(f"{label} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            if not contents:
+                digest.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
+            elif path.is_file():
+                digest.update(_content(path))
     return digest.hexdigest()
 
 
-def decode(path: Path, image_size: int | None, grey: bool) -> np.ndarray:
-    """Decode an image to (1, H, W) or (3, H, W) uint8; resize it to a square if ``image_size`` is given.
-
-    Transparency is dropped, and palettes become colours. Only the upper eight bits of 16-bit greys are kept. Images are
-    rotated as their EXIF data says.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # convert() would clip all but the darkest to white
-                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
-            if upright.mode == "F":
-                raise ValueError("its pixels are floats of unknown range")
-            picture = upright.convert("L" if grey else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    if image_size is not None and picture.size != (image_size, image_size):
-        picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    array = np.array(picture)
-    return array[None] if grey else np.moveaxis(array, 2, 0)  # (H, W) -> (1, H, W); (H, W, 3) -> (3, H, W)
-
-
-def is_grey(path: Path) -> bool:
-    """Return whether an image is grey; True for a file that cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.mode in GREY_MODES
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return True
-
-
-Decoded = tuple["Tensor | DecodedLate", Tensor, list[str]]  # images, indices of their files, corrupt files
+def _content(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.digest()
 
 
 def memory_for_images() -> int:
@@ -217,6 +269,8 @@ def read_folder(
     image_size: int | None = None,
     skip_corrupt: bool = False,
     resident: bool | None = None,
+    white_value: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> FolderImages:
     """Read the images of ``root/<split>/<class>/*``: as RGB, or as grey if no image has colours.
 
@@ -226,47 +280,93 @@ def read_folder(
         image_size: The side in pixels to which every image is resized; None if all have the same size.
         skip_corrupt: Whether to leave out files that cannot be read, instead of stopping at the first.
         resident: Whether to keep all images in memory; None does so if they take at most a quarter of it.
+        white_value: See :func:`torchdl.data.decoding.decode`.
+        max_pixels: The maximum number of pixels of a file, and of all files that are being decoded.
 
     Raises:
         InputError: As for :func:`list_files`; or a file cannot be read, or the images have different sizes.
     """
-    root = Path(root)
-    require(image_size is None or image_size >= 1, f"image_size must be 1 or more pixels, not {image_size}")
+    root, largest = Path(root), math.isqrt(max(1, max_pixels))
+    valid = image_size is None or 1 <= image_size <= largest
+    require(valid, f"image_size must be from 1 to {largest:,} pixels (max_pixels), not {image_size}")
     files, other = (list_files(root, part) for part in (split, "test" if split == "train" else "train"))
-    grey = all(is_grey(path) for path in (*files.paths, *other.paths))  # both splits get the same number of channels
-    digest = fingerprint(files, split, image_size, grey)
-    place = hashlib.sha256(f"{root.resolve()} {digest}".encode()).hexdigest()  # another folder may have the same digest
+    headers = (read_header(path, max_pixels) for path in (*files.paths, *other.paths))
+    grey = all(header is None or header.grey for header in headers)  # both splits get the same number of channels
+    decoding = Decoding(image_size, grey, white_value, max_pixels)
+    key = fingerprint(files, split, decoding, contents=_bytes(files) <= CHEAP)
+    place = hashlib.sha256(f"{root.resolve()} {key}".encode("utf-8", "surrogateescape")).hexdigest()
     cached = cache_folder() / "folders" / f"{place}.safetensors"
-    found: Decoded | None = read_cache(cached) if resident is not False else None
+    found = read_images(cached) if resident is not False else None
+    damaged = found is None and resident is not False and cached.exists()
     if found is None:
-        found = decode_all(files, image_size, grey, skip_corrupt, resident, digest)
-        if isinstance(found[0], Tensor):
-            write_cache(cached, found[0], *found[1:])
-    images, kept, corrupt = found
-    if corrupt and not skip_corrupt:
-        raise InputError(f"{corrupt[0]} cannot be read as an image: repair or remove it, {SKIP}")
-    return FolderImages(images, torch.tensor(files.labels)[kept], files.classes, corrupt)
+        found = decode_all(files, decoding, skip_corrupt, resident)
+        if found.images is not None:
+            with contextlib.suppress(OSError, safetensors.SafetensorError):  # on a full disk: decode again next time
+                write_cache(cached, {"images": found.images, "kept": found.kept}, json.dumps(found.corrupt))
+    images: Tensor | DecodedLate | None = found.images
+    if found.corrupt and not skip_corrupt:
+        raise InputError(f"{found.corrupt[0]} cannot be read as an image: repair or remove it, {SKIP}")
+    if images is None:
+        paths = [files.paths[index] for index in found.kept.tolist()]
+        digest = fingerprint(files, split, decoding, contents=True)
+        images = DecodedLate(paths, found.shape, decoding, digest, found.hashes)
+    notes = {
+        f"passed over {named(files.misplaced, root)} that are not directly in a class's folder": files.misplaced,
+        f"passed over {named(files.others, root, 'files')} that are no images by name": files.others,
+        "the cached images were damaged and have been decoded again": damaged,
+    }
+    labels = torch.tensor(files.labels)[found.kept]
+    return FolderImages(images, labels, files.classes, found.corrupt, [note for note, true in notes.items() if true])
 
 
-def decode_all(
-    files: Files, image_size: int | None, grey: bool, skip_corrupt: bool, resident: bool | None, digest: str
-) -> Decoded:
-    """Decode every image once, to keep it or just to check that it can be read and has the same size as the others."""
-    images: Tensor | None = None
-    shape = (0, 0, 0)
-    kept: list[int] = []
-    corrupt: list[str] = []
+def _bytes(files: Files) -> int:
+    """Return the size of all files; those without a size, such as broken links, count as 0."""
+    return sum(path.stat().st_size for path in files.paths if path.is_file())
+
+
+def read_images(cached: Path) -> Decoded | None:
+    """Read decoded images from the cache; None if they are not there, or damaged."""
+    found = read_cache(cached)
+    return None if found is None else Decoded(found[0]["images"], found[0]["kept"], json.loads(found[1]))
+
+
+def decode_in_order(paths: Sequence[Path], decoding: Decoding) -> Generator[np.ndarray | InputError, None, None]:
+    """Decode files in threads; yield arrays, or the errors of unreadable files.
+
+    The files that are being decoded or wait to be used have ``max_pixels`` pixels at most, all together.
+    """
 
     def attempt(path: Path) -> np.ndarray | InputError:
         try:
-            return decode(path, image_size, grey)
+            return decode(path, *decoding)
         except InputError as error:
             return error
 
-    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(desc="decoding", total=len(files.paths), leave=False, disable=None))
-        stack.callback(pool.shutdown, cancel_futures=True)  # on an error, skip the rest
-        decoded = pool.map(attempt, files.paths)
+    waiting: deque[tuple[int, Future[np.ndarray | InputError]]] = deque()
+    with ThreadPoolExecutor() as pool:
+        try:
+            for path in paths:
+                header = read_header(path, decoding.max_pixels) or Header(grey=True, pixels=0)
+                while waiting and (
+                    len(waiting) == AHEAD or header.pixels + sum(pixels for pixels, _ in waiting) > decoding.max_pixels
+                ):
+                    yield waiting.popleft()[1].result()
+                waiting.append((header.pixels, pool.submit(attempt, path)))
+            while waiting:
+                yield waiting.popleft()[1].result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # on an error, skip the rest
+
+
+def decode_all(files: Files, decoding: Decoding, skip_corrupt: bool, resident: bool | None) -> Decoded:
+    """Decode every image once, to keep it or just to check that it can be read and has the same size as the others."""
+    images: Tensor | None = None
+    shape: tuple[int, ...] = ()
+    kept: list[int] = []
+    corrupt: list[str] = []
+    seen: list[np.ndarray] = []
+    bar = tqdm(desc="decoding", total=len(files.paths), leave=False, disable=None)
+    with bar, contextlib.closing(decode_in_order(files.paths, decoding)) as decoded:
         for index, array in enumerate(decoded):
             bar.update()
             if isinstance(array, InputError):
@@ -285,28 +385,14 @@ def decode_all(
                     f"{files.paths[index]} has {this} pixels, but {files.paths[kept[0]]} has {first}: choose one size "
                     "for all (image_size)"
                 )
-            if images is not None:
+            if images is None:
+                seen.append(hashes(torch.from_numpy(array)[None]))
+            else:
                 images[len(kept)] = torch.from_numpy(array)
             kept.append(index)
     labels = {files.labels[index] for index in kept}
     for label, name in enumerate(files.classes):
         require(label in labels, f"no image of the class {name!r} can be read")
-    late = DecodedLate([files.paths[index] for index in kept], shape, image_size, digest)
-    return late if images is None else images[: len(kept)], torch.tensor(kept), corrupt
-
-
-def write_cache(path: Path, images: Tensor, kept: Tensor, corrupt: list[str]) -> None:
-    """Save decoded images; if the file cannot be written, they will be decoded again next time."""
-    with contextlib.suppress(OSError, safetensors.SafetensorError):  # the latter for a full disk
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            safetensors.torch.save_file({"images": images, "kept": kept}, temporary, {"corrupt": json.dumps(corrupt)})
-
-
-def read_cache(path: Path) -> tuple[Tensor, Tensor, list[str]] | None:
-    """Read the file that :func:`write_cache` wrote; return None if it is missing or damaged."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return file.get_tensor("images"), file.get_tensor("kept"), json.loads(file.metadata()["corrupt"])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
-        return None
+    if images is None:
+        return Decoded(None, torch.tensor(kept), corrupt, shape, np.concatenate(seen))
+    return Decoded(images[: len(kept)], torch.tensor(kept), corrupt)

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl import random
 from torchdl.data.arrays import BatchDataset
+from torchdl.data.duplicates import hashes
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
+from torchdl.pictures import MAX_PIXELS
 
 
 def at_equal_distances(total: int, count: int) -> Tensor:
@@ -111,6 +114,11 @@ class ImageDataset(BatchDataset[Any]):
         tensors = [tensor for tensor in (self.images, self.labels) if isinstance(tensor, Tensor)]
         return fingerprint(tensors, f"{tuple(self.images.shape)}{digest}")
 
+    def hashes(self) -> Tensor:
+        """Return a number per image (N,) int64; equal images have equal numbers, and other ones do not in practice."""
+        found = self.images.hashes if isinstance(self.images, DecodedLate) else hashes(self.images)
+        return torch.from_numpy(found.view(np.int64))
+
     def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return indices as a tensor (B,); a sequence becomes a tensor on the images' device."""
         if isinstance(indices, Tensor):
@@ -178,6 +186,8 @@ def load_images(
     fetch: bool = True,
     image_size: int | None = None,
     skip_corrupt: bool = False,
+    white_value: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageDataset:
     """Load labelled images: a data set by name, or any folder with ``train/<class>/`` and ``test/<class>/``.
 
@@ -190,6 +200,8 @@ def load_images(
         fetch: Whether to download missing data.
         image_size: The side in pixels to which a folder's images are resized; None if all have the same size.
         skip_corrupt: Whether to leave out a folder's unreadable files; ``origin`` then names them.
+        white_value: The value of white in a folder's greys of more than eight bits; None for what the files say.
+        max_pixels: The maximum width times height of a folder's images.
 
     Raises:
         InputError: The data was not found or cannot be used.
@@ -205,10 +217,10 @@ def load_images(
         require(image_size is None or name not in names(), "only a folder's images are resized: leave out image_size")
         found = load_labelled(name, split, root, fetch)
         return ImageDataset(found.images, found.labels, low, high, found.classes, found.origin, found.fallback)
-    files = read_folder(folder, split, image_size, skip_corrupt)
+    files = read_folder(folder, split, image_size, skip_corrupt, None, white_value, max_pixels)
     origin = f"{len(files.labels):,} images from {folder / split if (folder / split).is_dir() else folder}"
     if files.corrupt:
         more = f" and {len(files.corrupt) - 5:,} more" if len(files.corrupt) > 5 else ""
         named = ", ".join(files.corrupt[:5])
         origin += f"; {len(files.corrupt):,} unreadable ones were left out: {named}{more}"
-    return ImageDataset(files.images, files.labels, low, high, files.classes, origin)
+    return ImageDataset(files.images, files.labels, low, high, files.classes, "; ".join([origin, *files.notes]))

@@ -20,7 +20,7 @@ from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_clas
 from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import PathLike
-from torchdl.pictures import image_grid
+from torchdl.pictures import MAX_PIXELS, image_grid
 from torchdl.plots import plot_confusion, plot_predicted_images
 from torchdl.recipes.learning import Overrides, Training
 from torchdl.recipes.report import Report
@@ -41,6 +41,10 @@ class ImageOptions:
     """Side in pixels to which a folder's images are resized; required if their sizes differ."""
     skip_corrupt: bool = False
     """Skip a folder's unreadable files and list them."""
+    white_value: float | None = None
+    """The value of white in a folder's greys of more than 8 bits, such as 4095; if not given, what the files say."""
+    max_pixels: int = MAX_PIXELS
+    """Maximum width times height of a folder's images; larger ones are unreadable."""
     workers: int = 2
     """Number of processes that decode a folder's images if these do not fit in memory."""
     per_class: int | None = None
@@ -54,7 +58,14 @@ class ImageOptions:
         """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``."""
         low = -1.0 if centred else 0.0
         part = partial(
-            load_images, self.dataset, root=root, low=low, image_size=self.image_size, skip_corrupt=self.skip_corrupt
+            load_images,
+            self.dataset,
+            root=root,
+            low=low,
+            image_size=self.image_size,
+            skip_corrupt=self.skip_corrupt,
+            white_value=self.white_value,
+            max_pixels=self.max_pixels,
         )
         train = part("train")
         needed = self.per_class is not None or self.validation_per_class is None

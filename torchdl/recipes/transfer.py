@@ -13,18 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
 from torchdl.data import ArrayDataset, BatchLoader, ImageDataset
+from torchdl.data.cache import read_cache, write_cache
 from torchdl.data.images import at_equal_distances
 from torchdl.data.sources import cache_folder
 from torchdl.errors import require
-from torchdl.files import PathLike, replacing
+from torchdl.files import PathLike
 from torchdl.models import TransferModel
 from torchdl.recipes.cpc_probe import linear_score
 from torchdl.recipes.image_classification import (
@@ -64,7 +63,7 @@ def extract_features(
 
     The cache has one file per 512 images, in a folder named by the SHA-256 of the data, the backbone's weights and the
     preprocessing. So an interrupted computation continues with the first missing file, and a change to any of the
-    three leads to new features.
+    three leads to new features. Each file has a checksum; a damaged one is computed anew.
 
     Args:
         model: The model; it is moved to the device if there is something to compute.
@@ -99,20 +98,21 @@ def extract_features(
                 while missing and len(rows) >= (size := min(CHUNK, len(images) - missing[0])):
                     start, done, rows = missing.pop(0), torch.stack(rows[:size]), rows[size:]
                     chunks[start] = done
-                    with replacing(folder / f"{start:08}.safetensors") as path:
-                        path.write_bytes(safetensors.torch.save({"features": done}))
+                    write_cache(_chunk(folder, start), {"features": done})
     features = torch.cat([chunk for chunk in chunks.values() if chunk is not None])
     # copied outside inference mode, because a head cannot be trained on inference tensors
     return Extraction(features.clone(), cached, time.perf_counter() - since)
 
 
+def _chunk(folder: Path, start: int) -> Path:
+    return folder / f"{start:08}.safetensors"
+
+
 def _read_chunk(folder: Path, start: int, size: int) -> Tensor | None:
     """Read the cached features of the images from ``start`` on; None if the file is missing or damaged."""
-    try:
-        found = safetensors.torch.load_file(folder / f"{start:08}.safetensors")["features"]
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        return None
-    return found if found.dim() == 2 and len(found) == size else None
+    found = read_cache(_chunk(folder, start))
+    features = None if found is None else found[0].get("features")
+    return features if features is not None and features.dim() == 2 and len(features) == size else None
 
 
 class FineTuning(Supervised):
