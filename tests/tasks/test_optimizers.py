@@ -80,13 +80,19 @@ def test_no_two_rules_are_the_same():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_frozen_parameters_are_left_out_and_fused_kernels_are_taken_where_there_are_any(name):
+def test_frozen_parameters_wait_until_they_need_a_gradient_and_fused_kernels_are_taken_where_there_are_any(name):
     linear = nn.Linear(3, 2)
     linear.bias.requires_grad_(False)
-    optimizer = make_optimizer(name, linear.parameters(), LR)
-    (group,) = optimizer.param_groups
-    assert [id(p) for p in group["params"]] == [id(linear.weight)]
-    assert bool(group.get("fused")) == OPTIMIZERS[name].fused
+    optimizer = make_optimizer(name, linear.parameters(), LR, weight_decay=0.1)
+    assert all(bool(group.get("fused")) == OPTIMIZERS[name].fused for group in optimizer.param_groups)
+    before = [p.clone() for p in linear.parameters()]
+    for frozen in (True, False):
+        linear.bias.requires_grad_(not frozen)
+        optimizer.zero_grad()
+        linear(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+        moved = [not torch.equal(p, was) for p, was in zip(linear.parameters(), before, strict=True)]
+        assert moved == [True, not frozen]
 
 
 def test_an_unknown_rule_is_one_sentence_that_names_those_there_are():

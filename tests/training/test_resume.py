@@ -142,6 +142,7 @@ def test_a_checkpoints_keys_are_those_of_older_runs(tmp_path):
     assert {name: list(part) for name, part in state["updates"].items()} == {
         "optimizers": ["model"],
         "schedules": ["model"],
+        "initial": ["group 1 of the optimizer 'model'", "the schedule of 'model'"],  # older runs have none
     }
     counters = {"epoch", "batch", "step", "best", "since_best", "history", "epoch_sums", "window_sums"}
     assert state["progress"].keys() == counters

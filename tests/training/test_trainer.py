@@ -553,7 +553,7 @@ def test_resuming_without_a_folder_is_an_input_error():
 # precision and compilation
 
 
-@pytest.mark.parametrize("make", [classifier, gan])
+@pytest.mark.parametrize("make", [classifier, gan, partial(gan, loss="wgan_gp")], ids=["classifier", "gan", "wgan_gp"])
 def test_bfloat16_trains_on_a_cpu_with_weights_in_float32(make):
     half, full = make(), make()
     history = fit(half, epochs=2, precision="bf16", validation=BatchLoader(blobs(5), 5))

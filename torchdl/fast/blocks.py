@@ -10,34 +10,38 @@ which the trainer opens around forward passes, and only between its input and it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_allowed = False
+from torchdl.fast.hooks import has_hooks
+
+_allowed = ContextVar("blocks are allowed", default=False)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
     """Allow networks to compute in blocks inside this region."""
-    global _allowed
-    before, _allowed = _allowed, True
+    token = _allowed.set(True)
     try:
         yield
     finally:
-        _allowed = before
+        _allowed.reset(token)
 
 
 def suits_blocks(images: Tensor, network: nn.Module) -> bool:
     """Return whether ``network`` should convert these images to blocks, by ``images.to_mkldnn()``.
 
-    It should not on a GPU. It should not where other code would meet blocked tensors: hooks, a compiler, autocast, or a
-    gradient of the images, which may be differentiated again. ``torch.backends.mkldnn.enabled = False`` forbids it.
+    It should not on a GPU. It should not where other code would meet blocked tensors: layers other than those of
+    :class:`torchdl.LenetLike`, hooks, a compiler, autocast, or a gradient of the images, which may be differentiated
+    again. ``torch.backends.mkldnn.enabled = False`` forbids it.
     """
     return bool(
-        _allowed
+        _allowed.get()
         and not torch.compiler.is_compiling()
         and images.device.type == "cpu"
         and images.dtype == torch.float32
@@ -46,6 +50,23 @@ def suits_blocks(images: Tensor, network: nn.Module) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-        and not any(module._backward_hooks or module._backward_pre_hooks for module in network.modules())
+        and not has_hooks(network.modules())
+        and all(module is network or _computes_in_blocks(module) for module in network.modules())
     )
+
+
+#: The layers that take blocked tensors, forwards and backwards, and the settings with which they do
+_LAYERS: dict[type[nn.Module], Callable[[Any], bool]] = {
+    nn.Sequential: lambda layers: True,
+    nn.Conv2d: lambda layer: layer.padding_mode == "zeros",
+    nn.MaxPool2d: lambda layer: layer.dilation in (1, (1, 1)) and not layer.return_indices,
+    nn.ReLU: lambda layer: not layer.inplace,
+    nn.Flatten: lambda layer: (layer.start_dim, layer.end_dim) == (1, -1),
+    nn.Dropout: lambda layer: layer.p == 0 or not layer.training,
+    nn.Linear: lambda layer: True,
+}
+
+
+def _computes_in_blocks(layer: nn.Module) -> bool:
+    """Return whether a layer takes blocked tensors; a subclass, or a layer whose forward is replaced, may not."""
+    return "forward" not in vars(layer) and _LAYERS.get(type(layer), lambda layer: False)(layer)

@@ -6,5 +6,5 @@ from torchdl.tasks.base import StepInfo, Task, Update
 from torchdl.tasks.cpc import CPCTask
 from torchdl.tasks.gan import GANTask
 from torchdl.tasks.optimizers import OPTIMIZERS, OptimizerName, make_optimizer
-from torchdl.tasks.schedules import SCHEDULES, Schedule, ScheduleName, find_schedule, milestones, plateau
+from torchdl.tasks.schedules import SCHEDULES, AnySchedule, Schedule, ScheduleName, find_schedule, milestones, plateau
 from torchdl.tasks.supervised import Supervised, accuracy, binary_accuracy

@@ -13,7 +13,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import Schedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules
 
 TRAINING, VALIDATION, PREVIEW = range(3)  # streams of independent random draws
 
@@ -45,7 +45,7 @@ class AutoencoderTask(Task):
         model: nn.Module,
         noise: float = 0.0,
         lr: float = 1e-3,
-        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
+        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
         examples: Tensor | None = None,
         optimizer: str = "adam",
         weight_decay: float = 0.0,
@@ -60,7 +60,7 @@ class AutoencoderTask(Task):
         """Build one optimizer, named ``model``."""
         return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr, self.weight_decay)}
 
-    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 

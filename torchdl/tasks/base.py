@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchdl.tasks.schedules import Schedule
+from torchdl.tasks.schedules import AnySchedule
 
 
 @dataclass
@@ -83,17 +83,31 @@ class Task(nn.Module):
         return self.model  # type: ignore[return-value]  # most tasks have this attribute
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Build the optimizers, by name; the trainer calls this once the task is on its device."""
+        """Build the optimizers, by name; the trainer calls this once the task is on its device.
+
+        A task may freeze and unfreeze parameters during training, by their ``requires_grad``. Do so in :meth:`losses`
+        by :attr:`step_info`, so that a resumed run does the same. A group that is added later gets trained, too, but
+        such a run cannot be resumed.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define configure_optimizers")
 
-    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Build learning-rate schedules, by optimizer, for ``steps`` steps in total; none by default."""
+    def configure_schedules(
+        self, optimizers: dict[str, Optimizer], steps: int
+    ) -> Mapping[str, AnySchedule] | AnySchedule:
+        """Build learning-rate schedules, by optimizer, for ``steps`` steps in total; none by default.
+
+        Each is a :class:`torchdl.tasks.Schedule` or a scheduler of ``torch.optim.lr_scheduler``. A scheduler steps
+        after each epoch, but ``OneCycleLR`` and ``CyclicLR`` after each step; ``ReduceLROnPlateau`` follows
+        ``val/loss``.
+        """
         return {}
 
     def losses(self, batch: Any) -> Iterator[Update]:
         """Yield the batch's updates; the trainer applies each before it asks for the next.
 
         The trainer enters its context (autocast, for example) anew for each update, so never yield inside a ``with``.
+        A batch without an update is skipped: a step's gradient is the mean over the examples of its other batches. All
+        batches of a step must yield the same optimizers in the same order.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define losses")
 

@@ -135,6 +135,7 @@ class CPCTask(Task):
             f"the model predicts {predicted.shape[2]} terms, so a future must have as many, not {future.shape[1]}",
         )
         (predicted, embeddings, label), start = gather(predicted, embeddings, label)
+        start = min(start, len(embeddings) - len(context))  # a row that does not count is not among them
         return Encoded(predicted, embeddings, label, slice(start, start + len(context)))
 
     def loss(self, encoded: Encoded) -> tuple[Tensor, Tensor]:

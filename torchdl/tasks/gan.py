@@ -23,7 +23,7 @@ from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
-from torchdl.tasks.schedules import Schedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules
 
 TRAINING, VALIDATION, MIXING, PREVIEW = range(4)  # streams of independent random draws
 AHEAD = 1024  # rows of noise drawn at a time
@@ -96,7 +96,7 @@ class GANTask(Task):
         optimizer: str = "adam",
         average: float = 0.0,
         monitor: Monitor | None = None,
-        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
+        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
     ) -> None:
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")
@@ -158,7 +158,7 @@ class GANTask(Task):
             for name, module in (("discriminator", self.discriminator), ("generator", self.generator))
         }
 
-    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build each optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
@@ -188,7 +188,7 @@ class GANTask(Task):
         real = batch if isinstance(batch, Tensor) else batch[0]
         trains_generator = self.step_info.step % self.generator_every == 0
         given = (real, self.noise(len(real)), trains_generator)
-        if self.fast is None or torch.is_autocast_enabled("cpu"):
+        if self.fast is None or torch.is_autocast_enabled("cpu") or self.fast.is_observed():
             yield from self.updates(*given)
         else:
             yield from starmap(Update, self.fast.updates(*given))

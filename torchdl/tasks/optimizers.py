@@ -56,7 +56,7 @@ def make_optimizer(
 
     Args:
         name: A name of :data:`OPTIMIZERS`.
-        parameters: The parameters; those that need no gradient are left out.
+        parameters: The parameters; those that need no gradient stay as they are until they need one.
         lr: The learning rate.
         weight_decay: The decay of kernels; biases and normalisation layers have none. ``adamw`` scales it by the
             learning rate (Loshchilov and Hutter 2019); all others add it to the gradient as an L2 penalty.
@@ -66,7 +66,7 @@ def make_optimizer(
         InputError: The name is unknown, or a setting is out of its range.
     """
     check_optimizer(name, lr, settings.get("betas", (0.9, 0.999)), weight_decay)
-    parameters = [p for p in parameters if p.requires_grad]
+    parameters = list(parameters)
     rule = OPTIMIZERS[name]
     fused = {"fused": has_fused_kernel(parameters)} if rule.fused else {}
     if weight_decay == 0:
@@ -74,3 +74,15 @@ def make_optimizer(
     kernels, others = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
     groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return rule.build([g for g in groups if g["params"]], lr=lr, **fused, **settings)
+
+
+def with_frozen(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's saved state with the frozen parameters that torchdl 0.1 left out of it."""
+    groups, first = [], 0
+    ids: dict[int, int] = {}
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        numbers = list(range(first, first := first + len(group["params"])))
+        trained = [number for number, p in zip(numbers, group["params"], strict=True) if p.requires_grad]
+        ids |= dict(zip(saved["params"], trained if len(saved["params"]) < len(numbers) else numbers, strict=True))
+        groups.append({**saved, "params": numbers})
+    return {**state, "state": {ids[number]: value for number, value in state["state"].items()}, "param_groups": groups}

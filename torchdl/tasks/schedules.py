@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
+    CyclicLR,
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
@@ -28,7 +29,7 @@ class Schedule:
     Args:
         scheduler: A scheduler of ``torch.optim.lr_scheduler``.
         every: When it steps: after every ``step`` or after every ``epoch``.
-        monitor: The metric, such as ``val/loss``, that a ``ReduceLROnPlateau`` follows after each epoch.
+        monitor: The metric that a ``ReduceLROnPlateau`` follows after each epoch; ``val/loss`` by default.
         settings: The settings in words. A resumed run must have the same ones, because a checkpoint would silently
             restore the old ones, and a schedule cannot continue past its end.
     """
@@ -37,6 +38,14 @@ class Schedule:
     every: str = "epoch"
     monitor: str | None = None
     settings: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.every in ("step", "epoch"), f"a schedule steps every step or epoch, not every {self.every!r}")
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.monitor = self.monitor or "val/loss"
+
+
+AnySchedule = Schedule | LRScheduler | ReduceLROnPlateau | None
 
 
 def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
@@ -81,14 +90,41 @@ def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: floa
 
 
 def build_schedules(
-    schedule: Callable[[Optimizer, int], Schedule | None] | None, optimizers: dict[str, Optimizer], steps: int
-) -> dict[str, Schedule]:
+    schedule: Callable[[Optimizer, int], AnySchedule] | None, optimizers: dict[str, Optimizer], steps: int
+) -> dict[str, AnySchedule]:
     """Build a schedule for each optimizer, by its name; none if ``schedule`` is or returns None."""
     built = {} if schedule is None else {name: schedule(optimizer, steps) for name, optimizer in optimizers.items()}
     return {name: made for name, made in built.items() if made is not None}
 
 
-SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
+def as_schedules(given: Any, optimizers: Mapping[str, Optimizer]) -> dict[str, Schedule]:
+    """Return the schedules, by optimizer, that a task's ``configure_schedules`` has returned.
+
+    A scheduler of ``torch.optim.lr_scheduler`` steps after each epoch, but ``OneCycleLR`` and ``CyclicLR`` step after
+    each step. A task with a single optimizer may return its schedule without the name.
+
+    Raises:
+        InputError: It is no schedule, or one of another optimizer.
+    """
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys(optimizers, given) if len(optimizers) == 1 or given is None else {"": given}
+    made = {}
+    for name, schedule in given.items():
+        if isinstance(schedule, LRScheduler):
+            schedule = Schedule(schedule, "step" if isinstance(schedule, (OneCycleLR, CyclicLR)) else "epoch")
+        if schedule is None:
+            continue
+        known = ", ".join(optimizers)
+        require(name in optimizers, f"schedules are for optimizers by name, for {known}: there is no {name!r}")
+        kind = type(schedule).__name__
+        require(isinstance(schedule, Schedule), f"a schedule is a Schedule or a PyTorch scheduler, not a {kind}")
+        optimizer = getattr(schedule.scheduler, "optimizer", optimizers[name])
+        require(optimizer is optimizers[name], f"the schedule of {name!r} changes another optimizer's learning rate")
+        made[name] = schedule
+    return made
+
+
+SCHEDULES: dict[str, Callable[[Optimizer, int], AnySchedule]] = {
     "constant": constant,
     "cosine": cosine,
     "linear": linear,
@@ -96,7 +132,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], Schedule | None]] = {
 }
 
 
-def find_schedule(name: str) -> Callable[[Optimizer, int], Schedule | None]:
+def find_schedule(name: str) -> Callable[[Optimizer, int], AnySchedule]:
     """Return a schedule of :data:`SCHEDULES`; raise :class:`InputError` if the name is unknown."""
     require(name in SCHEDULES, f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
     return SCHEDULES[name]

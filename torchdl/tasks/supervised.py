@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchdl.errors import require
 from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import Schedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules
 
 Loss = Callable[..., Tensor]
 
@@ -51,7 +52,8 @@ class Supervised(Task):
         loss: A function of (output, target) with PyTorch's ``reduction`` argument, such as ``F.cross_entropy``.
         metrics: Functions of (output, target), by name, that return one value per example, (B,).
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
-        schedule: Builds the schedule from the optimizer and the number of steps; none by default.
+        schedule: Builds the schedule from the optimizer and the number of steps, as for
+            :meth:`Task.configure_schedules`; none by default.
 
     Example:
         >>> from torch.nn.functional import cross_entropy
@@ -68,9 +70,10 @@ class Supervised(Task):
         loss: Loss,
         metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-        schedule: Callable[[Optimizer, int], Schedule | None] | None = None,
+        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
     ) -> None:
         super().__init__()
+        require("loss" not in (metrics or {}), "the metric 'loss' is the loss itself: give yours another name")
         self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
         self.optimizer, self.schedule = optimizer or partial(make_optimizer, "adam", lr=1e-3), schedule
 
@@ -78,7 +81,7 @@ class Supervised(Task):
         """Build one optimizer, named ``model``."""
         return {"model": self.optimizer(self.model.parameters())}
 
-    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
+    def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 

@@ -7,28 +7,59 @@ process the functions here change nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from torchdl.collective import have_joined, rank_and_size, sum_over_processes
+from torchdl.collective import have_joined, rank_and_size, rows_count, sum_over_processes
+from torchdl.errors import InputError, require
+
+T = TypeVar("T")
+
+BACKENDS = {"cpu": "gloo", "mps": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+ONE_VALUE = "more than 1 value per channel"  # PyTorch's words for a batch norm that has a single value
+_is_ours = False  # whether this module has started the process group
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes if ``torchrun`` started this one; use gloo on CPUs and nccl on GPUs."""
-    if rank_and_size()[1] > 1 and not dist.is_initialized():
+    """Join the other processes if ``torchrun`` started this one; use gloo on CPUs and nccl on GPUs.
+
+    A process group that somebody else has started is used as it is.
+
+    Raises:
+        InputError: The processes cannot join, or the group cannot exchange tensors on ``device``.
+    """
+    global _is_ours
+    size, backend = rank_and_size()[1], BACKENDS[device.type]
+    if size > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group(backend)
+        except (ValueError, RuntimeError) as error:
+            reason, advice = " ".join(str(error).split()), "start all by torchrun, or unset WORLD_SIZE to train in one"
+            raise InputError(f"the {size} processes cannot join ({reason}): {advice}") from error
+        _is_ours = True
+    elif have_joined():
+        config = str(dist.get_backend_config())
+        require(
+            f"{device.type}:" in config,
+            f"the process group exchanges no tensors on {device.type}, with its backend {config}: start it with "
+            f"the backend {backend!r}, or leave that to the trainer",
+        )
 
 
 def stop() -> None:
-    """Leave the other processes."""
-    if dist.is_initialized():
+    """Leave the other processes, if :func:`start` has joined them."""
+    global _is_ours
+    if _is_ours and dist.is_initialized():
         dist.destroy_process_group()
+    _is_ours = False
 
 
 def unite(module: nn.Module) -> None:
@@ -39,24 +70,34 @@ def unite(module: nn.Module) -> None:
         synchronize_batch_norm(module)
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients over all processes, in one message; each is weighted by its share of the global batch."""
-    if have_joined():
-        with_gradient = [p for p in parameters if p.requires_grad]
-        for p in with_gradient:
-            if p.grad is None:  # all processes must send the same tensors
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in with_gradient])  # type: ignore[union-attr]
+def sum_gradients(parameters: Sequence[nn.Parameter], some_missing: bool = True) -> None:
+    """Sum the gradients over all processes, in one message; each is weighted by its share of the global batch.
+
+    Args:
+        parameters: The same on every process.
+        some_missing: Whether a process may have no gradient of a parameter. A parameter without a gradient on any
+            process keeps none, as in a single process.
+    """
+    if not have_joined():
+        return
+    if some_missing:  # all processes must send the same tensors
+        present = total([float(p.grad is not None) for p in parameters])
+        parameters = [p for p, count in zip(parameters, present, strict=True) if count]
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    if parameters:
+        flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
         dist.all_reduce(flat)
-        for p, total in zip(with_gradient, flat.split([p.numel() for p in with_gradient]), strict=True):
-            p.grad.copy_(total.view_as(p))  # type: ignore[union-attr]
+        for p, summed in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad.copy_(summed.view_as(p))  # type: ignore[union-attr]
 
 
 def total(values: list[float]) -> list[float]:
     """Return the sum of each value over all processes, in float64."""
     if not have_joined():
         return values
-    tensor = torch.tensor(values, dtype=torch.float64)
+    device = "cpu" if "cpu:" in str(dist.get_backend_config()) else "cuda"
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return tensor.tolist()
 
@@ -66,24 +107,74 @@ def any_process(condition: bool) -> bool:
     return total([float(condition)])[0] > 0
 
 
+def of_first(value: T) -> T:
+    """Return process 0's value, on every process; what it decides is then the same on all."""
+    if have_joined():
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
+    return value
+
+
+def of_all(value: T) -> list[T]:
+    """Return the values of all processes, in their order, on every process."""
+    if not have_joined():
+        return [value]
+    values: list[T] = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def union(names: Iterable[str]) -> list[str]:
+    """Return the names that any process has, in the same order on every process."""
+    return list(dict.fromkeys(name for of_one in of_all(list(names)) for name in of_one))
+
+
+@contextmanager
+def sharing_errors() -> Iterator[None]:
+    """Raise an error of one process on all of them, so that none waits for it forever.
+
+    Every process must enter the block, and none may wait for another inside. The error gets an attribute ``shared``,
+    because it is enough that process 0 reports it.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    # another kind of error may not survive the way to the other processes
+    sent = error if error is None or isinstance(error, (InputError, OSError)) else InputError(repr(error))
+    errors = [other for other in of_all(sent) if other is not None]
+    if errors:
+        error = error or errors[0]
+        error.shared = have_joined()  # type: ignore[attr-defined]
+        raise error
+
+
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     """Apply ``norm`` to ``x`` (B, C, ...) with the statistics of the batch over all processes."""
-    if not norm.training:
+    if not norm.training and norm.running_mean is not None:
         return type(norm).forward(norm, x)
     dtype = x.dtype
     x = x.to(torch.promote_types(dtype, torch.float32))  # half precision is too coarse for sums over a batch
     axes = [0, *range(2, x.dim())]
     shape = [1, -1, *[1] * (x.dim() - 2)]
-    count = x.new_tensor([x.numel() / x.shape[1]])
-    sums = sum_over_processes(torch.cat([count, x.sum(axes)]))  # (1 + C,)
+    weight = float(rows_count())
+    mine = x.numel() // x.shape[1]  # values per channel
+    count = x.new_tensor([weight * mine])
+    sums = sum_over_processes(torch.cat([count, weight * x.sum(axes)]))  # (1 + C,)
     n, mean = sums[0].detach(), sums[1:] / sums[0].detach()
+    if mine * weight <= 1 and n <= 1:
+        raise ValueError(f"Expected {ONE_VALUE} when training, got input size {x.size()}")
     centred = x - mean.view(shape)
-    variance = sum_over_processes(centred.square().sum(axes)) / n  # (C,)
-    if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        weight = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean.detach(), weight)
-        norm.running_var.lerp_(variance.detach() * n / (n - 1), weight)
+    variance = sum_over_processes(weight * centred.square().sum(axes)) / n  # (C,)
+    if norm.training and norm.running_mean is not None and norm.running_var is not None:
+        momentum = norm.momentum
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+            momentum = 1 / float(norm.num_batches_tracked) if momentum is None else momentum
+        norm.running_mean.lerp_(mean.detach(), momentum or 0.0)
+        norm.running_var.lerp_(variance.detach() * n / (n - 1), momentum or 0.0)
     y = centred * torch.rsqrt(variance + norm.eps).view(shape)
     return (y if norm.weight is None else y * norm.weight.view(shape) + norm.bias.view(shape)).to(dtype)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchdl.collective import counting
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
 from torchdl.tasks import StepInfo, Task
@@ -43,7 +44,7 @@ def evaluate(
     totals: dict[str, tuple[Tensor, Tensor]] = {}  # of values and weights
     for batch, batch_range in islice(loader.batches(0), batches):
         task.step_info = step_info._replace(start=batch_range.start)
-        with region():
+        with region(), counting(batch_range.size):
             values = task.evaluate(move(batch, device))
         for name, value in values.items():  # one per example, so that a smaller last batch has its correct weight
             value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))
@@ -56,4 +57,7 @@ def evaluate(
             total, weights = totals.get(name, (0, 0))
             totals[name] = (total + (value * weight).sum(), weights + weight.sum())
     means = Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()
-    return means | {name if "/" in name else f"val/{name}": value for name, value in task.summarize().items()}
+    summary = {name if "/" in name else f"val/{name}": value for name, value in task.summarize().items()}
+    twice = ", ".join(means.keys() & summary.keys())
+    require(not twice, f"{type(task).__name__}.summarize returns {twice}, as evaluate does: give it another name")
+    return means | summary

@@ -22,9 +22,10 @@ class Sums(dict[str, list[float]]):
         entry[1] += weight
 
     def over_processes(self) -> Sums:
-        """Return the sums over all processes; all must have the same names."""
-        flat = distributed.total([number for entry in self.values() for number in entry])
-        return Sums({name: flat[2 * i : 2 * i + 2] for i, name in enumerate(self)})
+        """Return the sums over all processes; a name may be missing on some of them."""
+        names = distributed.union(self)
+        flat = distributed.total([number for name in names for number in self.get(name, [0.0, 0.0])])
+        return Sums({name: flat[2 * i : 2 * i + 2] for i, name in enumerate(names)})
 
     def means(self) -> dict[str, float]:
         """Return the means over all processes, without those of weight 0."""

@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchdl.collective import rank_and_size
+from torchdl.collective import counting, have_joined, rank_and_size
 from torchdl.data.loader import BatchRange
-from torchdl.errors import InputError
+from torchdl.errors import InputError, require
 from torchdl.fast.blocks import blocked
 from torchdl.tasks import Schedule, StepInfo, Task, Update
-from torchdl.training import distributed
+from torchdl.tasks.optimizers import with_frozen
+from torchdl.tasks.schedules import as_schedules
+from torchdl.training import checkpoint, distributed
 from torchdl.training.device import move, seed_generators
 from torchdl.training.state import TrainingState
 
@@ -46,6 +48,20 @@ class Measured(NamedTuple):
     metrics: Mapping[str, Tensor] = MappingProxyType({})
 
 
+MEASURED = ("loss", "grad_norm")  # what the trainer itself measures of each optimizer
+NO_SETTINGS = {"params", "param_names", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
+
+
+def plain(value: Any) -> Any:
+    """Convert a setting to numbers, strings and containers of them; return the type's name of anything else."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    value = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or a number of NumPy's
+    return value if isinstance(value, (bool, int, float, str, list, type(None))) else type(value).__name__
+
+
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
     """Return an optimizer's class and those of its settings that loading a checkpoint would silently change."""
     group = optimizer.param_groups[0]
@@ -69,15 +85,32 @@ class Stepper:
     def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
         self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
         self.rank, _ = rank_and_size()
+        task.zero_grad()  # what an earlier backward pass has left
         self.optimizers = task.configure_optimizers()
-        self.parameters = {
-            name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-            for name, optimizer in self.optimizers.items()
-        }
         rates = self.learning_rates()
         self.initial_rates = {f"initial {tag.removeprefix('charts/')}": rate for tag, rate in rates.items()}
+        self.rules = {f"rule of {name!r}": describe_optimizer(o) for name, o in self.optimizers.items()}
+        self.initial = {  # the settings of the optimizers' groups and the schedules, before the first step
+            f"group {number} of the optimizer {name!r}": plain({k: v for k, v in group.items() if k not in NO_SETTINGS})
+            for name, optimizer in self.optimizers.items()
+            for number, group in enumerate(optimizer.param_groups, 1)
+        }
         self.schedules: dict[str, Schedule] = {}
         self.pending: list[Measured] = []
+        self.reserved = {
+            self.tag("train", o, name).removeprefix("train/") for o in self.optimizers for name in MEASURED
+        }
+
+    def configure_schedules(self, steps: int) -> None:
+        """Build the task's schedules for ``steps`` steps in total."""
+        self.schedules = as_schedules(self.task.configure_schedules(self.optimizers, steps), self.optimizers)
+        for name, schedule in self.schedules.items():
+            self.initial[f"the schedule of {name!r}"] = plain(schedule.scheduler.state_dict())
+
+    def trainable(self, optimizer: str) -> list[nn.Parameter]:
+        """Return an optimizer's parameters that need a gradient now; a task may freeze, unfreeze and add some."""
+        groups = self.optimizers[optimizer].param_groups
+        return [p for group in groups for p in group["params"] if p.requires_grad]
 
     def tag(self, group: str, optimizer: str, name: str) -> str:
         """Return the tag of an optimizer's value, without the optimizer's name if it is the only one."""
@@ -102,7 +135,7 @@ class Stepper:
         runs = []
         for batch, batch_range in group:
             step_info = StepInfo(self.seed, state.epoch, state.step, batch_range.start)
-            runs.append((self.task.losses(move(batch, self.device)), step_info, batch_range.size))
+            runs.append((iter(self.task.losses(move(batch, self.device))), step_info, batch_range.size))
         while self._update(runs, total, state):
             pass
         state.step += 1
@@ -112,33 +145,73 @@ class Stepper:
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
     def _update(self, runs: list[tuple[Iterator[Update], StepInfo, int]], total: int, state: TrainingState) -> bool:
-        """Apply the next update to all batches of a group; return False if there is none left."""
+        """Apply the next update to the batches of a group that have one; return False if none has.
+
+        The gradient is the mean over the examples of these batches.
+        """
         place = (state.step, state.batch)
+        name, parameters, loss, examples = "", list[nn.Parameter](), 0.0, 0
         for losses, self.task.step_info, size in runs:
-            with self.region():
+            with self.region(), counting(size):
                 update = next(losses, None)
-            if update is None:
-                return False
-            name, parameters = update.optimizer, self.parameters[update.optimizer]
+            if update is None:  # the task skips this batch, or it has no further update
+                continue
+            self._check(update, name)
+            name, parameters = update.optimizer, parameters or self.trainable(update.optimizer)
             if update.backward is not None:
                 update.backward(size / total)
             else:
                 weighted = update.loss if size == total else update.loss * (size / total)
                 weighted.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
             self.pending.append(Measured(name, "loss", update.loss.detach(), size, *place, update.metrics))
-        distributed.sum_gradients(parameters)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        loss = self.pending[-1].value
-        self.pending.append(Measured(name, "grad_norm", norm, total, *place))
-        if self.device.type == "cpu" and not math.isfinite(float(norm) + float(loss)):
-            self.collect(state)  # raises; a CPU has no queue to wait for, so it can check at once
-        if self.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        self.optimizers[name].step()
+            examples += size
+            if self.device.type == "cpu":  # which has no queue to wait for, so it can check at once
+                loss += float(self.pending[-1].value)
+        name, of_all, loss, some_missing = self._agree(name, parameters, loss, examples)
+        if of_all:
+            parameters = parameters or self.trainable(name)
+            distributed.sum_gradients(parameters, some_missing)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            require(bool(gradients), f"the loss of the optimizer {name!r} depends on none of its parameters")
+            if of_all < total:
+                torch._foreach_mul_(gradients, total / of_all)
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            self.pending.append(Measured(name, "grad_norm", norm, examples, *place))
+            if self.device.type == "cpu" and not math.isfinite(float(norm) + loss):
+                self.collect(state)  # raises
+            if self.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+            self.optimizers[name].step()
         for parameter in parameters:
             parameter.grad = None
-        return True
+        return bool(of_all)
+
+    def _check(self, update: Update, name: str) -> None:
+        """Raise :class:`InputError` unless an update can be applied beside one of the optimizer ``name``, if any."""
+        given, problem = update.optimizer, ""
+        if given not in self.optimizers:
+            problem = f"there is no optimizer {given!r}: yield updates of {', '.join(self.optimizers)}"
+        elif name not in ("", given):
+            problem = f"the batches of a step yield updates of {name!r} and of {given!r}: yield all in the same order"
+        elif not self.reserved.isdisjoint(update.metrics):
+            taken = ", ".join(self.reserved.intersection(update.metrics))
+            problem = f"the trainer itself measures {taken}: give the task's metric another name"
+        elif update.backward is None and not update.loss.requires_grad:
+            problem = f"the loss of the optimizer {given!r} depends on no parameter that is trained"
+        require(not problem, problem)
+
+    def _agree(
+        self, name: str, parameters: list[nn.Parameter], loss: float, examples: int
+    ) -> tuple[str, float, float, bool]:
+        """Return, over all processes, the optimizer, the examples, the loss, and whether a gradient may be missing."""
+        missing = not name or any(p.grad is None for p in parameters)
+        if not have_joined():
+            return name, examples, loss, missing
+        chosen = [float(examples > 0 and name == optimizer) for optimizer in self.optimizers]
+        *votes, of_all, loss, some_missing = distributed.total([*chosen, examples, loss, float(missing)])
+        names = [optimizer for optimizer, count in zip(self.optimizers, votes, strict=True) if count]
+        require(len(names) < 2, f"the processes yield updates of {' and of '.join(names)}: yield all in the same order")
+        return names[0] if names else "", of_all, loss, some_missing > 0
 
     def end_epoch(self, row: Mapping[str, float]) -> None:
         """Step the schedules that step each epoch, and those whose metric is in ``row``."""
@@ -153,22 +226,25 @@ class Stepper:
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "schedules": {name: schedule.scheduler.state_dict() for name, schedule in self.schedules.items()},
+            "initial": self.initial,
         }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
+        for name, initial in state.get("initial", {}).items():  # a run of torchdl 0.1 has recorded none
+            if name in self.initial and (changed := checkpoint.differences(initial, self.initial[name])):
+                raise ValueError(f"{name} has {changed}")
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(with_frozen(state["optimizers"][name], optimizer))
         for name, schedule in self.schedules.items():
             schedule.scheduler.load_state_dict(state["schedules"][name])
 
     def order_settings(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume, because a checkpoint would restore the old ones."""
-        rules = {f"rule of {name!r}": describe_optimizer(optimizer) for name, optimizer in self.optimizers.items()}
         schedules = {
             f"schedule of {name!r}": f"{type(s.scheduler).__name__} {s.settings}" for name, s in self.schedules.items()
         }
-        return {"seed": self.seed, **self.initial_rates, **rules, **schedules}
+        return {"seed": self.seed, **self.initial_rates, **self.rules, **schedules}
 
     def collect(self, state: TrainingState) -> None:
         """Add the values measured since the last call to the state; only this method waits for the device.
@@ -178,14 +254,15 @@ class Stepper:
         """
         main = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
         metrics = [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
-        values = torch.stack([value.float() for _, _, value in main + metrics]).tolist() if main else []
-        for number, ((measured, tag, _), value) in enumerate(zip(main + metrics, values, strict=True)):
-            if number < len(main) and not math.isfinite(value):
-                raise TrainingDiverged(
-                    f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
-                    f"{measured.step + 1}, batch {measured.batch + 1} of epoch {state.epoch + 1}: lower the "
-                    "learning rate, clip the gradients or inspect that batch; all checkpoints are from earlier steps"
-                )
-            state.epoch_sums.add(tag, value, measured.weight)
-            state.window_sums.add(tag, value, measured.weight)
         self.pending.clear()
+        values = torch.stack([value.float() for _, _, value in main + metrics]).tolist() if main else []
+        with distributed.sharing_errors():
+            for number, ((measured, tag, _), value) in enumerate(zip(main + metrics, values, strict=True)):
+                if number < len(main) and not math.isfinite(value):
+                    raise TrainingDiverged(
+                        f"the {measured.name} of the optimizer {measured.optimizer!r} is {value} at step "
+                        f"{measured.step + 1}, batch {measured.batch + 1} of epoch {state.epoch + 1}: lower the "
+                        "learning rate, clip the gradients or inspect that batch; checkpoints are from earlier steps"
+                    )
+                state.epoch_sums.add(tag, value, measured.weight)
+                state.window_sums.add(tag, value, measured.weight)

@@ -116,7 +116,15 @@ class Trainer:
                 kind = type(loader).__name__
                 raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
         fit = Fit(self, task, train, validation, Path(folder) if folder else None, verbose)
-        return fit.run(resume, record or {}, saved)
+        try:
+            return fit.run(resume, record or {}, saved)
+        except ValueError as error:
+            if distributed.ONE_VALUE not in str(error):
+                raise
+            raise InputError(
+                "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, "
+                "or drop_last=True if only the last batch is that small"
+            ) from error
 
 
 class Fit:
@@ -151,7 +159,7 @@ class Fit:
         epoch_steps = -(-len(train) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
         self.epochs = -(-self.steps // epoch_steps)
-        self.stepper.schedules = task.configure_schedules(self.stepper.optimizers, self.steps)
+        self.stepper.configure_schedules(self.steps)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, if verbose, on process 0."""
@@ -169,8 +177,10 @@ class Fit:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         self.saved, state, options = saved, self.state, self.options
         if resume and self.folder is not None:
-            self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
-        self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
+            with distributed.sharing_errors():
+                self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
+        with distributed.sharing_errors():
+            self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate(batches=1)  # shows which metrics can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
@@ -178,7 +188,8 @@ class Fit:
                 known = name in measured or name.startswith("train/")
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
             if state.step == 0:
-                self.logger.record(record, [*measured, *self.stepper.learning_rates()])
+                with distributed.sharing_errors():
+                    self.logger.record(record, [*measured, *self.stepper.learning_rates()])
             whole = True
             while whole and (state.step < self.steps or state.batch):  # an epoch must begin, or end
                 if state.has_stalled(options.patience):
@@ -227,12 +238,17 @@ class Fit:
         row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
         previews = {}
         if due := state.step >= self.steps or (state.epoch + 1) % options.evaluate_every == 0:
-            row |= self.evaluate()
+            measured = self.evaluate()
+            twice = ", ".join(row.keys() & measured.keys())
+            require(not twice, f"the task's evaluation returns {twice}, as training does: give it another name")
+            row |= measured
             with torch.no_grad(), self.stepper.region():
                 previews = self.task.eval().preview()
+        row = distributed.of_first(row)  # it decides what is best, when to stop, and the learning rate
         state.history.append(row)
         found = self.task.warnings(row) if due else []
-        self.logger.epoch(state.history, previews, found)  # before saving: a resume discards later logs
+        with distributed.sharing_errors():
+            self.logger.epoch(state.history, previews, found)  # before saving: a resume discards later logs
         if not cut:
             state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
@@ -246,7 +262,9 @@ class Fit:
             return {}
         step_info = StepInfo(self.options.seed, 0, self.state.step)
         batches = 2 if self.options.dry_run else batches
-        return evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches)
+        return distributed.of_first(
+            evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches)
+        )
 
     def save(self, last: bool = True, best: bool = False) -> None:
         """Write a checkpoint as the last one, the best one, or both."""
@@ -254,12 +272,13 @@ class Fit:
         if self.folder is None or not (last or best):
             return
         checkpointed = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
-        if self.rank == 0:
-            if last:
+        with distributed.sharing_errors():
+            if self.rank == 0 and last:
                 checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
-            if best:
+            if self.rank == 0 and best:
                 checkpoint.write(checkpointed, self.folder / BEST)
-            self.saved()
+            if self.rank == 0:
+                self.saved()
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
