@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import resource
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers import gaussian
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl
 from torchdl import GAN, Discriminator, Generator, InputError, artifacts
+from torchdl.models.backbones import backbone_names
+from torchdl.training.distributed import synchronize_batch_norm
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
 
@@ -258,3 +266,309 @@ def test_arguments_of_numpys_types_come_back_as_pythons_own(tmp_path):
     back = artifacts.load(tmp_path)
     assert (back.in_features, back.hidden, back.slope) == (4, (3,), 0.5)
     assert {type(back.in_features), type(back.hidden[0]), type(back.slope)} == {int, float}
+
+
+# models that were changed after they were built
+
+
+def with_an_activation_replaced() -> nn.Module:
+    model = torchdl.MLP(4, 2, hidden=(3, 3))
+    model.layers[1] = nn.Tanh()
+    return model
+
+
+def with_an_activation_of_another_slope() -> nn.Module:
+    model = Discriminator(4)
+    model.disc[1] = nn.LeakyReLU(0.5)
+    return model
+
+
+def with_another_bionodal_root() -> nn.Module:
+    model = torchdl.MLP(4, 2, activation="bru")
+    model.layers[1].r = 3.0
+    return model
+
+
+def with_a_head_of_more_classes() -> nn.Module:
+    model = torchdl.LenetLike((1, 8, 8), 3)
+    model.classifier[-1] = nn.Linear(model.hidden, 5)
+    return model
+
+
+def with_a_deeper_head() -> nn.Module:
+    model = torchdl.LenetLike((1, 8, 8), 3)
+    model.classifier.append(nn.Linear(3, 3))
+    return model
+
+
+def with_a_norm_added() -> nn.Module:
+    model = torchdl.LenetLike((1, 8, 8), 3)
+    model.features.insert(1, nn.BatchNorm2d(32))
+    return model
+
+
+def with_a_norm_around_it() -> nn.Module:
+    model = torchdl.MLP(4, 2)
+    model.norm = nn.LayerNorm(4)
+    return model
+
+
+def with_weight_norm() -> nn.Module:
+    model = torchdl.MLP(4, 2)
+    nn.utils.parametrizations.weight_norm(model.layers[0])
+    return model
+
+
+def with_another_epsilon() -> nn.Module:
+    model = Generator(3, 4, batch_norm=0.8)
+    model.gen[2].eps = 1e-5
+    return model
+
+
+def with_a_part_removed() -> nn.Module:
+    model = torchdl.LenetLike((1, 8, 8), 3)
+    model.features[-1] = nn.Identity()
+    return model
+
+
+def with_another_forward() -> nn.Module:
+    model = torchdl.MLP(4, 2)
+    model.forward = lambda x: model.layers(x).relu()
+    return model
+
+
+def with_another_argument() -> nn.Module:
+    model = torchdl.MLP(4, 2)
+    model.activation = "tanh"
+    return model
+
+
+def with_an_extra_parameter() -> nn.Module:
+    model = torchdl.MLP(4, 2)
+    model.scale = nn.Parameter(torch.ones(1))
+    return model
+
+
+CHANGED = [
+    with_an_activation_replaced,
+    with_an_activation_of_another_slope,
+    with_another_bionodal_root,
+    with_a_head_of_more_classes,
+    with_a_deeper_head,
+    with_a_norm_added,
+    with_a_norm_around_it,
+    with_weight_norm,
+    with_another_epsilon,
+    with_a_part_removed,
+    with_another_forward,
+    with_another_argument,
+    with_an_extra_parameter,
+]
+
+
+@pytest.mark.parametrize("change", CHANGED, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_changed_model_is_not_saved_as_what_it_was(tmp_path, change, nested):
+    model = change()
+    if nested:
+        model = GAN(Generator(3, 4), model, (1, 2, 2))
+    with pytest.raises(InputError, match="would build another model") as caught:
+        artifacts.save(model, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_change_the_structure_can_be_saved(tmp_path):
+    model = torchdl.MLP(4, 2).train()
+    model.layers[-1] = nn.Linear(128, 2)  # other weights
+    model.layers[0].weight.requires_grad_(False)
+    model.note = "mine"
+    model.register_forward_hook(lambda *_: None)
+    artifacts.save(model, tmp_path)
+    x = gaussian(3, 4)
+    assert torch.equal(artifacts.load(tmp_path)(x), model.eval()(x))
+
+
+def test_a_norm_of_several_processes_can_be_saved(tmp_path):
+    model = Generator(3, 4, batch_norm=0.8)
+    synchronize_batch_norm(model)
+    artifacts.save(model, tmp_path)
+    assert torch.equal(artifacts.load(tmp_path).gen[2].running_var, model.gen[2].running_var)
+
+
+def test_saving_draws_no_random_number(tmp_path):
+    model, before = torchdl.transfer_model("regnet_x_400mf", 2, weights=None, input_size=32), torch.get_rng_state()
+    artifacts.save(model, tmp_path)
+    artifacts.load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# tied weights
+
+
+def test_tied_weights_come_back_tied(tmp_path):
+    model = torchdl.MLP(4, 2, hidden=(3, 3, 3))
+    model.layers[6].weight = model.layers[3].weight
+    artifacts.save(model, tmp_path)
+    back = artifacts.load(tmp_path)
+    assert back.layers[6].weight is back.layers[3].weight
+    assert back.layers[6].bias is not back.layers[3].bias
+    x = gaussian(3, 4)
+    assert torch.equal(back(x), model.eval()(x))
+
+
+def test_a_layer_that_is_used_twice_comes_back_as_one(tmp_path):
+    generator = Generator(3, 5, hidden=(4, 4, 4))
+    generator.gen[4] = generator.gen[2]
+    artifacts.save(generator, tmp_path)
+    back = artifacts.load(tmp_path)
+    assert back.gen[4].weight is back.gen[2].weight
+    assert len(list(back.parameters())) == len(list(generator.parameters()))
+
+
+def test_weights_that_share_memory_are_saved(tmp_path):
+    model = torchdl.MLP(4, 4, hidden=(4,))
+    model.layers[3].weight = nn.Parameter(model.layers[0].weight.T)  # of the same memory, transposed
+    artifacts.save(model, tmp_path)
+    x = gaussian(3, 4)
+    torch.testing.assert_close(artifacts.load(tmp_path)(x), model.eval()(x))
+
+
+@pytest.mark.parametrize(
+    "tied", [5, "ab", [["layers.0.weight"], 3], [["layers.0.weight", "layers.9.weight"]], [["layers.0.bias", ""]], [[]]]
+)
+def test_ties_of_what_cannot_be_tied_are_refused(tmp_path, tied):
+    artifacts.save(torchdl.MLP(4, 2), tmp_path)
+    rewrite(tmp_path, lambda d: d.update(tied=tied))
+    refusal(tmp_path)
+
+
+# arguments
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        (torchdl.MLP(4, 2), {"hidden": 1}),
+        (torchdl.MLP(4, 2), {"hidden": "12"}),
+        (torchdl.MLP(4, 2), {"hidden": [1.5]}),
+        (torchdl.MLP(4, 2), {"in_features": "4"}),
+        (torchdl.MLP(4, 2), {"in_features": True}),
+        (torchdl.MLP(4, 2), {"activation": ["relu"]}),
+        (torchdl.MLP(4, 2), {"activation": {"class": "Sine", "arguments": {}}}),
+        (torchdl.SequenceModel("lstm"), {"kind": "transformer"}),
+        (torchdl.SequenceModel("lstm"), {"horizon": [1]}),
+        (torchdl.TextCNN(9), {"widths": []}),
+        (torchdl.StridedCNN(), {"dropout": [0.1, None]}),
+        (torchdl.MatrixFactorization(3, 4), {"mean": None}),
+    ],
+)
+def test_arguments_of_another_type_are_refused_and_named(tmp_path, model, arguments):
+    artifacts.save(model, tmp_path)
+    rewrite(tmp_path, lambda d: d["arguments"].update(arguments))
+    reason = refusal(tmp_path)
+    assert any(name in reason for name in [*arguments, "must be"])
+
+
+# sizes
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        (torchdl.SequenceModel("lstm"), {"layers": HUGE}),
+        (torchdl.SequenceModel("mlp", length=3), {"layers": HUGE}),
+        (torchdl.RowReader((1, 4, 4), 2), {"layers": HUGE}),
+        (torchdl.models.Predictors(3, 4, 2), {"steps": HUGE}),
+        (torchdl.MLP(4, 2), {"hidden": [1] * 300_000}),
+        (torchdl.MLP(4, 2), {"hidden": [1] * 3_000_000}),
+        (Generator(3, 4), {"hidden": [1] * 300_000}),
+        (torchdl.TextCNN(9), {"widths": [1] * 300_000}),
+        (torchdl.SignalEncoder(code_size=4), {"kernels": [1] * 300_000, "strides": [1] * 300_000}),
+        (torchdl.AirbenchLike(), {"widths": [HUGE] * 3}),
+        (torchdl.Autoencoder(), {"in_shape": [1, 2**70, 2**70], "depth": 60}),
+        (torchdl.LenetLike((1, 8, 8), 2), {"in_shape": [1, HUGE, HUGE]}),
+        (torchdl.TransferModel("pixels", 2), {"resize_size": 20_000}),
+        (torchdl.TransferModel("pixels", 2, 8, 8), {"input_size": 20_000, "resize_size": 20_000}),
+        (torchdl.TransferModel("pixels", 2, 8, 8), {"backbone": "regnet_y_128gf"}),
+    ],
+)
+def test_an_architecture_of_enormous_numbers_is_refused_before_it_is_built(tmp_path, monkeypatch, model, arguments):
+    artifacts.save(model, tmp_path)
+    rewrite(tmp_path, lambda d: d["arguments"].update(arguments))
+    made, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        refusal(tmp_path)
+    finally:
+        handle.remove()
+    assert made < 5000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_many_nested_models_are_refused(tmp_path):
+    artifacts.save(small_gan(), tmp_path)
+    big = {"class": "MLP", "arguments": {"hidden": [1] * 900}}
+    for _ in range(20):
+        big = {"class": "GAN", "arguments": {"generator": big, "discriminator": big}}
+        if len(json.dumps(big)) > 2**18:
+            break
+    rewrite(tmp_path, lambda d: d.update(big))
+    assert "many more parameters" in refusal(tmp_path)
+
+
+# backbones
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "regnet_y_400mf", "squeezenet1_1"])
+def test_a_backbone_comes_back_with_its_weights(tmp_path, name):
+    model = torchdl.transfer_model(name, 2, weights=None, input_size=64)
+    torchdl.save(model, tmp_path)
+    back, images = torchdl.load(tmp_path), torch.rand(1, 3, 64, 64)
+    assert torch.equal(back(images), model.eval()(images))
+
+
+def empty_weights(path: Path, model: nn.Module) -> None:
+    """Write a safetensors file of zeros that takes no space on the disk."""
+    header, size = {}, 0
+    for name, tensor in model.state_dict().items():
+        end = size + tensor.nelement() * tensor.element_size()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [size, end]}
+        size = end
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    os.truncate(path, 8 + len(text) + size)
+
+
+SMALLEST = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s"),
+    *("googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "pixels"),
+    *("regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1"),
+    *("swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32", "wide_resnet50_2"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_kind_of_backbone_comes_back(tmp_path, monkeypatch, name):
+    with torch.device("meta"):
+        model = torchdl.TransferModel(name, 2)
+    (tmp_path / ARCHITECTURE).write_text(json.dumps(artifacts.describe(model)))
+    empty_weights(tmp_path / WEIGHTS, model)
+    monkeypatch.setattr(artifacts, "build", lambda _: model)  # builds it once, not twice
+    back = torchdl.load(tmp_path)
+    assert not any(tensor.is_meta for tensor in back.state_dict().values())
+
+
+def test_the_smallest_backbones_are_of_all_kinds():
+    kinds = {re.match(r"[a-z]+(_v\d|_x|_y)?", name)[0] for name in SMALLEST}
+    assert {re.match(r"[a-z]+(_v\d|_x|_y)?", name)[0] for name in backbone_names()} == kinds

@@ -7,23 +7,40 @@ runs no code from the files, so a stranger's folder is data.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
 import os
+import threading
+import typing
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl.models
 from torchdl.errors import InputError, require
-from torchdl.files import ARCHITECTURE, WEIGHTS, plain, replacing, write_json
+from torchdl.files import ARCHITECTURE, WEIGHTS, plain, read_json, replacing, write_json
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
+MAX_ARCHITECTURE = 2**20  # bytes
+SPARE = 1000  # parameters that a model may register beyond ten for each one that it keeps: a backbone's classifier, say
+
+
+def arguments_of(cls: type[nn.Module]) -> list[str]:
+    """Return the names of a model class's arguments."""
+    # a class without its own constructor has nn.Module's, which takes *args and **kwargs
+    parameters = inspect.signature(cls).parameters.items()
+    return [key for key, p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -33,10 +50,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
         getattr(torchdl.models, name, None) is type(model),
         f"{name} is not one of torchdl's model classes, so it cannot be saved: save its state_dict() instead",
     )
-    parameters = inspect.signature(type(model)).parameters
-    # a class without its own constructor has nn.Module's, which takes *args and **kwargs
-    names = [key for key, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    values = {key: getattr(model, key) for key in names}
+    values = {key: getattr(model, key) for key in arguments_of(type(model))}
     arguments = {k: describe(v) if isinstance(v, nn.Module) else plain(v) for k, v in values.items()}
     return {"class": name, "arguments": arguments}
 
@@ -48,19 +62,117 @@ def build(description: object) -> nn.Module:
     cls = getattr(torchdl.models, str(description.get("class")), None)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise InputError(f"{description.get('class')!r} is not one of torchdl's model classes")
-    arguments = description["arguments"]
+    known, kinds, arguments = arguments_of(cls), typing.get_type_hints(cls.__init__), {}
+    for name, value in description["arguments"].items():
+        require(name in known, f"{cls.__name__} cannot be built: it has no argument {name!r}")
+        try:
+            is_model = isinstance(value, dict)
+            arguments[name] = build(value) if is_model else msgspec.convert(value, kinds[name])
+        except msgspec.ValidationError as error:
+            raise InputError(f"{cls.__name__} cannot be built from these arguments: {name}: {error}") from error
     try:
-        return cls(**{k: build(v) if isinstance(v, dict) else v for k, v in arguments.items()})
-    except (TypeError, RuntimeError, ArithmeticError) as error:
-        reason = str(error).splitlines()[0]
+        return cls(**arguments)
+    except InputError:
+        raise
+    except Exception as error:  # constructors raise many kinds for numbers that are too large, say
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{cls.__name__} cannot be built from these arguments: {reason}") from error
+
+
+# What is saved must be what is loaded
+
+
+@functools.lru_cache(maxsize=8)
+def skeleton(architecture: str) -> nn.Module:
+    """Build the model that an ``architecture.json`` describes, without memory for its weights."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return build(json.loads(architecture))
+
+
+def settings(module: nn.Module) -> dict[str, Any]:
+    """Return the settings of a module by name; instead of a value that is no setting, its type."""
+    own = type(module).__module__.startswith("torchdl.")
+    names = arguments_of(type(module)) if own else [name for name in vars(module) if name[0] != "_"]
+
+    def setting(value: Any) -> Any:
+        value = plain(value)
+        if isinstance(value, (list, tuple)):
+            return [setting(each) for each in value]
+        is_setting = value is None or isinstance(value, (bool, int, float, str)) or inspect.isroutine(value)
+        return value if is_setting else type(value).__name__
+
+    passing = {"training", "inplace", "forward"}
+    return {name: setting(getattr(module, name)) for name in names if name not in passing}
+
+
+def difference(model: nn.Module, other: nn.Module) -> str:
+    """Describe the first difference in structure of a model from another one; return "" if there is none."""
+    ours, theirs = (dict(m.named_modules(remove_duplicate=False)) for m in (model, other))
+    for name in [*theirs, *ours]:
+        module, expected = ours.get(name), theirs.get(name)
+        if module is None or expected is None:
+            return f"it has {'a new' if expected is None else 'no'} module {name}"
+        kinds = [f"{type(m).__module__}.{type(m).__qualname__}" for m in (module, expected)]
+        if kinds[0] != kinds[1]:
+            return f"{name} is a {type(module).__name__}, not a {type(expected).__name__}"
+        forward = vars(module).get("forward")
+        source = getattr(
+            forward, "func", forward
+        )  # torchdl's own, in a partial, computes the same in several processes
+        if forward is not None and not getattr(source, "__module__", "").startswith("torchdl."):
+            return f"the forward of {name or 'the model'} was replaced"
+        values = settings(module)
+        for key, value in settings(expected).items():
+            if values.get(key, "missing") != value:
+                return f"{key} of {name or 'the model'} is {values.get(key, 'missing')}, not {value}"
+    return misfit(shapes_of(model), shapes_of(other))
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's parameters and buffers."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def misfit(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
+    """Describe the first tensor that is missing, not expected or of another shape; return "" if there is none."""
+    for name in [*expected, *shapes]:
+        if shapes.get(name) != expected.get(name):
+            ours, theirs = (list(s[name]) if name in s else "missing" for s in (shapes, expected))
+            return f"{name} is {ours}, not {theirs}" if theirs != "missing" else f"{name} is not expected"
+    return ""
+
+
+def ties(model: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters that are one and the same, in groups."""
+    groups: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups[id(parameter)].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def tie_(model: nn.Module, groups: list[list[str]]) -> None:
+    """Make the parameters of each group one and the same, in place."""
+    known = dict(model.named_parameters(remove_duplicate=False))
+    for first, *others in groups:
+        for name in others:
+            module, _, key = name.rpartition(".")
+            model.get_submodule(module).register_parameter(key, known[first])
+
+
+def can_be_tied(model: nn.Module, names: list[str]) -> bool:
+    """Return whether these are names of a model's parameters of one shape."""
+    known = dict(model.named_parameters(remove_duplicate=False))
+    return set(names) <= set(known) and len({known[name].shape for name in names}) == 1
 
 
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
+    Parameters that are tied (one and the same under several names) are tied again by :func:`load`.
+
     Raises:
-        InputError: The model, or a model inside it, is not one of torchdl's own classes.
+        InputError: The model, or a model inside it, is not one of torchdl's own classes, or it was changed after it was
+            built (an activation replaced, say), so that its arguments would build another model.
 
     Example:
         >>> import os, tempfile
@@ -73,10 +185,27 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
             ...
         torchdl.errors.InputError: Linear is not one of torchdl's model classes, so it cannot be saved: ...
     """
-    folder = Path(folder)
+    folder, name = Path(folder), type(model).__name__
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / ARCHITECTURE, describe(model))
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    description = describe(model)
+    try:
+        reason = difference(model, skeleton(json.dumps(description)))
+    except (InputError, TypeError, RecursionError) as error:  # JSON's error for other types is a TypeError
+        reason = str(error)
+    require(
+        not reason,
+        f"{name} cannot be saved, because its arguments would build another model ({reason}): "
+        "build it with the arguments that it has now, or save its state_dict() instead",
+    )
+    if tied := ties(model):
+        description["tied"] = tied
+    write_json(folder / ARCHITECTURE, description)
+    state, stored = {}, set()
+    for key, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        where = tensor.untyped_storage().data_ptr()
+        state[key] = tensor.clone() if where in stored else tensor  # safetensors refuses shared memory
+        stored.add(where)
     data = safetensors.torch.save(state, {CHECKSUM: BLANK})  # save_file hides a full disk behind its own error
     data = data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
     with replacing(folder / WEIGHTS) as path:
@@ -103,6 +232,26 @@ def check_weights(path: Path) -> bytes:
     return data
 
 
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """Raise :class:`InputError` as soon as modules that are built here have too many parameters for ``count`` tensors.
+
+    So a stranger's architecture, whatever numbers it has, takes no more time than its weights justify.
+    """
+    thread, left = threading.get_ident(), 10 * count + SPARE
+
+    def count_down(*_: Any) -> None:
+        nonlocal left
+        left -= threading.get_ident() == thread
+        require(left >= 0, f"it describes many more parameters than the {count} tensors in {WEIGHTS}")
+
+    handle = register_module_parameter_registration_hook(count_down)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
     """Load the model that a run or :func:`save` stored in ``folder``, on ``device``, in evaluation mode.
 
@@ -121,18 +270,25 @@ def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> 
     for name in (ARCHITECTURE, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}: choose the folder of a run that saved its model")
-    weights = check_weights(folder / WEIGHTS)
+    description, weights = read_json(folder / ARCHITECTURE, limit=MAX_ARCHITECTURE), check_weights(folder / WEIGHTS)
     try:
-        with torch.device("meta"):  # allocates no memory: a stranger's file may name any sizes
-            model = build(json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8")))
-        state = safetensors.torch.load(weights)
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+        found = safetensors.torch.load(weights)
+        # allocates no memory: a stranger's file may name any sizes
+        with at_most(len(found)), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = build(description)
+            tied = msgspec.convert(description.get("tied", []), list[list[str]])
+        require(all(can_be_tied(model, names) for names in tied), "it has other parameters than those that it ties")
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:  # msgspec's error is a ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} has no model that torchdl can load: {reason}") from error
-    try:
-        dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-        model.load_state_dict({name: t.to(dtypes.get(name, t.dtype)) for name, t in state.items()}, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).splitlines()[1:2]).strip()
-        raise InputError(f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}") from error
+    reason = misfit({name: tuple(tensor.shape) for name, tensor in found.items()}, shapes_of(model))
+    state = model.state_dict()  # knows the versions of its modules, which safetensors files lack
+    if not reason:
+        for name, tensor in found.items():
+            if tensor.is_floating_point() != state[name].is_floating_point():
+                reason = f"{name} has {tensor.dtype} numbers, not {state[name].dtype}"
+            state[name] = tensor.to(state[name].dtype)
+    require(not reason, f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}")
+    model.load_state_dict(state, assign=True)
+    tie_(model, tied)
     return model.to(device).eval()

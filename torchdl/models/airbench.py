@@ -82,5 +82,8 @@ class AirbenchLike(nn.Module):
 def convolution(before: int, after: int) -> nn.Conv2d:
     """Build a 3x3 convolution that keeps the sides and starts as the identity on as many channels as possible."""
     layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
-    nn.init.dirac_(layer.weight.data[: min(before, after)])
+    channel = torch.arange(min(before, after))
+    with torch.no_grad():
+        layer.weight[channel] = 0
+        layer.weight[channel, channel, 1, 1] = 1
     return layer

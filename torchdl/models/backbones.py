@@ -14,10 +14,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from torchdl.errors import InputError, require
 
@@ -76,8 +77,15 @@ def build_network(name: str, input_size: int | None = None) -> nn.Module:
     try:
         return models.get_model(name, weights=None, **options)
     except NotImplementedError:  # some networks compute sizes with tensors, which have no values on the meta device
-        with torch.device("cpu"):
-            return models.get_model(name, weights=None, **options)
+        with torch.device("cpu"), WeightsOnMeta():
+            return models.get_model(name, weights=None, **options).to("meta")
+
+
+class WeightsOnMeta(TorchFunctionMode):
+    """Create weights, which are empty tensors first, on the meta device, where they take no memory."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
 def without_classifier(network: nn.Module) -> nn.Module:

@@ -18,6 +18,8 @@ from torchdl.errors import require
 from torchdl.models.init import keras_init_
 from torchdl.models.rnn import RECURRENT
 
+MAX_STEPS = 1000
+
 
 class ImageEncoder(nn.Module):
     """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear layer, with Keras' defaults.
@@ -155,6 +157,7 @@ class Predictors(nn.Module):
     def __init__(self, context_size: int = 256, code_size: int = 128, steps: int = 4) -> None:
         super().__init__()
         require(min(context_size, code_size, steps) >= 1, "Predictors: context_size, code_size, steps must be positive")
+        require(steps <= MAX_STEPS, f"Predictors: steps must be {MAX_STEPS} or less, not {steps}")
         self.context_size, self.code_size, self.steps = context_size, code_size, steps
         self.linear = keras_init_(nn.ModuleList(nn.Linear(context_size, code_size) for _ in range(steps)))
 

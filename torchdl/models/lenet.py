@@ -14,6 +14,8 @@ from torchdl.errors import require
 from torchdl.fast.blocks import suits_blocks
 from torchdl.models.init import keras_init_
 
+MAX_NUMBERS = 2**28  # of an image
+
 
 class LenetLike(nn.Module):
     """Classify images by convolutions and max-pooling, a hidden layer and a linear layer.
@@ -81,6 +83,10 @@ def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int,
         f"{type(model).__name__}: in_shape must be (channels, height, width), not {tuple(in_shape)}",
     )
     channels, height, width = in_shape
+    require(
+        channels * height * width <= MAX_NUMBERS,
+        f"{type(model).__name__}: an image must have {MAX_NUMBERS:,} numbers or less, not {tuple(in_shape)}",
+    )
     return channels, height, width
 
 

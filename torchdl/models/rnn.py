@@ -20,6 +20,7 @@ from torchdl.models.mlp import MLP
 RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Kind = Literal["linear", "mlp", "rnn", "gru", "lstm"]
 KINDS = ("linear", "mlp", *RECURRENT)
+MAX_LAYERS = 1000
 POOLINGS = ("last", "max")
 CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 
@@ -84,6 +85,7 @@ class SequenceModel(nn.Module):
         sizes = {"in_features": in_features, "out_features": out_features, "hidden": hidden, "layers": layers}
         for name, size in {**sizes, "length": length, "horizon": horizon}.items():
             require(size is None or size >= 1, f"SequenceModel: {name} must be 1 or more, not {size}")
+        require(layers <= MAX_LAYERS, f"SequenceModel: layers must be {MAX_LAYERS} or less, not {layers}")
         default = {"rnn": "tanh", "mlp": "relu"}.get(kind)
         chosen = default if activation is None else activation
         allowed = {"rnn": ("tanh", "relu", "none"), "mlp": ("relu", "tanh")}.get(kind, (None,))

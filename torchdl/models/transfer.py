@@ -17,6 +17,7 @@ from torchdl.errors import InputError, require
 from torchdl.models.backbones import blocks_of, build_backbone, load_backbone
 from torchdl.models.frozen import FrozenFeatures
 
+MAX_SIDE = 4096  # pixels
 MODES = ("nearest", "bilinear", "bicubic")
 
 
@@ -102,9 +103,10 @@ class TransferModel(nn.Module):
     ) -> None:
         super().__init__()
         require(num_classes >= 2, f"TransferModel: num_classes must be at least 2, not {num_classes}")
-        require(input_size >= 1, f"input_size must be 1 or more pixels, not {input_size}")
+        require(1 <= input_size <= MAX_SIDE, f"input_size must be from 1 to {MAX_SIDE} pixels, not {input_size}")
         require(
-            resize_size >= input_size, f"TransferModel: resize_size must be {input_size} or more, not {resize_size}"
+            input_size <= resize_size <= MAX_SIDE,
+            f"TransferModel: resize_size must be from {input_size} to {MAX_SIDE}, not {resize_size}",
         )
         require(len(mean) == len(std) == 3 and min(std) > 0, "TransferModel: mean and std must be three numbers each")
         require(interpolation in MODES, f"unknown interpolation {interpolation!r}: choose one of {', '.join(MODES)}")
