@@ -113,7 +113,11 @@ def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
         model = torchdl.simple_gan()
         task = torchdl.GANTask(model)
         trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
-        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=folder / "ours"))
+        return timed(
+            lambda: trainer.fit(
+                task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=tempfile.mkdtemp(dir=folder)
+            )
+        )
 
     return run
 
@@ -227,7 +231,7 @@ def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[i
 
     def run(examples: int) -> float:
         trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
-        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 32), folder=folder / "ours"))
+        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 32), folder=tempfile.mkdtemp(dir=folder)))
 
     return run
 

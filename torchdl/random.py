@@ -44,7 +44,7 @@ def key(*counters: int) -> int:
     """Hash any number of integers to one integer of 63 bits, such as a seed for ``torch.Generator.manual_seed``."""
     state = 0
     for counter in counters:
-        state = _mix_int((state + counter * _GOLDEN + _GOLDEN) & _WORD)
+        state = _mix_int((state + int(counter) * _GOLDEN + _GOLDEN) & _WORD)
     return state >> 1
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl.files import METRICS, PLOTS, replacing
+from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
 from torchdl.plots.curves import panels
 from torchdl.plots.figure import save_figure
@@ -61,12 +61,23 @@ class Logger:
             if images:
                 picture = side_by_side([image_grid(batch) for batch in images.values()])
                 self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
-                save_png(picture, self.folder / "samples" / f"epoch-{number:04d}.png")
+                save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
+            self.writer.flush()  # first: the table says which epochs were logged
             columns = list(dict.fromkeys(key for row in history for key in row))
             with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 rows = csv.DictWriter(file, columns)
                 rows.writeheader()
                 rows.writerows(history)
+
+    def epochs(self) -> int:
+        """Return the number of epochs that were logged, those before a resume included."""
+        if self.folder is None:
+            return 0
+        try:
+            with open(self.folder / METRICS, newline="", encoding="utf-8") as file:
+                return max(0, sum(1 for _ in csv.reader(file)) - 1)
+        except (OSError, ValueError, csv.Error):  # missing or damaged
+            return 0
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log hyperparameters as a table and as text, in this run (``add_hparams`` would start another run)."""
@@ -102,7 +113,7 @@ class Logger:
     def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
         """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
         if self.writer is not None and self.folder is not None:
-            shutil.rmtree(self.folder / "00000", ignore_errors=True)  # from before a resume
+            shutil.rmtree(self.folder / EMBEDDING, ignore_errors=True)  # from before a resume
             (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
             height, width = images.shape[2:]  # the projector needs square images
             square = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ class Stopped(Exception):  # not an error: the user asked for it
 
     Attributes:
         signal_number: The signal: SIGINT (Ctrl-C) or SIGTERM.
+        folder: The folder with the checkpoint to resume from; None if nothing was saved.
 
     Example:
         >>> import signal
@@ -28,9 +30,9 @@ class Stopped(Exception):  # not an error: the user asked for it
         torchdl.training.signals.Stopped: stopped after step 1
     """
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int, folder: Path | None = None) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.signal_number, self.folder = signal_number, folder
 
 
 @dataclass
@@ -44,7 +46,8 @@ class Request:
 def requests() -> Iterator[Request]:
     """Record Ctrl-C and SIGTERM in a :class:`Request`; a second signal has its usual effect at once.
 
-    Outside the main thread Python cannot handle signals, so nothing is recorded.
+    Outside the main thread Python cannot handle signals, so nothing is recorded there. A signal whose handler is not
+    Python's own, but that of a program in which Python is embedded, is left to that handler.
     """
     request = Request()
     previous: dict[int, Any] = {}
@@ -56,7 +59,8 @@ def requests() -> Iterator[Request]:
     try:
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             try:
-                previous[number] = signal.signal(number, record)
+                if signal.getsignal(number) is not None:
+                    previous[number] = signal.signal(number, record)
             except ValueError:
                 break
         yield request

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,12 @@ from tqdm import tqdm
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, PREVIOUS
+from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.tasks import StepInfo, Task
 from torchdl.training import checkpoint, distributed, signals
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
+from torchdl.training.folder import opened, recover_best
 from torchdl.training.logging import Logger, describe
 from torchdl.training.state import Sums, TrainingState
 from torchdl.training.step import Stepper
@@ -73,6 +75,8 @@ class Trainer:
     """Do only two steps of training and of evaluation, to check that everything runs."""
 
     def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            object.__setattr__(self, name, plain(getattr(self, name)))  # a number of NumPy's types, for example
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
         for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
             value = getattr(self, name)
@@ -99,14 +103,17 @@ class Trainer:
             task: The task; it stays on the trainer's device.
             train: Training batches.
             validation: Validation batches.
-            folder: The folder for checkpoints and logs; None to write nothing (such a run cannot be resumed).
-            resume: Whether to resume from the last checkpoint in ``folder``.
+            folder: The folder for checkpoints and logs; None to write nothing (such a run cannot be resumed). A folder
+                that holds a training is refused unless ``resume`` is set.
+            resume: Whether to resume from the last checkpoint in ``folder``. A training that was killed before its
+                first checkpoint starts from the beginning.
             record: The run's hyperparameters, for TensorBoard.
             saved: Called on process 0 after each checkpoint.
             verbose: Whether to print a line per epoch and show a progress bar.
 
         Raises:
-            InputError: There is no checkpoint to resume from, or it is of another task.
+            InputError: There is no checkpoint to resume from, it is of another task, the best epoch's is missing or
+                damaged, or ``folder`` holds another training.
             TrainingDiverged: A loss or a gradient norm is not finite; the checkpoints are from before it.
             Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint.
         """
@@ -115,16 +122,18 @@ class Trainer:
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
                 raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
-        fit = Fit(self, task, train, validation, Path(folder) if folder else None, verbose)
-        try:
-            return fit.run(resume, record or {}, saved)
-        except ValueError as error:
-            if distributed.ONE_VALUE not in str(error):
-                raise
-            raise InputError(
-                "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, "
-                "or drop_last=True if only the last batch is that small"
-            ) from error
+        place = Path(folder) if folder else None
+        with opened(place, resume) as resumable:
+            fit = Fit(self, task, train, validation, place, verbose)
+            try:
+                return fit.run(resume, resumable, record or {}, saved)
+            except ValueError as error:
+                if distributed.ONE_VALUE not in str(error):
+                    raise
+                raise InputError(
+                    "batch norm cannot train on a batch with a single value for each channel: choose a larger "
+                    "batch_size, or drop_last=True if only the last batch is that small"
+                ) from error
 
 
 class Fit:
@@ -163,7 +172,7 @@ class Fit:
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, if verbose, on process 0."""
-        if self.verbose and self.rank == 0 and text:
+        if self.verbose and self.rank == 0 and text and sys.stdout is not None:
             tqdm.write(text)
 
     def warn(self, text: str) -> None:
@@ -173,12 +182,17 @@ class Fit:
         elif self.rank == 0 and text:
             warnings.warn(text, stacklevel=4)
 
-    def run(self, resume: bool, record: Mapping[str, Any], saved: Callable[[], None]) -> list[dict[str, float]]:
+    def run(
+        self, resume: bool, resumable: bool, record: Mapping[str, Any], saved: Callable[[], None]
+    ) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         self.saved, state, options = saved, self.state, self.options
-        if resume and self.folder is not None:
+        if resumable and self.folder is not None:
             with distributed.sharing_errors():
                 self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
+                recover_best(self.folder, state, options.monitor)
+        elif resume:
+            self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
         with distributed.sharing_errors():
             self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
@@ -190,6 +204,10 @@ class Fit:
             if state.step == 0:
                 with distributed.sharing_errors():
                     self.logger.record(record, [*measured, *self.stepper.learning_rates()])
+            elif state.history and state.batch == 0:
+                missing = self.rank == 0 and self.logger.epochs() < len(state.history)
+                if distributed.any_process(missing):
+                    self.log(state.history[-1])  # the process ended between the checkpoint and the log
             whole = True
             while whole and (state.step < self.steps or state.batch):  # an epoch must begin, or end
                 if state.has_stalled(options.patience):
@@ -206,7 +224,8 @@ class Fit:
         batches = self.train.batches(state.epoch, state.batch)
         self.task.train()
         title = f"epoch {state.epoch + 1}/{self.epochs}"
-        hidden = True if self.rank > 0 or not self.verbose else None  # None hides it only without a terminal
+        # None hides the bar only without a terminal
+        hidden = True if self.rank > 0 or not self.verbose or sys.stderr is None else None
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
                 self.stepper.step(group, state)
@@ -221,12 +240,13 @@ class Fit:
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
-                    raise signals.Stopped(f"stopped after step {state.step}", self.request.signal_number)
+                    message = f"stopped after step {state.step}"
+                    raise signals.Stopped(message, self.request.signal_number, self.folder)
                 if options.checkpoint_every and state.step % options.checkpoint_every == 0:
                     self.save()
 
     def end_epoch(self) -> bool:
-        """Evaluate, log, step the schedules and save; return False if the last step was within the epoch.
+        """Evaluate, step the schedules, save and log; return False if the last step was within the epoch.
 
         In that case the last checkpoint is from before the evaluation, so that a resume can complete the epoch.
         """
@@ -236,25 +256,34 @@ class Fit:
             self.save()
         row: dict[str, float] = {"epoch": state.epoch + 1, "step": state.step}
         row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
-        previews = {}
-        if due := state.step >= self.steps or (state.epoch + 1) % options.evaluate_every == 0:
+        if self.is_due(row):
             measured = self.evaluate()
             twice = ", ".join(row.keys() & measured.keys())
             require(not twice, f"the task's evaluation returns {twice}, as training does: give it another name")
             row |= measured
-            with torch.no_grad(), self.stepper.region():
-                previews = self.task.eval().preview()
-        row = distributed.of_first(row)  # it decides what is best, when to stop, and the learning rate
+        row = distributed.of_first(plain(row))  # it decides what is best, when to stop, and the learning rate
         state.history.append(row)
-        found = self.task.warnings(row) if due else []
-        with distributed.sharing_errors():
-            self.logger.epoch(state.history, previews, found)  # before saving: a resume discards later logs
         if not cut:
             state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
         self.save(last=not cut, best=state.is_best(row, options.monitor, options.mode))
-        self.say("\nWARNING: ".join([describe(row), *found] if due else []))
+        self.log(row)  # after saving: an error here loses nothing, and a resume logs what is missing
         return not cut
+
+    def is_due(self, row: Mapping[str, float]) -> bool:
+        """Return whether an epoch is evaluated."""
+        return row["step"] >= self.steps or row["epoch"] % self.options.evaluate_every == 0
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Log the last epoch, with preview images and warnings if it was evaluated."""
+        previews, found = {}, []
+        if due := self.is_due(row):
+            with torch.no_grad(), self.stepper.region():
+                previews = self.task.eval().preview()
+            found = self.task.warnings(row)
+        with distributed.sharing_errors():
+            self.logger.epoch(self.state.history, previews, found)
+        self.say("\nWARNING: ".join([describe(row), *found] if due else []))
 
     def evaluate(self, batches: int | None = None) -> dict[str, float]:
         """Return the metrics of the validation data, or of its first ``batches``."""
@@ -273,10 +302,10 @@ class Fit:
             return
         checkpointed = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         with distributed.sharing_errors():
+            if self.rank == 0 and best:  # first: a checkpoint that knows of a better epoch must find it
+                checkpoint.write(checkpointed, self.folder / BEST)
             if self.rank == 0 and last:
                 checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
-            if self.rank == 0 and best:
-                checkpoint.write(checkpointed, self.folder / BEST)
             if self.rank == 0:
                 self.saved()
 
