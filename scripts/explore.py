@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 import numpy as np
 
-from torchdl.cli.main import run_script
+from torchdl.cli.main import name_options, run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.tables import TableFormat, notes
 from torchdl.data.tabular import MAX_CATEGORIES, breast_cancer, check_numeric, is_numeric, read_table
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
     try:
         check_numeric(table)
     except InputError as error:
-        print(f"not fit for training as it is: {error}")
+        print(f"not fit for training as it is: {name_options(str(error), Config)}")
     numbers = [name for name in table.columns if is_numeric(table[name])]
     # an infinite number cannot be drawn
     values = {name: table[name].astype("float64").replace([math.inf, -math.inf], math.nan) for name in numbers}

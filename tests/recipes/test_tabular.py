@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torchdl.recipes.tabular import (
     TableLearning,
     check_fit,
     evaluate_table,
+    least_squares,
     linear_weights,
     outputs,
     predict,
@@ -47,7 +49,9 @@ def test_predictions_are_the_formulas_and_scores_are_counted_by_hand(classes):
     goal[3] = None  # two of the three rows with a target are correct
     if classes:
         goal[0] = "another"
-        assert score(columns, found, pd.DataFrame({"y": goal})) == "accuracy 66.67% on 3 rows with a target"
+        assert score(columns, found, pd.DataFrame({"y": goal})) == (
+            "accuracy 66.67% on 3 rows with a target, of which 1 have a class that is not in the training rows"
+        )
     else:
         rmse, mae = math.sqrt(11 / 3), 5 / 3
         sentence = score(columns, found, pd.DataFrame({"y": goal}))
@@ -96,3 +100,66 @@ def test_a_model_is_compared_with_a_linear_and_a_trivial_one(quick, capsys, targ
         assert set(report.figures) == {"predictions", "weights"}
     assert all(list(row) == list(rows.columns.names) for row in results["weights"].values())
     assert not capsys.readouterr().out
+
+
+RANDOM = np.random.default_rng(0)
+WALK = RANDOM.normal(size=(200, 3)).cumsum(0)
+ILL_CONDITIONED = {
+    "a level of 5e7": 5e7 + WALK,
+    "units apart": WALK * [1e-8, 1, 1e8],
+    "nearly collinear": np.c_[WALK, WALK + 1e-6 * RANDOM.normal(size=(200, 3))],
+    "collinear": np.c_[WALK, WALK @ [1, 2, 3], WALK[:, 0] > 0, WALK[:, 0] <= 0],
+    "a constant column": np.c_[WALK, np.full(200, 7.0)],
+    "more columns than rows": RANDOM.normal(size=(200, 300)),
+    "years": np.arange(1900.0, 2100)[:, None] ** [1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("case", ILL_CONDITIONED)
+@pytest.mark.parametrize("level", [0, 1e6])
+def test_least_squares_leave_the_residual_of_numpys(case, level):
+    x, y = ILL_CONDITIONED[case], level + WALK @ [1, -2, 0.5] + RANDOM.normal(size=200)
+    found = np.square(least_squares(x, y, x) - y).mean()
+    centred = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
+    least = np.square(centred @ np.linalg.lstsq(centred, y - y.mean(), rcond=None)[0] + y.mean() - y).mean()
+    assert found <= least * (1 + 1e-9) + 1e-12 * max(1, level)
+    plain = np.c_[x, np.ones(200)]
+    assert found <= np.square(plain @ np.linalg.lstsq(plain, y, rcond=None)[0] - y).mean() * 1.001 + 1e-9
+
+
+def test_the_linear_model_beside_ours_is_solved_in_double_precision():
+    """In single precision, nearly collinear columns make its R2 -1e3 or worse."""
+    x = np.random.default_rng(1).normal(size=(300, 20))
+    near = x + 1e-6 * np.random.default_rng(2).normal(size=x.shape)
+    rows = pd.DataFrame(np.c_[x, near, near + x]).add_prefix("x").assign(y=x.sum(1) + np.linspace(0, 0.1, 300))
+    found = split_table(rows, "y")
+    report = evaluate_table(MLP(len(found.columns.names), 1, (), 0.0), found)
+    assert report.results["errors"]["least squares"]["R2"] > 0.99
+
+
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_test_rows_of_the_training_part_are_counted_and_left_out_once(target):
+    rows = table(60)
+    assert not split_table(rows, target).duplicates.any()
+    assert not any("training part" in note for note in split_table(rows, target).notes)
+    double = split_table(pd.concat([rows, rows.iloc[:20], rows.iloc[:5].assign(size=1.5)]), target)
+    width = len(double.columns.names)
+    train, test = ([part.tolist() for part in (x.inputs, x.targets.flatten())] for x in (double.train, double.test))
+    expected = [pair in list(zip(*train, strict=True)) for pair in zip(*test, strict=True)]
+    assert double.duplicates.tolist() == expected
+    count, total = sum(expected), len(expected)
+    assert 0 < count < total
+    assert double.notes[-1] == f"{count} of {total} test rows are in the training part, too"
+    torch.manual_seed(0)
+    model = MLP(width, outputs(double.columns), (), 0.0)
+    report = evaluate_table(model, double)
+    others = report.results["without duplicates"]
+    assert others["rows"] == total - count
+    keep = ~double.duplicates
+    alone = replace(double, test=torchdl.ArrayDataset(double.test.inputs[keep], double.test.targets[keep]))
+    again = evaluate_table(model, alone).results
+    key = "errors" if target == "price" else "accuracy"
+    for name, scores in again[key].items():
+        assert others[key][name] == pytest.approx(scores)
+    assert "without duplicates" not in again
+    assert f"the {total - count} rows that are not in the training part" in report.summary

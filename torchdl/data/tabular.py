@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.download import NotFound
+from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.files import find_file
 from torchdl.data.tables import CSV, TableFormat, read_rows, row_number, to_numbers
 from torchdl.errors import InputError, require
@@ -98,17 +99,19 @@ def is_numeric(column: pandas.Series) -> bool:
     return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
 
 
-def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".") -> pandas.Series:
-    """Return a column as float64, NaN for missing values; InputError names the first entry that is no finite number."""
+def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advice: str = "") -> pandas.Series:
+    """Return a column as float64, NaN for missing values; InputError names the first entry that is no finite number.
+
+    ``advice`` is what else can be done about such an entry, beside correcting it.
+    """
     found = table[name].astype("float64") if is_numeric(table[name]) else to_numbers(table[name], decimal)
     wrong = ((found.isna() & table[name].notna()) | found.isin([float("inf"), float("-inf")])).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
-        entry = str(table[name].iloc[row])
+        entry, count = str(table[name].iloc[row]), int(wrong.sum())
         raise InputError(
             f"column {name!r} has {entry!r} in row {row_number(table, row)}, not a finite number "
-            f"({int(wrong.sum()):,} such entries): correct or empty them, mark them as missing values "
-            f'(na=["{entry}"]), or read the column as categories (categories=["{name}"])'
+            f'({count:,} such entries): correct or empty them, or mark them as missing (na=["{entry}"]){advice}'
         )
     return found
 
@@ -121,14 +124,15 @@ def check_numeric(table: pandas.DataFrame) -> None:
     from pandas.api.types import is_bool_dtype
 
     for name in table.columns:
+        advice = f', or read the column as categories (categories=["{name}"])'
         if is_numeric(table[name]):
-            numeric_column(table, name)
+            numeric_column(table, name, advice=advice)
         elif not is_bool_dtype(table[name]) and table[name].dtype != "category":
             known = table[name].dropna()
             texts = int(to_numbers(known).isna().sum())
             codes = known.astype(str).str.fullmatch(r"0\d+")
             if 0 < texts < len(known) / 2 and not bool(codes.any()):
-                numeric_column(table, name)
+                numeric_column(table, name, advice=advice)
 
 
 def breast_cancer() -> pandas.DataFrame:
@@ -345,7 +349,7 @@ class Table:
         train: Inputs (N, D) float32 and targets as :meth:`Columns.targets` returns them.
         test: The same for the test rows.
         columns: The encoding.
-        notes: Sentences about rows and columns that were left out or filled.
+        notes: Sentences about the file, about rows and columns that were left out or filled, and about duplicates.
 
     Example:
         >>> import pandas
@@ -362,6 +366,15 @@ class Table:
     test: ArrayDataset
     columns: Columns
     notes: tuple[str, ...] = ()
+
+    @property
+    def duplicates(self) -> Tensor:
+        """Which test rows (N,) equal a training row, the target included; bool."""
+        rows = [
+            torch.cat([part.inputs, part.targets.float().reshape(len(part), 1)], 1)  # (N, D + 1)
+            for part in (self.train, self.test)
+        ]
+        return in_training(*rows)
 
 
 def split_table(
@@ -450,7 +463,9 @@ def split_table(
         ArrayDataset(columns.inputs(rows), columns.targets(rows), f"{len(rows):,} rows of {origin}")
         for rows in (train, test)
     ]
-    return Table(parts[0], parts[1], columns, tuple(notes))
+    found = Table(parts[0], parts[1], columns, tuple(notes))
+    repeated = duplicates_note(found.duplicates, "rows")
+    return replace(found, notes=(*notes, repeated)) if repeated else found
 
 
 def load_transistors(

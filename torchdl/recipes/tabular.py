@@ -1,4 +1,4 @@
-"""Train a model on a table and compare it with scikit-learn's linear model and a trivial prediction.
+"""Train a model on a table and compare it with a linear model and a trivial prediction.
 
 Shapes: N rows, D input numbers per row, K classes.
 """
@@ -6,7 +6,7 @@ Shapes: N rows, D input numbers per row, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,7 +76,9 @@ def linear_weights(model: nn.Module) -> Tensor | None:
 
 
 def evaluate_table(model: nn.Module, table: Table) -> Report:
-    """Compare a model with scikit-learn's linear model and a trivial prediction on the test rows.
+    """Compare a model with logistic regression or least squares, and with a trivial prediction, on the test rows.
+
+    If test rows are in the training part, too, the scores without them are added.
 
     The model and the table are moved to the CPU; the model is set to evaluation mode.
     """
@@ -110,15 +112,16 @@ def _evaluate_classes(model: nn.Module, table: Table) -> Report:
     from sklearn.linear_model import LogisticRegression
 
     classes = table.columns.classes
-    x, test_x = table.train.inputs.numpy(), table.test.inputs.numpy()
+    x, test_x = (part.inputs.double().numpy() for part in (table.train, table.test))
     train, true = (part.targets.flatten().long().numpy() for part in (table.train, table.test))  # (N, 1) -> (N,)
     probabilities = {
         "this model": predict(model, table.columns, table.test.inputs),
         "logistic regression": LogisticRegression(max_iter=10_000).fit(x, train).predict_proba(test_x),
     }
-    scores = {name: float((p.argmax(1) == true).mean()) for name, p in probabilities.items()}
-    scores["the most frequent class"] = float(DummyClassifier().fit(x, train).score(test_x, true))
-    results = {"accuracy": scores}
+    right = {name: p.argmax(1) == true for name, p in probabilities.items()}
+    right["the most frequent class"] = DummyClassifier().fit(x, train).predict(test_x) == true
+    scores = {name: float(values.mean()) for name, values in right.items()}
+    results: dict[str, Any] = {"accuracy": scores}
     matrix = metrics.confusion_matrix(true, probabilities["this model"].argmax(1), labels=range(len(classes)))
     figures = {"confusion": plot_confusion(matrix, classes)}
     if len(classes) == 2 and 0 < true.mean() < 1:
@@ -129,27 +132,62 @@ def _evaluate_classes(model: nn.Module, table: Table) -> Report:
         }
         figures["roc"] = plot_roc(curves, classes[1])
     lines = [f"test accuracy on {len(true):,} rows", *(f"{name:24} {score:7.2%}" for name, score in scores.items())]
+    new = ~table.duplicates.numpy()
+    if 0 < new.sum() < len(new):
+        others = {name: float(values[new].mean()) for name, values in right.items()}
+        results["without duplicates"] = {"rows": int(new.sum()), "accuracy": others}
+        lines.append(f"{others['this model']:.2%} on the {new.sum():,} rows that are not in the training part, too")
     return Report(results, "\n".join(lines), figures)
 
 
 def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
     from sklearn import metrics  # imported late: it takes a second
-    from sklearn.linear_model import LinearRegression
 
     mean, deviation = table.columns.scale
-    x, test_x = table.train.inputs.numpy(), table.test.inputs.numpy()
+    x, test_x = (part.inputs.numpy() for part in (table.train, table.test))
     train, true = (part.targets[:, 0].double().numpy() * deviation + mean for part in (table.train, table.test))
     predictions = {
         "this model": predict(model, table.columns, table.test.inputs),
-        "least squares": LinearRegression().fit(x, train).predict(test_x),
+        "least squares": least_squares(x, train, test_x),
         "the mean": np.full(len(true), train.mean()),
     }
     rules = {"R2": metrics.r2_score, "RMSE": metrics.root_mean_squared_error, "MAE": metrics.mean_absolute_error}
-    errors = {name: {key: float(f(true, values)) for key, f in rules.items()} for name, values in predictions.items()}
+
+    def errors_of(rows: np.ndarray) -> dict[str, dict[str, float]]:
+        return {
+            name: {key: float(rule(true[rows], values[rows])) for key, rule in rules.items()}
+            for name, values in predictions.items()
+        }
+
+    errors, new = errors_of(np.full(len(true), True)), ~table.duplicates.numpy()
+    results: dict[str, Any] = {"errors": errors}
     cells = {name: "  ".join(f"{key} {value:10.4g}" for key, value in row.items()) for name, row in errors.items()}
     lines = [f"{name:16} {row}" for name, row in cells.items()]
+    if 1 < new.sum() < len(new):  # R2 needs two
+        others = errors_of(new)
+        results["without duplicates"] = {"rows": int(new.sum()), "errors": others}
+        rmse = others["this model"]["RMSE"]
+        lines.append(f"RMSE {rmse:.4g} on the {new.sum():,} rows that are not in the training part, too")
     figure = plot_predictions(true, predictions["this model"], table.columns.target)
-    return Report({"errors": errors}, "\n".join(lines), {"predictions": figure})
+    return Report(results, "\n".join(lines), {"predictions": figure})
+
+
+def least_squares(inputs: np.ndarray, targets: np.ndarray, test_inputs: np.ndarray) -> np.ndarray:
+    """Return the predictions (M,) of the least-squares line, float64; of several lines, the one with the least weights.
+
+    Columns are centred and scaled first, so a large level or another unit costs no digits.
+
+    Args:
+        inputs: (N, D).
+        targets: (N,).
+        test_inputs: (M, D).
+    """
+    x, y = inputs.astype("float64"), targets.astype("float64")
+    centre, scale = x.mean(0), x.std(0)
+    scale = np.where(scale > 0, scale, 1)
+    weights = np.linalg.lstsq((x - centre) / scale, y - y.mean(), rcond=None)[0]  # (D,)
+    predictions: np.ndarray = (test_inputs - centre) / scale @ weights + y.mean()
+    return predictions
 
 
 def check_fit(model: nn.Module, columns: Columns) -> None:
@@ -166,8 +204,10 @@ def score(columns: Columns, predicted: np.ndarray, table: pandas.DataFrame) -> s
         return "there is no target to compare with"
     known = target.notna().to_numpy()
     if columns.classes:
-        accuracy = (predicted.argmax(1) == category_places(target, columns.classes))[known].mean()
-        return f"accuracy {accuracy:.2%} on {known.sum():,} rows with a target"
+        labels = category_places(target, columns.classes)
+        accuracy, foreign = (predicted.argmax(1) == labels)[known].mean(), int((labels[known] < 0).sum())
+        others = f", of which {foreign:,} have a class that is not in the training rows" if foreign else ""
+        return f"accuracy {accuracy:.2%} on {known.sum():,} rows with a target{others}"
     error = predicted[known] - numeric_column(table, columns.target).to_numpy()[known]
     rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
     return f"RMSE {rmse:.4g}, MAE {mae:.4g} on {known.sum():,} rows with a target"
