@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ def test_a_file_that_is_too_long_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(idx_bytes(IMAGES) + b"\0")
     assert f"{len(path.read_bytes())} bytes" in refusal(path, 3)
+
+
+def test_no_more_is_unpacked_than_the_header_says(tmp_path):
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(idx_bytes(IMAGES) + bytes(2**26)))
+    tracemalloc.start()
+    assert "bytes or more instead of the 40 in its header" in refusal(path, 3)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_a_file_larger_than_allowed_by_its_header_is_refused(tmp_path, gz):
+    path, data = tmp_path / ("file.gz" if gz else "file"), idx_bytes(IMAGES)
+    path.write_bytes(gzip.compress(data) if gz else data)
+    assert len(read_idx(path, 3, max_bytes=len(data))) == 2
+    with pytest.raises(InputError, match=f"{len(data)} bytes by its header, more than max_bytes={len(data) - 1}"):
+        read_idx(path, 3, max_bytes=len(data) - 1)
+    huge = bytes([0, 0, 8, 3]) + (2**31).to_bytes(4, "big") * 3
+    path.write_bytes(gzip.compress(huge) if gz else huge)
+    assert "max_bytes" in refusal(path, 3)
 
 
 def test_a_gzip_file_with_a_flipped_bit_is_refused(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torchdl import InputError
 from torchdl.data import ratings as module, read_ratings, split_ratings
 from torchdl.data.download import NotFound
-from torchdl.data.movielens import MAX_BYTES, MOVIELENS, Archive, find_ratings, read_titles
+from torchdl.data.movielens import MOVIELENS, Archive, find_ratings, read_titles
 from torchdl.data.ratings import Ratings, number, ordinal
 
 pytestmark = pytest.mark.usefixtures("isolated")
@@ -282,10 +282,17 @@ def test_the_published_md5_is_compared(tiny, tmp_path, monkeypatch):
 
 
 def test_a_zip_of_a_file_too_large_is_not_unpacked(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("torchdl.data.movielens.MAX_BYTES", 10)
-    assert MAX_BYTES > 10
-    with pytest.raises(InputError, match=r"movies.csv .*bytes.* 10"):
+    archive = MOVIELENS["ml-20m"]
+    bomb = packed({**FILES, "ml/movies.csv": "a" * 10_000})
+    tiny.pages["/ml.zip"] = (200, bomb)
+    monkeypatch.setitem(MOVIELENS, "ml-20m", Archive(archive.url, max_bytes=9_999))
+    with pytest.raises(InputError, match=r"movies.csv has 10,000 bytes, more than 9,999"):
         find_ratings("ml-20m", tmp_path)
+    monkeypatch.setitem(MOVIELENS, "ml-20m", Archive(archive.url, max_bytes=10))
+    with pytest.raises(InputError, match="max_bytes=10"):
+        find_ratings("ml-20m", tmp_path)
+    assert all(real.md5 or real.max_bytes <= 2**26 for name, real in MOVIELENS.items() if name != "ml-20m")
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 def test_nothing_is_fetched_where_it_is_turned_off_and_own_paths_are_taken_as_they_are(tiny, tmp_path):

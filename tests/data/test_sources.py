@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
 import os
+import threading
+import time
+import tracemalloc
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -264,6 +269,83 @@ def test_a_server_that_stays_silent_is_given_up(monkeypatch, tmp_path):
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/x.gz"
         with pytest.raises(InputError, match="timed out"):
             download([url], tmp_path / "x", RIGHT)
+
+
+@pytest.fixture
+def endless():
+    """Return a function that serves what a generator yields, after the given header, without an end of its own."""
+    servers = []
+
+    def start(header: bytes, body) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                with contextlib.suppress(OSError):  # the client has gone
+                    self.wfile.write(header)
+                    for block in body():
+                        self.wfile.write(block)
+
+            def log_message(self, *args):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/x.gz"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def drip(seconds: float = 5):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        yield b"x"
+
+
+def flood(count: int = 2**12):
+    for _ in range(count):
+        yield bytes(2**16)
+
+
+@pytest.mark.parametrize(
+    "header", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 999\r\n\r\n", b"HTTP/"]
+)
+def test_a_server_that_sends_a_byte_at_a_time_is_given_up(endless, monkeypatch, tmp_path, header):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.3)
+    with pytest.raises(InputError, match=r"x\.gz: it sent \d+ bytes in 0 seconds, too few"):
+        download([endless(header, drip)], tmp_path / "x", RIGHT)
+    assert not files_below(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 99999999999\r\n\r\n"]
+)
+def test_a_download_without_end_is_given_up_at_the_limit(endless, tmp_path, header):
+    with pytest.raises(InputError, match=r"x\.gz: it has more bytes than max_bytes=1,000,000"):
+        download([endless(header, flood)], tmp_path / "x", RIGHT, max_bytes=1_000_000)
+    assert not files_below(tmp_path)
+
+
+def test_a_packed_file_is_unpacked_up_to_the_limit(server, tmp_path):
+    server.pages["/x.gz"] = (200, gzip.compress(bytes(2**26)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"x\.gz: unpacked, it has more bytes than max_bytes=1,000,000"):
+        download([f"{server.url}/x.gz"], tmp_path / "x", RIGHT, max_bytes=1_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+    server.pages["/y.gz"] = (200, PACKED)
+    download([f"{server.url}/y.gz"], tmp_path / "y", RIGHT, max_bytes=len(PACKED))
+    assert (tmp_path / "y").read_bytes() == DATA
+
+
+def test_a_length_that_promises_less_is_seen_by_the_checksum_and_more_is_said(server, tmp_path):
+    server.pages |= {"/less": (200, DATA, len(DATA) - 9), "/more": (200, DATA, len(DATA) + 9)}
+    with pytest.raises(InputError, match="less: SHA-256"):
+        download([f"{server.url}/less"], tmp_path / "x", RIGHT)
+    with pytest.raises(InputError, match=r"more: .*closed 9 bytes too early"):
+        download([f"{server.url}/more"], tmp_path / "x", RIGHT)
 
 
 def test_when_all_fail_the_sentence_says_what_each_did(server, tmp_path):

@@ -5,16 +5,23 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import io
+import queue
+import threading
+import time
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from torchdl.data.idx import read_at_most
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
 TIMEOUT = 10.0  # seconds that a server may be silent
+PATIENCE, SLOWEST = 60.0, 10_000  # after so many seconds, so many bytes per second on average
+MAX_BYTES = 2**29  # per file; ml-20m has 190 million
 
 
 class NotFound(InputError):
@@ -43,26 +50,64 @@ def downloading(name: str, looked: Sequence[Path], advice: str, fetch: bool) -> 
         raise NotFound(f"{missing} {error}: {advice}") from error
 
 
-def read_url(url: str) -> bytes:
-    """Return all bytes at a URL; if that fails, InputError names the URL and the reason."""
+def read_url(url: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return all bytes at a URL.
+
+    Args:
+        url: The URL.
+        max_bytes: The maximum number of bytes.
+
+    Raises:
+        InputError: There is no answer, it is incomplete or too long, or it is so slow that it might never end: after
+            :data:`PATIENCE` seconds, :data:`SLOWEST` bytes a second are expected on average.
+    """
+    blocks: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    done, data, began = threading.Event(), bytearray(), time.monotonic()
+    # in a thread, because a server can keep every call waiting, a byte at a time
+    threading.Thread(target=_receive, args=(url, blocks, done), daemon=True).start()
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            return response.read()
+        while True:
+            due = began + PATIENCE + len(data) / SLOWEST
+            block = blocks.get(timeout=max(0.0, due - time.monotonic()))
+            if isinstance(block, Exception):
+                raise block
+            if not block:
+                return bytes(data)
+            data += block
+            require(len(data) <= max_bytes, f"it has more bytes than {max_bytes=:,}")
+    except queue.Empty as error:
+        slow = f"it sent {len(data):,} bytes in {time.monotonic() - began:.0f} seconds, too few to wait for more"
+        raise InputError(f"{url}: {slow}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InputError(f"{url}: {getattr(error, 'reason', None) or str(error) or type(error).__name__}") from error
+    finally:
+        done.set()
 
 
-def require_checksum(data: bytes, url: str, expected: str, algorithm: str = "SHA-256") -> None:
+def _receive(url: str, blocks: queue.SimpleQueue[bytes | Exception], done: threading.Event) -> None:
+    """Put what a URL sends into a queue, as it comes: blocks of bytes, then an empty one, or an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            while not done.is_set() and (block := response.read1(2**16)):
+                blocks.put(block)
+            missing = getattr(response, "length", 0) or 0  # of the promised bytes
+            require(missing == 0, f"the connection closed {missing:,} bytes too early")
+        blocks.put(b"")
+    except Exception as error:  # raised by the caller
+        blocks.put(error)
+
+
+def require_checksum(data: bytes | bytearray, url: str, expected: str, algorithm: str = "SHA-256") -> None:
     """Raise InputError unless the bytes from a URL have the expected checksum (hexadecimal)."""
     found = hashlib.new(algorithm.replace("-", ""), data, usedforsecurity=False).hexdigest()
     require(found == expected, f"{url}: {algorithm} {found[:12]}... where {expected[:12]}... was expected")
 
 
-def download(urls: Sequence[str], path: Path, sha256: str) -> None:
+def download(urls: Sequence[str], path: Path, sha256: str, max_bytes: int = MAX_BYTES) -> None:
     """Download from the first of ``urls`` whose file has this SHA-256 to ``path``.
 
     A ``*.gz`` file is unpacked first, unless ``path`` ends in ``.gz``, too. The file gets its name only when it is
-    complete and verified.
+    complete and verified. It may have ``max_bytes``, packed and unpacked.
 
     Raises:
         InputError: No URL gave the expected bytes; the message has the reason for each.
@@ -70,9 +115,11 @@ def download(urls: Sequence[str], path: Path, sha256: str) -> None:
     failures = []
     for url in urls:
         try:
-            data = read_url(url)
+            data: bytes | bytearray = read_url(url, max_bytes)
             if url.endswith(".gz") and path.suffix != ".gz":
-                data = gzip.decompress(data)
+                with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                    data = read_at_most(packed, max_bytes + 1)
+                require(len(data) <= max_bytes, f"{url}: unpacked, it has more bytes than {max_bytes=:,}")
             require_checksum(data, url, sha256)
         except (OSError, EOFError, zlib.error) as error:
             failures.append(f"{url}: {error}")

@@ -19,7 +19,6 @@ from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
 WANTED = ("movies.csv", "ratings.csv")  # ratings.csv is written last, so where it is, movies.csv is, too
-MAX_BYTES = 4 * 2**30  # per unpacked file; ml-20m's ratings take 0.5 GiB
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,18 @@ class Archive:
     """Where a data set comes from, and its MD5, which GroupLens publishes for sets that do not change.
 
     An MD5 detects damage but not forgery; only https protects against forgery. A set that changes over time has no
-    MD5. For it, the zip's own checksums detect damage, and a run's record has the data's fingerprint.
+    MD5. For it, the zip's own checksums detect damage, and a run's record has the data's fingerprint. ``max_bytes`` is
+    the maximum size of the zip and of each unpacked file.
     """
 
     url: str
     md5: str = ""
+    max_bytes: int = 2**30  # ml-20m's ratings take half of it
 
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 MOVIELENS = {
-    "ml-latest-small": Archive(f"{_GROUPLENS}/ml-latest-small.zip"),
+    "ml-latest-small": Archive(f"{_GROUPLENS}/ml-latest-small.zip", max_bytes=2**26),  # its ratings take 2.4 MB
     "ml-20m": Archive(f"{_GROUPLENS}/ml-20m.zip", "cd245b17a1ae2cc31bb14903e1204af3"),
 }
 
@@ -74,7 +75,7 @@ def find_ratings(
 
 def download_ratings(archive: Archive, folder: Path) -> None:
     """Download a zip and unpack only the files :data:`WANTED`, each completely or not at all."""
-    data = read_url(archive.url)
+    data = read_url(archive.url, archive.max_bytes)
     if archive.md5:
         require_checksum(data, archive.url, archive.md5, "MD5")
     try:
@@ -84,7 +85,8 @@ def download_ratings(archive: Archive, folder: Path) -> None:
             for name in WANTED:
                 require(name in members, f"{archive.url} contains no {name}")
                 size = members[name].file_size
-                require(size <= MAX_BYTES, f"{archive.url}: {name} has {size:,} bytes, more than {MAX_BYTES:,}")
+                most = archive.max_bytes
+                require(size <= most, f"{archive.url}: {name} has {size:,} bytes, more than {most:,}")
             folder.mkdir(parents=True, exist_ok=True)
             for name in WANTED:
                 with replacing(folder / name) as new, packed.open(members[name]) as source, new.open("wb") as target:
