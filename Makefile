@@ -2,10 +2,13 @@
 PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile
 
-.PHONY: check lint types test test-fast format
+PANDAS_2 ?= .pandas-2
+READERS = $(addprefix tests/data/test_,tables.py tabular.py series.py text.py ratings.py) tests/recipes/test_tabular.py
+
+.PHONY: check lint types test test-fast test-pandas-2 format
 
 # Everything that must hold before a change is merged.
-check: lint types test
+check: lint types test test-pandas-2
 
 lint:
 	$(PYTHON) -m ruff format --check .
@@ -20,6 +23,14 @@ test:
 # Only tests that are not marked slow.
 test-fast:
 	$(PYTEST) -m "not slow"
+
+# The readers of tables, with the oldest pandas that torchdl allows beside the newest one.
+test-pandas-2: $(PANDAS_2)
+	PYTHONPATH=$(abspath $(PANDAS_2))$${PYTHONPATH:+:$$PYTHONPATH} $(PYTEST) $(READERS)
+
+$(PANDAS_2):
+	$(PYTHON) -m pip install --quiet --no-deps --target $@ pytz \
+		'pandas~=2.2.0; python_version < "3.14"' 'pandas~=2.3.3; python_version >= "3.14"'
 
 # Rewrite files as `make lint` wants them.
 format:

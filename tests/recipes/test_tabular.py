@@ -127,14 +127,15 @@ def test_least_squares_leave_the_residual_of_numpys(case, level):
     assert found <= np.square(plain @ np.linalg.lstsq(plain, y, rcond=None)[0] - y).mean() * 1.001 + 1e-9
 
 
-def test_the_linear_model_beside_ours_is_solved_in_double_precision():
-    """In single precision, nearly collinear columns make its R2 -1e3 or worse."""
-    x = np.random.default_rng(1).normal(size=(300, 20))
-    near = x + 1e-6 * np.random.default_rng(2).normal(size=x.shape)
-    rows = pd.DataFrame(np.c_[x, near, near + x]).add_prefix("x").assign(y=x.sum(1) + np.linspace(0, 0.1, 300))
-    found = split_table(rows, "y")
+@pytest.mark.parametrize("seed", [3, 4, 11])
+def test_the_linear_model_beside_ours_is_solved_in_double_precision(seed):
+    """Many categories are collinear. In single precision, their R2 is below -4e4 with these seeds."""
+    random = np.random.default_rng(seed)
+    a, b = random.normal(15, 8, 120).round(), random.normal(1020, 12, 120).round()
+    rows = pd.DataFrame({"a": a, "b": b, "y": a + 0.1 * random.normal(size=120)})
+    found = split_table(rows.assign(a=rows["a"].map("a{:g}".format), b=rows["b"].map("b{:g}".format)), "y")
     report = evaluate_table(MLP(len(found.columns.names), 1, (), 0.0), found)
-    assert report.results["errors"]["least squares"]["R2"] > 0.99
+    assert report.results["errors"]["least squares"]["R2"] > 0.3
 
 
 @pytest.mark.parametrize("target", ["price", "kind"])
