@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import operator
 import os
 import secrets
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -166,6 +168,24 @@ def read_json(path: str | os.PathLike[str], kind: Any = Any, limit: int = MAX_JS
         raise InputError(f"{path} cannot be read: it is not JSON, or damaged ({error})") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_archive(data: bytes) -> None:
+    """Check that a zip archive's members are no larger than the archive, before anything reads them.
+
+    ``torch.save`` compresses nothing, but a stranger's compressed member may grow a thousandfold.
+
+    Raises:
+        InputError: The bytes are no zip archive, or its members are compressed or overlap.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged archive raises many kinds
+        raise InputError("it is no zip archive, as torch.save writes") from error
+    stored = all(m.compress_type == zipfile.ZIP_STORED and m.file_size == m.compress_size for m in members)
+    whole = sum(m.file_size for m in members) <= len(data)
+    require(stored and whole, "its members are compressed or overlap, unlike those that torch.save writes")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

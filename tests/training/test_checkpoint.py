@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import math
 import os
 import pickle
 import re
+import struct
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import gaussian
 
+import torchdl
 from torchdl import InputError
 from torchdl.files import CHECKPOINT, PREVIOUS
 from torchdl.training import checkpoint
@@ -197,3 +202,151 @@ def test_a_state_that_could_not_be_read_again_leaves_the_old_file(path):
     assert len(str(caught.value).splitlines()) == 1
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+# strangers' files
+
+
+def write_any(path: Path, state: object) -> Path:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return write_archive(path, buffer.getvalue())
+
+
+def write_archive(path: Path, data: bytes) -> Path:
+    path.write_bytes(with_checksum(data[:-2] + struct.pack("<H", 64)))
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        checkpoint.read(path)
+    sentence = str(caught.value)
+    assert str(path) in sentence
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_read(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"task": {"weight": torch.zeros(2_000_000)}}, buffer)
+    small = io.BytesIO()
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert small.tell() < 20_000
+    assert "compressed" in refusal(write_archive(tmp_path / "x.pt", small.getvalue()))
+
+
+def test_members_that_overlap_are_refused(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x/data/0", b"0" * 10_000)
+        for number in range(1, 9):  # each names the same bytes
+            again = copy.copy(archive.filelist[0])
+            again.filename = f"x/data/{number}"
+            archive.filelist.append(again)
+    assert "overlap" in refusal(write_archive(tmp_path / "x.pt", buffer.getvalue()))
+
+
+def test_a_pickle_without_an_archive_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"task": {}}, buffer, _use_new_zipfile_serialization=False)
+    path = tmp_path / "x.pt"
+    path.write_bytes(with_checksum(buffer.getvalue()))
+    assert "no zip archive" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({"task": {"weight": torch.zeros(1).expand(10**12)}}, "a tensor of [1000000000000]"),
+        ({"task": {"weight": torch.zeros(2, 2).to_sparse()}}, "a tensor of [2, 2]"),
+        ({"task": [1]}, "Expected `object`, got `array` - at `$.task`"),
+        ({"task": {1: torch.zeros(1)}}, "Expected `str`"),
+        ({"updates": 5}, "Expected `object`, got `int` - at `$.updates`"),
+        ({"updates": {"optimizers": {"model": 3}}}, "got `int`"),
+        ({"progress": {"epoch": "1"}}, "Expected `int`, got `str` - at `$.progress.epoch`"),
+        ({"progress": {"epoch": -1}}, ">= 0"),
+        ({"progress": {"step": 2**60}}, "<= "),
+        ({"progress": {"history": [{"loss": "0.1"}]}}, "at `$.progress.history[0]"),
+        ({"progress": {"epoch_sums": {"loss": [1.0]}}}, "`array` of length 2"),
+        ({"order": {"monitor": ["val/loss"]}}, "`$.order"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_holds_something_else_is_refused_in_one_sentence(tmp_path, state, reason):
+    assert reason in refusal(write_any(tmp_path / "x.pt", state))
+
+
+@pytest.mark.parametrize("state", [{"task": Malicious(Path("owned"))}, {"updates": {"x": {1, 2}, "y": hashlib.sha256}}])
+def test_no_message_advises_to_load_a_strangers_file_unsafely(tmp_path, state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    sentence = refusal(write_archive(tmp_path / "x.pt", buffer.getvalue()))
+    assert not [word for word in ("weights_only", "unsafe", "arbitrary code", "safe_globals") if word in sentence]
+
+
+def test_a_container_that_holds_itself_is_read(tmp_path):
+    state: dict[str, object] = {"numbers": [1]}
+    state["self"] = state
+    assert checkpoint.read(write_any(tmp_path / "x.pt", state))["numbers"] == [1]
+
+
+def trained(folder: Path, **options) -> tuple[torchdl.Trainer, torchdl.Supervised, torchdl.BatchLoader]:
+    x = torch.linspace(-1, 1, 8)[:, None]
+    loader = torchdl.BatchLoader(torchdl.ArrayDataset(x, 2 * x), 4)
+    plateau = torchdl.tasks.plateau
+
+    def task() -> torchdl.Supervised:
+        model, loss = torch.nn.Linear(1, 1), torch.nn.functional.mse_loss
+        return torchdl.Supervised(model, loss, schedule=lambda adam, _: plateau(adam))
+
+    torchdl.Trainer(epochs=1, **options).fit(task(), loader, loader, folder)
+    return torchdl.Trainer(epochs=2, **options), task(), loader
+
+
+def change(state: dict[str, Any], place: str, value: object) -> None:
+    *way, last = place.split("/")
+    for key in way:
+        state = state[int(key) if key.isdigit() else key]
+    state[int(last) if last.isdigit() else last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("task/model.weight", "heavy"),
+        ("task/model.weight", torch.zeros(3, 3)),
+        ("updates/optimizers/model/param_groups", 3),
+        ("updates/optimizers/model/param_groups/0/lr", "fast"),
+        ("updates/optimizers/model/param_groups/0/betas", [0.9]),
+        ("updates/optimizers/model/param_groups/0/params", 7),
+        ("updates/optimizers/model/state/0/exp_avg", torch.zeros(5, 7)),
+        ("updates/optimizers/model/state/0/exp_avg", "average"),
+        ("updates/optimizers/model/state/0/step", torch.zeros(3)),
+        ("updates/optimizers/model/state", [1]),
+        ("updates/schedules/model", {"step": 1}),
+        ("updates/schedules/model/best", "low"),
+        ("updates/schedules/model/_last_lr", [1.0, 2.0]),
+        ("updates/initial", {"group 1 of the optimizer 'model'": {"lr": [0.5]}}),
+    ],
+    ids=str,
+)
+def test_a_resume_from_a_checkpoint_of_other_values_is_one_sentence(tmp_path, place, value):
+    trainer, task, loader = trained(tmp_path)
+    state = checkpoint.read(tmp_path / CHECKPOINT)
+    change(state, place, value)
+    write_any(tmp_path / CHECKPOINT, state)
+    with pytest.raises(InputError) as caught:
+        trainer.fit(task, loader, loader, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_training_does_not_have_are_left_out(tmp_path):
+    trainer, task, loader = trained(tmp_path, monitor="val/loss")
+    state = checkpoint.read(tmp_path / CHECKPOINT)
+    change(state, "progress/is_best", 5)
+    change(state, "progress/state_dict", "x")
+    write_any(tmp_path / CHECKPOINT, state)
+    assert len(trainer.fit(task, loader, loader, tmp_path, resume=True)) == 2

@@ -158,7 +158,7 @@ class Run:
             raise Stopped(f"{stopped}; go on with: {again}", stopped.signal_number) from stopped
         if self.trainer.monitor and self.is_main and (self.folder / BEST).is_file():
             best = checkpoint.read(self.folder / BEST)
-            task.load_state_dict(best["task"])
+            checkpoint.load(best, {"task": task}, self.folder / BEST)
             self.say(f"the saved model is the one with the best {self.trainer.monitor}, {best['progress']['best']:.5g}")
             artifacts.save(task.trained, self.folder)
         distributed.unite(task)  # only process 0 has read the best model

@@ -12,14 +12,34 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import torch
 
 from torchdl.errors import InputError, require
-from torchdl.files import CHECKPOINT, PREVIOUS, plain, replacing
+from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
+from torchdl.training.state import Progress
 
 DIGEST = 64  # characters of a hexadecimal SHA-256
+VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+
+
+class Content(TypedDict, total=False):
+    """What a checkpoint holds."""
+
+    task: dict[str, Any]
+    updates: Updates
+    progress: Progress
+    order: dict[str, bool | int | float | str | None]
+
+
+class Updates(TypedDict, total=False):
+    """The state of the optimizers and of the schedules by name, and their settings before the first step."""
+
+    optimizers: dict[str, dict[str, Any]]
+    schedules: dict[str, dict[str, Any]]
+    initial: dict[str, dict[str, Any]]
 
 
 def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
@@ -65,12 +85,43 @@ def read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(data[:-DIGEST]).hexdigest().encode() != data[-DIGEST:]:
         raise InputError(f"the checkpoint {path} is damaged: its checksum does not match")
     try:
+        check_archive(data)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler may raise anything on a foreign file
         raise InputError(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
     if not isinstance(state, dict):
         raise InputError(f"the checkpoint {path} was not written by torchdl")
+    try:
+        check_values(state, len(data))
+        msgspec.convert({name: state[name] for name in Content.__annotations__ if name in state}, Content)
+    except (InputError, msgspec.ValidationError) as error:
+        raise InputError(f"the checkpoint {path} cannot be read: {error}") from error
     return state
+
+
+def check_values(state: Any, size: int) -> None:
+    """Check that a state holds tensors, numbers, texts and their containers, and no tensor larger than ``size`` bytes.
+
+    A tensor may show a few numbers under any shape, and would take the memory of that shape when it is copied.
+    """
+    left, seen = [state], set[int]()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, (dict, list, tuple, set, frozenset)):
+            seen.add(id(value))
+            left += [*value, *value.values()] if isinstance(value, dict) else value
+        elif isinstance(value, torch.Tensor):
+            ordinary = value.layout == torch.strided and not value.is_quantized
+            require(
+                ordinary and value.nbytes <= size, f"it holds a tensor of {list(value.shape)}, but has {size} bytes"
+            )
+        else:
+            kind = type(value).__name__
+            require(
+                value is None or isinstance(value, VALUES), f"it holds a {kind}, which is no tensor, number or text"
+            )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -117,10 +168,40 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
     state, warning = read_last(folder)
     changed = differences(state.get("order", {}), order)
     require(not changed, f"{folder} cannot be resumed with {changed}: use its original settings")
+    load(state, parts, folder)
+    return warning
+
+
+def load(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None:
+    """Load the parts of a state from ``path``, in place; raise :class:`InputError` if one is of another kind."""
     try:
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} holds the checkpoint of another model or optimizer: {reason}") from error
-    return warning
+        raise InputError(f"{path} holds the checkpoint of another model or optimizer: {reason}") from error
+
+
+def other_kind(known: Any, found: Any, place: str) -> str:
+    """Return where a state differs in kind from a known one, below ``place``; "" if it does not.
+
+    A number or None may become another number or None, a text another text. Containers keep their lengths, and
+    dictionaries may have more or fewer keys, as other versions of PyTorch write them.
+    """
+    if isinstance(known, Mapping):
+        if not isinstance(found, Mapping):
+            return place
+        return next(filter(None, (other_kind(known[k], found[k], f"{place}.{k}") for k in known if k in found)), "")
+    if isinstance(known, (list, tuple)):
+        if not isinstance(found, (list, tuple)) or len(known) != len(found):
+            return place
+        pairs = enumerate(zip(known, found, strict=True))
+        return next(filter(None, (other_kind(a, b, f"{place}[{n}]") for n, (a, b) in pairs)), "")
+    if isinstance(known, str):
+        return "" if isinstance(found, str) else place
+    is_number = (
+        found is None
+        or isinstance(found, (bool, int, float))
+        or (isinstance(found, torch.Tensor) and found.numel() == 1)
+    )
+    return "" if is_number or type(found) is type(known) else place

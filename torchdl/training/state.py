@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from torchdl.collective import is_main_process
 from torchdl.errors import require
@@ -32,6 +34,22 @@ class Sums(dict[str, list[float]]):
         return {name: value / weight for name, (value, weight) in self.over_processes().items() if weight}
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Progress(TypedDict, total=False):
+    """What a checkpoint holds of the :class:`TrainingState`."""
+
+    epoch: Count
+    batch: Count
+    step: Count
+    best: float
+    since_best: Count
+    history: list[dict[str, int | float]]
+    epoch_sums: dict[str, tuple[float, float]]
+    window_sums: dict[str, tuple[float, float]]
+
+
 @dataclass
 class TrainingState:
     """Counters, metrics and the best value so far; ``batch`` counts within the epoch, ``step`` from the start."""
@@ -51,9 +69,14 @@ class TrainingState:
         return {**asdict(self), **sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a state; the sums go to process 0 only, so that they count once."""
+        """Load a state; the sums go to process 0 only, so that they count once.
+
+        Raises:
+            ValueError: A value is of another type than in :class:`Progress`.
+        """
         weight = 1.0 if is_main_process() else 0.0
-        for name, value in state.items():
+        found: dict[str, Any] = dict(msgspec.convert(state, Progress))
+        for name, value in found.items():
             if name.endswith("_sums"):
                 value = Sums({key: [weight * number for number in entry] for key, entry in value.items()})
             setattr(self, name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
 from torchdl.fast.blocks import blocked
 from torchdl.tasks import Schedule, StepInfo, Task, Update
-from torchdl.tasks.optimizers import with_frozen
+from torchdl.tasks.optimizers import OPTIMIZERS, with_frozen
 from torchdl.tasks.schedules import as_schedules
 from torchdl.training import checkpoint, distributed
 from torchdl.training.device import move, seed_generators
@@ -69,6 +70,19 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
     if decay := max(group.get("weight_decay", 0) for group in optimizer.param_groups):
         settings["weight_decay"] = decay
     return f"{type(optimizer).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
+
+
+def check_moments(optimizer: torch.optim.Optimizer, name: str) -> None:
+    """Raise :class:`InputError` unless what one of the :data:`OPTIMIZERS` keeps of a parameter has its shape."""
+    kinds = [rule.build.func if isinstance(rule.build, partial) else rule.build for rule in OPTIMIZERS.values()]
+    if type(optimizer) not in kinds:
+        return
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            fits = value is None or isinstance(value, (int, float))
+            if isinstance(value, Tensor):
+                fits = value.shape == (() if key == "step" else parameter.shape)
+            require(fits, f"{key} in the state of the optimizer {name!r} does not fit its parameter")
 
 
 class Stepper:
@@ -235,9 +249,21 @@ class Stepper:
             if name in self.initial and (changed := checkpoint.differences(initial, self.initial[name])):
                 raise ValueError(f"{name} has {changed}")
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(with_frozen(state["optimizers"][name], optimizer))
+            found = with_frozen(state["optimizers"][name], optimizer)
+            known = optimizer.state_dict()["param_groups"]
+            place = checkpoint.other_kind(known, found["param_groups"], f"the optimizer {name!r}")
+            require(not place, f"{place} has a value of another kind")
+            optimizer.load_state_dict(found)
+            check_moments(optimizer, name)
         for name, schedule in self.schedules.items():
-            schedule.scheduler.load_state_dict(state["schedules"][name])
+            scheduler, found = schedule.scheduler, state["schedules"][name]
+            place = checkpoint.other_kind(scheduler.state_dict(), found, f"the schedule of {name!r}")
+            require(not place, f"{place} has a value of another kind")
+            methods = [
+                key for key in found if callable(getattr(type(scheduler), str(key), None))
+            ]  # PyTorch would replace them
+            require(not methods, f"the schedule of {name!r} has no value named {methods}")
+            scheduler.load_state_dict(found)
 
     def order_settings(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume, because a checkpoint would restore the old ones."""
