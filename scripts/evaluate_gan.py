@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
 import torchdl
-from torchdl.cli.finished_runs import dataset_of, find_extractor, load_gan
+from torchdl.cli.finished_runs import data_root_of, dataset_of, find_extractor, load_gan
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import describe_data, say
@@ -51,7 +51,8 @@ def main(config: Config) -> None:
     gan, dataset = load_gan(config.run), dataset_of(config.run)
     extractor = find_extractor(config.feature_extractor, config.run.resolve().parents[1], dataset)
     say(setup_process(config.threads))
-    train, test = (torchdl.load_images(dataset, part, config.data_root) for part in ("train", "test"))
+    root = config.data_root or data_root_of(config.run)
+    train, test = (torchdl.load_images(dataset, part, root) for part in ("train", "test"))
     say(describe_data(test))
     device = find_device(config.device)
     report = evaluate_generator(gan, extractor, train, test, config.samples, config.seed, device, config.kid_samples)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import torchdl
 from torchdl import GAN
-from torchdl.cli.finished_runs import dataset_of, load_gan
+from torchdl.cli.finished_runs import data_root_of, dataset_of, load_gan
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.errors import require
@@ -51,7 +51,8 @@ class Config:
 
 def rebuild(config: Config, gan: GAN) -> Tensor:
     """Reconstruct test images; return rows of them, each above the row of its reconstructions, in [-1, 1]."""
-    data = torchdl.load_images(dataset_of(config.run), "test", config.data_root, low=-1, high=1).without_labels()
+    root = config.data_root or data_root_of(config.run)
+    data = torchdl.load_images(dataset_of(config.run), "test", root, low=-1, high=1).without_labels()
     require(config.n <= len(data), f"there are only {len(data):,} test images: --n must not be more")
     images = data.spread(config.n)
     found = invert(gan.generator, images, config.steps, config.restarts, config.seed)

@@ -15,6 +15,7 @@ from torch import nn
 
 import torchdl
 from torchdl import BatchLoader, Digits, Supervised, Trainer, artifacts, load_digits
+from torchdl.cli.finished_runs import data_root_of, dataset_of
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import describe_data
@@ -24,6 +25,7 @@ from torchdl.models import FrozenFeatures, probe_head
 from torchdl.recipes.cpc_probe import Embeddings, Probes, describe, encode, probe, probe_report
 from torchdl.tasks import accuracy, plateau
 from torchdl.training.device import find_device, seed_generators, setup_process
+from torchdl.training.folder import refuse_links
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def main(config: Config) -> None:
         kind = type(model).__name__
         raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
     require(min(config.epochs, config.views) >= 1, "--epochs and --views must be 1 or more")
+    refuse_links(config.run)
     print(setup_process(config.threads))
     shape = {key: settings[key] for key in ("image_size", "color", "rescale", "background")}
-    root = config.data_root or settings["run"]["data_root"]
+    root = config.data_root or data_root_of(config.run)
     train, validation, test = (
-        load_digits(subset, **shape, seed=config.seed, name=settings["dataset"], root=root)
+        load_digits(subset, **shape, seed=config.seed, name=dataset_of(config.run), root=root)
         for subset in ("train", "valid", "test")
     )
     print(describe_data(train))

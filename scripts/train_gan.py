@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
 from torchdl import GAN, BatchLoader, GANTask, Trainer, conv_gan, deep_gan, load_images, simple_gan
-from torchdl.cli.finished_runs import find_sample_monitor
+from torchdl.cli.finished_runs import NO_EXTRACTOR, default_extractor, find_sample_monitor
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
@@ -58,7 +58,8 @@ class Config:
     average: float | None = None
     """Decay of the moving average of the generator's weights that makes samples; if not given, 0.999 (conv) or 0."""
     feature_extractor: Path | None = None
-    """A run of train_lenet.py on the same data, to measure samples with; OUT/lenet/judge-DATASET if not given."""
+    """A run of train_lenet.py on the same data, to measure samples with, or none. If not given: OUT/lenet/judge-DATASET
+    if that is there."""
     evaluation_samples: int = 2000
     """Samples to compare with training images at each evaluation; the generator with the smallest distance is kept."""
     samples: int = 64
@@ -106,9 +107,14 @@ def main(config: Config) -> None:
     images, test = (
         load_images(config.dataset, part, config.run.data_root, low=-1, high=1) for part in ("train", "test")
     )
+    extractor = config.feature_extractor
+    if extractor is None and config.run.resume is not None and not config.trainer.monitor:
+        extractor = NO_EXTRACTOR  # that run, from before 0.3, has found none
     monitor, sentence = find_sample_monitor(
-        config.feature_extractor, config.run.out, config.dataset, images, config.evaluation_samples
+        extractor, config.run.out, config.dataset, images, config.evaluation_samples
     )
+    found = NO_EXTRACTOR if monitor is None else extractor or default_extractor(config.run.out, config.dataset)
+    config = replace(config, feature_extractor=found)  # recorded, so that a resume does not look for another one
     if monitor is not None and not config.trainer.monitor:
         config = replace(config, trainer=replace(config.trainer, monitor="samples/frechet_distance"))
     images, test = images.without_labels(), test.without_labels()

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from torchdl import artifacts
+from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
 from torchdl.files import read_config
 from torchdl.models import GAN
 from torchdl.recipes.gan_evaluation import FeatureExtractor, load_feature_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
+
+NO_EXTRACTOR = Path("none")  # instead of a feature extractor's folder: none is used
 
 
 def load_gan(folder: Path) -> GAN:
@@ -22,8 +25,17 @@ def load_gan(folder: Path) -> GAN:
 
 
 def dataset_of(folder: Path) -> str:
-    """Return the name of the dataset that a run was trained on."""
-    return str(read_config(folder).get("config", {}).get("dataset"))
+    """Return the name of the dataset that a run was trained on; a folder's, as it is reached from here."""
+    record = read_config(folder)
+    return located_dataset(str(record.get("config", {}).get("dataset")), folder, record)
+
+
+def data_root_of(folder: Path) -> Path | None:
+    """Return the folder of the data sets in which a run found its data, if it has recorded one and that is there."""
+    record = read_config(folder)
+    root = record.get("config", {}).get("run", {}).get("data_root")
+    place = Path(located(root, folder, record)) if isinstance(root, str) else None
+    return place if place is not None and place.is_dir() else None
 
 
 def extractor_command(dataset: str) -> str:
@@ -51,7 +63,12 @@ def find_extractor(folder: Path | None, runs: Path, dataset: str) -> FeatureExtr
 def find_sample_monitor(
     folder: Path | None, runs: Path, dataset: str, real: ImageDataset, count: int
 ) -> tuple[SampleMonitor | None, str]:
-    """Return a sample monitor and a line on its feature extractor; no monitor if there is no default extractor."""
+    """Return a sample monitor and a line on its feature extractor.
+
+    There is no monitor if ``folder`` is :data:`NO_EXTRACTOR`, or if it is None and there is no default extractor.
+    """
+    if folder == NO_EXTRACTOR:
+        return None, "samples are not measured"
     place = folder or default_extractor(runs, dataset)
     if folder is None and not place.is_dir():
         command = f"train one with `{extractor_command(dataset)}`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from torchdl.cli.options import SCRIPT_OPTIONS, resume_command
 from torchdl.cli.parsing import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError
@@ -29,11 +31,13 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     The exit status is 2 for bad input, 1 for a problem of the machine (a full disk, no memory), and 128 + the
     signal's number if Ctrl-C or SIGTERM has stopped the run.
     """
+    open_standard_streams()
     threading.excepthook = _report_from_thread
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the console lacks is no error
     sentence, status = "", 0
+    token = SCRIPT_OPTIONS.set(frozenset(option_names(config_class)))
     try:
         config = parse(config_class, sys.argv[1:])
         trainer = getattr(config, "trainer", None)
@@ -41,7 +45,9 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
             seed_generators(find_device(trainer.device), trainer.seed)
         main(config)
     except Stopped as stopped:
-        sentence, status = str(stopped) if is_main_process() else "", 128 + stopped.signal_number
+        again = resume_command(stopped.folder) if stopped.folder is not None else ""
+        sentence, status = f"{stopped}; go on with: {again}" if again else str(stopped), 128 + stopped.signal_number
+        sentence = sentence if is_main_process() else ""
     except KeyboardInterrupt:
         sentence, status = "interrupted", 130
     except InputError as error:
@@ -54,10 +60,23 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
             raise
         sentence, status = "there is not enough memory: use smaller batches, with --batch-size for example", 1
     finally:
+        SCRIPT_OPTIONS.reset(token)
         distributed.stop()
     if sentence:
         print(f"{Path(sys.argv[0]).name}: {name_options(sentence, config_class)}", file=sys.stderr)
     sys.exit(status)
+
+
+def open_standard_streams() -> None:
+    """Let a closed standard stream lead nowhere; the next file that is opened would take its place otherwise."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # stays open to the end
 
 
 def name_options(sentence: str, config_class: type[Any]) -> str:

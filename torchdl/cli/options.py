@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+
+from torchdl.collective import rank_and_size
+
+#: The names of the options of the script that is running; none in a program that calls the library.
+SCRIPT_OPTIONS: ContextVar[frozenset[str]] = ContextVar("SCRIPT_OPTIONS", default=frozenset())
 
 #: Old and new names of the options renamed in 0.2. The old ones work until 0.3.
 RENAMED = {
@@ -35,3 +44,15 @@ class RunOptions:
     """CPU threads; 0 lets PyTorch choose."""
     keep_memory: bool = True
     """Keep freed memory for the next step, which is faster on CPUs and needs a little more memory."""
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that continues a run of the script that is running; nothing if that has no such option."""
+    if "--resume" not in SCRIPT_OPTIONS.get():
+        return ""
+    command, size = shlex.join([sys.argv[0], "--resume", str(folder)]), rank_and_size()[1]
+    if size == 1:
+        return f"python {command}"
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size) and "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun --nproc-per-node {size} {command}"
+    return f"the same launcher with {size} processes, and {command}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import typing
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import tyro
@@ -13,10 +15,12 @@ from tyro.conf import Positional as Positional
 
 from torchdl.cli.options import RENAMED, RENAMED_FIELDS, RENAMED_VALUES
 from torchdl.cli.printing import say
+from torchdl.cli.record import located, located_dataset
 from torchdl.errors import InputError
 from torchdl.files import CONFIG, read_config
 
 ConfigT = TypeVar("ConfigT")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
@@ -28,7 +32,7 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     if given and not {"-h", "--help"} & set(arguments):
         record = read_config(Path(given[-1]))
         try:
-            default = rebuild(config_class, record["config"])
+            default = rebuild(config_class, record["config"], Path(given[-1]), record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{given[-1]} is not a run of this script: its {CONFIG} has other options") from error
     parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
@@ -61,17 +65,28 @@ def option_names(config_class: type[Any]) -> set[str]:
     return names
 
 
-def rebuild(config_class: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Build a configuration from the dictionary that ``dataclasses.asdict`` and JSON have made of it."""
+def rebuild(
+    config_class: type[ConfigT], values: dict[str, Any], folder: Path = Path(), record: Mapping[str, Any] = NOTHING
+) -> ConfigT:
+    """Build a configuration from the dictionary that ``dataclasses.asdict`` and JSON have made of it.
+
+    Args:
+        config_class: The configuration's class.
+        values: The dictionary.
+        folder: The run's folder.
+        record: The whole content of its ``config.json``, which says to which folder relative paths are relative.
+    """
     hints = typing.get_type_hints(config_class)
     built: dict[str, Any] = {}
     for key, value in values.items():
         key = key if key in hints else RENAMED_FIELDS.get(key, key)
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
-            value = rebuild(typing.cast("type[Any]", hint), value)
+            value = rebuild(typing.cast("type[Any]", hint), value, folder, record)
         elif value is not None and Path in (hint, *typing.get_args(hint)):
-            value = Path(value)
+            value = Path(located(value, folder, record))
+        elif key == "dataset":
+            value = located_dataset(value, folder, record)
         elif isinstance(value, list):
             value = tuple(value)  # JSON has no tuples
         elif isinstance(value, str):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,19 @@ import torch
 from torch import Tensor
 
 from torchdl import artifacts, plots
-from torchdl.cli.options import RENAMED_VALUES, RunOptions
+from torchdl.cli.options import RENAMED_VALUES, SCRIPT_OPTIONS, RunOptions
 from torchdl.cli.printing import describe_data, say
+from torchdl.cli.record import WORKING_FOLDER
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
+from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
 from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, read_config, write_json
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
 from torchdl.training.device import find_device, seed_generators, setup_process
+from torchdl.training.folder import empty, has_checkpoint, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
 if TYPE_CHECKING:
@@ -78,6 +82,7 @@ class Run:
         self.temporary = None
         if options.resume is not None:
             self.folder = options.resume
+            refuse_links(self.folder)
             record = read_config(self.folder)
             known = record.get("data", {})
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
@@ -92,11 +97,17 @@ class Run:
             plain = name == Path(name).name != ".."
             require(plain, f"--name is a name, not a path, unlike {name!r}: choose the folder of all runs with --out")
             self.folder = options.out / experiment / name
-            if self.is_main and self.folder.exists() and any(self.folder.iterdir()):
-                advice = f"choose another --name, or go on with --resume {self.folder}"
-                raise InputError(f"{self.folder} exists already: {advice}")
+            if self.is_main and options.name:
+                self.refuse_taken_folder()
+        values = config if isinstance(config, dict) else dataclasses.asdict(config)
+        if isinstance(values.get("run"), dict) and values["run"].get("data_root") is None:
+            found = next((root.absolute() for root in data_roots() if root.is_dir()), None)
+            values = values | {
+                "run": values["run"] | {"data_root": found}
+            }  # found by a resume, too, whatever is set then
         self.record: dict[str, Any] = {
-            "config": config if isinstance(config, dict) else dataclasses.asdict(config),
+            "config": values,
+            WORKING_FOLDER: str(Path().absolute()),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "data": described,
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
@@ -128,43 +139,100 @@ class Run:
             self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
-        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
-        resume = self.options.resume is not None
-        if self.is_main and not resume:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.write_record()
-            if pictures:
-                with closing(self.logger()) as logger:
-                    for name, picture in pictures.items():
-                        logger.picture(name, picture)
-        self.say(f"run: {self.folder}  (watch it with: tensorboard --logdir {self.options.out})")
-        flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
-        try:
-            history = self.trainer.fit(
-                task, train, validation, self.folder, resume=resume, record=flat, saved=saved, verbose=self.verbose
-            )
-        except InputError as error:
-            begun = isinstance(error, TrainingDiverged) or (self.folder / CHECKPOINT).exists()
-            if self.is_main and not resume and not begun:
-                shutil.rmtree(self.folder)  # it holds only what this call has written
-                if not made:
-                    self.folder.mkdir()
-                with suppress(OSError):  # another run may be in one of them
-                    for parent in made[1:]:
-                        parent.rmdir()
-            raise
-        except Stopped as stopped:
-            again = shlex.join(["python", sys.argv[0], "--resume", str(self.folder)])
-            raise Stopped(f"{stopped}; go on with: {again}", stopped.signal_number) from stopped
-        if self.trainer.monitor and self.is_main and (self.folder / BEST).is_file():
+        with self.opened() as resume:
+            if self.is_main and not resume:
+                self.write_record()
+                if pictures:
+                    with closing(self.logger()) as logger:
+                        for name, picture in pictures.items():
+                            logger.picture(name, picture)
+            self.say(f"run: {self.folder}  (watch it with: tensorboard --logdir {self.options.out})")
+            flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
+            try:
+                history = self.trainer.fit(
+                    task, train, validation, self.folder, resume=resume, record=flat, saved=saved, verbose=self.verbose
+                )
+            except Stopped as stopped:
+                if self.temporary is not None:
+                    raise Stopped(str(stopped), stopped.signal_number) from stopped
+                raise
+            return self.finish(task, history)
+
+    def finish(self, task: Task, history: list[dict[str, float]]) -> list[dict[str, float]]:
+        """Keep the best model, in the folder and in memory, and draw the history."""
+        monitor = self.trainer.monitor
+        if monitor and self.is_main and (self.folder / BEST).is_file():
             best = checkpoint.read(self.folder / BEST)
             checkpoint.load(best, {"task": task}, self.folder / BEST)
-            self.say(f"the saved model is the one with the best {self.trainer.monitor}, {best['progress']['best']:.5g}")
-            artifacts.save(task.trained, self.folder)
+            self.say(f"the saved model is the one with the best {monitor}, {best['progress']['best']:.5g}")
+        elif monitor:
+            self.say(f"the saved model is the last one, because {monitor} has had no value that is a number")
         distributed.unite(task)  # only process 0 has read the best model
         if self.is_main:
+            artifacts.save(task.trained, self.folder)  # of a run that was killed after its last checkpoint, too
+            self.write_record()
             plots.plot_history(history, self.folder / PLOTS / "history.png")
         return history
+
+    def refuse_taken_folder(self) -> None:
+        """Raise :class:`InputError` if the folder of a new run holds anything but a run that was killed early."""
+        folder = self.folder
+        if not folder.exists() or was_killed_early(folder):
+            return
+        require(folder.is_dir(), f"{folder} is not a folder: choose another name")
+        if "--resume" in SCRIPT_OPTIONS.get():
+            advice = "choose another --name" + (f", or go on with --resume {folder}" if has_checkpoint(folder) else "")
+        else:
+            advice = "choose another name or folder"
+        raise InputError(f"{folder} exists already: {advice}")
+
+    @contextmanager
+    def opened(self) -> Iterator[bool]:
+        """Take the run's folder, and make it if it is new; yield whether it holds a checkpoint to resume from.
+
+        A run that was killed before its first checkpoint begins again. A folder that this call has made is removed if
+        an :class:`InputError` comes before the first checkpoint.
+        """
+        resumes = self.options.resume is not None
+        resumable = resumes and not was_killed_early(self.folder)
+        if not self.is_main or self.temporary is not None:
+            yield resumable
+            return
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        if not resumes:
+            self.make_folder()
+        with taken(self.folder):
+            if not resumes:
+                self.refuse_taken_folder()  # another process may have been first
+            if not resumable:
+                if any(self.folder.iterdir()):
+                    refuse_links(self.folder)
+                    self.say(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
+                empty(self.folder)
+            try:
+                yield resumable
+            except InputError as error:
+                begun = isinstance(error, TrainingDiverged) or has_checkpoint(self.folder)
+                if not resumes and not begun:
+                    shutil.rmtree(self.folder)  # it holds only what this call has written
+                    if not made:
+                        self.folder.mkdir()
+                    with suppress(OSError):  # another run may be in one of them
+                        for parent in made[1:]:
+                            parent.rmdir()
+                raise
+
+    def make_folder(self) -> None:
+        """Make the folder of a new run; of two processes at once only one can. A name that is a time gets a number."""
+        name = self.folder.name
+        for number in itertools.count(2):
+            try:
+                self.folder.mkdir(parents=True)
+                return
+            except FileExistsError:
+                if self.options.name:
+                    return  # it may be empty, or of a run that was killed early
+                self.folder = self.folder.with_name(f"{name}-{number}")
 
     def keep(self, report: Report) -> None:
         """Save a recipe's report in the run's folder, log its figures, and print its summary."""
@@ -212,6 +280,7 @@ def rename_metrics(folder: Path) -> None:
 
 def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = RESULTS) -> None:
     """Save a report in a run's folder, log its figures, and print its summary."""
+    refuse_links(folder)
     paths = report.save(folder, name)
     with closing(Logger(folder)) as logger:
         logger.show(*paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -38,9 +39,21 @@ def has_checkpoint(folder: Path) -> bool:
 def was_killed_early(folder: Path) -> bool:
     """Return whether a run's folder holds only what a run writes before it completes its first checkpoint."""
     early = (CONFIG, "events.out.tfevents.*", ".*.tmp", PLOTS, SAMPLES, METRICS, BEST)
-    if not folder.is_dir() or ((folder / METRICS).exists() and (folder / BEST).exists()):
+    if not folder.is_dir() or has_checkpoint(folder) or ((folder / METRICS).exists() and (folder / BEST).exists()):
         return False  # somebody has removed the checkpoints of a longer run
     return all(any(path.match(pattern) for pattern in early) for path in folder.iterdir())
+
+
+def empty(folder: Path) -> None:
+    """Remove what a run that was killed early has left, and the files that killed processes were writing."""
+    require(
+        was_killed_early(folder), f"{folder} holds more than a training that was killed before its first checkpoint"
+    )
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def written(folder: Path) -> Iterator[Path]:
