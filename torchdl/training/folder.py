@@ -168,8 +168,8 @@ def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
         return
     path = folder / BEST
     try:
-        progress = checkpoint.read(path)["progress"]
-        if progress["best"] == state.best or progress["step"] > state.step:
+        progress = checkpoint.read(path).get("progress", {})
+        if progress.get("best") == state.best or progress.get("step", 0) > state.step:
             return
         reason = f"{path} is of another epoch than the best so far"
     except InputError as error:
@@ -177,9 +177,9 @@ def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
     for name in (CHECKPOINT, PREVIOUS):
         with suppress(InputError):
             saved = checkpoint.read(folder / name)
-            progress = saved["progress"]
-            row = progress["history"][-1] if progress["history"] and progress["batch"] == 0 else {}
-            if row.get(monitor) == state.best:
+            progress = saved.get("progress", {})
+            ended = progress.get("batch") == 0 and progress.get("history")
+            if ended and ended[-1].get(monitor) == state.best:
                 if is_main_process():
                     checkpoint.write(saved, path)
                 return
