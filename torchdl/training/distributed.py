@@ -142,11 +142,11 @@ def sharing_errors() -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    # another kind of error may not survive the way to the other processes
-    sent = error if error is None or isinstance(error, (InputError, OSError)) else InputError(repr(error))
-    errors = [other for other in of_all(sent) if other is not None]
-    if errors:
-        error = error or errors[0]
+    if any_process(error is not None):
+        # another kind of error may not survive the way to the other processes
+        sent = error if error is None or isinstance(error, (InputError, OSError)) else InputError(repr(error))
+        first = next(filter(None, of_all(sent)))
+        error = error or first
         error.shared = have_joined()  # type: ignore[attr-defined]
         raise error
 
