@@ -7,7 +7,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-#: One, two, three and four processes train one step with a batch of 1, 2, 3 or 5 examples, and evaluate with the same ones.
+#: One to four processes train one step with a batch of 1, 2, 3 or 5 examples, and evaluate with the same ones.
 WORKER = """
 import os, sys
 from functools import partial

@@ -42,7 +42,9 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
         config = parse(config_class, sys.argv[1:])
         trainer = getattr(config, "trainer", None)
         if isinstance(trainer, Trainer):
-            seed_generators(find_device(trainer.device), trainer.seed)
+            device = find_device(trainer.device)
+            seed_generators(device, trainer.seed)
+            distributed.start(device)  # now, so that an error of one process ends the others, too
         main(config)
     except Stopped as stopped:
         again = resume_command(stopped.folder) if stopped.folder is not None else ""
@@ -51,14 +53,21 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     except KeyboardInterrupt:
         sentence, status = "interrupted", 130
     except InputError as error:
-        sentence, status = str(error), 2
+        sentence, status = "" if distributed.is_reported_elsewhere(error) else str(error), 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sentence, status = f"{where}{error.strerror or error}; files saved before are unchanged", 1
+        sentence = "" if distributed.is_reported_elsewhere(error) else sentence
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "tried to allocate" not in str(error):
+        if distributed.is_lost_peer(error):
+            sentence, status = (
+                "another process of this training has ended: see its message, and start all of them again",
+                1,
+            )
+        elif not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "tried to allocate" not in str(error):
             raise
-        sentence, status = "there is not enough memory: use smaller batches, with --batch-size for example", 1
+        else:
+            sentence, status = "there is not enough memory: use smaller batches, with --batch-size for example", 1
     finally:
         SCRIPT_OPTIONS.reset(token)
         distributed.stop()

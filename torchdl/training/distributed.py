@@ -134,8 +134,8 @@ def union(names: Iterable[str]) -> list[str]:
 def sharing_errors() -> Iterator[None]:
     """Raise an error of one process on all of them, so that none waits for it forever.
 
-    Every process must enter the block, and none may wait for another inside. The error gets an attribute ``shared``,
-    because it is enough that process 0 reports it.
+    Every process must enter the block, and none may wait for another inside. It is enough that process 0 reports the
+    error; see :func:`is_reported_elsewhere`.
     """
     error: Exception | None = None
     try:
@@ -149,6 +149,16 @@ def sharing_errors() -> Iterator[None]:
         error = error or first
         error.shared = have_joined()  # type: ignore[attr-defined]
         raise error
+
+
+def is_reported_elsewhere(error: Exception) -> bool:
+    """Return whether process 0 has the same error, by :func:`sharing_errors`, and this is another process."""
+    return getattr(error, "shared", False) and rank_and_size()[0] > 0
+
+
+def is_lost_peer(error: Exception) -> bool:
+    """Return whether a collective operation failed because another process has ended."""
+    return have_joined() and (isinstance(error, dist.DistError) or "peer" in str(error))
 
 
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:

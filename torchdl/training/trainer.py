@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,10 @@ from torchdl.training.step import Stepper
 @dataclass(frozen=True)
 class Trainer:
     """Train a task, with evaluation, logging, checkpoints and exact resuming.
+
+    Several processes, started by ``torchrun``, do the same training as one with the same global batch: equal losses and
+    gradients, up to rounding. The exception is what a model draws from PyTorch's generator, such as dropout's masks:
+    each process draws its own, so they depend on the number of processes.
 
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
@@ -123,10 +127,13 @@ class Trainer:
                 kind = type(loader).__name__
                 raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
         place = Path(folder) if folder else None
-        with opened(place, resume) as resumable:
+        distributed.start(find_device(self.device))
+        with ExitStack() as stack:
+            with distributed.sharing_errors():
+                resumable = stack.enter_context(opened(place, resume))
             fit = Fit(self, task, train, validation, place, verbose)
             try:
-                return fit.run(resume, resumable, record or {}, saved)
+                return fit.run(resume, distributed.any_process(resumable), record or {}, saved)
             except ValueError as error:
                 if distributed.ONE_VALUE not in str(error):
                     raise
@@ -152,7 +159,6 @@ class Fit:
         self.folder, self.verbose, self.state = folder, verbose, TrainingState()
         be_deterministic()
         self.device = find_device(options.device)
-        distributed.start(self.device)
         self.rank, size = rank_and_size()
         for loader in filter(None, (train, validation)):
             loader.shard(self.rank, size)
@@ -205,7 +211,8 @@ class Fit:
                 with distributed.sharing_errors():
                     self.logger.record(record, [*measured, *self.stepper.learning_rates()])
             elif state.history and state.batch == 0:
-                missing = self.rank == 0 and self.logger.epochs() < len(state.history)
+                with distributed.sharing_errors():
+                    missing = self.rank == 0 and self.logger.epochs() < len(state.history)
                 if distributed.any_process(missing):
                     self.log(state.history[-1])  # the process ended between the checkpoint and the log
             whole = True
@@ -236,7 +243,8 @@ class Fit:
                     examples = (state.batch - first) * self.train.global_batch_size
                     rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
                     since, first = time.perf_counter(), state.batch
-                    self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, state.step)
+                    with distributed.sharing_errors():
+                        self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, state.step)
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
