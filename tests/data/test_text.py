@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from torchdl import BatchLoader, InputError, TextDataset, Vocabulary
 from torchdl.data import Texts, pad, read_texts, read_vectors, tokenize
-from torchdl.data.text import guess_encoding
+from torchdl.data.tables import TableFormat
 from torchdl.data.vocabulary import FILTERS, UNKNOWN
 
 SENTENCES = ["I like eggs and ham.", "I love chocolate and bunnies.", "I hate onions."]  # lecture 56's
@@ -29,10 +29,10 @@ def test_words_are_numbered_as_keras_does(keras, texts, most, unknown, lower):
     oov = UNKNOWN if unknown else None
     # Keras' num_words counts padding, and the word for the others
     theirs = legacy.Tokenizer(num_words=most + 1 + unknown, lower=lower, oov_token=oov)
-    theirs.fit_on_texts(texts)
+    theirs.fit_on_texts([text.replace("\r\n", " ") for text in texts])  # ours takes Windows' line breaks for spaces
     ours = Vocabulary.learn(texts, most, unknown, lower=lower)
     new = [*texts, "a new WORD, Ünïcode", ""]
-    assert [ours.encode(text) for text in new] == theirs.texts_to_sequences(new)
+    assert [ours.encode(text) for text in new] == theirs.texts_to_sequences([text.replace("\r\n", " ") for text in new])
 
 
 def test_the_lectures_sentences():
@@ -208,18 +208,61 @@ def write(path, rows, encoding="utf-8", header="kind,message"):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
-    [("utf-8", "UTF-8"), ("utf-8-sig", "UTF-8"), ("utf-16", "UTF-16"), ("iso-8859-1", "ISO-8859-1")],
+    ("encoding", "said"), [("utf-8", "UTF-8"), ("utf-8-sig", "UTF-8"), ("utf-16", "UTF-16"), ("iso-8859-1", "CP1252")]
 )
 def test_any_encoding_is_read_and_said(tmp_path, encoding, said):
     path = write(tmp_path / "t.csv", ["ham,schön", 'spam,"win £1, now"', "ham,NA", "ham,007"], encoding)
-    assert guess_encoding(path.read_bytes()) == said
     found = read_texts(path, "message", "kind")
     assert found.texts == ("schön", "win £1, now", "NA", "007")  # as they stand
     assert found.classes == ("ham", "spam")  # the frequent one first
     assert found.labels.tolist() == [0, 1, 0, 0]
     assert found.counts == {"ham": 3, "spam": 1}
     assert f"read as {said}" in found.origin
+
+
+def test_one_bad_byte_does_not_change_all_other_texts(tmp_path):
+    rows = ["ham,schön".encode(), "spam,win €1".encode(), "ham,über".encode(), b"ham,caf\xe9"]
+    (tmp_path / "t.csv").write_bytes(b"\n".join([b"kind,message", *rows]))
+    found = read_texts(tmp_path / "t.csv", "message", "kind")
+    assert found.texts == ("schön", "win €1", "über", "caf\ufffd")
+    assert "0xe9, byte 8 of line 5" in found.origin
+
+
+def test_quotes_and_the_euro_of_windows_are_read(tmp_path):
+    path = write(tmp_path / "t.csv", ["ham,don’t", "spam,€5"], "cp1252")
+    found = read_texts(path, "message", "kind")
+    assert found.texts == ("don’t", "€5")
+    assert "line 2" in found.origin
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
+def test_a_line_break_separates_words(tmp_path, line_break):
+    content = f'kind,message\nham,"hello{line_break}world"\nspam,"win now{line_break}hello"\n'
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    texts = read_texts(tmp_path / "t.csv", "message", "kind").texts
+    assert Vocabulary.learn(texts).words == ("hello", "world", "win", "now")
+    assert texts[0] == "hello\nworld"
+
+
+def test_a_line_break_of_windows_separates_words_in_any_text():
+    assert tokenize("hello\r\nworld") == tokenize("hello\r\nworld", filters="!") == ["hello", "world"]
+    vocabulary = Vocabulary(["hello", "world"])
+    assert TextDataset(["hello\r\nworld"], torch.tensor([0]), vocabulary)[0][0].tolist() == [1, 2]
+
+
+def test_other_ways_to_write_a_table_are_read(tmp_path):
+    (tmp_path / "t.tsv").write_text("ham\tsee, you\nspam\tbuy; now\n")
+    written = TableFormat(header=False, names=("kind", "message"), separator="tab")
+    assert read_texts(tmp_path / "t.tsv", "message", "kind", format=written).texts == ("see, you", "buy; now")
+    (tmp_path / "t.csv").write_text("#made up\nkind;message\nham;see, you\nspam;buy\n")
+    written = TableFormat(separator=";", comment="#")
+    assert read_texts(tmp_path / "t.csv", "message", "kind", format=written).texts == ("see, you", "buy")
+
+
+def test_a_first_row_of_texts_is_not_taken_for_names(tmp_path):
+    (tmp_path / "t.csv").write_text("ham,see you\nspam,buy now\nham,thank you\nham,bye\n")
+    with pytest.raises(InputError, match="header"):
+        read_texts(tmp_path / "t.csv", "see you", "ham")
 
 
 def test_an_encoding_can_be_named(tmp_path):
@@ -234,7 +277,7 @@ def test_an_encoding_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ([], "no texts"),
+        ([], "no rows below its header"),
         (["ham,a", "spam, ", "ham,b"], "1 empty .*row 3"),
         (["ham,a", "", "spam, ", "ham,b", "", ""], "1 empty .*row 4"),
         (["ham,a", "spam", "ham,b"], "1 empty .*row 3"),
@@ -249,7 +292,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, rows, named):
 
 
 def test_empty_texts_are_left_out_if_asked_and_counted(tmp_path):
-    path = write(tmp_path / "t.csv", ["ham,a", "spam,", "ham,  ", "spam,b", ",  "])
+    path = write(tmp_path / "t.csv", ["ham,a", "spam,", "ham,  ", "spam,b", "ham,  "])
     found = read_texts(path, "message", "kind", skip_empty=True)
     assert found.texts == ("a", "b")
     assert "3 empty ones were left out" in found.origin
@@ -258,8 +301,8 @@ def test_empty_texts_are_left_out_if_asked_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("kind,text\nham,hello there, world\nspam,a,b\n", "more cells than the 2 names .*comma"),
-        ("kind,text\nham,hello\nspam,hello there, world\n", "2 fields in line 3, saw 3"),
+        ("kind,text\nham,hello there, world\nspam,a,b\n", "row 2, more cells than the 2 names .*quotes"),
+        ("kind,text\nham,hello\nspam,hello there, world\n", "row 3, more cells than the 2 names .*quotes"),
         ("kind,text,text\nham,a,b\nspam,b,c\n", "columns named text"),
     ],
 )
@@ -273,6 +316,8 @@ def test_what_is_not_there_is_said(tmp_path):
     path = write(tmp_path / "t.csv", ["ham,a"])
     with pytest.raises(InputError, match=r"'sms'.*kind, message"):
         read_texts(path, "sms", "kind")
+    with pytest.raises(InputError, match=r"different columns.*'kind'"):
+        read_texts(path, "kind", "kind")
     with pytest.raises(InputError, match=r"other.csv"):
         read_texts(tmp_path / "other.csv", "message", "kind")
     (tmp_path / "empty.csv").write_text("")

@@ -1,26 +1,23 @@
-"""Texts with classes: read from a CSV file in any encoding, split, and encoded as word indices.
+"""Texts with classes: read from a table in any encoding, split, and encoded as word indices.
 
 Shapes: N texts, B in a batch, T words of the longest one.
 """
 
 from __future__ import annotations
 
-import codecs
 import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl.data.arrays import BatchDataset
-from torchdl.data.files import check_columns, csv_errors
 from torchdl.data.info import fingerprint
+from torchdl.data.tables import CSV, TableFormat, find_encoding, notes, read_rows, row_number
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -81,28 +78,23 @@ class Texts:
         return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.fallback)
 
 
-def guess_encoding(raw: bytes) -> str:
-    """Return the encoding of a file: UTF-16 if it has a byte-order mark, else UTF-8 if valid, else ISO-8859-1."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "UTF-16"
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "ISO-8859-1"
-    return "UTF-8"
-
-
 def read_texts(
-    path: str | os.PathLike[str], text: str, label: str, encoding: str | None = None, skip_empty: bool = False
+    path: str | os.PathLike[str],
+    text: str,
+    label: str,
+    encoding: str | None = None,
+    skip_empty: bool = False,
+    format: TableFormat = CSV,
 ) -> Texts:
-    """Read texts and their classes from two columns of a CSV file with a header.
+    """Read texts and their classes from two columns of a table; the origin has what was found out about its encoding.
 
     Args:
         path: The file.
         text: The column of the texts.
         label: The column of the classes' names.
-        encoding: The file's encoding; None guesses it, and the origin names the guess.
+        encoding: The file's encoding, in place of the format's.
         skip_empty: Whether to leave out texts that are empty or only spaces; otherwise they are an error.
+        format: How the table is written: a CSV file with a header by default.
 
     Raises:
         InputError: A file or column is missing, or a row cannot be used; the message names it.
@@ -116,41 +108,35 @@ def read_texts(
         >>> texts.classes, texts.labels, texts.texts[0]
         (('ham', 'spam'), tensor([0, 1, 0]), 'see you')
     """
-    import pandas  # imported late: it takes a second
-
-    path = Path(path)
-    require(path.is_file(), f"there is no file {path}: name a CSV file of texts")
-    known = encoding or guess_encoding(path.read_bytes())
-    try:
-        codecs.lookup(known)
-    except LookupError as error:
-        raise InputError(f"there is no encoding {known!r}: name one that Python knows, such as utf-8") from error
-    with csv_errors(path, f" in {known}"):
-        # pandas must not convert entries, since a text may be NA or a number
-        as_is: Any = {"encoding": "utf-8-sig" if known == "UTF-8" else known, "dtype": str, "na_filter": False}
-        header = pandas.read_csv(path, header=None, nrows=1, **as_is)
-        table = pandas.read_csv(path, skip_blank_lines=False, **as_is)  # counts rows as a spreadsheet does
-    check_columns(path, header, table)
+    format = format if encoding is None else replace(format, encoding=encoding)
+    table = read_rows(path, format, missing=False)  # a text may be NA
     for name in (text, label):
         require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
-    texts, labels = list(table[text]), [name.strip() for name in table[label]]
+    require(text != label, f"text and label must be different columns, not both {text!r}")
+    # as where Python reads a text file, all line breaks become \n
+    texts = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in table[text]]
+    labels = [name.strip() for name in table[label]]
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0].tolist()
-    require(bool(filled), f"{path} has no texts below its header")
     rows = [row for row in filled if texts[row].strip()]
     empty = [row for row in filled if not texts[row].strip()]
-    some = ", ".join(str(row + 2) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
+    some = ", ".join(str(row_number(table, row)) for row in empty[:5]) + (" and more" if len(empty) > 5 else "")
     problem = f"{path} has {len(empty):,} empty texts (in row {some})"
     require(skip_empty or not empty, f"{problem}: fill them in, or leave them out (skip_empty)")
     nameless = next((row for row in rows if not labels[row]), None)
-    require(nameless is None, f"{path} has no {label!r} in row {(nameless or 0) + 2}: fill it in, or remove the row")
+    if nameless is not None:
+        row = row_number(table, nameless)
+        raise InputError(f"{path} has no {label!r} in row {row}: fill it in, or remove the row")
     counts = Counter(labels[row] for row in rows)
     require(len(counts) > 1, f"{path} has only one class ({', '.join(counts) or 'none'}): at least two are needed")
     classes = sorted(counts, key=lambda name: (-counts[name], name))
     number = {name: place for place, name in enumerate(classes)}
-    origin = f"{len(rows):,} texts from {path}, read as {known}"
-    origin += f"; {len(empty):,} empty ones were left out" if empty else ""
+    known = find_encoding(path, format.encoding)[0].upper()
+    origin = f"{len(rows):,} texts from {path}, read as {known.removesuffix('-SIG')}"
+    left_out = [f"{len(empty):,} empty ones were left out"] if empty else []
     numbers = torch.tensor([number[labels[row]] for row in rows])
-    return Texts(tuple(texts[row] for row in rows), numbers, tuple(classes), origin)
+    return Texts(
+        tuple(texts[row] for row in rows), numbers, tuple(classes), "; ".join([origin, *left_out, *notes(table)])
+    )
 
 
 class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):

@@ -30,13 +30,15 @@ Side = Literal["pre", "post"]
 def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits: bool = False) -> list[str]:
     """Split a text into words, as Keras' ``Tokenizer`` does: filtered characters count as spaces.
 
+    Other than in Keras, where it would be a part of a word, the carriage return of Windows' line breaks is a space.
+
     With ``same_digits`` every digit becomes 0, so all numbers of the same length become one word.
 
     Example:
         >>> torchdl.data.tokenize("I like eggs and ham.")
         ['i', 'like', 'eggs', 'and', 'ham']
     """
-    text = text.lower() if lower else text
+    text = (text.lower() if lower else text).replace("\r\n", " ")
     text = re.sub(r"\d", "0", text) if same_digits else text
     return [word for word in text.translate(str.maketrans(filters, " " * len(filters))).split(" ") if word]
 
