@@ -18,6 +18,7 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.files import find_file
+from torchdl.data.tables import TableFormat, read_lines
 from torchdl.errors import require
 from torchdl.recipes.text_classification import TextClassifier, TextLearning, evaluate_texts, text_training
 from torchdl.tasks.supervised import logits_for
@@ -30,13 +31,12 @@ class Config:
     model: Literal["lstm", "cnn"] = "lstm"
     """The network of lecture 57 (lstm) or 59 (cnn)."""
     csv: Path | None = None
-    """A CSV file with a header; the SMS spam collection of 5,572 messages if not given."""
+    """A text file with a table; the SMS spam collection of 5,572 messages if not given."""
     text: str = ""
     """The column of the texts."""
     label: str = ""
     """The column of the classes."""
-    encoding: str | None = None
-    """The encoding of the file; guessed, with a note, if not given."""
+    format: TableFormat = field(default_factory=TableFormat)
     skip_empty: bool = False
     """Skip texts that are empty or only spaces, and count them; otherwise they are an error."""
     test_share: float = 0.33
@@ -62,7 +62,7 @@ class Config:
     freeze: bool = False
     """Do not train the given word vectors."""
     predict: tuple[str, ...] = ()
-    """Texts to classify with a finished run (--resume), without training."""
+    """Texts to classify with a finished run (--resume), without training; or text files with one text per line."""
     learning: TextLearning = field(default_factory=TextLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     require(config.vectors is not None or not config.freeze, "--freeze needs word vectors: name --vectors FILE")
     path = config.csv if config.csv is not None else find_file("spam", config.run.data_root)
     text, label = (config.text, config.label) if own_file else ("v2", "v1")
-    texts = read_texts(path, text, label, config.encoding, config.skip_empty)
+    texts = read_texts(path, text, label, skip_empty=config.skip_empty, format=config.format)
     train, test = texts.split(config.test_share, config.trainer.seed)
     vocabulary = Vocabulary.learn(
         train.texts, config.words, config.unknown, config.least, same_digits=config.same_digits
@@ -114,11 +114,17 @@ def main(config: Config) -> None:
 
 
 def predict(config: Config) -> None:
-    """Classify texts with a finished run, and print the classes."""
+    """Classify texts, or the lines of text files, with a finished run, and print the classes."""
     require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
     require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
+    texts: list[str] = []
+    for given in config.predict:
+        is_file = os.path.isfile(given)
+        missing = Path(given).suffix in (".txt", ".csv", ".tsv") and len(given.split()) == 1 and not is_file
+        require(not missing, f"there is no file {given}: name a text file with one text per line, or write a text")
+        texts += read_lines(given, config.format.encoding) if is_file else [given]
     classifier = TextClassifier.load(str(config.run.resume))
-    for text, row in zip(config.predict, classifier.probabilities(config.predict), strict=True):
+    for text, row in zip(texts, classifier.probabilities(texts), strict=True):
         unknown = classifier.unknown(text)
         note = f"  (unknown words: {', '.join(unknown)})" if unknown else ""
         note = note if classifier.vocabulary.tokenize(text) else "  (no words)"

@@ -102,6 +102,24 @@ def test_an_evaluation_has_the_scores_of_the_model_and_of_the_baselines(trained,
     assert not capsys.readouterr().out
 
 
+def test_scores_without_the_test_texts_that_are_in_training_are_reported(trained):
+    classifier, train, test = trained
+    places = np.array([train.texts.index(text) for text in dict.fromkeys(train.texts)][:3])
+    new = Texts(("cheap thing", "dear thing", "dear cheap word1"), torch.tensor([0, 1, 0]), test.classes)
+    both = Texts(new.texts + train[places].texts, torch.cat([new.labels, train[places].labels]), test.classes)
+    report, expected = (evaluate_texts(classifier, train, part) for part in (both, new))
+    assert "3 of 6 test texts are in the training part, too" in report.summary
+    without = report.results["without duplicates"]
+    assert without == {"texts": 3, "scores": expected.results["scores"]}
+    assert f"without them: {without['scores']['this model']['accuracy']:.2%}" in report.summary
+    assert without["scores"] != report.results["scores"]
+    assert "without duplicates" not in expected.results
+    assert "training part" not in expected.summary
+    known = evaluate_texts(classifier, train, train)  # nothing is left
+    assert "without duplicates" not in known.results
+    assert f"{len(train)} of {len(train)} test texts" in known.summary
+
+
 def test_mistakes_are_sorted_by_confidence():
     texts = Texts(("a", "b", "c", "d"), torch.tensor([0, 1, 0, 1]), ("x", "y"))
     mistakes = find_mistakes(texts, np.array([[0.4, 0.6], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]))
