@@ -18,7 +18,8 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.files import find_file
-from torchdl.data.tables import TableFormat, read_lines
+from torchdl.data.tables import TableFormat, notes, read_rows
+from torchdl.data.text import read_lines
 from torchdl.errors import require
 from torchdl.recipes.text_classification import TextClassifier, TextLearning, evaluate_texts, text_training
 from torchdl.tasks.supervised import logits_for
@@ -62,7 +63,7 @@ class Config:
     freeze: bool = False
     """Do not train the given word vectors."""
     predict: tuple[str, ...] = ()
-    """Texts to classify with a finished run (--resume), without training; or text files with one text per line."""
+    """Texts to classify with a finished run (--resume), without training; or files: one text per line, or tables."""
     learning: TextLearning = field(default_factory=TextLearning)
     run: RunOptions = field(default_factory=lambda: RunOptions(threads=1))
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
@@ -114,21 +115,36 @@ def main(config: Config) -> None:
 
 
 def predict(config: Config) -> None:
-    """Classify texts, or the lines of text files, with a finished run, and print the classes."""
+    """Classify texts, or those of files, with a finished run, and print the classes."""
     require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
     require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
-    texts: list[str] = []
-    for given in config.predict:
-        is_file = os.path.isfile(given)
-        missing = Path(given).suffix in (".txt", ".csv", ".tsv") and len(given.split()) == 1 and not is_file
-        require(not missing, f"there is no file {given}: name a text file with one text per line, or write a text")
-        texts += read_lines(given, config.format.encoding) if is_file else [given]
     classifier = TextClassifier.load(str(config.run.resume))
+    texts = [text for given in config.predict for text in texts_of(given, config)]
     for text, row in zip(texts, classifier.probabilities(texts), strict=True):
         unknown = classifier.unknown(text)
         note = f"  (unknown words: {', '.join(unknown)})" if unknown else ""
         note = note if classifier.vocabulary.tokenize(text) else "  (no words)"
         print(f"{classifier.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
+
+
+def texts_of(given: str, config: Config) -> list[str]:
+    """Return the texts of a file: of a table's column, or else its lines; what is no file is a text itself."""
+    kind, column = Path(given).suffix, config.text or "v2"
+    if not os.path.isfile(given):
+        named = kind in (".txt", ".csv", ".tsv") and len(given.split()) == 1
+        require(not named, f"there is no file {given}: name one, or write a text of more than one word")
+        return [given]
+    if kind in (".csv", ".tsv"):
+        table = read_rows(given, config.format, missing=False)
+        names = ", ".join(table.columns)
+        require(column in table.columns, f"{given} has no column {column!r}: choose one of {names} with --text")
+        texts, said = [text for text in table[column] if text.strip()], notes(table)
+    else:
+        texts, said = read_lines(given, config.format.encoding)
+    require(len(texts) > 0, f"{given} has no texts: name another file")
+    for note in (f"{len(texts):,} texts from {given}", *said):
+        say(note)
+    return texts
 
 
 if __name__ == "__main__":

@@ -179,3 +179,11 @@ def test_another_scripts_run_is_refused(tmp_path, config):
     folder = write_run(tmp_path / "x", **config)
     with pytest.raises(InputError, match=r"x.*config\.json"):
         parse(Config, ["--resume", str(folder)])
+
+
+@pytest.mark.parametrize("value", [9, None])
+def test_an_option_that_has_moved_into_a_part_keeps_its_value(value):
+    before = {**json.loads(json.dumps(asdict(Config()), default=str)), "trainer": {"monitor": "x"}, "epochs": value}
+    assert rebuild(Config, before).trainer == Trainer("x", 9 if value else 3)
+    with pytest.raises(KeyError):
+        rebuild(Config, {**before, "nonsense": 1})

@@ -88,7 +88,7 @@ def test_scores_are_a_computation_by_hand(trained):
 
 def test_what_it_says_and_leaves(trained):
     folder, done, three = trained
-    assert "120 texts from sms.csv, read as ISO-8859-1" in done.out
+    assert "120 texts from sms.csv, read as CP1252" in done.out
     assert re.search(r"of each class: häm 60, spam 20", done.out)
     for name, drawn in (("two", ["confusion", "precision_recall", "history"]), ("three", ["confusion", "history"])):
         plots = folder / "runs" / "text" / name / "plots"
@@ -124,6 +124,26 @@ def test_a_finished_run_classifies_new_texts_and_trains_nothing(run, workplace, 
         assert re.fullmatch(rf"{kind} \(\d\d\.\d\d%\): {re.escape(text)}", line), line
     assert last.endswith("quux  (unknown words: quux)")
     assert files(workplace) == before
+
+
+def test_the_texts_of_files_are_classified(run, workplace):
+    (workplace / "new.txt").write_text("häm, now! call 1\r\n\r\nspam, now! call 2\r\n", encoding="utf-8")
+    write(workplace / "new.csv", [("?", "spam, now!\r\ncall 3")])
+    done = run("train_text.py --resume runs/text/two --predict new.txt new.csv 'häm, now! call 4'", workplace)
+    assert (done.code, done.err) == (0, "")
+    classes = [line.split(" (")[0] for line in done.out.splitlines() if "%)" in line]
+    assert classes == ["häm", "spam", "spam", "häm"]
+    assert "2 texts from new.txt" in done.out
+    assert "unknown words: call" not in done.out
+
+
+def test_a_run_of_before_goes_on(run, workplace):
+    folder = workplace / "runs" / "text" / "two"
+    record = json.loads((folder / "config.json").read_text())
+    record["config"]["encoding"] = record["config"].pop("format")["encoding"] or None
+    (folder / "config.json").write_text(json.dumps(record))
+    done = run("train_text.py --resume runs/text/two --epochs 10", workplace)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_run_that_goes_on_ends_as_one_in_one_go(run, workplace):
@@ -163,6 +183,11 @@ def test_given_vectors_are_said_used_and_kept_still(run, workplace):
         (f"--csv sms.csv {SETTINGS} --words 0", " 0"),
         (f"--csv sms.csv {SETTINGS} --test-share 1", r"in \(0, 1\)"),
         ("--predict hello", "--predict.*--resume"),
+        ("--resume runs/text/two --predict none.txt", "no file none.txt"),
+        ("--resume runs/text/two --predict other.csv", "other.csv has no column 'message'.*sms.*--text"),
+        ("--resume runs/text/two --predict empty.txt", "empty.txt has no texts"),
+        ("--csv semicolons.csv --text message --label kind", "--separator"),
+        ("--csv headless.csv --text message --label kind", "--no-header"),
         ("--resume runs/text/two --predict ' '", "--predict .*empty"),
         ("--resume runs/text/none --predict hello", "runs/text/none"),
         ("--resume runs/text/broken --predict hello", "runs/text/broken"),
@@ -173,6 +198,10 @@ def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
     write(workplace / "one.csv", [("a", "x"), ("a", "y")])
     write(workplace / "gaps.csv", [("a", "x"), ("b", " "), ("b", "y")])
     write(workplace / "rare.csv", [*[("a", f"x {i}") for i in range(9)], ("b", "y")])
+    (workplace / "other.csv").write_text("sms\nhello\n")
+    (workplace / "empty.txt").write_text("\n")
+    (workplace / "semicolons.csv").write_text("kind;message\na;x, y\nb;y, z, z\n")
+    (workplace / "headless.csv").write_text("a,x\nb,y\na,z\na,x\n")
     for name in ("broken", "half"):
         shutil.copytree(workplace / "runs" / "text" / "two", workplace / "runs" / "text" / name)
     Vocabulary(["a"]).save(workplace / "runs" / "text" / "broken" / "vocabulary.json")

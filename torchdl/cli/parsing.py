@@ -70,6 +70,8 @@ def rebuild(
 ) -> ConfigT:
     """Build a configuration from the dictionary that ``dataclasses.asdict`` and JSON have made of it.
 
+    An option may have moved into a part of the configuration since then, as ``encoding`` has into ``TableFormat``.
+
     Args:
         config_class: The configuration's class.
         values: The dictionary.
@@ -77,7 +79,16 @@ def rebuild(
         record: The whole content of its ``config.json``, which says to which folder relative paths are relative.
     """
     hints = typing.get_type_hints(config_class)
-    built: dict[str, Any] = {}
+    parts = {
+        option: name
+        for name, hint in hints.items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        for option in typing.get_type_hints(hint)
+    }
+    values, built = dict(values), {}
+    for key in [key for key in values if key not in hints and RENAMED_FIELDS.get(key, key) not in hints]:
+        if key in parts and (value := values.pop(key)) is not None:  # None was the default
+            values[parts[key]] = {key: value, **values.get(parts[key], {})}
     for key, value in values.items():
         key = key if key in hints else RENAMED_FIELDS.get(key, key)
         hint = hints[key]

@@ -139,6 +139,37 @@ def read_texts(
     )
 
 
+def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[str], tuple[str, ...]]:
+    """Read a text file with one text per line; blank lines are left out.
+
+    Args:
+        path: The file.
+        encoding: Its encoding; if not given, it is detected.
+
+    Returns:
+        The texts, and a sentence on bytes that cannot be decoded, if there are any.
+
+    Raises:
+        InputError: There is no such file, or it is no text file.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "mails.txt")
+        >>> with open(path, "w") as file:
+        ...     _ = file.write("see you\\n\\nbuy now\\n")
+        >>> torchdl.data.text.read_lines(path)
+        (['see you', 'buy now'], ())
+    """
+    require(os.path.isfile(path), f"there is no file {path}: name a text file with one text per line")
+    known, note = find_encoding(path, encoding)
+    try:
+        with open(path, encoding=known, errors="strict" if encoding else "replace") as file:
+            lines = [line.strip() for line in file]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not {known} ({error.reason}): name another encoding") from error
+    return [line for line in lines if line], (note,) if note else ()
+
+
 class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):
     """Texts with labels; zeros after the words pad the texts of a batch to its longest one.
 
