@@ -94,6 +94,11 @@ def test_a_character_that_the_console_lacks_is_no_error(monkeypatch):
         ('(na=["?"], skip_corrupt=False)', "(--na '?', --no-skip-corrupt)"),
         ('name them (na=[...], depth="a b", skip_corrupt=True)', "name them (--na ..., --depth 'a b', --skip-corrupt)"),
         ('image_size=[...], other="x"', '--image-size ..., other="x"'),
+        ("use another one (seed=3)", "use another one (--seed 3)"),
+        (
+            "code=3 is no option of this script, seed = 3 is a formula",
+            "code=3 is no option of this script, seed = 3 is a formula",
+        ),
     ],
 )
 def test_parameters_are_named_as_the_scripts_options(sentence, expected):

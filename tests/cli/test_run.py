@@ -16,7 +16,7 @@ from helpers.resuming import PowerCut
 from helpers.scripts import files, same_weights
 from torch import nn
 
-from torchdl import MLP, ArrayDataset, BatchLoader, InputError, Stopped, Supervised, Trainer, artifacts
+from torchdl import MLP, ArrayDataset, BatchLoader, InputError, Stopped, Supervised, Trainer, artifacts, random
 from torchdl.cli.main import run_script
 from torchdl.cli.options import SCRIPT_OPTIONS, RunOptions, resume_command
 from torchdl.cli.parsing import parse
@@ -320,3 +320,20 @@ def test_a_program_of_a_users_own_gets_the_folder_and_no_command(tmp_path):
         opened(tmp_path, "a", monitor="").fit(Supervised(MLP(2, 1, (3,)), loss), BatchLoader(DATA, 4))
     assert stopped.value.folder == tmp_path / "x" / "a"
     assert (stopped.value.folder / CHECKPOINT).exists()
+
+
+def test_a_run_seeds_last_and_fit_leaves_the_generators_to_the_next_model(tmp_path, undrawn):
+    class Drawing(ArrayDataset):
+        def fingerprint(self) -> str:
+            torch.rand(3)  # as a user's data may do while the run is created
+            return super().fingerprint()
+
+    data, trainer = Drawing(torch.ones(4, 2), torch.ones(4, 1)), Trainer(epochs=1, seed=3, device="cpu")
+    run = Run("x", {}, RunOptions(out=tmp_path, name="a"), trainer, data, verbose=False)
+    first = MLP(2, 1, dropout=0.5)
+    begun = [parameter.detach().clone() for parameter in first.parameters()]
+    run.fit(Supervised(first, nn.functional.mse_loss), BatchLoader(data, 2))
+    begun += MLP(2, 1).parameters()
+    with random.seeded(torch.device("cpu"), 3):
+        expected = [*MLP(2, 1).parameters(), *MLP(2, 1).parameters()]
+    assert all(torch.equal(*pair) for pair in zip(begun, expected, strict=True))

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from torchdl import BatchLoader, ImageDataset, InputError
+from torchdl import ArrayDataset, BatchLoader, ImageDataset, InputError, Supervised, Trainer
 
 
 class Numbers(Dataset):
@@ -208,3 +211,57 @@ def test_what_gives_no_batches_is_refused(kwargs, examples, named):
 def test_more_processes_than_a_batch_has_examples_for_are_refused():
     with pytest.raises(InputError, match=r"4 processes .*batch_size 2 .*5 examples"):
         BatchLoader(Numbers(5), 2, drop_last=True).shard(0, 4)
+
+
+class Failing(Dataset):
+    """One of its items ends the worker that makes it, in the way that is named."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        if index == 5 and self.way == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 5 and self.way == "memory":
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_12_3>: No space left on device")
+        if index == 5 and self.way == "input":
+            raise InputError("picture 5 is damaged: mend it")
+        if index == 5 and self.way == "mistake":
+            raise RuntimeError("a mistake of the user's")
+        return index
+
+
+@pytest.mark.parametrize(
+    ("way", "error", "sentence"),
+    [
+        (
+            "kill",
+            InputError,
+            r"^a process .* was lost \(DataLoader worker .*\): .*/dev/shm\); use fewer .*\(workers=0 .*$",
+        ),
+        (
+            "memory",
+            InputError,
+            r"^a process .* was lost \(.*No space left on device\): .*/dev/shm\); use .*workers=0.*$",
+        ),
+        ("input", InputError, r"^picture 5 is damaged: mend it$"),
+        ("mistake", RuntimeError, r"a mistake of the user's"),
+    ],
+)
+def test_an_error_of_a_worker_is_one_sentence_unless_it_is_a_mistake_of_the_users(way, error, sentence):
+    with pytest.raises(error, match=sentence) as caught:
+        list(BatchLoader(Failing(way), 2, workers=2))
+    assert caught.type is error
+    assert "\n" not in str(caught.value) or way == "mistake"
+
+
+def test_a_lost_worker_that_pytorch_reports_during_a_step_is_a_sentence_too():
+    def loss(output, target):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")
+
+    data = ArrayDataset(torch.ones(4, 1), torch.ones(4, 1))
+    with pytest.raises(InputError, match="workers=0"):
+        Trainer(device="cpu").fit(Supervised(torch.nn.Linear(1, 1), loss), BatchLoader(data, 2))

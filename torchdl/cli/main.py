@@ -103,7 +103,7 @@ def name_options(sentence: str, config_class: type[Any]) -> str:
         return name if not given else f"{name} {given if given == '...' else shlex.quote(given)}"
 
     words = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)+)\b(?![./=])()"
-    values = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)*)=(True|False|\"[^\"]*\"|\[\"[^\"]*\"\]|\[\.\.\.\])"
+    values = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)*)=(True|False|\d+\b|\"[^\"]*\"|\[\"[^\"]*\"\]|\[\.\.\.\])"
     return re.sub(words, option, re.sub(values, option, sentence))
 
 

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 class Run:
     """A training run and its folder ``<out>/<experiment>/<name>``. Creating it sets up and seeds the process.
 
+    Create the run first, then the model: the last thing that creating a run does is to seed PyTorch's global generators
+    by the trainer's seed, so the next numbers drawn from them, the initial weights, depend on that seed alone. The
+    generators are left so. :meth:`fit` draws from streams of its own and restores the generators, so a second model
+    built after it gets the weights that it would have had before it, and other ones than the first.
+
     Args:
         experiment: The name of the folder of all its runs.
         config: The script's configuration, a dataclass or dictionary; it is saved as ``config.json``.
@@ -67,7 +72,6 @@ class Run:
     ) -> None:
         self.trainer, self.options, self.verbose = trainer, options, verbose
         self.is_main = is_main_process()
-        seed_generators(find_device(trainer.device), trainer.seed)  # for the initial weights
         self.say(setup_process(options.threads, options.keep_memory))
         self.say(describe_data(data))
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}
@@ -112,6 +116,7 @@ class Run:
             "data": described,
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
         }
+        seed_generators(find_device(trainer.device), trainer.seed)  # last, for the initial weights
 
     def fit(
         self,

@@ -6,7 +6,7 @@ from torchdl.data.digits import Digits, load_digits
 from torchdl.data.duplicates import in_training
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
 from torchdl.data.info import DatasetInfo
-from torchdl.data.loader import BatchLoader, BatchRange, whole_batch
+from torchdl.data.loader import BatchLoader, BatchRange
 from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
@@ -15,4 +15,5 @@ from torchdl.data.tables import TableFormat
 from torchdl.data.tabular import Columns, Table, read_table, split_table
 from torchdl.data.text import TextDataset, Texts, read_texts
 from torchdl.data.vectors import read_vectors
+from torchdl.data.views import whole_batch
 from torchdl.data.vocabulary import Vocabulary, pad, tokenize

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader, Dataset
 
 from torchdl import random
-from torchdl.errors import require
+from torchdl.data.views import get_batch, look_through, order_settings, set_epoch, within
+from torchdl.errors import InputError, require
 
 CHUNK = 50  # number of batches whose examples are sorted by length together
 
@@ -26,19 +30,74 @@ class BatchRange(NamedTuple):
     total: int
 
 
-def whole_batch(batch: Any) -> Any:
-    """Return a whole batch unchanged, and collate a list of items as PyTorch does.
+class EpochBatches(Dataset[Any]):
+    """The batches of one epoch by number, made in this process or in one of a ``DataLoader``'s workers.
 
-    Use it as the ``collate_fn`` of a ``DataLoader`` over a data set whose ``__getitems__`` returns whole batches.
+    What a data set draws from the global generators of PyTorch, NumPy or Python depends on the seed, the epoch and the
+    batch alone. torchdl's own data sets draw nothing from them.
 
-    Example:
-        >>> from torch.utils.data import DataLoader
-        >>> images = torchdl.ImageDataset(torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.arange(6))
-        >>> loader = DataLoader(images, batch_size=4, collate_fn=torchdl.whole_batch)
-        >>> [batch.shape for batch, labels in loader]
-        [torch.Size([4, 1, 4, 4]), torch.Size([2, 1, 4, 4])]
+    Args:
+        dataset: The data set.
+        parts: The data sets within it, and itself.
+        indices: The indices (B,) of each batch, by its number.
+        epoch: The epoch.
+        seed: The seed of what the data set draws.
+        rank: The rank of this process.
     """
-    return default_collate(batch) if isinstance(batch, list) else batch
+
+    def __init__(
+        self, dataset: Dataset, parts: list[Any], indices: dict[int, Tensor], epoch: int, seed: int, rank: int
+    ) -> None:
+        self.dataset, self.parts, self.indices = dataset, parts, indices
+        self.epoch, self.seed, self.rank = epoch, seed, rank
+        self.device = torch.device(getattr(dataset, "device", None) or "cpu")
+        self.draws = any(not type(part).__module__.startswith("torchdl.") for part in parts)
+
+    def __getitem__(self, batch: int) -> Any:
+        """Return a batch, with the same random numbers wherever it is made."""
+        counters = (self.seed, self.epoch, batch, self.rank, random.Stream.DATA)
+        with random.seeded(self.device, *counters, everywhere=True) if self.draws else random.taking_turns():
+            set_epoch(self.parts, self.epoch, again=True)  # another loader of the same data set may have set its own
+            return get_batch(self.dataset, self.indices[batch])
+
+
+class FromWorkers(EpochBatches):
+    """The same batches made in a worker process, which returns an error of the input instead of raising it."""
+
+    def __getitem__(self, batch: int) -> Any:
+        """Return a batch in shared memory, or the error, since a ``DataLoader`` would add the worker's traceback."""
+        try:
+            # here and not in the queue's thread, where a full /dev/shm would end in waiting for ever
+            return tree_map_only(Tensor, Tensor.share_memory_, super().__getitem__(batch))
+        except InputError as error:
+            return error
+
+
+def unchanged(batch: Any) -> Any:
+    """Return a batch as it is, since it is whole already."""
+    return batch
+
+
+LOST = re.compile(r"DataLoader worker .*(killed|exited)|shared memory|/torch_\d|Too many open files|ancdata")
+
+
+@contextmanager
+def explaining_lost_workers() -> Iterator[None]:
+    """Turn PyTorch's errors about worker processes that were killed, or lack memory, into a sentence.
+
+    Raises:
+        InputError: A worker was lost. PyTorch may say so at any moment, by a signal.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if LOST.search(str(error)) is None:
+            raise
+        reason = [line for line in str(error).splitlines() if LOST.search(line)][-1].strip().rstrip(".")
+        raise InputError(
+            f"a process that prepares batches was lost ({reason}): it was killed, or memory ran out, or shared memory "
+            "(/dev/shm); use fewer of them (workers=0 for none) or smaller batches, or enlarge /dev/shm"
+        ) from error
 
 
 class BatchLoader:
@@ -48,10 +107,12 @@ class BatchLoader:
     collates the items of any other map-style data set. ``len(loader)`` is the number of batches per epoch.
 
     Args:
-        dataset: The data; its method ``set_epoch(epoch)``, if any, is called before each epoch.
+        dataset: The data. Its method ``set_epoch(epoch)``, if any, is called before each epoch, and so are those of the
+            data sets within it. PyTorch's ``Subset`` and ``ConcatDataset`` are as fast as the data sets in them.
         batch_size: Examples per batch, on each process.
         shuffle: Whether to permute the data by ``(seed, epoch)``.
-        seed: The seed of the order.
+        seed: The seed of the order, and of what the data set draws from the global generators of PyTorch, NumPy or
+            Python: it draws the same numbers for a batch whatever was drawn before, with workers and without.
         drop_last: Whether to leave out a smaller last batch.
         workers: Number of processes of PyTorch's ``DataLoader`` that prepare the batches, for data that does not fit in
             memory. The batches do not depend on it.
@@ -81,7 +142,9 @@ class BatchLoader:
         require(workers >= 0, f"workers must be 0 or more, not {workers}")
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
         self.drop_last, self.workers, self.by_length = drop_last, workers, by_length
-        require(not by_length or hasattr(dataset, "lengths"), "by_length needs a data set with the attribute lengths")
+        self.source = look_through(dataset)
+        sorts = not by_length or hasattr(self.source, "lengths")
+        require(sorts, "by_length needs a data set with the attribute lengths")
         self.rank, self.world_size, self.epoch = 0, 1, 0
         require(self.examples > 0, "the data set is empty")
         problem = f"batch_size {batch_size} is larger than the data set of {self.examples} examples"
@@ -95,8 +158,8 @@ class BatchLoader:
 
     def to(self, device: torch.device) -> None:
         """Move a data set held in memory to ``device``, so that batches are made there."""
-        if self.workers == 0 and hasattr(self.dataset, "to"):
-            self.dataset.to(device)
+        if self.workers == 0 and hasattr(self.source, "to"):
+            self.source.to(device)
 
     def order_settings(self) -> dict[str, float]:
         """Return the settings that determine the order and the data set's items; a checkpoint compares them."""
@@ -107,7 +170,7 @@ class BatchLoader:
             "shuffle": int(self.shuffle),
             "drop_last": int(self.drop_last),
             "by_length": int(self.by_length),
-            **(self.dataset.order_settings() if hasattr(self.dataset, "order_settings") else {}),
+            **order_settings(within(self.source)),
         }
 
     @property
@@ -129,14 +192,14 @@ class BatchLoader:
         generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
         order = torch.randperm(self.examples, generator=generator) if self.shuffle else torch.arange(self.examples)
         if self.by_length:
-            lengths, size = self.dataset.lengths.cpu(), self.global_batch_size  # type: ignore[attr-defined]
+            lengths, size = self.source.lengths.cpu(), self.global_batch_size  # type: ignore[attr-defined]
             chunk = torch.arange(self.examples) // (CHUNK * size)
             order = order[(chunk * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
             if self.shuffle and (whole := self.examples // size):  # number of full batches
                 batches = order[: whole * size].view(whole, size)  # (batches, B)
                 batches = batches[torch.randperm(whole, generator=generator)]
                 order = torch.cat([batches.flatten(), order[whole * size :]])
-        return order.to(getattr(self.dataset, "device", "cpu"))
+        return order.to(getattr(self.source, "device", "cpu"))
 
     def batch_range(self, batch: int) -> BatchRange:
         """Return the range of this rank's part of a batch."""
@@ -147,24 +210,35 @@ class BatchLoader:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, BatchRange]]:
         """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`BatchRange`."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-        order = self.order(epoch)
-        ranges = [self.batch_range(batch) for batch in range(start, len(self))]
+        parts = within(self.source)
+        with random.taking_turns():
+            set_epoch(parts, epoch)
+            order = self.order(epoch)
+        ranges = {batch: self.batch_range(batch) for batch in range(start, len(self))}
         # an empty range becomes one example, to which the trainer gives no weight
-        mine = [order[r.start : r.start + max(r.size, 1)] for r in ranges]
-        get_batch = getattr(self.dataset, "__getitems__", None)
-        if self.workers == 0 and get_batch is not None:
-            yield from ((whole_batch(get_batch(indices)), part) for indices, part in zip(mine, ranges, strict=True))
+        mine = {batch: order[r.start : r.start + max(r.size, 1)] for batch, r in ranges.items()}
+        made = FromWorkers if self.workers else EpochBatches
+        batches = made(self.source, parts, mine, epoch, self.seed, self.rank)
+        if self.workers == 0:
+            yield from ((batches[batch], part) for batch, part in ranges.items())
             return
         loader = DataLoader(
-            self.dataset,
-            batch_sampler=[indices.tolist() for indices in mine],
+            batches,
+            batch_size=None,
+            sampler=list(ranges),
             num_workers=self.workers,
-            collate_fn=whole_batch,
+            collate_fn=unchanged,
             generator=torch.Generator().manual_seed(random.key(self.seed, epoch, start)),  # not the global one
         )
-        yield from zip(loader, ranges, strict=True)
+        with explaining_lost_workers():
+            made_there = iter(loader)
+            try:
+                for batch, part in zip(made_there, ranges.values(), strict=True):
+                    if isinstance(batch, InputError):
+                        raise batch
+                    yield batch, part
+            finally:  # after an error the garbage collector would wait 5 seconds for each worker
+                made_there._shutdown_workers()  # type: ignore[attr-defined]
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of the next epoch: the first iteration is epoch 0."""

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchdl import random
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
 from torchdl.plots import plot_measured
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import binary_accuracy
-from torchdl.training.device import find_device, seed_generators
+from torchdl.training.device import find_device
 from torchdl.training.trainer import Trainer
 
 CHANCE = 50.0  # accuracy in per cent: labels 0 and 1 are equally frequent
@@ -52,8 +53,9 @@ def tell_apart(
     sequences = long_distance(count, terms, distance, trainer.seed)
     half = count // 2
     train, test = (ArrayDataset(*sequences[part], sequences.origin) for part in (slice(half), slice(half, None)))
-    seed_generators(find_device(trainer.device), trainer.seed)  # for the initial weights
-    task = learning.task(build(), F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
+    with random.seeded(find_device(trainer.device), trainer.seed):
+        network = build()
+    task = learning.task(network, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     batches = BatchLoader(train, learning.batch_size, shuffle=True, seed=trainer.seed)
     history = trainer.fit(task, batches, BatchLoader(test, 500))
     return Result(*(100 * history[-1][f"{part}/accuracy"] for part in ("train", "val")))

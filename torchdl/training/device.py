@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,14 +61,15 @@ def has_bf16_units() -> bool:
     return any(test is not None and test() for test in tests)
 
 
-def find_device(name: str = "auto") -> torch.device:
-    """Return an available device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+def find_device(name: str | torch.device = "auto") -> torch.device:
+    """Return an available device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, or for a ``torch.device``.
 
     Under ``torchrun``, ``auto`` and ``cuda`` choose this process's own GPU.
 
     Raises:
         InputError: The name is unknown, or there is no such device.
     """
+    name = str(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, number = name.partition(":")
@@ -86,26 +88,24 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def seed_generators(device: torch.device, *counters: int) -> None:
-    """Seed PyTorch's global generators from ``counters``; the trainer does so before each step.
+    """Seed PyTorch's global generators from ``counters`` and leave them so, for what a program draws from then on.
 
-    Random draws (of dropout, for example) then depend only on the position in training, not on earlier draws. So a
-    checkpoint holds no generator states, and evaluating more often changes nothing. Python's and NumPy's global
-    generators stay as they are: tasks draw from PyTorch or from :mod:`torchdl.random`.
+    Training and evaluation do not: they restore the generators, by :func:`torchdl.random.seeded`.
     """
-    seed = random.key(*counters)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.init()  # creates the generators
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
+    for generator in random.generators(device):
+        generator.manual_seed(random.key(*counters))
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch (a tensor, or tuples, lists and dictionaries of tensors) to ``device``."""
+    """Move the tensors of a batch (a tensor, or tuples, lists and dictionaries of tensors) to ``device``.
+
+    Other objects are moved by their own method ``to``, if they have one.
+    """
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
+    if callable(getattr(batch, "to", None)):  # a packed sequence, or a tokenizer's output
+        return batch.to(device)
+    if isinstance(batch, Mapping):
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
         values = [move(value, device) for value in batch]

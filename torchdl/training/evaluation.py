@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchdl import random
 from torchdl.collective import counting
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
 from torchdl.tasks import StepInfo, Task
-from torchdl.training.device import move, seed_generators
+from torchdl.training.device import move
 from torchdl.training.state import Sums
 
 
@@ -26,10 +27,12 @@ def evaluate(
     region: Callable[[], AbstractContextManager[Any]],
     step_info: StepInfo = StepInfo(),  # noqa: B008  # immutable
     batches: int | None = None,
+    missing: float | None = None,
 ) -> dict[str, float]:
     """Return the means of the task's metrics, by name (``val/loss``), and its :meth:`Task.summarize`.
 
-    The means are exact over all examples and processes.
+    The means are exact over all examples and processes. PyTorch's global generators are seeded for the evaluation and
+    restored after it.
 
     Args:
         task: The task, on ``device``; it stays in evaluation mode.
@@ -38,26 +41,38 @@ def evaluate(
         region: Opens a context for a forward pass.
         step_info: The position in training, for the task's random draws.
         batches: The maximum number of batches; all if None.
+        missing: The value of a metric that no example has; None to leave it out.
     """
     task.eval()
-    seed_generators(device, step_info.seed, step_info.step, loader.rank)
-    totals: dict[str, tuple[Tensor, Tensor]] = {}  # of values and weights
-    for batch, batch_range in islice(loader.batches(0), batches):
-        task.step_info = step_info._replace(start=batch_range.start)
-        with region(), counting(batch_range.size):
-            values = task.evaluate(move(batch, device))
-        for name, value in values.items():  # one per example, so that a smaller last batch has its correct weight
-            value, weight = value if isinstance(value, tuple) else (value, torch.ones_like(value))
-            require(
-                value.dim() == 1 and len(value) == max(batch_range.size, 1) and value.shape == weight.shape,
-                f"{type(task).__name__}.evaluate must return one value per example: {name!r} is {tuple(value.shape)}",
-            )
-            wide = torch.float32 if device.type == "mps" else torch.float64
-            value, weight = (tensor[: batch_range.size].to(wide) for tensor in (value, weight))
-            total, weights = totals.get(name, (0, 0))
-            totals[name] = (total + (value * weight).sum(), weights + weight.sum())
-    means = Sums({f"val/{name}": [float(total), float(weight)] for name, (total, weight) in totals.items()}).means()
-    summary = {name if "/" in name else f"val/{name}": value for name, value in task.summarize().items()}
+    totals = Sums()
+    with random.seeded(device, step_info.seed, step_info.step, loader.rank):
+        sums: dict[str, tuple[Tensor, Tensor]] = {}  # of values and weights, on their device
+        for batch, batch_range in islice(loader.batches(0), batches):
+            task.step_info = step_info._replace(start=batch_range.start)
+            with region(), counting(batch_range.size):
+                values = task.evaluate(move(batch, device))
+            for name, value in values.items():  # one per example, so that a smaller last batch has its correct weight
+                value, weight = one_per_example(task, name, value, max(batch_range.size, 1), device)
+                total, weights = sums.get(name, (0, 0))
+                value, weight = value[: batch_range.size], weight[: batch_range.size]
+                sums[name] = (total + (value * weight).sum(), weights + weight.sum())
+        for name, (total, weights) in sums.items():
+            totals[f"val/{name}"] = [float(total), float(weights)]
+        summary = {name if "/" in name else f"val/{name}": float(value) for name, value in task.summarize().items()}
+    means = totals.means()
     twice = ", ".join(means.keys() & summary.keys())
     require(not twice, f"{type(task).__name__}.summarize returns {twice}, as evaluate does: give it another name")
-    return means | summary
+    absent = {} if missing is None else {name: missing for name in totals if name not in means}
+    return means | absent | summary
+
+
+def one_per_example(task: Task, name: str, measured: Any, examples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a metric's values and weights (B,) as floats."""
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    value, weight = measured if isinstance(measured, tuple) else (measured, torch.ones(examples))
+    value, weight = (torch.as_tensor(each, device=device).to(wide) for each in (value, weight))
+    require(
+        value.shape == weight.shape == (examples,),
+        f"{type(task).__name__}.evaluate must return one value per example: {name!r} is {tuple(value.shape)}",
+    )
+    return value, weight

@@ -20,7 +20,7 @@ from torchdl.tasks import Schedule, StepInfo, Task, Update
 from torchdl.tasks.optimizers import OPTIMIZERS, with_frozen
 from torchdl.tasks.schedules import as_schedules
 from torchdl.training import checkpoint, distributed
-from torchdl.training.device import move, seed_generators
+from torchdl.training.device import move
 from torchdl.training.state import TrainingState
 
 
@@ -144,7 +144,6 @@ class Stepper:
 
     def step(self, group: list[tuple[Any, BatchRange]], state: TrainingState) -> None:
         """Apply all updates of the task to a group of batches, by their mean gradients, and count the step."""
-        seed_generators(self.device, self.seed, state.epoch, state.batch, self.rank)
         total = sum(batch_range.total for _, batch_range in group)
         runs = []
         for batch, batch_range in group:

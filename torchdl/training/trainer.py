@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from torchdl import random
 from torchdl.collective import rank_and_size
-from torchdl.data.loader import BatchLoader
+from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, require
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.tasks import StepInfo, Task
@@ -54,7 +55,7 @@ class Trainer:
     seed: int = 0
     """The seed of all random draws."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """auto, cpu, cuda, cuda:N or mps; or a torch.device."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units)."""
     compile: bool = False
@@ -79,6 +80,7 @@ class Trainer:
     """Do only two steps of training and of evaluation, to check that everything runs."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", str(self.device))  # what a run's record can hold
         for name in (field.name for field in fields(self)):
             object.__setattr__(self, name, plain(getattr(self, name)))  # a number of NumPy's types, for example
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
@@ -102,6 +104,11 @@ class Trainer:
         verbose: bool = False,
     ) -> list[dict[str, float]]:
         """Train ``task`` in place, and return the history: one row of metrics per epoch.
+
+        Afterwards, PyTorch's global generators are as they were before. What a task draws from them depends only on the
+        trainer's seed and the position in training, so training draws the same numbers in several threads, too. The
+        threads take turns, step by step, since they share these generators; give each its own task. A thread that
+        draws from the global generators without :func:`torchdl.random.seeded` can still disturb the others.
 
         Args:
             task: The task; it stays on the trainer's device.
@@ -128,7 +135,7 @@ class Trainer:
                 raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
-        with ExitStack() as stack:
+        with ExitStack() as stack, explaining_lost_workers():
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
             fit = Fit(self, task, train, validation, place, verbose)
@@ -169,7 +176,8 @@ class Fit:
             self.warn(f"torch.compile does not work here, so the networks are not compiled: {reason}")
         elif options.compile:
             task.compile_modules()
-        self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
+        with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
+            self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
         self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state}
         epoch_steps = -(-len(train) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
@@ -202,7 +210,7 @@ class Fit:
         with distributed.sharing_errors():
             self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
-            measured = self.evaluate(batches=1)  # shows which metrics can be monitored, before any training
+            measured = self.evaluate(1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
             for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
@@ -235,7 +243,9 @@ class Fit:
         hidden = True if self.rank > 0 or not self.verbose or sys.stderr is None else None
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
-                self.stepper.step(group, state)
+                # what a step draws depends on its place alone, so a checkpoint needs no states of generators
+                with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank):
+                    self.stepper.step(group, state)
                 bar.update(len(group))
                 if state.step % options.log_every == 0:
                     self.stepper.collect(state)
@@ -286,21 +296,22 @@ class Fit:
         """Log the last epoch, with preview images and warnings if it was evaluated."""
         previews, found = {}, []
         if due := self.is_due(row):
-            with torch.no_grad(), self.stepper.region():
+            drawing = random.seeded(self.device, self.options.seed, 0, self.state.step, 0, random.Stream.PREVIEW)
+            with torch.no_grad(), drawing, self.stepper.region():
                 previews = self.task.eval().preview()
             found = self.task.warnings(row)
         with distributed.sharing_errors():
             self.logger.epoch(self.state.history, previews, found)
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
 
-    def evaluate(self, batches: int | None = None) -> dict[str, float]:
-        """Return the metrics of the validation data, or of its first ``batches``."""
+    def evaluate(self, batches: int | None = None, missing: float | None = None) -> dict[str, float]:
+        """Return the metrics of the validation data, or of its first ``batches``; see :func:`evaluate`."""
         if self.validation is None:
             return {}
         step_info = StepInfo(self.options.seed, 0, self.state.step)
         batches = 2 if self.options.dry_run else batches
         return distributed.of_first(
-            evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches)
+            evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches, missing)
         )
 
     def save(self, last: bool = True, best: bool = False) -> None:
