@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gzip
+
 import pandas as pd
 import pytest
 
 from torchdl import InputError, TableFormat
-from torchdl.data.tables import find_encoding, notes, number, read_pieces, read_rows, row_number
+from torchdl.data.tables import find_encoding, looks_like_numbers, notes, number, read_pieces, read_rows, row_number
 
 
 @pytest.fixture
@@ -74,6 +76,7 @@ def test_pieces_are_the_whole(write):
         "2020-01-01,100\n2020-01-02,101\n2020-01-03,99\n",
         "12:30,x\n12:45,y\n13:00,z\n",
         "anna,34,1\nberta,41,7\nclara,29,3\n",
+        "1,2,3.5,a\n2,3,4.5,b\n3,6,9.5,c\n4,2,1,d\n",
     ],
 )
 def test_values_in_place_of_a_header_are_refused_and_read_without_one(write, content):
@@ -84,7 +87,8 @@ def test_values_in_place_of_a_header_are_refused_and_read_without_one(write, con
     assert list(table.columns) == [f"V{place + 1}" for place in range(table.shape[1])]
     names = tuple("abcdefg"[: table.shape[1]])
     assert list(read_rows(write(content), TableFormat(header=False, names=names)).columns) == list(names)
-    assert len(read_rows(write(content), TableFormat(names=names))) == len(table) - 1  # it is a header after all
+    with pytest.raises(InputError, match=r"in place of its columns' names"):  # a name for each column hides no row
+        read_rows(write(content), TableFormat(names=names))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,7 @@ def test_values_in_place_of_a_header_are_refused_and_read_without_one(write, con
         "x1,x2\na1,b\na2,c\n",
         "name\nanna\nberta\n",
         "0,1,class\n3.5,4.5,x\n2.5,1.5,x\n",
+        "sample,400.5,401.0,401.5\na,3,1,2\nb,3,2,5\nc,3,9,5\n",
     ],
 )
 def test_names_are_a_header(write, content):
@@ -199,3 +204,33 @@ def test_a_decimal_comma_makes_the_point_mark_thousands():
     assert number("1,5", ",") == 1.5
     assert number("1.234,5", ",") == 1234.5
     assert number("1.5", ",") is None
+
+
+@pytest.mark.parametrize(
+    "cells", ["$5|$6|$7", "1 013|1 014|998", "1'013|2'000", "1.013,5|950", "1,5|2,5", "(5)|(6)", "5 €|6 €", "\u22125|5"]
+)
+def test_numbers_in_another_notation_are_not_taken_for_categories(cells):
+    assert looks_like_numbers(cells.split("|"))
+    assert looks_like_numbers([f"{i} kg" for i in range(11)])
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        "a|b",
+        "2XL|3XL",
+        "16GB|32GB",
+        "1.2.3|1.2.4",
+        "2020-01-01|2020-01-02",
+        "12:30|12:40",
+        "5a|5b|6a|7c|8d|9e|1f|2g|3h|4i|5j",
+    ],
+)
+def test_texts_with_digits_are_not_taken_for_numbers(cells):
+    assert not looks_like_numbers(cells.split("|"))
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"a,b\n1,2\n"), b"PK\3\4rest", b"PAR1\0\0", b"BZh91"])
+def test_a_file_that_is_no_text_is_one_sentence(write, content):
+    with pytest.raises(InputError, match=r"no text file"):
+        read_rows(write(content))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import string
 
 import numpy as np
@@ -41,7 +42,7 @@ CELLS = st.one_of(
 @st.composite
 def files(draw):
     """Draw the names and cells of a CSV file whose last row is not empty."""
-    names = st.text(LETTERS, min_size=1).map(str.strip).filter(bool)
+    names = st.text(LETTERS, min_size=1).map(lambda name: f"{name.strip()}!")  # no cell has a !, so it is no value
     header = draw(st.lists(names, min_size=2, max_size=4, unique=True))
     rows = draw(st.lists(st.lists(CELLS, min_size=len(header), max_size=len(header)), min_size=1, max_size=6))
     return header, [*rows, ["last", *rows[0][1:]]]
@@ -463,3 +464,11 @@ def test_notes_of_a_file_reach_the_run(tmp_path):
     (tmp_path / "x.csv").write_text(f"{rows[1:]}\n5,\n")
     with pytest.raises(InputError, match=r"'V2' 1 \(first in row 31\)"):
         split_table(read_table(tmp_path / "x.csv", format=TableFormat(header=False)), "V1")
+
+
+@pytest.mark.parametrize(("entry", "advice"), [("${}", "na="), ("{} €", "categories="), ("{},5", 'decimal=","')])
+def test_numbers_in_another_notation_are_refused_by_name(entry, advice):
+    rows = table(30).assign(paid=[entry.format(i % 7) for i in range(30)])
+    with pytest.raises(InputError, match=rf"'paid' has '{re.escape(entry.format(0))}' in row 2, .*30 such.*{advice}"):
+        split_table(rows, "price")
+    assert split_table(rows.astype({"paid": "category"}), "price").columns.categorical["paid"][0] == entry.format(0)

@@ -29,6 +29,13 @@ MISSING = frozenset(
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
 SEPARATORS = {"tab": "\t", "\\t": "\t", " ": "blanks"}
+PACKED = {
+    b"PK": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "compressed (gzip)",
+    b"BZh": "compressed (bzip2)",
+    b"\xfd7zX": "compressed (xz)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+}
 SAMPLE = 1000  # rows that tell a header from values
 PIECE = 2**24  # bytes decoded at a time to find the encoding
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
@@ -201,17 +208,17 @@ def read_pieces(
 
 def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: TableFormat) -> list[str]:
     """Return the columns' names, from the format or from the file's first row."""
+    require(
+        not format.header or not is_data(first, rows, format),
+        f"{path} has values in place of its columns' names ({', '.join(first[:5])}): write a header above its rows, or "
+        "read it without one (header=False); if these are names, let one begin with a letter",
+    )
     if format.names:
         number = len(format.names)
         require(number == len(first), f"{path} has {len(first)} columns, but names has {number}: name them all")
         return list(format.names)
     if not format.header:
         return [f"V{number + 1}" for number in range(len(first))]
-    require(
-        not is_data(first, rows, format),
-        f"{path} has values in place of its columns' names ({', '.join(first[:5])}): write a header above its rows, or "
-        "read it without one (header=False); if these are names, repeat them (names=[...])",
-    )
     twice = repeated([name for name in first if name])
     require(not twice, f"{path} has several columns named {', '.join(twice)}: rename them")
     return [name or f"Unnamed: {place}" for place, name in enumerate(first)]
@@ -221,18 +228,18 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
     """Return whether a file's first row holds values, not names, by comparing it with the rows below it.
 
     A text above numbers is a name, and settles it. Values are numbers above numbers, dates above dates, and a text that
-    occurs again in its column; but whole numbers may also be names, such as years.
+    occurs again in its column; but numbers that increase from column to column, such as years, may also be names.
     """
     if all(is_number(cell, format) or cell in format.missing for cell in first) and any(first):
         return True
     numbers, again = [], False
     for place, cell in enumerate(first):
-        known = [text for entry in rows[place] if (text := entry.strip()) not in format.missing] if len(rows) else []
+        known = [text for entry in rows[place] if (text := entry.strip()) not in format.missing]
         if not known or cell in format.missing:
             continue
         of_numbers = sum(is_number(entry, format) for entry in known) > len(known) / 2
         if is_number(cell, format):
-            numbers += [cell] if of_numbers else []
+            numbers += [place] if of_numbers else []
         elif of_numbers and any(letter.isalpha() for letter in cell):
             return False
         elif cell[0].isdigit():
@@ -240,12 +247,16 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
             again |= sum(_shape(entry) == shape for entry in known) > len(known) / 2
         else:
             again |= known.count(cell) > 1
-    whole = [int(cell) for cell in numbers if cell.isdecimal()]
-    years_or_places = len(whole) == len(numbers) and (
-        all(1500 <= number <= 2200 for number in whole)
-        or whole in (list(range(len(whole))), list(range(1, len(whole) + 1)))
-    )
-    return again or (bool(numbers) and not years_or_places)
+    if again or not numbers:
+        return again
+    values = [number(first[place], format.decimal) or 0.0 for place in numbers]
+    if len(values) < 3:  # too few to see an order
+        return not all(1500 <= value <= 2200 and value.is_integer() for value in values) and values not in (
+            [0, 1],
+            [1, 2],
+        )
+    others = rows[numbers].map(lambda cell: number(cell, format.decimal)).to_numpy("float64")
+    return not all(np.diff(values) > 0) or bool((np.diff(others) > 0).all(1).mean() > 0.1)
 
 
 def _shape(cell: str) -> str:
@@ -297,6 +308,26 @@ def number(cell: str, decimal: str = ".") -> float | None:
     return float(text) / 100 if share else float(text)
 
 
+_LIKE = re.compile(
+    r"\(?[-+\u2212\u2013]?\s*[$\u20ac\xa3\xa5]?\s*[-+\u2212]?"
+    r"(?:\d{1,3}(?:[,.'\u2019\s]\d{3})+(?:[,.]\d+)?|\d+(?:[,.]\d*)?|[,.]\d+)"
+    r"\s*(?P<unit>[^\W\d_]{0,3}[\xb2\xb3]?|[$\u20ac\xa3\xa5%\xb0]\s*[CF]?)\)?"
+)
+
+
+def looks_like_numbers(cells: Sequence[str]) -> bool:
+    """Return whether most cells are numbers, some of them in a notation that :func:`number` does not know.
+
+    Such as ``$5``, ``1 013`` or ``(1,50)``; letters after numbers are a unit if they are the same everywhere and the
+    numbers differ, as in ``5 kg``.
+    """
+    found = [match for cell in cells if (match := _LIKE.fullmatch(cell.strip()))]
+    units = {match["unit"] for match in found}
+    if any(unit[:1].isalpha() for unit in units) and (len(units) > 1 or len(set(cells)) <= 10):
+        return False
+    return len(found) > len(cells) / 2
+
+
 def to_numbers(column: pandas.Series, decimal: str = ".") -> pandas.Series:
     """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
     import pandas
@@ -331,6 +362,8 @@ def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str
     first, rest = "", b""
     with open(path, "rb") as file:
         head = file.read(4)
+        for mark, kind in PACKED.items():
+            require(not head.startswith(mark), f"{path} is {kind}, no text file: unpack it, or save the table as CSV")
         for mark, name in (
             (codecs.BOM_UTF32_LE, "utf-32"),
             (codecs.BOM_UTF32_BE, "utf-32"),

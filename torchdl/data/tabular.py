@@ -24,7 +24,7 @@ from torchdl.data.arrays import ArrayDataset
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.files import find_file
-from torchdl.data.tables import CSV, TableFormat, read_rows, row_number, to_numbers
+from torchdl.data.tables import CSV, TableFormat, looks_like_numbers, read_rows, row_number, to_numbers
 from torchdl.errors import InputError, require
 from torchdl.files import read_json, write_json
 
@@ -68,11 +68,10 @@ def read_table(
         1   47  102
     """
     rows = read_rows(path, format)
-    require(
-        rows.shape[1] > 1,
-        f'{path} has only one column, {rows.columns[0]!r}: what is its separator? Name it, such as separator=";" or '
-        'separator="blanks"',
-    )
+    only = rows.columns[0]
+    mark = next((name for name, sign in {"tab": "\t", ";": ";", "|": "|"}.items() if sign in only), "blanks")
+    one = f"{path} has only one column, {only!r}: name its separator"
+    require(rows.shape[1] > 1, f'{one}, such as separator="{mark}"')
     table = rows.map(str.strip, na_action="ignore")
     table.attrs = dict(rows.attrs)
     for name in table.columns:
@@ -129,9 +128,14 @@ def check_numeric(table: pandas.DataFrame) -> None:
             numeric_column(table, name, advice=advice)
         elif not is_bool_dtype(table[name]) and table[name].dtype != "category":
             known = table[name].dropna()
-            texts = int(to_numbers(known).isna().sum())
-            codes = known.astype(str).str.fullmatch(r"0\d+")
-            if 0 < texts < len(known) / 2 and not bool(codes.any()):
+            texts = known[to_numbers(known).isna()].astype(str)
+            codes = bool(texts.str.fullmatch(r"0\d+").any())
+            if (
+                len(texts)
+                and not codes
+                and (len(texts) < len(known) / 2 or looks_like_numbers(known.astype(str).tolist()))
+            ):
+                advice = ', name the decimal point (decimal=",")' + advice if texts.str.contains(",").any() else advice
                 numeric_column(table, name, advice=advice)
 
 
