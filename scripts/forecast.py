@@ -18,6 +18,7 @@ from torchdl.cli.options import RunOptions
 from torchdl.cli.parsing import Positional
 from torchdl.cli.run import Run
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
+from torchdl.data.tables import TableFormat
 from torchdl.errors import require
 from torchdl.models.rnn import Kind
 from torchdl.recipes.forecasting import (
@@ -48,10 +49,19 @@ class Config:
     """The series of lectures 39 (sine), 43 (noisy_sine), 47, 51, 52 and 53; direction asks whether the price rises."""
     csv: Path | None = None
     """For the last three: a CSV file with a header and a row per term; Starbucks' prices if not given."""
+    format: TableFormat = field(default_factory=TableFormat)
+    time: str = ""
+    """The file's column of times; found if not given. none: its rows are in order."""
+    date_order: Literal["day", "month"] | None = None
+    """Whether the day or the month comes first in 03/04/2020; if not given, the file must show it."""
+    sort: bool = False
+    """Sort the file's rows by time."""
     google: bool = False
     """For the last three: Google's prices of 2004 to 2008, which need no download."""
     column: str = "close"
     """The column to forecast."""
+    inputs: tuple[str, ...] = ()
+    """For direction: the columns to read; if not given, all that are numbers, but for times and indices."""
     model: Kind | None = None
     """linear (autoregressive), mlp, rnn, gru or lstm; the lecture's if not given."""
     hidden: int | None = None
@@ -89,12 +99,13 @@ class Experiment(NamedTuple):
 
 
 def prices(config: Config) -> Series:
-    """Get the prices: all columns for direction, else the column to forecast."""
-    all_columns = config.experiment == "direction"
+    """Get the prices: the inputs for direction, else the column to forecast."""
+    columns = (*config.inputs, config.column) if config.inputs or config.experiment != "direction" else ()
+    columns = tuple(dict.fromkeys(columns))
     if config.csv is not None:
-        return read_series(config.csv, () if all_columns else [config.column])
+        return read_series(config.csv, columns, config.format, config.time, config.date_order, config.sort)
     found = google_prices() if config.google else load_prices(config.run.data_root)
-    return found if all_columns else found.select([config.column])
+    return found.select(columns) if columns else found
 
 
 EXPERIMENTS = {
@@ -121,6 +132,7 @@ def main(config: Config) -> None:
         config.experiment in ("prices", "returns", "direction") or (config.csv is None and not config.google),
         f"{config.experiment} makes its own series: --csv and --google are for prices, returns and direction",
     )
+    require(direction or not config.inputs, f"--inputs are for direction: {config.experiment} reads --column alone")
     require(config.csv is None or not config.google, "--csv and --google name two series: leave one of them out")
     require(0 < chosen["test_share"] < 1, f"--test-share must be in (0, 1), not {chosen['test_share']}")
     # 1. Get the series, and split it by time.

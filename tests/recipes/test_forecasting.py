@@ -416,6 +416,25 @@ def test_a_users_prices_are_forecast_in_one_step(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_inputs_of_a_users_prices_are_named_and_sorted_if_asked(run, tmp_path):
+    rows = [
+        f'2020-{1 + day // 28:02}-{1 + day % 28:02},{100 + day % 7},"1,{day**2 % 1000:03}",{day}' for day in range(60)
+    ]
+    (tmp_path / "own.csv").write_text("\n".join(["ds,price,volume,id", *rows[::-1]]))
+    options = "direction --csv own.csv --column price --length 3 --epochs 1 --hidden 2"
+    done = run(f"{FORECAST} {options} --name x", tmp_path)
+    assert done.code == 2
+    assert "'2020-03-03' as 'ds' in row 3" in done.err
+    assert "(--sort)" in done.err
+    done = run(f"{FORECAST} {options} --sort --name x", tmp_path)
+    assert done.code == 0, done.err
+    assert "60 terms of price, volume from own.csv; sorted by 'ds'; left out: 'id'" in done.out
+    done = run(f"{FORECAST} {options} --sort --inputs id --name y", tmp_path)
+    assert done.code == 0, done.err
+    assert "60 terms of id, price from own.csv; sorted by 'ds'" in done.out
+
+
+@pytest.mark.slow
 def test_directions_of_prices_are_predicted_beside_the_more_frequent_direction(run, tmp_path):
     done = run(f"{FORECAST} direction --google --epochs 1 --name x --hidden 4", tmp_path)
     assert done.code == 0, done.err
@@ -444,6 +463,8 @@ def test_directions_of_prices_are_predicted_beside_the_more_frequent_direction(r
         ("prices --csv none.csv", "none.csv"),
         ("--csv own.csv", "sine.* --csv"),
         ("prices --google --csv own.csv", "--csv and --google"),
+        ("prices --google --inputs open", "--inputs .*prices"),
+        ("direction --google --inputs opn", "opn.* open, high, low, close, volume"),
     ],
 )
 def test_wrong_options_are_an_error_of_one_line(run, arguments, message, tmp_path):

@@ -8,21 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl import random
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.download import NotFound
-from torchdl.data.files import find_file, read_csv
+from torchdl.data.files import find_file
 from torchdl.data.info import fingerprint
+from torchdl.data.tables import CSV, TableFormat, notes, read_rows, row_number, to_numbers
+from torchdl.data.times import DateOrder, TimeColumn, find_times, is_index
 from torchdl.errors import InputError, require
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
 class Series:
     """A time series: values (L, D) float64, the names of the D columns, and the origin in words.
+
+    ``times`` (L,) ``datetime64``, if they are known, are in UTC where the file has offsets from it.
 
     Example:
         >>> values = torch.tensor([[100.0, 7.0], [150.0, 8.0]], dtype=torch.float64)
@@ -35,6 +44,7 @@ class Series:
     columns: tuple[str, ...]
     origin: str = "memory"
     fallback: bool = False
+    times: np.ndarray | None = None
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and the columns' names, in hexadecimal."""
@@ -48,7 +58,7 @@ class Series:
         for name in columns:
             require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
         values = self.values[:, [self.columns.index(name) for name in columns]]
-        return Series(values, tuple(columns), self.origin, self.fallback)
+        return Series(values, tuple(columns), self.origin, self.fallback, self.times)
 
     def returns(self) -> Series:
         """Return the relative changes (x[t] - x[t-1]) / x[t-1] from term to term: (L - 1, D) (lecture 52)."""
@@ -57,7 +67,8 @@ class Series:
         if len(zero):
             row, column = zero[0].tolist()
             raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}: the return after it is undefined")
-        return Series(self.values[1:] / self.values[:-1] - 1, self.columns, f"returns of {self.origin}", self.fallback)
+        changes, times = self.values[1:] / self.values[:-1] - 1, None if self.times is None else self.times[1:]
+        return Series(changes, self.columns, f"returns of {self.origin}", self.fallback, times)
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
@@ -93,59 +104,102 @@ def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
     return Series(values, ("sin(t^2)",), f"sin(({step:g} t)^2), {length} terms")
 
 
-def read_series(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Series:
-    """Read a time series from a CSV file with a header and one term per row, in chronological order.
+def read_series(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] = (),
+    format: TableFormat = CSV,
+    time: str = "",
+    date_order: DateOrder | None = None,
+    sort: bool = False,
+) -> Series:
+    """Read a time series from a text file with one term per row, in chronological order.
+
+    The column of times may have any name: dates, weeks, quarters, or numbers that count time or rows. The origin names
+    it, the columns that are read, and those that are left out. Cells such as "1,234" and 5% are numbers, too.
 
     Args:
         path: The file.
-        columns: The columns to read; by default all numeric ones. If there is a column ``date``, its dates must
-            increase.
+        columns: The columns to read; by default all that are numbers, but for indices, times and parts of dates.
+        format: How the file is written.
+        time: The column of times; if empty, it is found by what the columns hold. "none": the rows are in order.
+        date_order: Whether the ``day`` or the ``month`` comes first in 03/04/2020; by default the file must show it.
+        sort: Whether to sort the rows by time; otherwise they must be in order.
 
     Raises:
-        InputError: The file, a column or a value is missing, a value is not a finite number, or the dates do not
+        InputError: The file, a column or a value is missing, a value is not a finite number, or the times do not
             increase. The message counts rows as a spreadsheet does: the header is row 1.
 
     Example:
         >>> import os, pandas, tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "prices.csv")
         >>> days = ["2024-01-02", "2024-01-03"]
-        >>> pandas.DataFrame({"date": days, "open": [10, 11], "close": [11, 12]}).to_csv(path, index=False)
+        >>> pandas.DataFrame({"traded": days, "open": [10, 11], "close": [11, 12]}).to_csv(path, index=False)
         >>> torchdl.read_series(path).columns
         ('open', 'close')
         >>> torchdl.read_series(path, columns=["close"]).values
         tensor([[11.],
                 [12.]], dtype=torch.float64)
     """
-    import pandas  # imported late: it takes a second
-
-    table = read_csv(path)
-    chosen = list(columns)
-    for name in chosen:
-        require(name in table.columns, f"{path} has no column {name!r}: choose among {', '.join(table.columns)}")
-    if not chosen:
-        chosen = [name for name in table.columns if pandas.api.types.is_numeric_dtype(table[name])]
-        require(bool(chosen), f"{path} has no numeric column: is there a header, and is the separator a comma?")
-    array = table[chosen].apply(pandas.to_numeric, errors="coerce").to_numpy(dtype="float64", na_value=float("nan"))
-    values = torch.from_numpy(array.copy())
-    wrong = (~values.isfinite()).nonzero()
+    table = read_rows(path, format)
+    texts = {str(name): table[name] for name in table.columns}
+    for name in (*columns, *({time} - {"", "none"})):
+        require(name in texts, f"{path} has no column {name!r}: choose among {', '.join(texts)}")
+    numbers = {name: to_numbers(column, format.decimal).to_numpy() for name, column in texts.items()}
+    numeric = {name for name, x in numbers.items() if 2 * np.isfinite(x).sum() >= max(1, texts[name].notna().sum())}
+    others = {name: numbers[name] for name in texts if name in numeric - {*columns}}
+    try:
+        found, dates = find_times(texts, others, time, date_order)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    chosen = list(columns) or [name for name in others if name not in dates]
+    chosen = [name for name in chosen if name in columns or not is_index(name, numbers[name])] or chosen
+    require(
+        bool(chosen), f'{path} has no numeric column: is there a header, and what separates the cells (separator=";")?'
+    )
+    values = np.stack([numbers[name] for name in chosen], 1)  # (L, D)
+    wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         row, column = wrong[0].tolist()
-        found, more = table[chosen[column]].iloc[row], f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
-        value = "nothing" if pandas.isna(found) else repr(str(found))
+        cell, more = texts[chosen[column]].iloc[row], f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        value = repr(cell) if isinstance(cell, str) else "nothing"
         raise InputError(
-            f"{path} has {value} instead of a number in column {chosen[column]!r}, row {row + 2}{more}: fill it in, or "
-            "remove the row if the others stay equally spaced in time"
+            f"{path} has {value} instead of a number in column {chosen[column]!r}, row {row_number(table, row)}{more}: "
+            "fill it in, or remove the row if the others stay equally spaced in time"
         )
-    for name in table.columns:
-        if name.lower() == "date":
-            dates = pandas.to_datetime(table[name], errors="coerce")
-            bad = (dates.isna() | (dates.diff().dt.total_seconds() <= 0)).to_numpy().nonzero()[0]
-            if len(bad):
-                raise InputError(
-                    f"{path} has {str(table[name].iloc[bad[0]])!r} as {name!r} in row {bad[0] + 2}, which is no "
-                    "date or not later than the row before: sort the rows by time"
-                )
-    return Series(values, tuple(chosen), f"{len(values):,} terms from {path}")
+    said, times = [*notes(table)], None
+    if found and time != "none":
+        rows = _chronological(path, table, found, sort)
+        said.insert(0, f"{'sorted by' if (np.diff(rows) < 0).any() else 'in the order of'} {found.name!r}")
+        values = values[rows]
+        times = found.times[rows] if found.times.dtype.kind == "M" else None
+    left = [name for name in texts if name not in chosen and not (found and name == found.name)]
+    if left and not columns:
+        said.append(f"left out: {', '.join(map(repr, left))}")
+    origin = "; ".join([f"{len(values):,} terms of {', '.join(chosen)} from {path}", *said])
+    return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
+
+
+def _chronological(path: str | os.PathLike[str], table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
+    """Return the order of the rows (L,) by time, which must be that of the file unless ``sort``."""
+    name, times = column
+    rows = np.argsort(times, kind="stable")
+
+    def cell(row: int) -> str:
+        return f"{path} has {str(table[name].iloc[row])!r} as {name!r} in row {row_number(table, row)}, which is"
+
+    for row in np.isnat(times).nonzero()[0] if times.dtype.kind == "M" else np.isnan(times).nonzero()[0]:
+        raise InputError(f'{cell(row)} no time: mend it, or name another column of times, or none (time="none")')
+    ordered = times[rows]
+    for place in (ordered[1:] == ordered[:-1]).nonzero()[0]:
+        row, first = rows[place + 1], row_number(table, rows[place])
+        raise InputError(
+            f"{cell(row)} also the time of row {first}: keep one series and one row per time, or say that the rows are "
+            'in order (time="none")'
+        )
+    for place in (times[1:] < times[:-1]).nonzero()[0]:
+        if not sort:
+            raise InputError(f"{cell(place + 1)} earlier than the row before: sort the rows by time (sort=True)")
+    return rows
 
 
 PRICES = ("open", "high", "low", "close", "volume")
@@ -180,7 +234,6 @@ def google_prices() -> Series:
         >>> prices.values.shape, prices.columns
         (torch.Size([1047, 5]), ('open', 'high', 'low', 'close', 'volume'))
     """
-    import numpy as np
     from matplotlib import cbook  # imported late: it takes a second
 
     with np.load(str(cbook.get_sample_data("goog.npz", asfileobj=False))) as file:
