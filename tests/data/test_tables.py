@@ -149,6 +149,7 @@ def test_an_exported_row_index_is_left_out_and_said(write):
             table = read_rows(write(f"{name},a\n" + "".join(f"{i},x\n" for i in index)))
             assert list(table.columns) == ["a"]
             assert "first column, which has no name and numbers the rows" in notes(table)[0]
+    assert list(read_rows(write(",a\n0,x\n1,x\n"), row_index=True).columns) == ["Unnamed: 0", "a"]
     assert list(read_rows(write(",a\n0.5,x\n1.5,x\n")).columns) == ["Unnamed: 0", "a"]
     assert list(read_rows(write("id,a\n0,x\n1,x\n")).columns) == ["id", "a"]
     assert list(read_rows(write(",a\n0,x\n1,x\n"), TableFormat(names=("id", "a"))).columns) == ["id", "a"]

@@ -440,6 +440,11 @@ def test_old_files_of_columns_are_read_and_mean_the_same(tmp_path):
     found = columns.read(tmp_path / "x.csv")
     assert columns.inputs(found).tolist() == [[0, 0, 1, 0, 1], [1, 1, 0, 1, 0]]
     assert columns.targets(found).flatten().tolist() == [1, 0]
+    # a row index was an input
+    (tmp_path / "columns.json").write_text(old.replace('"x"', '"Unnamed: 0"'))
+    (tmp_path / "x.csv").write_text(",b,c,y\n0,TRUE,2.0,1.0\n1,False,1,0\n")
+    columns = Columns.load(tmp_path / "columns.json")
+    assert columns.inputs(columns.read(tmp_path / "x.csv"))[:, 0].tolist() == [-0.25, 0.25]
 
 
 def test_thousands_and_percents_are_numbers_and_said(tmp_path):

@@ -109,7 +109,9 @@ class TableFormat:
 CSV = TableFormat()
 
 
-def read_rows(path: str | os.PathLike[str], format: TableFormat = CSV, missing: bool = True) -> pandas.DataFrame:
+def read_rows(
+    path: str | os.PathLike[str], format: TableFormat = CSV, missing: bool = True, row_index: bool = False
+) -> pandas.DataFrame:
     """Read all rows of a table as texts, NaN for missing values; blank rows at the end are ignored.
 
     An exported row index (a first column without a name that numbers the rows) is left out. ``attrs["notes"]`` has a
@@ -119,6 +121,7 @@ def read_rows(path: str | os.PathLike[str], format: TableFormat = CSV, missing: 
         path: The file.
         format: How it is written.
         missing: Whether markers such as NA become NaN; otherwise they remain texts, and missing cells are empty texts.
+        row_index: Whether to keep an exported row index.
 
     Raises:
         InputError: The file is missing, empty or broken, a row has more cells than the header, the header has values
@@ -130,7 +133,7 @@ def read_rows(path: str | os.PathLike[str], format: TableFormat = CSV, missing: 
     require(len(filled) > 0, f"{path} has no rows below its header" if format.header else f"{path} has no rows")
     table = table.iloc[: int(filled[-1]) + 1]
     first = table.columns[0]
-    if table.shape[1] > 1 and _UNNAMED.fullmatch(first) and numbers_rows(table[first].iloc[filled]):
+    if not row_index and table.shape[1] > 1 and _UNNAMED.fullmatch(first) and numbers_rows(table[first].iloc[filled]):
         table = table.drop(columns=first)
         table.attrs["notes"] += (f"left out of {path}: its first column, which has no name and numbers the rows",)
     return table

@@ -218,7 +218,8 @@ class Columns:
         Raises:
             InputError: The file is missing or broken, or lacks a column, or has a text in a numeric column.
         """
-        rows = read_rows(path, format)
+        index = any(name.startswith("Unnamed:") for name in (*self.numeric, *self.categorical))  # an old run's input
+        rows = read_rows(path, format, row_index=index)
         self.require_present(rows)
         table = rows.map(str.strip, na_action="ignore")
         table.attrs = dict(rows.attrs)
