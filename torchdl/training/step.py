@@ -223,7 +223,8 @@ class Stepper:
         chosen = [float(examples > 0 and name == optimizer) for optimizer in self.optimizers]
         *votes, of_all, loss, some_missing = distributed.total([*chosen, examples, loss, float(missing)])
         names = [optimizer for optimizer, count in zip(self.optimizers, votes, strict=True) if count]
-        require(len(names) < 2, f"the processes yield updates of {' and of '.join(names)}: yield all in the same order")
+        given = " and of ".join(map(repr, names))
+        require(len(names) < 2, f"the processes yield updates of {given}: yield all in the same order")
         return names[0] if names else "", of_all, loss, some_missing > 0
 
     def end_epoch(self, row: Mapping[str, float]) -> None:

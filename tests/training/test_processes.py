@@ -1,0 +1,261 @@
+"""What one of two processes decides, lacks or meets alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchdl import InputError
+from torchdl.training import distributed
+
+WORKER = """
+import errno, math, os, sys, warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer, Update
+from torchdl.tasks import Schedule
+from torchdl.training import distributed
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+DATA = ArrayDataset(X, X.sum(1, keepdim=True))
+SGD = partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)
+RANK, SIZE = int(sys.argv[1]), int(sys.argv[2])
+
+
+class Regression(Supervised):
+    def __init__(self, kind="", **options):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"main": nn.Linear(3, 1), "other": nn.Linear(3, 1)})
+        super().__init__(model, F.mse_loss, optimizer=SGD, **options)
+        self.kind = kind
+
+    def losses(self, batch):
+        x, y = batch
+        mine = self.kind.endswith("everywhere") or RANK == 1
+        if self.kind.startswith("skip") and mine:
+            return
+        output = self.model["main"](x)
+        if self.kind.startswith("other") and mine:
+            output = output + self.model["other"](x)
+        loss = F.mse_loss(output, y)
+        if self.kind == "infinite" and RANK == 1:
+            loss = loss + math.inf
+        if self.kind == "two" and RANK == 1:
+            yield Update("second", loss)
+        yield Update("model", loss, {"of one": torch.full((), 5.0)} if self.kind == "metric" and mine else {})
+
+    def configure_optimizers(self):
+        made = super().configure_optimizers()
+        return {**made, "second": SGD(self.model["other"].parameters())} if self.kind == "two" else made
+
+    def evaluate(self, batch):
+        return {"loss": F.mse_loss(self.model["main"](batch[0]), batch[1], reduction="none")[:, 0]}
+
+    def summarize(self):
+        scores = [5, 3, 4, 4, 2, 1] if RANK == 0 else [5, 6, 7, 8, 9, 10]  # after 0, 3, 6 ... steps
+        return {"score": float(scores[self.step_info.step // 3])} if self.kind == "scored" else {}
+
+
+def fit(task, folder=None, batch=4, saved=lambda: None, resume=False, **options):
+    options = {"epochs": 1, **options}
+    loaders = [BatchLoader(DATA, batch // SIZE) for _ in range(2)]
+    history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, saved=saved)
+    return {"history": history, "state": task.state_dict()}
+
+
+def plateau(optimizer, _):
+    follow = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    return Schedule(follow, monitor="val/score")
+
+
+def refused(function, *args, **options):
+    try:
+        function(*args, **options)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", distributed.is_reported_elsewhere(error)
+
+
+def full_disk():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def of_all(kinds):
+    return {kind: fit(Regression(kind)) for kind in kinds}
+
+
+if SIZE > 1:
+    dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=RANK, world_size=SIZE)
+    made = of_all(["skip", "other", "other everywhere", "metric", "skip everywhere"])
+    made["scored"] = fit(Regression("scored", schedule=plateau), epochs=5, monitor="val/score", patience=2)
+    fit(Regression(), f"part-{RANK}", max_steps=2)
+    made["no folder"] = refused(fit, Regression(), "part-0" if RANK == 0 else "nowhere", resume=True)
+    made["no folder for the first"] = refused(fit, Regression(), "part-0" if RANK == 1 else "nowhere", resume=True)
+    made["taken"] = refused(fit, Regression(), "part-0" if RANK == 0 else "new")
+    made["full disk"] = refused(fit, Regression(), f"full-{RANK}", saved=full_disk)
+    made["infinite"] = refused(fit, Regression("infinite"))
+    made["two"] = refused(fit, Regression("two"))
+    made["afterwards"] = fit(Regression())
+    dist.destroy_process_group()
+else:
+    made = of_all(["", "other everywhere"])
+    made["whole"], made["rest"] = fit(Regression()), fit(Regression(), "part-0", resume=True)
+torch.save(made, f"made-by-{RANK}-of-{SIZE}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Let two processes, then one, do everything; return what each came to."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "worker.py").write_text(WORKER)
+    root = Path(__file__).resolve().parents[2]
+    paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    for size in (2, 1):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "worker.py", str(rank), str(size)],
+                cwd=folder,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+        errors = [process.communicate(timeout=120)[1] for process in started]
+        assert [process.returncode for process in started] == [0] * size, errors
+    two = [torch.load(folder / f"made-by-{rank}-of-2.pt", weights_only=True) for rank in (0, 1)]
+    return torch.load(folder / "made-by-0-of-1.pt", weights_only=True), *two
+
+
+def assert_same(one, other, tolerance: float = 0.0) -> None:
+    for key, value in one["state"].items():
+        torch.testing.assert_close(other["state"][key], value, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_the_first_process_decides_what_is_best_when_to_stop_and_the_learning_rate(made):
+    _, first, second = made
+    assert [row["val/score"] for row in first["scored"]["history"]] == [3, 4, 4]  # then patience ends
+    rates = [row["charts/learning_rate"] for row in first["scored"]["history"]]
+    assert rates == pytest.approx([0.1, 0.1, 0.01])
+    assert second["scored"]["history"] == first["scored"]["history"]
+    assert_same(first["scored"], second["scored"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["skip", "other", "other everywhere", "metric", "afterwards", "skip everywhere"])
+def test_both_processes_come_to_the_same(made, kind):
+    _, first, second = made
+    assert first[kind]["history"] == second[kind]["history"]
+    assert_same(first[kind], second[kind])
+
+
+@pytest.mark.slow
+def test_a_parameter_without_a_gradient_stays_as_it_is_whatever_its_weight_decay(made):
+    one, first, _ = made
+    assert_same(one[""], first["afterwards"], 1e-6)
+    assert_same(one["other everywhere"], first["other everywhere"], 1e-6)
+    other = [key for key in first["other"]["state"] if "other" in key]
+    for key in other:
+        before = one[""]["state"][key]
+        assert torch.equal(first["afterwards"]["state"][key], before)
+        assert not torch.equal(first["other"]["state"][key], before)  # of one process alone
+
+
+@pytest.mark.slow
+def test_a_batch_that_one_process_skips_leaves_the_mean_of_the_others_examples(made):
+    _, first, _ = made
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(12, 3, generator=generator)
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.1, weight_decay=0.1)
+    for start in (0, 4, 8):
+        optimizer.zero_grad()
+        half = x[start : start + 2]
+        torch.nn.functional.mse_loss(linear(half), half.sum(1, keepdim=True)).backward()
+        optimizer.step()
+    torch.testing.assert_close(first["skip"]["state"]["model.main.weight"], linear.weight.detach())
+    (row,) = first["skip everywhere"]["history"]
+    assert row["step"] == 3
+    assert "train/loss" not in row
+
+
+@pytest.mark.slow
+def test_a_metric_of_one_process_is_the_metric_of_all(made):
+    assert made[1]["metric"]["history"][0]["train/of one"] == 5
+
+
+@pytest.mark.slow
+def test_a_resume_with_another_number_of_processes_has_the_same_means(made):
+    one = made[0]
+    assert one["rest"]["history"] == [pytest.approx(row, rel=1e-5) for row in one["whole"]["history"]]
+    assert_same(one["whole"], one["rest"], 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no folder", "InputError: .*nowhere.*No such file"),
+        ("no folder for the first", "InputError: .*nowhere.*No such file"),
+        ("taken", "InputError: part-0 holds a training already"),
+        ("full disk", "OSError: .*No space left on device"),
+        ("infinite", "TrainingDiverged: the loss .* is inf at step 1, batch 1 of epoch 1"),
+        ("two", "InputError: the processes yield updates of 'model' and of 'second'"),
+    ],
+)
+def test_an_error_of_one_process_ends_all_of_them_with_its_sentence(made, case, message):
+    _, first, second = made
+    assert re.match(message, first[case][0])
+    assert first[case][0] == second[case][0]
+    if case != "two":  # where each finds the error itself
+        assert (first[case][1], second[case][1]) == (False, True)  # the first alone reports it
+
+
+# one process
+
+
+def test_processes_that_cannot_join_are_an_input_error(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"the 2 processes cannot join .*RANK.*torchrun"):
+        distributed.start(torch.device("cpu"))
+
+
+def test_a_process_group_without_the_devices_backend_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(distributed, "have_joined", lambda: True)
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "rank_and_size", lambda: (0, 2))
+    monkeypatch.setattr(distributed.dist, "get_backend_config", lambda: "cuda:nccl")
+    with pytest.raises(InputError, match=r"no tensors on cpu.*cuda:nccl.*'gloo'"):
+        distributed.start(torch.device("cpu"))
+    distributed.start(torch.device("cuda"))
+    monkeypatch.setattr(distributed.dist, "get_backend_config", lambda: "cpu:gloo,cuda:gloo")
+    distributed.start(torch.device("cpu"))
+
+
+def test_an_error_stays_what_it_is_in_a_single_process():
+    with pytest.raises(ZeroDivisionError), distributed.sharing_errors():
+        raise ZeroDivisionError
+    assert distributed.of_first(math.pi) == math.pi
+    assert distributed.of_all("x") == ["x"]
+    assert distributed.union(["b", "a", "b"]) == ["b", "a"]
