@@ -1,4 +1,11 @@
-"""Functions named as in the course's Keras sources: each builds a network for a data set, or fits it, in one call."""
+"""Functions named as in the course's Keras sources: each builds a network for a data set, or fits it, in one call.
+
+Networks and initial weights are those of Keras, but training is PyTorch's. Two rules differ a little from Keras 3:
+
+- Adam's epsilon is 1e-8, added to the root of the bias-corrected mean of squared gradients. Keras adds 1e-7 before the
+  correction.
+- The running variance of a batch norm is the mean of unbiased variances, n / (n - 1) times Keras' for n values.
+"""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ MAX_STEPS = 1000
 
 
 class ImageEncoder(nn.Module):
-    """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear layer, with Keras' defaults.
+    """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear layer, with most of Keras' defaults.
 
     Images of at least 48 pixels a side get the original's network for 64 pixels: four convolutions of 64 filters and
     256 hidden units. Smaller ones get its network for 28 pixels: three convolutions of 32 filters and 128 units. Batch
     norm (epsilon 1e-3, Keras' momentum 0.99) and LeakyReLU (slope 0.3) follow every layer but the last. Kernels are
-    Glorot-uniform, biases are 0.
+    Glorot-uniform, biases are 0. The running variances are PyTorch's, n / (n - 1) times Keras' for n values.
 
     Args:
         image_size: S, at least 15 pixels.
@@ -62,7 +62,7 @@ class ImageEncoder(nn.Module):
 
 
 def normalized(norm: type[nn.Module], width: int) -> tuple[nn.Module, nn.Module]:
-    """Build the batch norm and LeakyReLU after a layer, as in Keras (whose momentum 0.99 is PyTorch's 0.01)."""
+    """Build the batch norm and LeakyReLU after a layer, with Keras' settings (its momentum 0.99 is PyTorch's 0.01)."""
     return norm(width, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3, inplace=True)
 
 

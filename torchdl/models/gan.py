@@ -101,8 +101,9 @@ class Generator(nn.Module):
         img_dim: D, numbers per image.
         hidden: Widths of the hidden layers.
         slope: The slope of LeakyReLU below zero.
-        batch_norm: The momentum of a batch norm after every hidden layer, as in Keras: the share of the *old*
-            statistics that is kept, so 0.8 is PyTorch's ``momentum=0.2``. Epsilon is Keras' 1e-3. None: no batch norm.
+        batch_norm: Keras' momentum of a batch norm after every hidden layer: the share of the *old*
+            statistics that is kept, so 0.8 is PyTorch's ``momentum=0.2``. Epsilon is Keras' 1e-3. The running variance
+            is PyTorch's, n / (n - 1) times Keras' for n values. None: no batch norm.
 
     Example:
         >>> torchdl.Generator()(torch.randn(2, 64)).shape
