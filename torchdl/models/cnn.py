@@ -65,9 +65,10 @@ class VGGLike(nn.Module):
     """Classify images by three VGG-like blocks (Simonyan and Zisserman 2015), as lecture 36 intends.
 
     A block has two 3x3 convolutions that keep the sides, each with ReLU and batch norm; then max-pooling halves the
-    sides. Batch norm has Keras' epsilon, 1e-3, but PyTorch's unbiased running variance and PyTorch's momentum: with Keras' 0.99, at a high learning rate, the
-    running statistics lag too far behind. In the lecture's listing every convolution reads the input, so only the last
-    one matters; here each reads the one before. For CIFAR-10 it has 2,396,330 trainable parameters.
+    sides. Batch norm has Keras' epsilon, 1e-3, but PyTorch's unbiased running variance and its momentum: with Keras'
+    0.99, at a high learning rate, the running statistics lag too far behind. In the lecture's listing every convolution
+    reads the input, so only the last one matters; here each reads the one before. For CIFAR-10 it has 2,396,330
+    trainable parameters.
 
     Args:
         in_shape: (C, H, W), at least 8 pixels a side.
