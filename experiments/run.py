@@ -30,7 +30,7 @@ from experiments.machine import commit, cpu, machine, versions
 from experiments.records import copy_picture, fingerprints, is_fallback, read_config, read_figure
 from experiments.registry import Experiment, find, load
 from torchdl.errors import InputError, require
-from torchdl.files import CHECKPOINT, write_json
+from torchdl.files import has_checkpoint, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -39,7 +39,14 @@ THREADS = (*(f"{n}_NUM_THREADS" for n in ("OMP", "MKL", "OPENBLAS", "GOTO", "NUM
 
 
 class Failed(Exception):  # not an error of this program
-    """A script failed; the message has the last line of its output."""
+    """A script failed; the message has the last line of its output.
+
+    ``goes_on``: whether the machine was at fault (a full disk, no memory, a kill), so that the run can be resumed.
+    """
+
+    def __init__(self, message: str, goes_on: bool = False) -> None:
+        super().__init__(message)
+        self.goes_on = goes_on
 
 
 class Stopped(Exception):  # not an error: somebody asked for it
@@ -132,7 +139,9 @@ class Commands:
             raise Stopped
         if code:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise Failed(f"{''.join(lines[-1:])} (exit status {code}; its output: {log})")
+            raise Failed(
+                f"{''.join(lines[-1:])} (exit status {code}; its output: {log})", goes_on=code < 0 or code == 1
+            )
 
 
 def end_with_parent(number: int = signal.SIGINT) -> None:
@@ -172,7 +181,7 @@ def run(
         each.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(unfinished.read_text(encoding="utf-8")) if unfinished.exists() else {}
     same = all(known.get(key) == record[key] for key in ("settings", "code"))
-    resumes = same and "failed" not in known and trains and (folder / CHECKPOINT).exists()
+    resumes = same and known.get("goes_on", "failed" not in known) and trains and has_checkpoint(folder)
     goes_on = resumes or (same and experiment.scripts[0].goes_on)
     before = known["seconds"] if goes_on else 0.0  # None if the time of a killed part is unknown
     write_json(unfinished, {**record, "seconds": None})
@@ -202,7 +211,8 @@ def run(
         write_json(unfinished, {**record, "seconds": seconds()})
         raise
     except (Failed, InputError, OSError) as error:
-        write_json(unfinished, {**record, "seconds": seconds(), "failed": str(error)})
+        fate = {"failed": str(error), "goes_on": getattr(error, "goes_on", False)}
+        write_json(unfinished, {**record, "seconds": seconds(), **fate})
         raise Failed(str(error)) from error
     # the instructions come from PyTorch, which takes seconds to import
     described = {"cpu": cpu(), "instructions": "", "cores": os.cpu_count()} if place.quick else machine()

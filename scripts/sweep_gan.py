@@ -27,7 +27,7 @@ from torchdl.cli.finished_runs import default_extractor, find_extractor
 from torchdl.cli.main import run_script
 from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
-from torchdl.files import CHECKPOINT, EVALUATION, write_json
+from torchdl.files import EVALUATION, has_checkpoint, write_json
 from torchdl.plots import plot_bars
 from torchdl.training import checkpoint, signals
 
@@ -153,7 +153,7 @@ def evaluate(
     write_json(settings, asked)
     if (run / EVALUATION).is_file() and (run / "seconds.json").is_file():
         return read(run)
-    if (run / CHECKPOINT).is_file():
+    if has_checkpoint(run):
         train = ["--resume", run]
     else:
         shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before its first checkpoint

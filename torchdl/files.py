@@ -36,6 +36,11 @@ MAX_JSON = 2**28  # bytes
 PLAIN: tuple[type[Any], ...] = (bool, int, float, str, bytes)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run can be resumed; a run killed between two renames has only the previous checkpoint."""
+    return (folder / CHECKPOINT).is_file() or (folder / PREVIOUS).is_file()
+
+
 @contextmanager
 def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary file to write to; then flush it to the disk and rename it to ``path``.

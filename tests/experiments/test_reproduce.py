@@ -239,6 +239,26 @@ def test_a_run_killed_after_a_checkpoint_goes_on_and_its_time_is_not_known(place
     assert calls(place) == ["resumed one-0"]
 
 
+def test_a_run_killed_between_the_two_renames_of_a_save_goes_on_too(place):
+    folder = checkpoint(place)
+    (folder / "checkpoint.pt").rename(folder / "checkpoint.previous.pt")
+    run(place, experiment())
+    assert calls(place) == ["resumed one-0"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "goes_on"), [("sys.exit(1)", True), ("os.kill(os.getpid(), 9)", True), ("sys.exit(2)", False)]
+)
+def test_a_failure_of_the_machine_goes_on_from_the_checkpoint(place, ends, goes_on):
+    worker = place.out / "scripts" / "worker.py"
+    worker.write_text(worker.read_text().replace("sys.exit(3)", ends))
+    with pytest.raises(Failed):
+        run(place, experiment("bad", "--fail 1"))
+    (place.folder / "mended").write_text("")
+    run(place, experiment("bad", "--fail 1"))
+    assert calls(place) == ["begun bad-0", "resumed bad-0" if goes_on else "begun bad-0"]
+
+
 @pytest.mark.parametrize("changed", [{"settings": "other"}, {"code": "other"}, {"failed": "it went wrong"}])
 def test_a_checkpoint_of_other_settings_of_other_code_or_of_a_failure_is_not_gone_on_from(place, changed):
     checkpoint(place, **changed)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import write_pair
 from helpers.scripts import NAMES, SCRIPTS, files, stop
 from PIL import Image
@@ -271,3 +272,32 @@ def test_a_full_disk_is_one_sentence(run, tmp_path, kilobytes):
     assert "No space left on device" in said[0]
     assert "Traceback" not in done.err
     assert not [name for name in left if name.endswith(".tmp")]
+
+
+# going on
+
+
+@pytest.mark.slow
+def test_a_gan_goes_on_as_it_began_when_a_feature_extractor_has_come_meanwhile(run, tmp_path):
+    def generator(name: str) -> dict[str, torch.Tensor]:
+        return torchdl.load(tmp_path / "runs" / "gan" / name).state_dict()
+
+    gan = "train_gan.py --dataset mnist_5k --model simple --samples 4"
+    lenet = "train_lenet.py --dataset mnist_5k --width 2 --hidden 8 --max-steps 20 --name judge-mnist_5k"
+    (tmp_path / "elsewhere").mkdir()
+    for command, folder in (
+        (f"{gan} --max-steps 6 --name whole", "."),
+        (f"{gan} --max-steps 3 --name cut", "."),
+        (lenet, "."),
+        ("train_gan.py --resume ../runs/gan/cut --max-steps 6", "elsewhere"),  # unmonitored, as before
+        (f"{gan} --evaluation-samples 50 --max-steps 3 --name measured", "."),
+        ("train_gan.py --resume ../runs/gan/measured --max-steps 5", "elsewhere"),  # monitored, as before
+    ):
+        done = run(command, tmp_path / folder)
+        assert done.code == 0, done.err
+    whole, cut = generator("whole"), generator("cut")
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+    recorded = json.loads((tmp_path / "runs" / "gan" / "measured" / "config.json").read_text())["config"]
+    assert recorded["trainer"]["monitor"] == "samples/frechet_distance"
+    assert Path(recorded["feature_extractor"]) == tmp_path / "runs" / "lenet" / "judge-mnist_5k"
+    assert not list((tmp_path / "elsewhere").iterdir())

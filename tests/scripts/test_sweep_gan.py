@@ -135,11 +135,12 @@ def test_every_pair_is_trained_and_judged_with_every_seed_and_the_table_is_of_th
             sweep.main(config(sweep, tmp_path, **{"epochs": 3, "options": "--width 4", "samples": 50, **options}))
 
 
-def test_what_was_stopped_goes_on_and_what_was_killed_at_once_begins_anew(sweep, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint.previous.pt"])
+def test_what_was_stopped_goes_on_and_what_was_killed_at_once_begins_anew(sweep, tmp_path, monkeypatch, name):
     runs = [tmp_path / "sweep-mnist" / "gan" / f"simple-minimax-{seed}" for seed in (0, 1)]
     for folder in runs:
         folder.mkdir(parents=True)
-    (runs[0] / "checkpoint.pt").touch()
+    (runs[0] / name).touch()  # only the previous one after a kill between the two renames of a save
     (runs[1] / "config.json").touch()
     calls = Calls()
     monkeypatch.setattr(sweep, "call", calls)

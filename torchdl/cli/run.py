@@ -27,12 +27,12 @@ from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, read_config, write_json
+from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, has_checkpoint, read_config, write_json
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
 from torchdl.training.device import find_device, seed_generators, setup_process
-from torchdl.training.folder import empty, has_checkpoint, refuse_links, taken, was_killed_early
+from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
 if TYPE_CHECKING:

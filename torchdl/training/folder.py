@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, CONFIG, EMBEDDING, METRICS, PLOTS, PREVIOUS, PROBE, SAMPLES
+from torchdl.files import BEST, CHECKPOINT, CONFIG, EMBEDDING, METRICS, PLOTS, PREVIOUS, PROBE, SAMPLES, has_checkpoint
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
 
@@ -29,11 +29,6 @@ WRITTEN = ("*.json", "*.csv", "*.pt", "*.npz", "*.safetensors", "*.pbtxt", "even
 
 _taken: ContextVar[frozenset[Path]] = ContextVar("_taken", default=frozenset())
 _descriptors: set[int] = set()
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Return whether a run can be resumed; a run killed between two renames has only the previous checkpoint."""
-    return (folder / CHECKPOINT).is_file() or (folder / PREVIOUS).is_file()
 
 
 def was_killed_early(folder: Path) -> bool:
