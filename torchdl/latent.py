@@ -86,7 +86,7 @@ def invert(
     require(lr > 0, f"lr must be positive, not {lr}")
     count, z_dim = len(images), int(generator.z_dim)  # type: ignore[arg-type]
     index = torch.arange(count * restarts, device=images.device)
-    z = random.normal(seed, 0, index, z_dim).to(images.dtype).requires_grad_()  # (N * R, Z)
+    z = random.normal(seed, 0, index, z_dim, random.Stream.INVERSION).to(images.dtype).requires_grad_()  # (N * R, Z)
     target = images.detach().flatten(1).repeat_interleave(restarts, 0)  # (N, ...) -> (N * R, D)
     optimizer = torch.optim.Adam([z], lr)
 

@@ -40,10 +40,10 @@ class Stream(IntEnum):
     MIXING = 2  # of real and generated images, for a gradient penalty
     PREVIEW = 3
     SAMPLES = 32  # the noise of generated images, which evaluations measure
-    INVERSION = 33  # the noise from which a search begins
     NOISE_IMAGES = 34  # images of noise, measured beside generated ones
     DATA = 35  # what a data set draws from global generators
     SETUP = 36  # what a task draws while it builds its optimizers
+    INVERSION = 37  # the noise from which a search begins
 
 
 def _signed(x: int) -> int:

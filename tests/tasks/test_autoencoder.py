@@ -255,3 +255,11 @@ def test_kernels_alone_shrink_by_the_weight_decay():
         0.1: {True},
         0.0: {False},
     }
+
+
+def test_no_purpose_repeats_the_noise_of_another_one():
+    task = AutoencoderTask(Seen(), 0.5, examples=torch.zeros(3, 1, 2, 2))
+    black = torch.zeros(3, 1, 2, 2)
+    list(task.losses(black)), task.evaluate(black), task.preview()
+    rows = {tuple(row) for inputs in task.model.seen for row in inputs.flatten(1).tolist()}
+    assert len(rows) == 9

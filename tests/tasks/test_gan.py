@@ -10,7 +10,9 @@ from helpers import fill_, gaussian
 from torch import nn
 
 from torchdl import GAN, Discriminator, GANTask, Generator, InputError
+from torchdl.latent import invert
 from torchdl.losses import GAN_LOSSES
+from torchdl.recipes.gan_evaluation import generate
 from torchdl.tasks import StepInfo, Update
 from torchdl.tasks.schedules import linear
 
@@ -166,6 +168,31 @@ def test_noise_differs_by_epoch_seed_position_and_mode():
     assert torch.equal(task.train().noise(4), draws[0])
     task.step_info = StepInfo(step=9)  # the number of updates done does not matter: a resumed run may count differently
     assert torch.equal(task.noise(4), draws[0])
+
+
+def test_no_purpose_repeats_the_noise_of_another_one_of_the_same_seed(monkeypatch):
+    """Samples are measured by the seed of the training, whose first epoch must not have used their noise."""
+
+    class Tracing(nn.Module):
+        z_dim = 6
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            seen.append(z.detach())
+            return z
+
+    seen: list[torch.Tensor] = []
+    generator = Tracing()
+    task = GANTask(GAN(generator, Discriminator(6, (5,)), (1, 2, 3)), real_examples=torch.zeros(4, 1, 2, 3))
+    task.sampler(task.noise(4))  # of the first steps of training
+    task.eval().sampler(task.noise(4))  # of an evaluation of the losses
+    task.preview()
+    task.generate(4)  # of what a monitor measures
+    invert(generator, torch.zeros(4, 6), steps=1, restarts=1)
+    rows = {tuple(row) for noise in seen[:5] for row in noise.tolist()}
+    assert len(rows) == 5 * 4
+    gan = task.trained
+    assert torch.equal(gan.noise(4), seen[3])  # the final evaluation measures these
+    assert torch.equal(generate(gan, 4, 0, torch.device("cpu")).flatten(1), ((seen[3] + 1) / 2).clamp(0, 1))
 
 
 def test_noise_follows_the_task_to_another_device():

@@ -180,9 +180,9 @@ class GAN(nn.Module):
         return images.view(len(images), *self.image_shape)  # (B, D) -> (B, C, H, W)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
-        """Draw noise (n, Z); with the same ``seed``, a larger draw starts with the same rows."""
+        """Draw noise (n, Z) that training does not; with the same ``seed``, a larger draw starts with the same rows."""
         index = torch.arange(n, device=next(self.parameters()).device)
-        return random.normal(seed, 0, index, int(self.generator.z_dim))  # type: ignore[arg-type]
+        return random.normal(seed, 0, index, int(self.generator.z_dim), random.Stream.SAMPLES)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:

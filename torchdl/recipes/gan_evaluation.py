@@ -216,7 +216,7 @@ def evaluate_generator(
         return as_fractions(data, at_equal_distances(len(data), count).to(data.device)).to(device)
 
     generated, real = generate(gan, count, seed, device), pick(test)
-    generator = torch.Generator().manual_seed(random.key(seed))
+    generator = torch.Generator().manual_seed(random.key(seed, 0, 0, 0, random.Stream.NOISE_IMAGES))
     noise = torch.rand((min(NOISE, count), *generated.shape[1:]), generator=generator)
     kinds = {"generated": generated, "training images": pick(train), "noise": noise}
     reference = make_reference(extractor, extract_features(extractor, real, device), kid_samples)

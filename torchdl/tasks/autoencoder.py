@@ -15,8 +15,6 @@ from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
-TRAINING, VALIDATION, PREVIEW = range(3)  # streams of independent random draws
-
 
 class AutoencoderTask(Task):
     """Minimise the mean squared error between images and their reconstructions, on batches of images (B, C, H, W).
@@ -64,17 +62,17 @@ class AutoencoderTask(Task):
         """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
-    def add_noise(self, images: Tensor, positions: Tensor, stream: int) -> Tensor:
+    def add_noise(self, images: Tensor, positions: Tensor, stream: random.Stream) -> Tensor:
         """Add noise to images (B, C, H, W) at positions (B,); in training it is different in each epoch."""
         if self.noise == 0:
             return images
-        epoch = self.step_info.epoch if stream == TRAINING else 0
+        epoch = self.step_info.epoch if stream == random.Stream.TRAINING else 0
         drawn = random.normal(self.step_info.seed, epoch, positions, images[0].numel(), stream)  # (B, C * H * W)
         return images + self.noise * drawn.view_as(images)
 
     def losses(self, images: Tensor) -> Iterator[Update]:
         """Yield the update of the model."""
-        inputs = self.add_noise(images, self.positions(len(images), images.device), TRAINING)
+        inputs = self.add_noise(images, self.positions(len(images), images.device), random.Stream.TRAINING)
         yield Update("model", (self.model(inputs).float() - images).square().mean())
 
     def evaluate(self, images: Tensor) -> dict[str, Tensor]:
@@ -82,7 +80,7 @@ class AutoencoderTask(Task):
 
         If there is noise, the model reconstructs from noisy images; the noise is the same in every evaluation.
         """
-        inputs = self.add_noise(images, self.positions(len(images), images.device), VALIDATION)
+        inputs = self.add_noise(images, self.positions(len(images), images.device), random.Stream.VALIDATION)
         loss = (self.model(inputs).float() - images).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
         return {"loss": loss, "psnr": -10 * loss.clamp(min=1e-10).log10()}
 
@@ -91,5 +89,5 @@ class AutoencoderTask(Task):
         examples = self.examples
         if examples is None:
             return {}
-        inputs = self.add_noise(examples, torch.arange(len(examples), device=examples.device), PREVIEW)
+        inputs = self.add_noise(examples, torch.arange(len(examples), device=examples.device), random.Stream.PREVIEW)
         return {"noisy images" if self.noise else "images": inputs, "reconstructions": self.model(inputs).float()}

@@ -25,7 +25,6 @@ from torchdl.tasks.base import Task, Update
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
-TRAINING, VALIDATION, MIXING, PREVIEW = range(4)  # streams of independent random draws
 AHEAD = 1024  # rows of noise drawn at a time
 SATURATED = 0.99  # with a higher probability, the discriminator counts as certain of an image
 MAX_SATURATION = 0.95  # the task warns if the discriminator is certain of a larger share of images
@@ -124,7 +123,7 @@ class GANTask(Task):
         )
         self._cached_noise: tuple[tuple[object, ...], int, Tensor] = (), 0, torch.empty(0)
         examples = 0 if real_examples is None else len(real_examples)
-        noise = random.normal(0, 0, torch.arange(examples), self.z_dim, PREVIEW)
+        noise = random.normal(0, 0, torch.arange(examples), self.z_dim, random.Stream.PREVIEW)
         self.register_buffer("fixed_noise", noise, persistent=False)
         self.register_buffer("real_examples", real_examples, persistent=False)
 
@@ -144,7 +143,8 @@ class GANTask(Task):
         sampler = self.sampler
         was_training = sampler.training
         try:
-            noise = random.normal(seed, 0, torch.arange(n, device=self.fixed_noise.device), self.z_dim)
+            index = torch.arange(n, device=self.fixed_noise.device)
+            noise = random.normal(seed, 0, index, self.z_dim, random.Stream.SAMPLES)
             return torch.cat([sampler.eval()(part) for part in noise.split(AHEAD)])
         finally:
             sampler.train(was_training)
@@ -165,7 +165,8 @@ class GANTask(Task):
     def noise(self, batch_size: int) -> Tensor:
         """Return the noise (B, Z) of the batch at the current position."""
         seed, epoch, _, start = self.step_info
-        stream, device = TRAINING if self.training else VALIDATION, self.fixed_noise.device
+        stream = random.Stream.TRAINING if self.training else random.Stream.VALIDATION
+        device = self.fixed_noise.device
         key = (seed, epoch, stream, device)
         cached_key, first, cached = self._cached_noise
         if cached_key != key or not first <= start <= start + batch_size <= first + len(cached):
@@ -211,7 +212,7 @@ class GANTask(Task):
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the gradient penalty between real and generated images, (B, C, H, W) each."""
         index = self.positions(len(real), real.device)
-        mix = random.uniform(self.step_info.seed, self.step_info.epoch, index, 1, MIXING)[:, 0]  # (B,)
+        mix = random.uniform(self.step_info.seed, self.step_info.epoch, index, 1, random.Stream.MIXING)[:, 0]  # (B,)
         return gradient_penalty(self.discriminator.logits, real, fake, mix)  # type: ignore[arg-type]
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
