@@ -7,6 +7,7 @@ from torchdl.data.duplicates import in_training
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
 from torchdl.data.info import DatasetInfo
 from torchdl.data.loader import BatchLoader, BatchRange
+from torchdl.data.photographed_digits import prepare_digit
 from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square

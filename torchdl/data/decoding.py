@@ -84,7 +84,7 @@ def decode(
         resized = (image_size or 0) * max(image.size)  # pixels after one of the two axes is resized
         require(resized <= max_pixels, f"resizing it takes {resized:,} pixels, more than max_pixels={max_pixels:,}")
         image.load()
-        picture = _upright(image)
+        picture = upright(image)
         if image.mode == "F" or image.mode.startswith("I"):
             greys = np.asarray(picture)
             narrowed = narrow(greys, _white(image, greys) if white_value is None else white_value)
@@ -135,7 +135,7 @@ def _white(image: Image.Image, greys: np.ndarray) -> float:
     return 65535
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF data says; data that cannot be parsed says nothing."""
     from PIL import Image
 
