@@ -19,6 +19,7 @@ from torchdl.cli.finished_runs import data_root_of, dataset_of, load_gan
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.errors import require
+from torchdl.files import require_suffix
 from torchdl.latent import INTERPOLATIONS, invert
 from torchdl.pictures import image_grid, save_png
 
@@ -71,6 +72,7 @@ def main(config: Config) -> None:
     """Load the GAN, generate images, save the picture."""
     require(config.n >= 1, f"--n must be at least 1, not {config.n}")
     require(not (config.invert and config.interpolate), "--invert and --interpolate exclude each other: choose one")
+    require_suffix(config.out, ".png")
     gan = load_gan(config.run)
     if config.invert:
         images = rebuild(config, gan)

@@ -17,7 +17,7 @@ from torchdl.cli.parsing import Positional
 from torchdl.data.tables import TableFormat, notes
 from torchdl.data.tabular import Columns
 from torchdl.errors import require
-from torchdl.files import replacing
+from torchdl.files import replacing, require_suffix
 from torchdl.recipes.tabular import COLUMNS, check_fit, predict, score
 
 
@@ -38,6 +38,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Load the model and the table, predict, save."""
+    if config.out is not None:
+        require_suffix(config.out, ".csv", ".txt")
     columns, model = Columns.load(config.run / COLUMNS), torchdl.load(config.run)
     check_fit(model, columns)
     table = columns.read(config.csv, config.format)

@@ -70,6 +70,12 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_suffix(path: PathLike, *suffixes: str) -> None:
+    """Raise InputError unless a file's name ends in one of these suffixes, which name what will be written."""
+    wanted = " or ".join(suffixes)
+    require(Path(path).suffix.lower() in suffixes, f"{path} must end in {wanted}, because that is what is written")
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a renamed file keeps its new name after a power cut."""
     if os.name != "posix":

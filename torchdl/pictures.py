@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike, replacing
+from torchdl.files import PathLike, replacing, require_suffix
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,9 +52,14 @@ def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:
 
 
 def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
-    """Save a uint8 picture (C, H, W), grey or RGB, as PNG; each pixel becomes ``scale`` x ``scale`` pixels."""
+    """Save a uint8 picture (C, H, W), grey or RGB, as PNG; each pixel becomes ``scale`` x ``scale`` pixels.
+
+    Raises:
+        InputError: The file's name does not end in ``.png``.
+    """
     from PIL import Image
 
+    require_suffix(path, ".png")
     path = Path(path)
     large = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # (C, scale * H, scale * W)
     array = large[0].numpy() if len(large) == 1 else large.permute(1, 2, 0).numpy()  # (H, W) or (H, W, C)

@@ -10,6 +10,7 @@ from helpers.figures import is_drawn
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from torchdl import InputError
 from torchdl.pictures import load_png, save_png
 from torchdl.plots import plot_confusion, plot_functions, plot_images, plot_lines, plot_predicted_images
 from torchdl.training.logging import Logger
@@ -175,3 +176,13 @@ def test_without_a_folder_nothing_is_shown_and_nothing_read(tmp_path, monkeypatc
     logger.show(tmp_path / "not there.png")
     logger.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["c.npy", "picture.jpg", "picture.pdf", "picture"])
+def test_a_name_that_promises_another_format_than_png_is_refused(tmp_path, name):
+    picture = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    for write in (lambda: save_png(picture, tmp_path / name), lambda: plot_images({"a": picture[0]}, tmp_path / name)):
+        with pytest.raises(InputError, match=rf"{name} must end in \.png"):
+            write()
+    save_png(picture, tmp_path / "PICTURE.PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["PICTURE.PNG"]

@@ -152,6 +152,8 @@ MISTAKES = {
     "evaluate_gan.py runs/gan/x --threads -1": "threads .*-1",
     "generate.py runs/gan/x --invert --interpolate linear": "--invert .*--interpolate",
     "generate.py runs/gan/x --invert --steps 0": "steps .* 0 ",
+    "generate.py runs/gan/x --out c.npy": r"c\.npy must end in \.png",
+    "generate.py runs/gan/x --out digits": r"digits must end in \.png",
     "generate.py runs/gan/x --invert --n 501": "500 .*--n",
 }
 

@@ -163,6 +163,7 @@ MISTAKES = {
     "predict_tabular.py runs/tabular/price --csv spoilt.csv": "'size' .*'\\?' in row 5",
     "predict_tabular.py runs/tabular/price --csv gaps.csv": "gaps.csv .*'size' 1.*--missing",
     "predict_tabular.py runs/tabular/x --csv own.csv": "'mean radius'",
+    "predict_tabular.py runs/tabular/x --csv own.csv --out p.xlsx": r"p\.xlsx must end in \.csv",
     "predict_tabular.py mixed --csv own.csv": "columns.json",
     "explore.py own.csv --columns kind": "'kind' .* size, price",
     "explore.py own.csv --columns same": "'same' .* size, price",

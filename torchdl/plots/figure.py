@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchdl.files import PathLike, replacing
+from torchdl.files import PathLike, replacing, require_suffix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,12 @@ def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def save_figure(figure: Figure, path: PathLike) -> None:
-    """Save a figure as PNG; an interrupted call leaves no partial file."""
+    """Save a figure as PNG; an interrupted call leaves no partial file.
+
+    Raises:
+        InputError: The file's name does not end in ``.png``.
+    """
+    require_suffix(path, ".png")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
