@@ -94,6 +94,7 @@ def test_what_is_no_date_is_none(cell):
 
 
 def test_times_of_day_are_read():
+    assert read_clocks(texts(["18.30.15"])) == np.timedelta64(18 * 3600 + 30 * 60 + 15, "s")
     found = read_clocks(texts(["00:00", "9:05", "23:59:59.5", "12:00 am", "1:00 PM", "24:01", "x", None]))
     seconds = [0, 9 * 3600 + 300, 86399.5, 0, 13 * 3600]
     assert (found[:5] / np.timedelta64(1, "s")).tolist() == seconds
@@ -219,6 +220,18 @@ def test_inputs_are_named_and_nothing_is_lost_silently(tmp_path):
     columns["volume"][5] = "many"
     with pytest.raises(InputError, match="'many' instead of a number in column 'volume', row 7"):
         read_series(written(tmp_path, columns))
+
+
+def test_an_exported_row_index_is_left_out_and_says_when_the_rows_are_reversed(tmp_path):
+    for index in (range(40), np.random.default_rng(2).permutation(40)):
+        series = read_series(written(tmp_path, {"": index, "close": WALK, "volume": WALK[::-1]}))
+        assert series.columns == ("close", "volume")
+        assert "left out: 'Unnamed: 0'" in series.origin
+        assert series.values[:, 0].tolist() == WALK.tolist()
+    path = written(tmp_path, {"": range(39, -1, -1), "close": WALK})
+    with pytest.raises(InputError, match=r"'Unnamed: 0' in row 3.*sort=True"):
+        read_series(path)
+    assert read_series(path, sort=True).values[:, 0].tolist() == WALK.tolist()[::-1]
 
 
 def test_a_column_that_increases_evenly_is_kept_where_it_is_all_there_is(tmp_path):

@@ -140,7 +140,7 @@ def read_series(
         tensor([[11.],
                 [12.]], dtype=torch.float64)
     """
-    table = read_rows(path, format)
+    table = read_rows(path, format, row_index=True)
     texts = {str(name): table[name] for name in table.columns}
     for name in (*columns, *({time} - {"", "none"})):
         require(name in texts, f"{path} has no column {name!r}: choose among {', '.join(texts)}")
@@ -172,7 +172,7 @@ def read_series(
         said.insert(0, f"{'sorted by' if (np.diff(rows) < 0).any() else 'in the order of'} {found.name!r}")
         values = values[rows]
         times = found.times[rows] if found.times.dtype.kind == "M" else None
-    left = [name for name in texts if name not in chosen and not (found and name == found.name)]
+    left = [name for name in texts if name not in chosen and not (times is not None and found and name == found.name)]
     if left and not columns:
         said.append(f"left out: {', '.join(map(repr, left))}")
     origin = "; ".join([f"{len(values):,} terms of {', '.join(chosen)} from {path}", *said])

@@ -23,7 +23,7 @@ PART = {"day", "hour", "minute", "month", "quarter", "second", "week", "weekday"
 COUNTER = {"id", "idx", "index", "no", "nr", "number", "obs", "row", "step", "t", "unnamed"}
 SAMPLE = 10  # cells that tell which layouts a column may have
 
-_CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d(?:[.,]\d+)?))?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
+_CLOCK = r"(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?:[:.](?P<second>\d\d(?:[.,]\d+)?))?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
 _OFFSET = r"(?: ?(?P<offset>Z|z|UTC|GMT|[-+]\d\d(?::?\d\d)?))?"
 _NAME, _YEAR = r"(?P<name>[A-Za-z]{3,9})\.?", r"(?P<year>\d{4}|\d\d)"
 _WEEKDAY = r"(?:[A-Za-z]{3,9}[.,]* )?"
@@ -95,11 +95,15 @@ def is_index(name: str, numbers: np.ndarray) -> bool:
     """Return whether a column of numbers (N,) counts rows or time, or is a part of dates.
 
     It counts if the numbers only increase or only decrease, and the name says so, or ten or more are equally spaced.
-    Parts of dates, such as the month, are whole numbers with their own name.
+    Parts of dates, such as the month, are whole numbers with their own name. A column without a name that has distinct
+    whole numbers is an exported index, which may be shuffled.
     """
+    whole = bool((numbers == numbers.round()).all())  # NaN is not equal
+    if "unnamed" in words(name) and whole and len(np.unique(numbers)) == len(numbers):
+        return True
     if len(numbers) < 3 or not np.isfinite(numbers).all():
         return False
-    if words(name) & PART and (numbers == numbers.round()).all():
+    if words(name) & PART and whole:
         return True
     steps = np.abs(np.diff(numbers))
     years = numbers.min() >= 1500 and numbers.max() <= 2500  # decimal ones: months differ by a tenth
