@@ -64,7 +64,7 @@ def has_bf16_units() -> bool:
 def find_device(name: str | torch.device = "auto") -> torch.device:
     """Return an available device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``, or for a ``torch.device``.
 
-    Under ``torchrun``, ``auto`` and ``cuda`` choose this process's own GPU.
+    ``auto`` and ``cuda`` choose this process's own GPU under ``torchrun``, otherwise PyTorch's current one.
 
     Raises:
         InputError: The name is unknown, or there is no such device.
@@ -78,7 +78,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise InputError("there is no CUDA device: choose device cpu, or install a CUDA build of PyTorch")
-        index = int(number or os.environ.get("LOCAL_RANK", "0"))
+        index = int(number or os.environ.get("LOCAL_RANK") or torch.cuda.current_device())
         count = torch.cuda.device_count()
         require(index < count, f"there is no {kind}:{index}, only {count} CUDA device(s): choose one below {count}")
         return torch.device("cuda", index)

@@ -16,6 +16,7 @@ from torchdl.collective import counting, have_joined, rank_and_size
 from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
 from torchdl.fast.blocks import blocked
+from torchdl.files import plain
 from torchdl.tasks import Schedule, StepInfo, Task, Update
 from torchdl.tasks.optimizers import OPTIMIZERS, with_frozen
 from torchdl.tasks.schedules import as_schedules
@@ -53,14 +54,9 @@ MEASURED = ("loss", "grad_norm")  # what the trainer itself measures of each opt
 NO_SETTINGS = {"params", "param_names", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
 
 
-def plain(value: Any) -> Any:
-    """Convert a setting to numbers, strings and containers of them; return the type's name of anything else."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    value = value.tolist() if hasattr(value, "tolist") else value  # a tensor, or a number of NumPy's
-    return value if isinstance(value, (bool, int, float, str, list, type(None))) else type(value).__name__
+def in_words(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return those settings of an optimizer's group, or of a scheduler, on which the numbers of training depend."""
+    return {k: str(plain(v)) for k, v in settings.items() if k not in NO_SETTINGS and not callable(v)}
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
@@ -105,7 +101,7 @@ class Stepper:
         self.initial_rates = {f"initial {tag.removeprefix('charts/')}": rate for tag, rate in rates.items()}
         self.rules = {f"rule of {name!r}": describe_optimizer(o) for name, o in self.optimizers.items()}
         self.initial = {  # the settings of the optimizers' groups and the schedules, before the first step
-            f"group {number} of the optimizer {name!r}": plain({k: v for k, v in group.items() if k not in NO_SETTINGS})
+            f"group {number} of the optimizer {name!r}": in_words(group)
             for name, optimizer in self.optimizers.items()
             for number, group in enumerate(optimizer.param_groups, 1)
         }
@@ -119,7 +115,7 @@ class Stepper:
         """Build the task's schedules for ``steps`` steps in total."""
         self.schedules = as_schedules(self.task.configure_schedules(self.optimizers, steps), self.optimizers)
         for name, schedule in self.schedules.items():
-            self.initial[f"the schedule of {name!r}"] = plain(schedule.scheduler.state_dict())
+            self.initial[f"the schedule of {name!r}"] = in_words(schedule.scheduler.state_dict())
 
     def trainable(self, optimizer: str) -> list[nn.Parameter]:
         """Return an optimizer's parameters that need a gradient now; a task may freeze, unfreeze and add some."""
