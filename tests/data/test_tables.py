@@ -231,7 +231,33 @@ def test_texts_with_digits_are_not_taken_for_numbers(cells):
     assert not looks_like_numbers(cells.split("|"))
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"a,b\n1,2\n"), b"PK\3\4rest", b"PAR1\0\0", b"BZh91"])
+@pytest.mark.parametrize("content", [b"PK\3\4rest", b"PAR1\0\0", b"BZh91"])
 def test_a_file_that_is_no_text_is_one_sentence(write, content):
     with pytest.raises(InputError, match=r"no text file"):
         read_rows(write(content))
+
+
+def test_a_gzipped_file_is_read_up_to_a_limit(write, monkeypatch):
+    packed = gzip.compress(b"a,b\n1,\xfc\n")
+    assert cells(read_rows(write(packed))) == [["1", "ü"]]
+    for damaged in (packed[:-12], packed[:12] + b"\0\0\0" + packed[15:], packed[:10]):
+        with pytest.raises(InputError, match="damaged"):
+            read_rows(write(damaged))
+    monkeypatch.setattr("torchdl.data.tables.MAX_UNPACKED", 7)
+    with pytest.raises(InputError, match="more than 7 bytes unpacked"):
+        read_rows(write(packed))
+    assert len(read_rows(write(b"a,b\n1,\xfc\n"))) == 1
+
+
+def test_what_would_take_forever_is_one_sentence(write, monkeypatch):
+    with pytest.raises(InputError, match="100,001 columns"):
+        read_rows(write("," * 100_000 + "\n1,2\n"))
+    monkeypatch.setattr("torchdl.data.tables.MAX_LINE", 40)
+    monkeypatch.setattr("torchdl.data.tables.PIECE", 30)
+    with pytest.raises(InputError, match="line of more than 40 bytes"):
+        read_rows(write("a,b\n" + " " * 200))
+
+
+def test_a_column_without_a_name_is_not_taken_for_one_of_that_name(write):
+    with pytest.raises(InputError, match="several columns named Unnamed: 1"):
+        read_rows(write("Unnamed: 1,,x\n1,2,3\n"))

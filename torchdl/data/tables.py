@@ -7,14 +7,18 @@ never depends on other rows of its file.
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
+import math
 import os
 import re
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -31,19 +35,20 @@ MISSING = frozenset(
 SEPARATORS = {"tab": "\t", "\\t": "\t", " ": "blanks"}
 PACKED = {
     b"PK": "a zip archive or a spreadsheet",
-    b"\x1f\x8b": "compressed (gzip)",
     b"BZh": "compressed (bzip2)",
     b"\xfd7zX": "compressed (xz)",
     b"\x28\xb5\x2f\xfd": "compressed (zstd)",
 }
 SAMPLE = 1000  # rows that tell a header from values
 PIECE = 2**24  # bytes decoded at a time to find the encoding
+MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
+MAX_COLUMNS = 100_000
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
 
 def repeated(names: Sequence[str]) -> list[str]:
     """Return the names that occur more than once, sorted."""
-    return sorted({name for name in names if names.count(name) > 1})
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class TableFormat:
         if self.encoding:
             try:
                 known = codecs.lookup(self.encoding)._is_text_encoding
-            except LookupError:
+            except (LookupError, ValueError):
                 known = False
             require(known, f"there is no encoding {self.encoding!r}: name one that Python knows, such as utf-8")
 
@@ -132,9 +137,9 @@ def read_rows(
     filled = (table.notna() if missing else table != "").any(axis=1).to_numpy().nonzero()[0]
     require(len(filled) > 0, f"{path} has no rows below its header" if format.header else f"{path} has no rows")
     table = table.iloc[: int(filled[-1]) + 1]
-    first = table.columns[0]
-    if not row_index and table.shape[1] > 1 and _UNNAMED.fullmatch(first) and numbers_rows(table[first].iloc[filled]):
-        table = table.drop(columns=first)
+    index = None if row_index else find_row_index(table)
+    if index is not None:
+        table = table.drop(columns=index)
         table.attrs["notes"] += (f"left out of {path}: its first column, which has no name and numbers the rows",)
     return table
 
@@ -150,7 +155,8 @@ def read_pieces(
 
     path = Path(path)
     require(path.is_file(), f"there is no file {path}: name a text file with a table")
-    encoding, note = find_encoding(path, format.encoding)
+    with _parser_errors(path, format):
+        encoding, note = find_encoding(path, format.encoding)
     errors = "strict" if format.encoding else "replace"
     separator = r"\s+" if format.separator == "blanks" else format.separator
     options: dict[str, Any] = {
@@ -173,6 +179,7 @@ def read_pieces(
         with open_text(path, encoding, errors, format.comment) as file:
             first = [str(cell).strip() for cell in pandas.read_csv(file, nrows=1, **options).iloc[0]]
     width = len(first)
+    require(width <= MAX_COLUMNS, f"{path} has {width:,} columns, more than the maximum of {MAX_COLUMNS:,}")
     first_row = blank + 1 + format.header
     names: list[str] = []
     with (
@@ -222,9 +229,10 @@ def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: T
         return list(format.names)
     if not format.header:
         return [f"V{number + 1}" for number in range(len(first))]
-    twice = repeated([name for name in first if name])
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(first)]
+    twice = repeated(names)
     require(not twice, f"{path} has several columns named {', '.join(twice)}: rename them")
-    return [name or f"Unnamed: {place}" for place, name in enumerate(first)]
+    return names
 
 
 def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bool:
@@ -266,9 +274,14 @@ def _shape(cell: str) -> str:
     return re.sub(r"\d", "0", cell)
 
 
-def numbers_rows(column: pandas.Series) -> bool:
-    """Return whether a column of texts numbers the rows, as an exported index does: distinct whole numbers."""
-    return bool(column.is_unique and column.notna().all() and column.str.fullmatch(r"0|[1-9]\d*").all())
+def find_row_index(table: pandas.DataFrame) -> str | None:
+    """Return the name of an exported row index: a first column without a name, of distinct whole numbers, as texts."""
+    name = str(table.columns[0])
+    if table.shape[1] < 2 or not _UNNAMED.fullmatch(name):
+        return None
+    column = table[name][((table != "") & table.notna()).any(axis=1)]  # without blank rows
+    found = column.is_unique and column.notna().all() and column.str.fullmatch(r"0|[1-9]\d*").all()
+    return name if found else None
 
 
 def row_number(table: pandas.DataFrame, position: int) -> int:
@@ -361,9 +374,9 @@ def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str
     """
     if encoding:
         return encoding, ""
-    bad = good = lines = 0
+    bad = good = lines = size = 0
     first, rest = "", b""
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
         head = file.read(4)
         for mark, kind in PACKED.items():
             require(not head.startswith(mark), f"{path} is {kind}, no text file: unpack it, or save the table as CSV")
@@ -378,7 +391,10 @@ def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str
         file.seek(0)
         while True:
             piece = file.read(PIECE)
-            data = rest + piece
+            data, size = rest + piece, size + len(piece)
+            limit = MAX_UNPACKED if isinstance(file, gzip.GzipFile) else math.inf
+            require(size <= limit, f"{path} has more than {MAX_UNPACKED:,} bytes unpacked: unpack it, if you trust it")
+            require(len(rest) <= MAX_LINE, f"{path} has a line of more than {MAX_LINE:,} bytes: it is no table")
             end = data.rfind(b"\n") + 1 if piece else len(data)  # no character goes over the end of a line
             data, rest = data[:end], data[end:]
             require(
@@ -416,10 +432,17 @@ def _first_bad_byte(data: bytes, lines: int) -> str:
     return ""
 
 
+def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file, gzipped or not."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast("BinaryIO", gzip.open(path, "rb")) if packed else open(path, "rb")
+
+
 @contextmanager
 def open_text(path: Path, encoding: str, errors: str, comment: str = "") -> Iterator[io.TextIOBase]:
-    """Open a file as text; lines that are comments become blank, so that they are counted as rows."""
-    with open(path, encoding=encoding, errors=errors, newline="") as file:
+    """Open a file as text, gzipped or not; lines that are comments become blank, so that they are counted as rows."""
+    with io.TextIOWrapper(open_bytes(path), encoding, errors, newline="") as file:
         if not comment:
             yield file
             return
@@ -441,6 +464,8 @@ def _parser_errors(path: Path, format: TableFormat, width: int = 0) -> Iterator[
             f"{path} is not {name}: it has the byte 0x{byte:02x}, which {name} does not ({error.reason}): name another "
             "encoding, or none to detect it"
         ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged: it cannot be unpacked ({error})") from error
     except ValueError as error:  # errors of pandas are ValueErrors, too
         sentence = " ".join(str(error).split())
         if found := re.search(r"Expected \d+ fields in line (\d+), saw (\d+)", sentence):
