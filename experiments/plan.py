@@ -6,22 +6,21 @@ into the records when the engine ends, even after failures, or else when the nex
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from experiments.imports import hash_code
-from experiments.records import Records
+from experiments.records import Records, read_record
 from experiments.registry import Experiment, Registry, choose, load
 from experiments.run import Place
 from experiments.tables import make_rows, short_table, write_into, write_results
 from torchdl.errors import require
-from torchdl.files import write_json
+from torchdl.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,19 @@ class Settings:
     """The folder of the data sets; by default $TORCHDL_DATA, the system's folders, ~/.cache/torchdl."""
     jobs: int = 1
     """Jobs at a time, of one CPU thread each; an experiment that measures time runs alone."""
+
+
+class PlanFile(TypedDict):
+    """What a plan's file holds."""
+
+    out: str
+    quick: bool
+    data_root: str | None
+    jobs: int
+    todo: tuple[tuple[str, int], ...]
+    chosen: tuple[str, ...]
+    absent: dict[str, str]
+    finished: int
 
 
 @dataclass(frozen=True)
@@ -95,11 +107,9 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan:
         """Read the file."""
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, PlanFile)
         root = values.pop("data_root")
-        todo = tuple((name, seed) for name, seed in values.pop("todo"))
-        values |= {"out": Path(values["out"]), "chosen": tuple(values["chosen"])}
-        return cls(**values, data_root=Path(root) if root else None, todo=todo)
+        return cls(**{**values, "out": Path(values["out"])}, data_root=Path(root) if root else None)
 
 
 def absences(experiments: Sequence[Experiment], settings: Settings, here: bool = True) -> dict[str, str]:
@@ -180,7 +190,7 @@ def merge(place: Place) -> Records:
     records = Records.load(place.records)
     unfinished = sorted((place.folder / "unfinished").glob("*.json"))
     finished = sorted((place.folder / "records").glob("*.json"))
-    new = [json.loads(path.read_text(encoding="utf-8")) for path in (*unfinished, *finished)]
+    new = [read_record(path) for path in (*unfinished, *finished)]
     new = [r for r in new if r["finished"] or not (records.find(r["experiment"], r["seed"]) or r)["finished"]]
     if new:
         records.put(*new)
@@ -211,7 +221,7 @@ def look(plan: Plan) -> Outcome:
         if plan.place.finished(name, seed).exists():
             found.finished.append(key)
         elif path.exists() and path.stat().st_mtime >= since:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_record(path)
             if "failed" in record:
                 found.failed[key] = record["failed"]
             else:

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from experiments.registry import Experiment, Figure
 from torchdl import files
 from torchdl.errors import InputError
-from torchdl.files import CONFIG, replacing, write_json
-from torchdl.pictures import open_picture
+from torchdl.files import CONFIG, read_json, replacing, write_json
 
 LARGEST_PICTURE = 200_000  # bytes
+
+
+class Started(TypedDict):
+    """What every record has."""
+
+    experiment: str
+    seed: int
+    settings: str
+    finished: bool
+
+
+class Record(Started, total=False):
+    """What others read of a record."""
+
+    code: str | None
+    seconds: float | None
+    figures: dict[str, dict[str, float | list[float]]]
+    failed: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of one experiment and seed; raise :class:`InputError` if the file is damaged."""
+    read_json(path, Record)
+    return dict(read_json(path))  # with all its keys
 
 
 @dataclass
@@ -36,11 +62,10 @@ class Records:
         if not path.exists():
             return cls(path)
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            assert all({"experiment", "seed", "settings", "finished"} <= set(record) for record in kept)
-        except (ValueError, TypeError, AssertionError) as error:
-            raise InputError(f"{path} is damaged: take its last version from git, or remove it") from error
-        return cls(path, list(kept))
+            read_json(path, list[Record])
+        except InputError as error:
+            raise InputError(f"{error}: take its last version from git, or remove it") from error
+        return cls(path, read_json(path))  # with all their keys
 
     def find(self, experiment: str, seed: int) -> dict[str, Any] | None:
         """Return the record of an experiment with a seed."""
@@ -77,7 +102,7 @@ def look_up(value: Any, key: Sequence[str | int]) -> list[float]:
     """Follow a key into JSON values; return the number or numbers there as a list."""
     for part in key:
         value = value[part]
-    return [float(each) for each in (value if isinstance(value, list) else [value])]
+    return msgspec.convert(value if isinstance(value, list) else [value], list[float])
 
 
 def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
@@ -91,19 +116,20 @@ def read_figure(folder: Path, figure: Figure) -> dict[str, Any]:
     path = folder / figure.file
     keys = {"value": figure.key} | ({"reference": figure.reference_key} if figure.reference_key else {})
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
             (column,) = figure.key
             found = {"value": [float([row[str(column)] for row in rows if row[str(column)]][-1])]}
         else:
-            values = json.loads(text)
+            values = read_json(path)
             found = {name: look_up(values, key) for name, key in keys.items()}
         scaled = {name: [figure.scale * each for each in values] for name, values in found.items()}
         means = {name: sum(values) / len(values) for name, values in scaled.items()}
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): it should have {figure.metric!r}") from error
-    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+    except InputError as error:
+        raise InputError(f"{error}: it should have {figure.metric!r}") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, csv.Error) as error:
         raise InputError(f"{path} has no {'/'.join(map(str, figure.key))!r} for {figure.metric!r}") from error
     return {**means, "values": scaled["value"]} if figure.of_seeds else means
 
@@ -125,6 +151,8 @@ def fingerprints(config: dict[str, Any]) -> dict[str, str]:
 
 def copy_picture(source: Path, target: Path, most: int = LARGEST_PICTURE) -> None:
     """Copy a PNG; if it has more than ``most`` bytes, reduce its colours and then its pixels."""
+    from torchdl.pictures import open_picture  # imported late, with PyTorch: few jobs need it
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)

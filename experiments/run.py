@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import fcntl
-import json
 import os
 import shlex
 import shutil
@@ -27,7 +26,7 @@ from typing import Any
 
 from experiments.imports import hash_code
 from experiments.machine import commit, cpu, machine, versions
-from experiments.records import copy_picture, fingerprints, is_fallback, read_config, read_figure
+from experiments.records import copy_picture, fingerprints, is_fallback, read_config, read_figure, read_record
 from experiments.registry import Experiment, find, load
 from torchdl.errors import InputError, require
 from torchdl.files import has_checkpoint, write_json
@@ -179,7 +178,7 @@ def run(
     record = {"experiment": name, "seed": seed, "settings": experiment.settings, "code": code, "finished": False}
     for each in (unfinished, log):
         each.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(unfinished.read_text(encoding="utf-8")) if unfinished.exists() else {}
+    known = read_record(unfinished) if unfinished.exists() else {}
     same = all(known.get(key) == record[key] for key in ("settings", "code"))
     resumes = same and known.get("goes_on", "failed" not in known) and trains and has_checkpoint(folder)
     goes_on = resumes or (same and experiment.scripts[0].goes_on)

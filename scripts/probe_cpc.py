@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
@@ -20,7 +20,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import describe_data
 from torchdl.errors import require
-from torchdl.files import read_config
+from torchdl.files import read_config, read_settings
 from torchdl.models import FrozenFeatures, probe_head
 from torchdl.recipes.cpc_probe import Embeddings, Probes, describe, encode, probe, probe_report
 from torchdl.tasks import accuracy, plateau
@@ -50,6 +50,31 @@ class Config:
     """CPU threads; 0 lets PyTorch choose."""
 
 
+class Length(TypedDict):
+    """How long the run was trained."""
+
+    epochs: int
+    max_steps: int
+
+
+class Place(TypedDict):
+    """Where the run found its data."""
+
+    data_root: str | None
+
+
+class OfRun(TypedDict):
+    """The settings of the run that the probes need."""
+
+    image_size: int
+    color: bool
+    rescale: bool
+    background: str | None
+    dataset: str
+    trainer: Length
+    run: Place
+
+
 def supervised_encoder(description: dict[str, Any], train: Digits, validation: Digits, trainer: Trainer) -> nn.Module:
     """Train an encoder of the same architecture, with a linear layer behind it, from the labels."""
     encoder = artifacts.build(description)
@@ -61,23 +86,22 @@ def supervised_encoder(description: dict[str, Any], train: Digits, validation: D
 
 def main(config: Config) -> None:
     """Load the encoder, encode the digits, probe the embeddings, draw."""
-    settings = read_config(config.run).get("config", {})
     model = torchdl.load(config.run)
-    if not isinstance(model, torchdl.CPC) or "image_size" not in settings:
+    if not isinstance(model, torchdl.CPC) or "image_size" not in read_config(config.run).get("config", {}):
         kind = type(model).__name__
         raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
+    settings = read_settings(config.run, OfRun)
     require(min(config.epochs, config.views) >= 1, "--epochs and --views must be 1 or more")
     refuse_links(config.run)
     print(setup_process(config.threads))
-    shape = {key: settings[key] for key in ("image_size", "color", "rescale", "background")}
+    shape: dict[str, Any] = {key: settings[key] for key in ("image_size", "color", "rescale", "background")}
     root = config.data_root or data_root_of(config.run)
     train, validation, test = (
         load_digits(subset, **shape, seed=config.seed, name=dataset_of(config.run), root=root)
         for subset in ("train", "valid", "test")
     )
     print(describe_data(train))
-    length = {key: settings["trainer"][key] for key in ("epochs", "max_steps")}
-    trainer = Trainer(**length, seed=config.seed, device=config.device)
+    trainer = Trainer(**settings["trainer"], seed=config.seed, device=config.device)
     description = artifacts.describe(model.encoder)
     encoders = {"cpc": lambda: model.encoder}
     if config.baselines:

@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
 from experiments.plan import Outcome, Plan, Settings, absences, collect, look, merge, prepare, show, write_tables
+from experiments.records import read_record
 from experiments.registry import find
 from experiments.run import end_with_parent, shown
 from torchdl.cli.main import run_script
@@ -143,7 +144,7 @@ def print_new(plan: Plan, outcome: Outcome, printed: set[tuple[str, int]]) -> No
         if (name, seed) in outcome.failed:
             print(f"{title}: FAILED: {outcome.failed[name, seed]}", flush=True)
         else:
-            record = json.loads(plan.place.finished(name, seed).read_text(encoding="utf-8"))
+            record = read_record(plan.place.finished(name, seed))
             print(f"{title}: {shown(find(name, plan.registry.experiments), record)}", flush=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import shlex
 import shutil
@@ -20,6 +19,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
 import _clone  # noqa: F401
 
@@ -27,7 +28,7 @@ from torchdl.cli.finished_runs import default_extractor, find_extractor
 from torchdl.cli.main import run_script
 from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
-from torchdl.files import EVALUATION, has_checkpoint, write_json
+from torchdl.files import EVALUATION, has_checkpoint, read_json, write_json
 from torchdl.plots import plot_bars
 from torchdl.training import checkpoint, signals
 
@@ -146,7 +147,7 @@ def evaluate(
     measured_by = ["--feature-extractor", extractor]
     train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, *measured_by, *root]
     asked = {"options": options, "samples": config.samples, "judge": str(extractor.resolve())}
-    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else asked
+    known = read_json(settings, dict[str, str | int]) if settings.is_file() else asked
     changed = checkpoint.differences(known, asked)
     require(not changed, f"{run} was made with other settings ({changed}): choose another --out, or remove {folder}")
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ def call(
         pid, status, used = os.wait4(child.pid, os.WNOHANG)  # Popen.wait does not return the resources used
     code = child.returncode = os.waitstatus_to_exitcode(status)
     if spent is not None and spent.parent.is_dir():
-        before = json.loads(spent.read_text(encoding="utf-8")) if spent.is_file() else 0.0
+        before = read_json(spent, float) if spent.is_file() else 0.0
         write_json(spent, before + used.ru_utime + used.ru_stime)
     if code and request.signal_number:
         raise signals.Stopped("", request.signal_number)
@@ -215,15 +216,19 @@ def end_with_parent() -> None:
 
 def read(run: Path) -> dict[str, Any]:
     """Read the results of one run."""
-    found = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["against held-out images"]
-    generated = found["generated"]
-    numbers = {key: generated[key] for key in ("Fréchet distance", "precision", "recall", "coverage")}
-    return {
-        **numbers,
-        "rarest class": 100 * min(generated["class shares"].values()),
-        "train against test": found["training images"]["Fréchet distance"],
-        "seconds": json.loads((run / "seconds.json").read_text()),
-    }
+    found = read_json(run / EVALUATION, dict[str, Any])
+    try:
+        measured = msgspec.convert(found["against held-out images"], dict[str, dict[str, Any]])
+        generated, training = (measured[kind] for kind in ("generated", "training images"))
+        numbers: dict[str, Any] = {
+            key: generated[key] for key in ("Fréchet distance", "precision", "recall", "coverage")
+        }
+        numbers["rarest class"] = 100 * min(msgspec.convert(generated["class shares"], dict[str, float]).values())
+        numbers["train against test"] = training["Fréchet distance"]
+        numbers["seconds"] = read_json(run / "seconds.json", float)
+        return msgspec.convert(numbers, dict[str, float])
+    except (KeyError, ValueError) as error:  # msgspec's error is a ValueError
+        raise InputError(f"{run / EVALUATION} has other results ({error}): remove {run} to do it again") from error
 
 
 def pairs(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -10,14 +10,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pytest
 import torch
 
 from torchdl import InputError
-from torchdl.files import plain, read_json, replacing, write_json
+from torchdl.files import plain, read_config, read_json, read_settings, replacing, write_json
 
 
 def test_a_file_is_replaced_and_no_temporary_remains(tmp_path):
@@ -231,3 +231,27 @@ def test_json_that_could_not_be_read_leaves_the_old_file(tmp_path, monkeypatch):
         write_json(path, 1)
     assert json.loads(path.read_text()) == {"rate": 0.5, "folder": "x"}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "3", "null", "[" * 100_000, '{"config": 1}', '{"data": []}', '{"parameters": "many"}']
+)
+def test_a_config_that_holds_something_else_is_refused_in_one_sentence(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"is not a run's folder: its config\.json cannot be read") as error:
+        read_config(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+class Learning(TypedDict, total=False):
+    rate: float
+    device: str
+
+
+def test_settings_are_read_as_their_types(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": {"rate": 1, "other": 2}, "commit": "x"}')
+    assert read_settings(tmp_path, Learning) == {"rate": 1.0}
+    assert read_config(tmp_path)["commit"] == "x"
+    (tmp_path / "config.json").write_text('{"config": {"device": null}}')
+    with pytest.raises(InputError, match=r"config\.json has other settings: Expected `str`, got `null`"):
+        read_settings(tmp_path, Learning)

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
 from torchdl.errors import InputError, require
 
+T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 
 CONFIG = "config.json"  # every setting, the versions and the data's fingerprint
@@ -199,15 +200,35 @@ def check_archive(data: bytes) -> None:
     require(stored and whole, "its members are compressed or overlap, unlike those that torch.save writes")
 
 
+class Record(TypedDict, total=False):
+    """What a run's ``config.json`` holds that others read."""
+
+    config: dict[str, Any]
+    data: dict[str, Any]
+    parameters: int | None
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a run's ``config.json``.
 
     Raises:
-        InputError: It is missing or damaged.
+        InputError: It is missing or damaged, or holds something else.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged"
+        read_json(folder / CONFIG, Record)
+        return dict(read_json(folder / CONFIG))  # with all its keys
+    except InputError as error:
+        reason = str(error).split(": ", 1)[-1]
         raise InputError(f"{folder} is not a run's folder: its {CONFIG} cannot be read ({reason})") from error
-    return config if isinstance(config, dict) else {}
+
+
+def read_settings(folder: Path, kind: type[T]) -> T:
+    """Read those settings of a run that ``kind`` (a ``TypedDict``) declares, from its ``config.json``.
+
+    Raises:
+        InputError: There is no such file, or a setting is missing or of another type.
+    """
+    try:
+        return msgspec.convert(read_config(folder).get("config", {}), kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{folder / CONFIG} has other settings: {error}") from error

@@ -174,7 +174,25 @@ def test_a_run_with_old_names_resumes_with_the_new_ones(tmp_path, capsys):
     assert set(RENAMED_FIELDS) == set(old)
 
 
-@pytest.mark.parametrize("config", [{"nonsense": 1}, {"trainer": 3}, {"trainer": {"nonsense": 1}}])
+OTHER = [
+    {"nonsense": 1},
+    {"trainer": 3},
+    {"trainer": None},
+    {"trainer": {"nonsense": 1}},
+    {"trainer": {"epochs": "3"}},
+    {"trainer": {"epochs": None}},
+    {"trainer": {"epochs": [3]}},
+    {"trainer": {"monitor": 5}},
+    {"categories": 1},
+    {"categories": [1]},
+    {"color": "yes"},
+    {"feature_extractor": 7},
+    {"test_share": "most"},
+    {"run": {"resume": {}}},
+]
+
+
+@pytest.mark.parametrize("config", OTHER, ids=str)
 def test_another_scripts_run_is_refused(tmp_path, config):
     folder = write_run(tmp_path / "x", **config)
     with pytest.raises(InputError, match=r"x.*config\.json"):

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 from torchdl import artifacts
 from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
-from torchdl.files import read_config
+from torchdl.files import read_config, read_settings
 from torchdl.models import GAN
 from torchdl.recipes.gan_evaluation import FeatureExtractor, load_feature_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
 
 NO_EXTRACTOR = Path("none")  # instead of a feature extractor's folder: none is used
+
+
+class OfPlace(TypedDict, total=False):
+    """The setting of a run that names the folder of its data sets."""
+
+    data_root: str | None
+
+
+class OfData(TypedDict, total=False):
+    """The settings of a run that name its data."""
+
+    dataset: str
+    run: OfPlace
 
 
 def load_gan(folder: Path) -> GAN:
@@ -26,15 +40,14 @@ def load_gan(folder: Path) -> GAN:
 
 def dataset_of(folder: Path) -> str:
     """Return the name of the dataset that a run was trained on; a folder's, as it is reached from here."""
-    record = read_config(folder)
-    return located_dataset(str(record.get("config", {}).get("dataset")), folder, record)
+    name = str(read_settings(folder, OfData).get("dataset"))
+    return located_dataset(name, folder, read_config(folder))
 
 
 def data_root_of(folder: Path) -> Path | None:
     """Return the folder of the data sets in which a run found its data, if it has recorded one and that is there."""
-    record = read_config(folder)
-    root = record.get("config", {}).get("run", {}).get("data_root")
-    place = Path(located(root, folder, record)) if isinstance(root, str) else None
+    root = read_settings(folder, OfData).get("run", {}).get("data_root")
+    place = None if root is None else Path(located(root, folder, read_config(folder)))
     return place if place is not None and place.is_dir() else None
 
 

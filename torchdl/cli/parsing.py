@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import msgspec
 import tyro
 from tyro.conf import Positional as Positional
 
@@ -33,8 +34,10 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
         record = read_config(Path(given[-1]))
         try:
             default = rebuild(config_class, record["config"], Path(given[-1]), record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{given[-1]} is not a run of this script: its {CONFIG} has other options") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # msgspec's error is a ValueError
+            raise InputError(
+                f"{given[-1]} is not a run of this script: its {CONFIG} has other options ({error})"
+            ) from error
     parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
     return typing.cast(ConfigT, parsed)
 
@@ -93,14 +96,23 @@ def rebuild(
         key = key if key in hints else RENAMED_FIELDS.get(key, key)
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
-            value = rebuild(typing.cast("type[Any]", hint), value, folder, record)
-        elif value is not None and Path in (hint, *typing.get_args(hint)):
-            value = Path(located(value, folder, record))
-        elif key == "dataset":
-            value = located_dataset(value, folder, record)
-        elif isinstance(value, list):
-            value = tuple(value)  # JSON has no tuples
-        elif isinstance(value, str):
-            value = RENAMED_VALUES.get(value, value)
+            value = rebuild(typing.cast("type[Any]", hint), msgspec.convert(value, dict[str, Any]), folder, record)
+        else:
+            value = RENAMED_VALUES.get(value, value) if isinstance(value, str) else value
+            value = convert(value, hint, key)
+            if isinstance(value, Path):
+                value = Path(located(str(value), folder, record))
+            elif key == "dataset" and value is not None:
+                value = located_dataset(value, folder, record)
         built[key] = value
     return config_class(**built)
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """Convert an option's value in JSON to its type; raise :class:`InputError` if it is of another type."""
+    paths = {Path: str, Path | None: str | None}  # JSON has no paths
+    try:
+        found = msgspec.convert(value, paths.get(hint, hint))
+    except msgspec.ValidationError as error:
+        raise InputError(f"{name}: {error}") from error
+    return Path(found) if hint in paths and found is not None else found

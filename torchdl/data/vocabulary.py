@@ -8,19 +8,18 @@ Shapes: N texts, T words of the longest text.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from torchdl.errors import InputError, require
-from torchdl.files import write_json
+from torchdl.files import read_json, write_json
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' separators of words besides the space
 UNKNOWN = "<unknown>"  # cannot occur in a text, since < is filtered
@@ -41,6 +40,15 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
     text = (text.lower() if lower else text).replace("\r\n", " ")
     text = re.sub(r"\d", "0", text) if same_digits else text
     return [word for word in text.translate(str.maketrans(filters, " " * len(filters))).split(" ") if word]
+
+
+class SavedVocabulary(TypedDict):
+    """What a vocabulary's file holds."""
+
+    words: list[str]
+    lower: bool
+    filters: str
+    same_digits: bool
 
 
 class Vocabulary:
@@ -126,14 +134,9 @@ class Vocabulary:
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
         """Read a file that :meth:`save` wrote; raise :class:`InputError` for any other."""
         try:
-            found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-            types = {"words": list, "lower": bool, "filters": str, "same_digits": bool}
-            if not all(isinstance(found[name], type_) for name, type_ in types.items()):
-                raise TypeError
-            return cls(**{name: found[name] for name in types})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or "it is damaged or another file"
-            raise InputError(f"{path} is not a vocabulary ({reason}): name a finished text run") from error
+            return cls(**read_json(path, SavedVocabulary))
+        except InputError as error:
+            raise InputError(f"{path} is not a vocabulary ({error}): name a finished text run") from error
 
 
 def pad(

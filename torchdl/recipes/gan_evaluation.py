@@ -6,11 +6,10 @@ Shapes: N images, B images of a block, D features, K classes, (C, H, W) of an im
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from torchdl import artifacts, metrics, random
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
-from torchdl.files import RESULTS, WEIGHTS, PathLike, read_config
+from torchdl.files import RESULTS, WEIGHTS, PathLike, read_json, read_settings
 from torchdl.models import GAN, LenetLike
 from torchdl.plots import plot_bars, plot_nearest
 from torchdl.recipes.report import Report
@@ -51,6 +50,28 @@ class FeatureExtractor(NamedTuple):
     low: float
     accuracy: float
     fingerprint: str
+
+
+Results = TypedDict("Results", {"accuracy": float, "accuracy by class": dict[str, float]})
+
+
+class OfImages(TypedDict, total=False):
+    """The settings of a feature extractor's images."""
+
+    dataset: str
+
+
+class OfLearning(TypedDict, total=False):
+    """The settings of a feature extractor's training."""
+
+    centred: bool | None
+
+
+class Trained(TypedDict, total=False):
+    """The settings of a feature extractor's run."""
+
+    images: OfImages
+    learning: OfLearning
 
 
 class Features(NamedTuple):
@@ -86,14 +107,14 @@ def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
     model = artifacts.load(folder)
     if not isinstance(model, LenetLike):
         raise InputError(f"{folder} holds a {type(model).__name__}, but a feature extractor is a LenetLike")
-    config = read_config(folder).get("config", {})
+    config = read_settings(folder, Trained)
     known = config.get("images", {}).get("dataset")
     require(known == dataset, f"the feature extractor {folder} was trained on {known}, not on {dataset}")
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        classes, accuracy = tuple(results["accuracy by class"]), float(results["accuracy"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is not a finished run: resume it until it ends") from error
+        results = read_json(folder / RESULTS, Results)
+    except InputError as error:
+        raise InputError(f"{folder} is not a finished run ({error}): resume it until it ends") from error
+    classes, accuracy = tuple(results["accuracy by class"]), results["accuracy"]
     low = -1.0 if config.get("learning", {}).get("centred") else 0.0
     fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     return FeatureExtractor(model.eval(), classes, low, accuracy, fingerprint)

@@ -5,12 +5,12 @@ Shapes: N texts, T words of the longest text, K classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.text import TextDataset
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike, write_json
+from torchdl.files import PathLike, read_json, write_json
 from torchdl.plots import plot_confusion, plot_precision_recall
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
@@ -85,6 +85,13 @@ def text_training(
     return Training(task, batches, BatchLoader(test_data, 256, by_length=learning.by_length))
 
 
+class SavedClasses(TypedDict):
+    """What the classes' file holds: their names, and the maximum number of words."""
+
+    classes: Annotated[list[str | int | float], msgspec.Meta(min_length=1)]
+    longest: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None
+
+
 class TextClassifier:
     """A trained model with its vocabulary and classes.
 
@@ -106,10 +113,10 @@ class TextClassifier:
         folder = Path(folder)
         vocabulary, model = Vocabulary.load(folder / VOCABULARY), artifacts.load(folder)
         try:
-            saved = json.loads((folder / CLASSES).read_text(encoding="utf-8"))
-            classes, longest = [str(name) for name in saved["classes"]], saved["longest"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder / CLASSES} cannot be read: use a finished run of a text classifier") from error
+            saved = read_json(folder / CLASSES, SavedClasses)
+        except InputError as error:
+            raise InputError(f"{error}: use a finished run of a text classifier") from error
+        classes, longest = [str(name) for name in saved["classes"]], saved["longest"]
         expected = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
         match = all(getattr(model, name, None) == value for name, value in expected.items())
         require(match, f"the model, vocabulary and classes in {folder} do not match: use an unchanged run")

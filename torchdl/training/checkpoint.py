@@ -114,9 +114,8 @@ def check_values(state: Any, size: int) -> None:
             left += [*value, *value.values()] if isinstance(value, dict) else value
         elif isinstance(value, torch.Tensor):
             ordinary = value.layout == torch.strided and not value.is_quantized
-            require(
-                ordinary and value.nbytes <= size, f"it holds a tensor of {list(value.shape)}, but has {size} bytes"
-            )
+            shape = list(value.shape)
+            require(ordinary and value.nbytes <= size, f"it holds a tensor of {shape}, sparse or larger than the file")
         else:
             kind = type(value).__name__
             require(
