@@ -86,8 +86,8 @@ def supervised_encoder(description: dict[str, Any], train: Digits, validation: D
 
 def main(config: Config) -> None:
     """Load the encoder, encode the digits, probe the embeddings, draw."""
-    model = torchdl.load(config.run)
-    if not isinstance(model, torchdl.CPC) or "image_size" not in read_config(config.run).get("config", {}):
+    known, model = read_config(config.run).get("config", {}), torchdl.load(config.run)
+    if not isinstance(model, torchdl.CPC) or "image_size" not in known:
         kind = type(model).__name__
         raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
     settings = read_settings(config.run, OfRun)
