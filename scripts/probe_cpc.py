@@ -57,12 +57,6 @@ class Length(TypedDict):
     max_steps: int
 
 
-class Place(TypedDict):
-    """Where the run found its data."""
-
-    data_root: str | None
-
-
 class OfRun(TypedDict):
     """The settings of the run that the probes need."""
 
@@ -70,9 +64,7 @@ class OfRun(TypedDict):
     color: bool
     rescale: bool
     background: str | None
-    dataset: str
     trainer: Length
-    run: Place
 
 
 def supervised_encoder(description: dict[str, Any], train: Digits, validation: Digits, trainer: Trainer) -> nn.Module:
