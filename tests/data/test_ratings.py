@@ -15,7 +15,8 @@ from torchdl import InputError
 from torchdl.data import ratings as module, read_ratings, split_ratings
 from torchdl.data.download import NotFound
 from torchdl.data.movielens import MOVIELENS, Archive, find_ratings, read_titles
-from torchdl.data.ratings import Ratings, number, ordinal
+from torchdl.data.ratings import Ratings, indices_of, ordinal
+from torchdl.data.tables import TableFormat
 
 pytestmark = pytest.mark.usefixtures("isolated")
 SETTINGS = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,7 +60,6 @@ def test_what_is_written_is_read(tmp_path, ids, piece):
         found = read_ratings(path)
     users, items, ratings, times = zip(*ids, strict=True)
     for read, written in ((found.user, users), (found.item, items)):
-        # a name of digits alone may be read as a number, if all are
         assert list(map(str, read.tolist())) == list(map(str, written))
     assert found.rating.dtype == np.float32
     np.testing.assert_array_equal(found.rating, np.array(ratings, np.float32))
@@ -81,6 +81,155 @@ def test_own_columns_without_a_time(tmp_path):
     assert (found.user.tolist(), found.item.tolist(), found.time) == (["ann", "bob"], ["007", "7"], None)
 
 
+ROWS = 3  # of a piece, so that the last rows are in another one
+
+
+@pytest.mark.parametrize("column", ["userId", "movieId"])
+@pytest.mark.parametrize(
+    ("ids", "dtype"),
+    [
+        (["7", "12", "-3", "0"], "int32"),
+        (["7", "12", "-3", str(2**31)], "int64"),
+        (["7", str(-(2**31)), "5", str(2**31 - 1)], "int32"),
+        (["7", "12", "5", str(2**63 - 1)], "int64"),
+        (["7", "12", "5", str(2**63)], "U"),
+        (["7", "12", "5", str(2**64)], "U"),
+        (["7", "12", "5", "07"], "U"),
+        (["07", "7", "12", "5"], "U"),
+        (["7", "12", "5", "+7"], "U"),
+        (["7", "12", "5", "7.0"], "U"),
+        (["7", "12", "5", "-0"], "U"),
+        (["0", "12", "5", "00"], "U"),
+        (["7", "12", "5", "-07"], "U"),
+        (["7", "12", "5", "1e3"], "U"),
+        (["7", "12", "5", "0x7"], "U"),
+        (["7", "12", "5", "1_000"], "U"),
+        (["7", "12", "5", "\u0667"], "U"),
+        (["TRUE", "FALSE", "true", "0"], "U"),
+        (["NA", "nan", "None", "null"], "U"),
+        (["0439708184", "439708184", "043970818X", "1"], "U"),
+    ],
+)
+def test_ids_are_texts(tmp_path, monkeypatch, column, ids, dtype):
+    monkeypatch.setattr(module, "PIECE", ROWS)
+    other = "movieId" if column == "userId" else "userId"
+    path = write(tmp_path / "x.csv", f"{column},rating,{other}", *(f"{id_},3.5,1" for id_ in ids))
+    found = read_ratings(path)
+    read = found.user if column == "userId" else found.item
+    assert read.dtype.kind == dtype if dtype == "U" else read.dtype == dtype
+    assert [str(id_) for id_ in read.tolist()] == ids
+    assert (found.item if column == "userId" else found.user).tolist() == [1] * 4
+    (tmp_path / "r.csv").write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert read_ratings(tmp_path / "r.csv").user.tolist() == found.user.tolist()
+    quoted = write(tmp_path / "q.csv", f"{column},rating,{other}", *(f' "{id_}" ,3.5, 1 ' for id_ in ids))
+    assert read_ratings(quoted).user.tolist() == found.user.tolist()  # blanks around a cell are no part of an id
+    assert read_ratings(quoted).item.tolist() == found.item.tolist()
+
+
+def test_users_who_differ_in_a_zero_are_two_in_every_step(tmp_path):
+    path = write(tmp_path / "x.csv", "userId,movieId,rating", *(f"{'0' * (k % 2)}7,0{k},{k % 5}" for k in range(40)))
+    write(tmp_path / "movies.csv", "movieId,title", "00,Zero", "01,One", "1,Another", ' 011 ,"Up, again"', "015,")
+    ratings = read_ratings(path)
+    split = split_ratings(ratings)
+    assert split.users.tolist() == ["07", "7"]
+    assert len(split.items) > 20
+    assert read_titles(path, np.array(["00", "01", "1", "011", "015"])) == [
+        "Zero",
+        "One",
+        "Another",
+        "Up, again",
+        "015",
+    ]
+
+
+def test_ids_of_different_types_are_compared_as_texts():
+    known = np.array([9, 10, 70])
+    assert indices_of(np.array(["70", "07", "9", "9.0", "10"]), known).tolist() == [3, 0, 1, 0, 2]
+    assert indices_of(np.array([7, 10]), np.array(["07", "10"])).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        (np.array(["7", "07"], object), ["7", "07"]),
+        (np.array([7, "8"], object), [7, 8]),
+        (np.array([7.0, 8.0]), [7, 8]),
+        (np.array([7, 8], np.uint64), [7, 8]),
+        (np.array([7, 2**63], np.uint64), ["7", str(2**63)]),
+    ],
+)
+def test_ids_in_memory_are_integers_or_texts(ids, found):
+    ratings = Ratings(ids, ids, np.float32([1, 2]), None, "nowhere")
+    assert ratings.user.tolist() == ratings.item.tolist() == found
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([1.5, 2]), np.array([np.nan, 2]), np.array([None, "a"]), np.array([True, False])]
+)
+def test_ids_of_other_types_are_refused(ids):
+    with pytest.raises(InputError, match="user"):
+        Ratings(ids, np.array([1, 2]), np.float32([1, 2]), None, "nowhere")
+
+
+def test_other_ways_to_write_ratings_are_read(tmp_path):
+    path = write(tmp_path / "x.csv", "userId;movieId;rating", "1;31;2,5", "2;10;4")
+    found = read_ratings(path, format=TableFormat(separator=";", decimal=","))
+    assert (found.user.dtype, found.rating.tolist()) == (np.int32, [2.5, 4])
+    write(path, "userId;movieId;rating", "a;31;1.234,5", "b;10;40%", "b;10;05")
+    found = read_ratings(path, format=TableFormat(separator=";", decimal=","))
+    assert found.rating.tolist() == pytest.approx([1234.5, 0.4, 5])
+    data = write(tmp_path / "u.data", "196\t242\t3\t881250949", "186\t302\t3\t891717742")
+    names = ("user", "item", "stars", "when")
+    found = read_ratings(data, *names, format=TableFormat(header=False, names=names, separator="tab"))
+    assert (found.user.tolist(), found.time.tolist()) == ([196, 186], [881250949, 891717742])
+    (tmp_path / "old.csv").write_bytes("userId,movieId,rating\nJosé,2,3\n".encode("cp1252"))
+    found = read_ratings(tmp_path / "old.csv")
+    assert found.user.tolist() == ["José"]
+    assert "0xe9, byte 4 of line 2" in found.origin
+
+
+def test_a_decimal_comma_that_is_not_said_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"1st row .*'2,5' as 'rating'"):
+        read_ratings(write(tmp_path / "x.csv", "userId;movieId;rating", "1;31;2,5"), format=TableFormat(separator=";"))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2020-03-01 00:00:00", "2019-12-31", "2020-03-01 00:00:01", "2020-02-29 23:59:59"],
+        ["2020-03-01T01:00:00+01:00", "2019-12-31T12:00:00Z", "2020-02-29T20:00:01-04:00", "2020-02-29T23:59:59+00:00"],
+        ["4e3", "1.5", "5e3", "300"],
+    ],
+)
+def test_times_are_numbers_or_dates(tmp_path, monkeypatch, times):
+    monkeypatch.setattr(module, "PIECE", ROWS)
+    rows = (f"{user},1,{user},{time}" for user, time in enumerate(times))
+    ratings = read_ratings(write(tmp_path / "x.csv", "userId,movieId,rating,timestamp", *rows))
+    assert ratings.time.argsort().tolist() == [1, 3, 0, 2]
+    if times[0].startswith("2020"):
+        assert ratings.time[0] == 1583020800
+    assert split_ratings(ratings, 0.25, by_time=True).test.targets.tolist() == [2]
+
+
+@pytest.mark.parametrize("bad", ["soon", ""])
+@pytest.mark.parametrize("good", ["4", "2020-03-01"])
+def test_a_time_that_cannot_be_read_matters_only_where_it_is_needed(tmp_path, good, bad):
+    path = write(
+        tmp_path / "x.csv", "userId,movieId,rating,timestamp", f"1,2,3,{good}", f"2,2,3,{bad}", f"3,2,3,{good}"
+    )
+    ratings = read_ratings(path)
+    assert len(split_ratings(ratings, 0.4).train) == 2
+    with pytest.raises(InputError, match="time of the 2nd rating"):
+        split_ratings(ratings, 0.4, by_time=True)
+    assert read_ratings(path, time=None).time is None
+
+
+def test_a_named_column_of_times_must_be_there(tmp_path):
+    path = write(tmp_path / "x.csv", "userId,movieId,rating", "1,2,3")
+    with pytest.raises(InputError, match=r"no column 'when'.* userId, movieId, rating"):
+        read_ratings(path, time="when")
+
+
 GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7)), ""]
 
 
@@ -92,12 +241,10 @@ GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7)), ""
         ("1,2,,4", "8th row"),
         ("1,2,inf,4", "no finite rating .*8th row"),
         ("1,2,1e39,4", "no finite rating .*8th row"),
-        ("1,2,3", "8th row .*nothing as 'timestamp'"),
         ("1,2", "8th row"),
         (",2,3,4", "8th row .*nothing as 'userId'"),
-        ("1, ,3,4", "8th row .*' ' as 'movieId'"),
-        ("1,2,3,soon", "8th row .*'soon' as 'timestamp'"),
-        ("1,2,3,5,4", "4 fields in line 10, saw 5"),  # a decimal comma
+        ("1, ,3,4", "8th row .*nothing as 'movieId'"),
+        ("1,2,3,5,4", "5 cells in row 10, more cells than the 4 names"),  # a decimal comma
         ('"1,2,3,4', "EOF inside string"),
     ],
 )
@@ -120,10 +267,10 @@ def test_ratings_have_columns_of_one_length():
     [
         (b"", "x.csv"),
         (b"userId,movieId,rating\n", "no ratings"),
-        (b"userId,rating\n1,2\n", "0 columns 'movieId'"),
-        (b"userId,movieId,rating,rating\n1,2,3,4\n", "2 columns 'rating'"),
-        (b"userId,movieId,rating\n1,2,3,4\n", "more cells in the first row"),
-        (b"userId,movieId,rating\n\xe9,2,3\n", "utf-8"),
+        (b"userId,rating\n1,2\n", "no column 'movieId'.* userId, rating"),
+        (b"userId,movieId,rating,rating\n1,2,3,4\n", "several columns named rating"),
+        (b"userId,movieId,rating\n1,2,3,4\n", "row 2, more cells than the 3 names"),
+        (b"1,2,3\n2,2,3\n", "values in place of its columns' names"),
         (b"\xff\xfeu,\xe9\n", "x.csv"),
     ],
 )
@@ -151,7 +298,7 @@ def test_a_number_is_the_place_among_the_known_or_0(known, asked):
     ordered = sorted(known)
     ids = np.array([*asked, *ordered], np.int64)
     expected = [ordered.index(k) + 1 if k in known else 0 for k in ids.tolist()]
-    assert number(ids, np.array(ordered, np.int64)).tolist() == expected
+    assert indices_of(ids, np.array(ordered, np.int64)).tolist() == expected
 
 
 @pytest.mark.parametrize("by_time", [False, True])

@@ -76,3 +76,30 @@ def test_only_unrated_items_are_recommended(trained, ratings, tmp_path, path):
 def test_bad_settings_are_refused(trained):
     with pytest.raises(InputError, match=r"damping.*-1"):
         rating_training(*trained, RatingLearning(damping=-1))
+
+
+def test_a_user_is_found_by_the_text_of_the_id(tmp_path):
+    random = np.random.default_rng(0)
+    users, items = np.array(["7", "07", "+7"]).repeat(8), np.tile([f"0{k}" for k in range(8)], 3)
+    rated = Ratings(users, items, random.integers(1, 6, 24).astype(np.float32), None, "memory")
+    ratings = Ratings(users[:-2], items[:-2], rated.rating[:-2], None, "memory")  # +7 has not rated 06 and 07
+    split = split_ratings(ratings, 0.1)
+    torchdl.save(MatrixFactorization(len(split.users), len(split.items), split.mean, 2), tmp_path)
+    save_catalogue(tmp_path / CATALOGUE, split, ratings, [f"Book {item}" for item in np.unique(ratings.item)])
+    assert {title for title, _ in recommend(tmp_path, " +7 ")} == {"Book 06", "Book 07"}
+    assert recommend(tmp_path, "07") == recommend(tmp_path, "7") == []
+    with pytest.raises(InputError, match="'007'"):
+        recommend(tmp_path, "007")
+
+
+def test_errors_without_the_pairs_that_are_in_training_are_reported():
+    user, item = np.array([1, 1, 2, 2, 1, 2, 3]), np.array([1, 2, 1, 2, 1, 2, 1])
+    ratings = Ratings(user, item, np.float32([1, 2, 3, 4, 5, 4, 2]), np.arange(7), "memory")
+    split = split_ratings(ratings, 3 / 7, by_time=True)
+    report = evaluate_ratings(MatrixFactorization(2, 2, split.mean, 2), split, device="cpu")
+    assert report.results["held out pairs in training"] == 2
+    assert "2 of 3 test pairs of a user and an item are in the training part, too" in report.summary
+    without = report.results["without duplicates"]
+    assert without["ratings"] == 1
+    assert without["errors"]["mean"] == pytest.approx({"RMSE": 0.5, "MAE": 0.5})  # 2, where the mean is 2.5
+    assert f"without them: {without['errors']['this model']['RMSE']:.4f}" in report.summary

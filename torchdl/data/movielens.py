@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from torchdl.data.download import downloading, read_url, require_checksum
-from torchdl.data.files import csv_errors
 from torchdl.data.sources import data_roots
+from torchdl.data.tables import read_rows
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 
@@ -102,10 +102,8 @@ def read_titles(ratings: Path, items: np.ndarray) -> list[str]:
     path = ratings.parent / "movies.csv"
     if not path.is_file():
         return [str(item) for item in items]
-    import pandas  # imported late: it takes a second
-
-    with csv_errors(path):
-        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_rows(path, missing=False)
     require({"movieId", "title"} <= set(table.columns), f"{path} must have the columns movieId and title")
-    names = dict(zip(table["movieId"], table["title"], strict=True))
-    return [names.get(str(item), str(item)) for item in items]
+    ids = [cell.strip() for cell in table["movieId"]]  # texts, as those of the ratings: 07 is not 7
+    names = dict(zip(ids, table["title"], strict=True))
+    return [names.get(str(item)) or str(item) for item in items]

@@ -5,8 +5,9 @@ Shapes: N ratings, U users, I items.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.files import csv_errors
+from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, read_pieces
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Ratings:
     def __post_init__(self) -> None:
         lengths = [len(part) for part in (self.user, self.item, self.rating, self.time) if part is not None]
         require(len(set(lengths)) == 1, f"user, item, rating and time must have the same length, not {lengths}")
+        for name in ("user", "item"):
+            object.__setattr__(self, name, as_ids(getattr(self, name), name))
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -57,19 +60,24 @@ def read_ratings(
     user: str = COLUMNS[0],
     item: str = COLUMNS[1],
     rating: str = COLUMNS[2],
-    time: str = COLUMNS[3],
+    time: str | None = COLUMNS[3],
+    format: TableFormat = CSV,
 ) -> Ratings:
-    """Read a CSV file with a header and one rating per row into typed columns: 20 bytes per rating.
+    """Read a table with one rating per row into typed columns: 20 bytes per rating.
 
-    The file is read in pieces, so its other columns take no memory. Ids that are not integers below 2**31 become 64-bit
-    integers or text, which take more memory.
+    The file is read in pieces, so its other columns take no memory. Ids are texts: 7, 07 and 7.0 are three users. If
+    all ids of a column are integers in the usual notation, they become 32-bit or 64-bit integers, which take less
+    memory and time.
 
     Args:
         path: The file, or a folder with ``ratings.csv``.
-        user: The column of the users' ids, integers or names.
+        user: The column of the users' ids.
         item: The column of the items' ids.
         rating: The column of the ratings.
-        time: The column of seconds, or of any number that increases with time; it may be missing.
+        time: The column of the times: seconds, any other number that increases with time, or dates in ISO 8601, which
+            become seconds since 1970. A time that cannot be read becomes NaN: only a split by time needs it. None reads
+            no times; so does the default name if there is no such column.
+        format: How the table is written: a CSV file with a header by default.
 
     Raises:
         InputError: A file or column is missing, or a row is broken; the message names it.
@@ -82,104 +90,213 @@ def read_ratings(
         >>> ratings.user, ratings.rating, ratings.time
         (array([5, 9], dtype=int32), array([2.5, 4. ], dtype=float32), None)
     """
-    import pandas  # imported late: it takes a second
-
     path = Path(path)
     path = path / "ratings.csv" if path.is_dir() else path
-    require(path.is_file(), f"there is no file {path}: name a CSV file of ratings, or a folder with ratings.csv")
-    with csv_errors(path):
-        first = pandas.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False)
-    header = [str(name) for name in first.iloc[0]]
-    wanted = [user, item, rating, *([time] if time in header else [])]
+    require(path.is_file(), f"there is no file {path}: name a table of ratings, or a folder with ratings.csv")
+    table = next(read_pieces(path, format, missing=False, size=SAMPLE))
+    names = list(table.columns)
+    time = None if time == COLUMNS[3] and time not in names else time
+    wanted = [user, item, rating, *([] if time is None else [time])]
     for name in wanted:
-        count = header.count(name)
-        require(count == 1, f"{path} has {count} columns {name!r}: it has {', '.join(header)}")
+        require(name in names, f"{path} has no column {name!r}: its columns are {', '.join(names)}")
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
-    types = dict(zip(wanted, ("int64", "int64", "float32", "int64"), strict=False))
-    try:
-        with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is found below
-            columns = join(path, wanted, (narrow(chunk[wanted], [user, item]) for chunk in pieces(path, types)))
-    except (ValueError, OverflowError):  # names, larger integers, or a broken row
-        texts = (checked(path, chunk[wanted], rating, time) for chunk in pieces(path, str))
-        columns = join(path, wanted, texts)
-        for name in (user, item):
-            columns[name] = as_ids(columns[name])
+    columns = read_plain_numbers(path, format, names, wanted) or read_cells(path, format, wanted)
     require(len(columns[rating]) > 0, f"{path} has no ratings below its header")
-    wrong = ~np.isfinite(columns[rating])
-    row = int(np.argmax(wrong)) + 1
-    require(
-        not wrong.any(),
-        f"{path} has no finite rating in the {ordinal(row)} row (not counting blank ones) below its header: correct it",
-    )
-    origin = f"{len(wrong):,} ratings from {path}"
-    return Ratings(columns[user], columns[item], columns[rating], columns.get(time), origin)
+    origin = "; ".join([f"{len(columns[rating]):,} ratings from {path}", *notes(table)])
+    return Ratings(columns[user], columns[item], columns[rating], None if time is None else columns[time], origin)
 
 
-def pieces(path: Path, types: dict[str, str] | type[str]) -> Iterator[pandas.DataFrame]:
-    """Read a CSV file as tables of at most :data:`PIECE` rows."""
-    import pandas
-
-    texts = {"keep_default_na": False, "na_filter": False} if types is str else {}
-    with pandas.read_csv(path, dtype=types, chunksize=PIECE, **texts) as reader:
-        for piece in reader:
-            # if a row has too many cells, pandas takes the first column as the rows' names and shifts the others
-            require(
-                isinstance(piece.index, pandas.RangeIndex),
-                f"{path} has more cells in the first row below its header than in the header: correct that row",
-            )
-            yield piece
+# the fast way, for numbers alone
 
 
-def join(path: Path, names: list[str], tables: Iterator[pandas.DataFrame]) -> dict[str, np.ndarray]:
-    """Join tables to one array per column; a column's pieces are released once they are joined."""
-    import pandas
+def read_plain_numbers(
+    path: Path, format: TableFormat, names: list[str], wanted: list[str]
+) -> dict[str, np.ndarray] | None:
+    """Read columns (ids, ratings and maybe times) as numbers, or return None if that could change or lose anything."""
+    import pandas  # imported late: it takes a second
 
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    if not only_usual_integers(path, format):
+        return None
+    places = [names.index(name) for name in wanted]
+    types = dict.fromkeys(range(len(names) + 1), "object") | dict(zip(places[2:], ("float32", "int64"), strict=False))
+    for place in places[:2]:
+        del types[place]  # as int64, pandas would read 7.0 as 7; what it infers is an integer only if all cells are
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
     try:
-        for table in tables:
-            for name in names:
-                parts[name].append(table[name].to_numpy())
-    except (pandas.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is broken ({' '.join(str(error).split())}): correct that row") from error
-    return {name: np.concatenate(parts.pop(name)) for name in names}  # even an empty file has a piece
+        with (
+            np.errstate(over="ignore"),  # a number that is too large becomes infinite
+            pandas.read_csv(
+                path,
+                sep=format.separator,
+                decimal=format.decimal,
+                header=None,
+                skiprows=int(format.header),
+                names=range(len(names) + 1),  # one column more takes the cells that are too many
+                index_col=False,
+                dtype=types,
+                na_filter=False,
+                chunksize=PIECE,
+            ) as reader,
+        ):
+            for piece in reader:
+                whole = all(piece[place].dtype == np.int64 for place in places[:2])
+                if not whole or (piece[len(names)] != "").any() or not np.isfinite(piece[places[2]]).all():
+                    return None
+                for number, (name, place) in enumerate(zip(wanted, places, strict=True)):
+                    values = piece[place].to_numpy()
+                    parts[name].append(narrow(values) if number < 2 else values)
+    except ValueError:  # text; read_cells names the row
+        return None
+    return {name: np.concatenate(values) if values else np.empty(0) for name, values in parts.items()}
 
 
-def narrow(table: pandas.DataFrame, names: list[str]) -> pandas.DataFrame:
-    """Convert columns from int64 to int32; OverflowError if a number does not fit (pandas 2 would wrap it)."""
-    narrowed = table.astype(dict.fromkeys(names, "int32"))
-    if not (narrowed[names] == table[names]).to_numpy().all():
-        raise OverflowError
-    return narrowed
+def only_usual_integers(path: Path, format: TableFormat) -> bool:
+    """Return whether all cells below a header are numbers, and no integer is in unusual notation, such as 07 or -0."""
+    if format.separator == "blanks" or format.encoding or format.comment:
+        return False
+    allowed = b"0123456789-" + f'{format.decimal}{format.separator}"\r\n'.encode()
+    digits = np.zeros(256, bool)
+    digits[list(b"0123456789")] = True
+    continues = digits.copy()  # what stands before a 0 that is not a number's first digit
+    continues[ord(format.decimal)] = format.decimal != format.separator
+    last = b"\n"
+    with path.open("rb") as file:
+        if format.header and b"\r" in file.readline().rstrip(b"\r\n"):  # lines that end so would be skipped, too
+            return False
+        while piece := file.read(2**20):
+            data = last + piece
+            if data.translate(None, allowed) or b"-0" in data:  # pandas reads FALSE as 0
+                return False
+            codes = np.frombuffer(data, np.uint8)
+            zero = np.flatnonzero(codes[1:-1] == ord("0")) + 1
+            if (~continues[codes[zero - 1]] & digits[codes[zero + 1]]).any():
+                return False
+            last = data[-2:]
+    return True
 
 
-def checked(path: Path, table: pandas.DataFrame, rating: str, time: str) -> pandas.DataFrame:
-    """Convert a table of text: ratings and times to floats; InputError names the first broken row."""
+# the slow way, for all else
+
+
+def read_cells(path: Path, format: TableFormat, wanted: list[str]) -> dict[str, np.ndarray]:
+    """Read columns (ids, ratings and maybe times) as texts, convert them, and name the first broken row."""
+    import pandas  # imported late: it takes a second
+
+    ids: tuple[dict[str, int], ...] = ({}, {})  # each id and its number, by its first occurrence
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    are_dates, done = None, 0
+    for piece in read_pieces(path, format, missing=False, size=PIECE):
+        if (piece[wanted[0]] == "").any():
+            piece = piece[(piece != "").any(axis=1)]  # blank rows
+        if not len(piece):
+            continue
+        piece.index = range(done, done + len(piece))
+        done += len(piece)
+        for name, known in zip(wanted[:2], ids, strict=True):
+            codes, texts = pandas.factorize(piece[name])
+            texts = [str(text).strip() for text in texts]
+            refuse(path, piece, name, np.array([not text for text in texts])[codes])
+            parts[name].append(np.array([known.setdefault(text, len(known)) for text in texts], np.int32)[codes])
+        name = wanted[2]
+        codes, texts = pandas.factorize(piece[name])
+        values = np.array([rating_of(str(text), format.decimal) for text in texts])[codes]
+        refuse(path, piece, name, np.isnan(values))
+        with np.errstate(over="ignore"):
+            parts[name].append(values.astype(np.float32))
+        if not np.isfinite(parts[name][-1]).all():
+            row = place_of(piece, int(np.isinf(parts[name][-1]).argmax()))
+            raise InputError(f"{path} has no finite rating in {row}: correct it")
+        for name in wanted[3:]:
+            if are_dates is None:
+                are_dates = not pandas.to_numeric(piece[name], errors="coerce").notna().any()
+            parts[name].append(times_of(piece[name], are_dates))
+    columns = {name: np.concatenate(values) if values else np.empty(0) for name, values in parts.items()}
+    for name, known in zip(wanted[:2], ids, strict=True):
+        columns[name] = as_ids(np.array(list(known), np.str_), name)[columns[name].astype(np.int32)]
+    return columns
+
+
+def refuse(path: Path, piece: pandas.DataFrame, name: str, wrong: np.ndarray) -> None:
+    """Raise InputError if a cell of a column is wrong; the message names the first one."""
+    if wrong.any():
+        position = int(wrong.argmax())
+        found, row = str(piece[name].iloc[position]), place_of(piece, position)
+        what = repr(found) if found else "nothing"
+        raise InputError(f"{path} is broken in {row}: {what} as {name!r}; remove or correct it")
+
+
+def place_of(piece: pandas.DataFrame, position: int) -> str:
+    """Return which row of a file a row of a piece is, in words."""
+    return f"the {ordinal(int(piece.index[position]) + 1)} row of ratings (not counting blank ones)"
+
+
+def rating_of(text: str, decimal: str) -> float:
+    """Return the number that a text means, NaN if none; a rating is never a code, so 05 is 5."""
+    found = number(re.sub(r"^\s*([-+]?)0+(?=\d)", r"\1", text), decimal)
+    return math.nan if found is None else found
+
+
+def times_of(column: pandas.Series, are_dates: bool) -> np.ndarray:
+    """Convert texts (N,) to times: numbers, or the seconds since 1970 of ISO 8601 dates; NaN if that is impossible."""
     import pandas
 
-    made = {}
-    for name in table.columns:
-        column = table[name].str.strip()
-        if name in (rating, time):
-            number = pandas.to_numeric(column, errors="coerce")
-            made[name], wrong = number.astype("float32" if name == rating else "float64"), number.isna().to_numpy()
-        else:
-            made[name], wrong = column, (column == "").to_numpy()
-        if wrong.any():
-            place = int(wrong.argmax())
-            row, found = int(table.index[place]) + 1, str(table[name].iloc[place])
-            sentence = f"{path} is broken in the {ordinal(row)} row (not counting blank ones) below its header"
-            raise InputError(f"{sentence}: {repr(found) if found else 'nothing'} as {name!r}; remove or correct it")
-    return pandas.DataFrame(made)
+    if not are_dates:
+        return np.asarray(pandas.to_numeric(column, errors="coerce").to_numpy())
+    dates = pandas.to_datetime(column.str.strip(), format="ISO8601", utc=True, errors="coerce")
+    return ((dates - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(seconds=1)).to_numpy("float64")
 
 
-def as_ids(texts: np.ndarray) -> np.ndarray:
-    """Convert ids (N,) to int64 if all are integers in the usual notation; otherwise keep them as text."""
-    column = texts.astype(str)
+# ids
+
+
+def as_ids(ids: np.ndarray, name: str = "ids") -> np.ndarray:
+    """Return ids (N,) as integers if all of them are integers in the usual notation that fit, else as texts.
+
+    All ids that are compared go through here, so 7 and 07 are two users everywhere.
+
+    Raises:
+        InputError: An id is missing, or neither an integer nor a text.
+
+    Example:
+        >>> import numpy as np
+        >>> from torchdl.data.ratings import as_ids
+        >>> as_ids(np.array(["7", "12"])), as_ids(np.array(["07", "12"]))
+        (array([ 7, 12], dtype=int32), array(['07', '12'], dtype='<U2'))
+    """
+    ids = np.asarray(ids)
+    if ids.dtype.kind in "iu":
+        return ids if ids.dtype != np.uint64 else as_ids(ids.astype(str))
+    if ids.dtype.kind == "O":
+        known = all(isinstance(found, (str, int, np.integer)) and not isinstance(found, bool) for found in ids)
+        require(known, f"{name} has ids that are neither integers nor texts: convert them")
+        return as_ids(ids.astype(str))
+    whole = ids.dtype.kind == "f" and bool((np.isfinite(ids) & (ids == np.trunc(ids)) & (abs(ids) < 2**53)).all())
+    require(ids.dtype.kind in "UT" or whole, f"{name} must be integers or texts, not {ids.dtype}: convert them")
+    if whole:
+        return narrow(ids.astype(np.int64))
+    texts = ids.astype(str)
     try:
-        integers = column.astype(np.int64)
+        integers = texts.astype(np.int64)
     except (ValueError, OverflowError):
-        return column
-    return integers if (integers.astype(column.dtype) == column).all() else column  # 007 stays text
+        return texts
+    return narrow(integers) if (integers.astype(str) == texts).all() else texts
+
+
+def narrow(integers: np.ndarray) -> np.ndarray:
+    """Convert integers (N,) to 32 bits if they all fit."""
+    limits = np.iinfo(np.int32)
+    fit = not len(integers) or limits.min <= integers.min() <= integers.max() <= limits.max
+    return integers.astype(np.int32) if fit else integers
+
+
+def indices_of(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the indices (N,) int32 of ids: their positions in the sorted ``known``, from 1; other ids get 0."""
+    if (ids.dtype.kind in "iu") != (known.dtype.kind in "iu"):  # integers and texts are compared as texts
+        ids, known = ids.astype(str), known.astype(str)
+    order = np.argsort(known)  # as texts, 10 comes before 9
+    place = np.searchsorted(known, ids, sorter=order)
+    found = order[np.minimum(place, len(known) - 1)]
+    return np.where(known[found] == ids, found + 1, 0).astype(np.int32)
 
 
 def ordinal(number: int) -> str:
@@ -221,13 +338,6 @@ class RatingSplit:
         return float(self.train.targets.min()), float(self.train.targets.max())
 
 
-def number(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the indices (N,) int32 of ids: their positions in the sorted ``known``, from 1; other ids get 0."""
-    place = np.searchsorted(known, ids)
-    found = known[np.minimum(place, len(known) - 1)] == ids
-    return np.where(found, place + 1, 0).astype(np.int32)
-
-
 def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, seed: int = 0) -> RatingSplit:
     """Split ratings into a training and a test part, and index users and items by the training part.
 
@@ -251,7 +361,13 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
     require(0 < test_count < count, f"{count} ratings cannot be split with a test share of {share}: get more")
     if by_time:
         if ratings.time is None:
-            raise InputError("these ratings have no times: split at random")
+            raise InputError("these ratings have no times: name their column, or split at random")
+        unreadable = ~np.isfinite(ratings.time)
+        require(
+            not unreadable.any(),
+            f"the time of the {ordinal(int(unreadable.argmax()) + 1)} rating is neither a number nor a date such as "
+            "2024-02-29 18:30:00 (ISO 8601): correct it, or split at random",
+        )
         order = np.argsort(ratings.time, kind="stable")
     else:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy()
@@ -263,7 +379,7 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
         for column, (ids, known) in enumerate(((ratings.user, users), (ratings.item, items))):
             for start in range(0, len(rows), PIECE):  # to keep temporary arrays small
                 piece = rows[start : start + PIECE]
-                pairs[start : start + PIECE, column] = number(ids[piece], known)
+                pairs[start : start + PIECE, column] = indices_of(ids[piece], known)
         targets = torch.from_numpy(ratings.rating[rows])
         return ArrayDataset(torch.from_numpy(pairs), targets, f"{name} {ratings.origin}", ratings.fallback)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from torchdl import artifacts
 from torchdl.data import BatchLoader
+from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.movielens import find_ratings, read_titles
-from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, number, read_ratings
+from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, indices_of, read_ratings
+from torchdl.data.tables import TableFormat
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, replacing
 from torchdl.plots import plot_bars
@@ -40,7 +42,7 @@ class RatingOptions:
     """Which ratings to use, and how to choose the test ratings."""
 
     dataset: str = "ml-latest-small"
-    """ml-latest-small, ml-20m, a folder with ratings.csv (and movies.csv for titles), or a CSV file of ratings."""
+    """ml-latest-small, ml-20m, a folder with ratings.csv (and movies.csv for titles), or a table of ratings."""
     user: str = COLUMNS[0]
     """The column of the users' ids."""
     item: str = COLUMNS[1]
@@ -48,16 +50,18 @@ class RatingOptions:
     rating: str = COLUMNS[2]
     """The column of the ratings."""
     time: str = COLUMNS[3]
-    """The column of the times; needed only for the split by time."""
+    """The column of the times, seconds or ISO 8601 dates; read only for the split by time."""
     split: Literal["random", "time"] = "random"
     """Test on ratings drawn by the seed, as in the course, or on the latest ratings, as in real use."""
     test_share: float = 0.2
     """Share of the ratings that are used for testing."""
+    format: TableFormat = field(default_factory=TableFormat)
 
     def load(self, root: PathLike | None = None) -> tuple[Ratings, list[str]]:
         """Load the ratings, and the titles of their items in the order of ``np.unique(ratings.item)``."""
         path = find_ratings(self.dataset, root)
-        ratings = read_ratings(path, self.user, self.item, self.rating, self.time)
+        time = self.time if self.split == "time" else None
+        ratings = read_ratings(path, self.user, self.item, self.rating, time, self.format)
         return ratings, read_titles(path, np.unique(ratings.item))
 
 
@@ -205,10 +209,12 @@ def evaluate_ratings(
         for predictor in ("user and item means", "this model")
     }
     unseen = (pairs == 0).sum(0).tolist()
+    known = in_training(split.train.inputs, pairs)  # no pair with an index 0 is
     results = {
         "errors": measured,
         "errors by the item's training ratings": by_count,
         "ratings": {"train": len(split.train), "held out": len(split.test)},
+        "held out pairs in training": int(known.sum()),
         "held out of users unseen in training": unseen[0],
         "held out of items unseen in training": unseen[1],
         "users": len(split.users),
@@ -225,6 +231,12 @@ def evaluate_ratings(
         *(f"{name:20} {row['RMSE']:8.4f} {row['MAE']:8.4f}" for name, row in measured.items()),
         f"test ratings of users unseen in training: {unseen[0]:,}, of items unseen in training: {unseen[1]:,}",
     ]
+    if note := duplicates_note(known, "pairs of a user and an item"):
+        lines.append(note)
+        if not known.all():
+            others = {name: errors(values[~known], true[~known]) for name, values in predicted.items()}
+            results["without duplicates"] = {"ratings": int((~known).sum()), "errors": others}
+            lines[-1] += f"; RMSE without them: {others['this model']['RMSE']:.4f}"
     figures = {
         "errors": plot_bars(errors_by, f"error on {len(true):,} test ratings"),
         "errors_by_count": plot_bars(rmse_by_count, "RMSE by the item's number of training ratings"),
@@ -238,7 +250,7 @@ def save_catalogue(path: PathLike, split: RatingSplit, ratings: Ratings, titles:
     Test ratings are included. The file has about 4 bytes per rating before compression.
     """
     title_of = dict(zip(np.unique(ratings.item).tolist(), titles, strict=True))
-    users, items = number(ratings.user, split.users), number(ratings.item, split.items)
+    users, items = indices_of(ratings.user, split.users), indices_of(ratings.item, split.items)
     order = np.argsort(users, kind="stable")
     stops = np.cumsum(np.bincount(users, minlength=len(split.users) + 1))  # (U + 1,): where each user's ratings end
     columns: dict[str, Any] = {
@@ -280,10 +292,10 @@ class Catalogue:
 
     def number_of(self, user: str) -> int:
         """Return the number of the user with an id; raise :class:`InputError` if there is no such user."""
-        indices = np.flatnonzero(self.users.astype(str) == user.strip())
+        (index,) = indices_of(np.array([user.strip()]), self.users).tolist()
         users = f"{len(self.users):,} training users ({', '.join(map(str, self.users[:3].tolist()))}, ...)"
-        require(len(indices) == 1, f"there is no user {user!r} among the {users}")
-        return int(indices[0]) + 1
+        require(index > 0, f"there is no user {user!r} among the {users}")
+        return int(index)
 
 
 def recommend(folder: PathLike, user: str, count: int = 10) -> list[tuple[str, float]]:
