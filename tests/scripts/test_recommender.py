@@ -228,9 +228,30 @@ def test_own_columns_and_names_for_ids_do(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_ids_are_texts_and_dates_are_times_from_training_to_recommending(run, tmp_path):
+    rows = (f"{'0' * (k % 2)}7;0{k % 9};{k % 4},5;2024-01-{k % 28 + 1:02}T12:00:00Z" for k in range(60))
+    (tmp_path / "own.csv").write_text("\n".join(["userId;movieId;rating;timestamp", *rows]) + "\n")
+    (tmp_path / "movies.csv").write_text("movieId,title\n" + "".join(f"0{k},Book {k}\n" for k in range(9)))
+    options = "--dataset own.csv --separator ';' --decimal , --split time --max-steps 2 --name x"
+    done = run(f"train_recommender.py {options}", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    catalogue = Catalogue.load(tmp_path / "runs/recommender/x" / CATALOGUE)
+    assert catalogue.users.tolist() == ["07", "7"]
+    assert catalogue.titles.tolist() == [f"Book {k}" for k in range(9)]
+    assert "the latest 12 of 60 ratings" in done.out
+    assert re.search(r"\d+ of 12 test pairs of a user and an item are in the training part, too", done.out)
+    done = run("train_recommender.py --resume runs/recommender/x --recommend 07", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    done = run("train_recommender.py --resume runs/recommender/x --max-steps 4", tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ("--dataset films/ratings.csv --separator ';'", "no column 'userId'.*--separator"),
+        ("--dataset films --time when --split time", "'when'.* timestamp"),
         ("--dataset nothing", "nothing.*ml-latest-small, ml-20m"),
         ("--dataset films --user who", "'who'"),
         ("--dataset films --model bias --dim 3", "--dim .*--model bias"),

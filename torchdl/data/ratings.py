@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, read_pieces
+from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, read_pieces, require_columns
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def read_ratings(
     names = list(table.columns)
     time = None if time == COLUMNS[3] and time not in names else time
     wanted = [user, item, rating, *([] if time is None else [time])]
-    for name in wanted:
-        require(name in names, f"{path} has no column {name!r}: its columns are {', '.join(names)}")
+    require_columns(path, table, wanted)
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     columns = read_plain_numbers(path, format, names, wanted) or read_cells(path, format, wanted)
     require(len(columns[rating]) > 0, f"{path} has no ratings below its header")

@@ -284,6 +284,14 @@ def find_row_index(table: pandas.DataFrame) -> str | None:
     return name if found else None
 
 
+def require_columns(path: str | os.PathLike[str], table: pandas.DataFrame, names: Sequence[str]) -> None:
+    """Raise InputError if a file's table lacks a column; the message has all its columns."""
+    found = list(table.columns)
+    advice = "" if len(found) > 1 else '; if it has more, say what separates them, such as separator=";"'
+    for name in names:
+        require(name in found, f"{path} has no column {name!r}: its columns are {', '.join(found)}{advice}")
+
+
 def row_number(table: pandas.DataFrame, position: int) -> int:
     """Return a row's number in a spreadsheet, where the header is row 1; rows keep their number in a split."""
     label, first = table.index[position], int(table.attrs.get("first_row", 2))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.info import fingerprint
-from torchdl.data.tables import CSV, TableFormat, find_encoding, notes, read_rows, row_number
+from torchdl.data.tables import CSV, TableFormat, find_encoding, notes, read_rows, require_columns, row_number
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -110,8 +110,7 @@ def read_texts(
     """
     format = format if encoding is None else replace(format, encoding=encoding)
     table = read_rows(path, format, missing=False)  # a text may be NA
-    for name in (text, label):
-        require(name in table.columns, f"{path} has no column {name!r}: its columns are {', '.join(table.columns)}")
+    require_columns(path, table, (text, label))
     require(text != label, f"text and label must be different columns, not both {text!r}")
     # as where Python reads a text file, all line breaks become \n
     texts = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in table[text]]
