@@ -53,7 +53,7 @@ def main(config: Config) -> None:
     # 4. Look at its errors.
     if run.is_main:
         more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
-        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more))
+        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more, train=train))
     run.close()
 
 

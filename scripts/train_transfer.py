@@ -106,7 +106,7 @@ def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: Image
             "seconds": {"training and evaluation": took},
             "backbone has moved": moved,
         }
-        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, more=more))
+        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, more=more, train=train))
 
 
 def on_features(run: Run, model: TransferModel, train: ImageDataset, test: ImageDataset, config: Config) -> None:
@@ -124,7 +124,7 @@ def on_features(run: Run, model: TransferModel, train: ImageDataset, test: Image
     took = time.perf_counter() - since
     require(model.features.fingerprint() == before, "the backbone has changed while its head was trained")
     run.say(f"head: {took:.1f} s")
-    run.keep(evaluate_head(model, parts, test, config.images, took, run.chosen_by))
+    run.keep(evaluate_head(model, parts, test, config.images, took, run.chosen_by, train))
 
 
 def check_resumed(config: Config) -> None:

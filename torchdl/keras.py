@@ -123,7 +123,8 @@ def fit_model_on(
     model = LenetLike(train.image_shape, len(train.classes), **init)
     training = classifier_training(model, train, test, images, learning, seed)
     history = run.fit(*training, pictures={"examples": example_images(training.train, train)})
-    run.keep(evaluate_classifier(model, test, images, device, more={"epoch chosen by": run.chosen_by}))
+    more = {"epoch chosen by": run.chosen_by}
+    run.keep(evaluate_classifier(model, test, images, device, more=more, train=train))
     return model, history
 
 

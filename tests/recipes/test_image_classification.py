@@ -402,6 +402,29 @@ def test_a_run_records_its_test_images_and_is_resumed_with_no_others(tmp_path):
         Run("tests", {}, again, Trainer(), data, labelled(3, seed=2))
 
 
+# test images that are in the training part, too
+
+
+@pytest.mark.parametrize("memory", [0, 2**30], ids=["late", "resident"])
+def test_repeated_images_are_counted_and_the_accuracy_is_given_without_them_too(tmp_path, monkeypatch, memory):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(folders, "memory_for_images", lambda: memory)
+    root = write_folder(tmp_path / "pictures", train=4, test=3)
+    for number, (name, place) in enumerate([("ant", "ant/000"), ("ant", "bee/001"), ("cow", "cow/002")]):
+        shutil.copy(root / "train" / name / f"{number:03}.png", root / "test" / f"{place}.png")
+    options = ImageOptions(str(root), workers=0)
+    data, test = options.load()
+    assert test.origin.endswith("; 3 of 9 test images are in the training part, too")
+    assert "training part" not in data.origin
+    logits = torch.tensor([[9.0, 0, 0]]).repeat(9, 1)  # always an ant
+    report = evaluate_classifier(model(), test, options, "cpu", logits=logits, train=data)
+    assert report.results["accuracy"] == pytest.approx(3 / 9)
+    assert report.results["without duplicates"] == {"images": 6, "accuracy": pytest.approx(2 / 6)}
+    assert report.summary.endswith("\n33.33% on the 6 images that are not in the training part, too")
+    other = evaluate_classifier(model(), labelled(3, seed=5), options, "cpu", train=labelled(3, seed=6))
+    assert "without duplicates" not in other.results
+
+
 # the parts
 
 

@@ -117,7 +117,7 @@ class ImageDataset(BatchDataset[Any]):
     def hashes(self) -> Tensor:
         """Return a number per image (N,) int64; equal images have equal numbers, and other ones do not in practice."""
         found = self.images.hashes if isinstance(self.images, DecodedLate) else hashes(self.images)
-        return torch.from_numpy(found.view(np.int64))
+        return torch.from_numpy(found.view(np.int64).copy())  # PyTorch warns of read-only arrays
 
     def indices(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return indices as a tensor (B,); a sequence becomes a tensor on the images' device."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data import BatchLoader, ImageDataset
+from torchdl.data.duplicates import in_training
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
 from torchdl.models import Autoencoder
@@ -198,6 +199,10 @@ def evaluate_autoencoder(
         "pca": useful(torch.from_numpy(pca.transform(pixels.numpy())), torch.from_numpy(projected)),
         "pixels": useful(pixels, torch.from_numpy(flat)),
     }
+    new = ~in_training(train.hashes(), test.hashes())
+    if 0 < new.sum() < len(new):
+        errors = {"mse": float(tested.errors[new].double().mean()), "mse of pca": float(pca_errors[new.numpy()].mean())}
+        results["without duplicates"] = {"images": int(new.sum()), **errors}
     if error is not None:
         results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
     task.eval().to("cpu")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
+from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.folder import DecodedLate
 from torchdl.errors import require
 from torchdl.files import PathLike
@@ -78,6 +79,8 @@ class ImageOptions:
             f"training images of (channels, height, width) {train.image_shape}, but test images of {test.image_shape}: "
             "set image_size for both",
         )
+        if note := duplicates_note(in_training(train.hashes(), test.hashes()), "images"):
+            test.origin += f"; {note}"
         return train, test
 
     def loader(self, images: ImageDataset, data: Dataset | None = None, **settings: Any) -> BatchLoader:
@@ -183,6 +186,7 @@ def evaluate_classifier(
     mirror: bool = False,
     logits: Tensor | None = None,
     more: Mapping[str, Any] | None = None,
+    train: ImageDataset | None = None,
 ) -> Report:
     """Evaluate a classifier on test images; the figures are its confusion matrix and its most confident mistakes.
 
@@ -194,6 +198,7 @@ def evaluate_classifier(
         mirror: Whether to evaluate the mean logits of each image and its mirror image, too.
         logits: (N, K) of the test images, if they are known already.
         more: Further results to include.
+        train: The training images, to measure the accuracy without test images that are among them, too.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
@@ -219,6 +224,12 @@ def evaluate_classifier(
         both, _ = predict(model, loader, on, mirror=True)
         results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
         mirrored = f", {results['accuracy with mirror images']:.2%} with mirror images"
+    new = torch.full((len(labels),), True) if train is None else ~in_training(train.hashes(), test.hashes())
+    without = ""
+    if 0 < new.sum() < len(new):
+        accuracy = float((predicted == labels)[new].double().mean())
+        results["without duplicates"] = {"images": int(new.sum()), "accuracy": accuracy}
+        without = f"\n{accuracy:.2%} on the {int(new.sum()):,} images that are not in the training part, too"
     wrong = (predicted != labels).nonzero()[:, 0]
     confident = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
     pixels = test.unscale(test.__getitems__(confident.to(test.device))[0])
@@ -226,7 +237,7 @@ def evaluate_classifier(
     title = f"most confident of {len(wrong):,} mistakes on {len(labels):,} test images"
     return Report(
         results,
-        f"test accuracy {results['accuracy']:.2%} on {len(labels):,} images{mirrored}",
+        f"test accuracy {results['accuracy']:.2%} on {len(labels):,} images{mirrored}{without}",
         {
             "confusion": plot_confusion(matrix, names),
             "confusion_normalized": plot_confusion(matrix, names, normalize=True),

@@ -227,7 +227,13 @@ def head_training(
 
 @torch.no_grad()
 def evaluate_head(
-    model: TransferModel, parts: FeatureParts, test: ImageDataset, images: ImageOptions, seconds: float, chosen_by: str
+    model: TransferModel,
+    parts: FeatureParts,
+    test: ImageDataset,
+    images: ImageOptions,
+    seconds: float,
+    chosen_by: str,
+    train: ImageDataset | None = None,
 ) -> Report:
     """Evaluate a head on test features and compare it with scikit-learn's logistic regression on the same features."""
     x, test_x = parts.train.features, parts.test.features
@@ -245,5 +251,5 @@ def evaluate_head(
             "scikit-learn's logistic regression": time.perf_counter() - since,
         },
     }
-    report = evaluate_classifier(model, test, images, logits=logits, more=more)
+    report = evaluate_classifier(model, test, images, logits=logits, more=more, train=train)
     return replace(report, summary=f"{report.summary}\nscikit-learn's logistic regression: accuracy {baseline:.2%}")
