@@ -26,7 +26,7 @@ LAYOUTS = [
     "%Y %b %d",
     "%Y-W%V-%u",
 ]
-MONTHLY = ["%Y-%m", "%Y/%m", "%YM%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%y", "%Y %b"]
+MONTHLY = ["%Y-%m", "%Y%m", "%Y/%m", "%YM%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y", "%b-%y", "%Y %b"]
 CLOCKS = ["", " %H:%M", "T%H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", "T%H:%M:%SZ", " %H:%M:%S+00:00"]
 
 
@@ -140,6 +140,7 @@ TIMES = {
     "quarter": pd.period_range("2001Q1", periods=40, freq="Q").astype(str),
     "year": range(1980, 2020),
     "time": 1958.2 + np.arange(40) / 12,
+    "period": pd.period_range("2001-01", periods=40, freq="M").strftime("%Y%m"),
     "open_time": EPOCH * 1000,
     "unix": EPOCH,
     "id": range(1, 41),

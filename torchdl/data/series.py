@@ -153,8 +153,11 @@ def read_series(
         raise InputError(f"{path}: {error}") from error
     chosen = list(columns) or [name for name in others if name not in dates]
     chosen = [name for name in chosen if name in columns or not is_index(name, numbers[name])] or chosen
+    cells = ", ".join(repr(str(cell)) for cell in table.iloc[0][:5])
     require(
-        bool(chosen), f'{path} has no numeric column: is there a header, and what separates the cells (separator=";")?'
+        bool(chosen),
+        f"{path} has no numeric column, its first cells are {cells}: is there a header, and what separates the cells "
+        '(separator=";")?',
     )
     values = np.stack([numbers[name] for name in chosen], 1)  # (L, D)
     wrong = np.argwhere(~np.isfinite(values))

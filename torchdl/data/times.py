@@ -29,7 +29,7 @@ _NAME, _YEAR = r"(?P<name>[A-Za-z]{3,9})\.?", r"(?P<year>\d{4}|\d\d)"
 _WEEKDAY = r"(?:[A-Za-z]{3,9}[.,]* )?"
 _LAYOUTS = (
     r"(?P<year>\d{4})(?P<mark>[-/.])(?P<month>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
-    r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)",
+    r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)?",
     rf"(?P<one>\d{{1,2}})(?P<mark>[-/.] ?)(?P<two>\d{{1,2}})(?P=mark){_YEAR}",
     rf"{_WEEKDAY}(?P<day>\d{{1,2}})[-/. ]*{_NAME}[-/., ]*{_YEAR}",
     rf"{_WEEKDAY}{_NAME} ?(?P<day>\d{{1,2}}),? {_YEAR}",
