@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import zipfile
@@ -186,6 +187,13 @@ def test_other_ways_to_write_ratings_are_read(tmp_path):
     found = read_ratings(tmp_path / "old.csv")
     assert found.user.tolist() == ["José"]
     assert "0xe9, byte 4 of line 2" in found.origin
+
+
+@pytest.mark.parametrize("second", ["10", "07"])
+def test_packed_ratings_are_read(tmp_path, second):
+    path = tmp_path / "ratings.csv.gz"
+    path.write_bytes(gzip.compress(f"userId,movieId,rating\n7,1,2\n{second},1,3\n".encode()))
+    assert [str(user) for user in read_ratings(path).user.tolist()] == ["7", second]
 
 
 def test_a_decimal_comma_that_is_not_said_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 from torchdl import BatchLoader, InputError, TextDataset, Vocabulary
 from torchdl.data import Texts, pad, read_texts, read_vectors, tokenize
 from torchdl.data.tables import TableFormat
+from torchdl.data.text import read_lines
 from torchdl.data.vocabulary import FILTERS, UNKNOWN
 
 SENTENCES = ["I like eggs and ham.", "I love chocolate and bunnies.", "I hate onions."]  # lecture 56's
@@ -326,6 +328,21 @@ def test_what_is_not_there_is_said(tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b'kind,message\nham,"open')
     with pytest.raises(InputError, match=r"bytes.csv"):
         read_texts(tmp_path / "bytes.csv", "message", "kind")
+
+
+def test_lines_are_texts(tmp_path):
+    (tmp_path / "t.txt").write_bytes("schön\r\n\r\n win €1 \rnow".encode())
+    assert read_lines(tmp_path / "t.txt") == (["schön", "win €1", "now"], ())
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress("schön\n".encode("utf-16")))
+    assert read_lines(tmp_path / "t.txt.gz") == (["schön"], ())
+    (tmp_path / "t.txt").write_bytes(b"caf\xe9\n")
+    lines, (note,) = read_lines(tmp_path / "t.txt")
+    assert lines == ["café"]
+    assert "0xe9, byte 4 of line 1" in note
+    with pytest.raises(InputError, match=r"t.txt is not utf-8"):
+        read_lines(tmp_path / "t.txt", "utf-8")
+    with pytest.raises(InputError, match=r"no file .*none.txt"):
+        read_lines(tmp_path / "none.txt")
 
 
 def labelled(counts: dict[str, int]) -> Texts:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, read_pieces, require_columns
+from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, open_bytes, read_pieces, require_columns
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ def read_plain_numbers(
     try:
         with (
             np.errstate(over="ignore"),  # a number that is too large becomes infinite
+            open_bytes(path) as file,
             pandas.read_csv(
-                path,
+                file,
                 sep=format.separator,
                 decimal=format.decimal,
                 header=None,
@@ -146,7 +147,7 @@ def read_plain_numbers(
                     parts[name].append(narrow(values) if number < 2 else values)
     except ValueError:  # text; read_cells names the row
         return None
-    return {name: np.concatenate(values) if values else np.empty(0) for name, values in parts.items()}
+    return {name: np.concatenate(values) for name, values in parts.items()} if parts[wanted[0]] else None
 
 
 def only_usual_integers(path: Path, format: TableFormat) -> bool:
@@ -159,7 +160,7 @@ def only_usual_integers(path: Path, format: TableFormat) -> bool:
     continues = digits.copy()  # what stands before a 0 that is not a number's first digit
     continues[ord(format.decimal)] = format.decimal != format.separator
     last = b"\n"
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         if format.header and b"\r" in file.readline().rstrip(b"\r\n"):  # lines that end so would be skipped, too
             return False
         while piece := file.read(2**20):

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,16 @@ from torch import Tensor
 
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.info import fingerprint
-from torchdl.data.tables import CSV, TableFormat, find_encoding, notes, read_rows, require_columns, row_number
+from torchdl.data.tables import (
+    CSV,
+    TableFormat,
+    find_encoding,
+    notes,
+    open_text,
+    read_rows,
+    require_columns,
+    row_number,
+)
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 
@@ -162,7 +172,7 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[s
     require(os.path.isfile(path), f"there is no file {path}: name a text file with one text per line")
     known, note = find_encoding(path, encoding)
     try:
-        with open(path, encoding=known, errors="strict" if encoding else "replace") as file:
+        with open_text(Path(path), known, "strict" if encoding else "replace") as file:
             lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not {known} ({error.reason}): name another encoding") from error
