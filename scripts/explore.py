@@ -28,6 +28,8 @@ class Config:
     """A text file with a table; scikit-learn's breast cancer data if not given."""
     columns: tuple[str, ...] = ()
     """Columns of the scatter matrix. If not given: the first six numeric ones that vary."""
+    categories: tuple[str, ...] = ()
+    """Columns of categories that look like numbers."""
     limit: int = 60
     """Maximum number of histograms; they show the first columns."""
     out: Path = Path("runs/explore")
@@ -38,7 +40,7 @@ class Config:
 def main(config: Config) -> None:
     """Read the table, describe it, draw it."""
     require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
-    table = breast_cancer() if config.csv is None else read_table(config.csv, format=config.format)
+    table = breast_cancer() if config.csv is None else read_table(config.csv, config.categories, config.format)
     for note in notes(table):
         print(note)
     print(f"{len(table):,} rows, {table.shape[1]} columns")

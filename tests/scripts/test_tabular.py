@@ -15,9 +15,10 @@ from helpers.figures import is_drawn
 from helpers.scripts import assert_mistake
 from helpers.tables import table
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import train_test_split
 
 import torchdl
-from torchdl import Columns, split_table
+from torchdl import Columns, TableFormat, read_table, split_table
 from torchdl.data.tabular import breast_cancer
 
 pytestmark = pytest.mark.slow
@@ -165,6 +166,10 @@ MISTAKES = {
     "predict_tabular.py runs/tabular/x --csv own.csv": "'mean radius'",
     "predict_tabular.py runs/tabular/x --csv own.csv --out p.xlsx": r"p\.xlsx must end in \.csv",
     "predict_tabular.py mixed --csv own.csv": "columns.json",
+    "train_tabular.py --csv bare.csv --target price": "bare.csv has values in place of .*--no-header",
+    "explore.py semicolons.csv": "3 cells in row 2.*--separator ';', --decimal , or --comment '#'",
+    "explore.py semicolons.csv --separator tab": "one column, 'size;kind;price;same'.*--separator ';'",
+    "predict_tabular.py runs/tabular/price --csv spoilt.csv --na x": r"mark them as missing \(--na '\?'\)$",
     "explore.py own.csv --columns kind": "'kind' .* size, price",
     "explore.py own.csv --columns same": "'same' .* size, price",
     "explore.py own.csv --limit 0": "--limit .* 0",
@@ -184,6 +189,8 @@ def spoilt(trained, tmp_path_factory):
     rows = pd.read_csv(folder / "own.csv")
     rows.assign(size=rows["size"].astype(object).where(rows.index != 3, "?")).to_csv(folder / "spoilt.csv", index=False)
     rows.assign(size=rows["size"].where(rows.index != 1)).to_csv(folder / "gaps.csv", index=False)
+    rows.to_csv(folder / "bare.csv", index=False, header=False)
+    rows.to_csv(folder / "semicolons.csv", index=False, sep=";", decimal=",")
     shutil.copytree(folder / "runs" / "tabular" / "x", folder / "mixed")
     shutil.copy(folder / "runs" / "tabular" / "price" / "columns.json", folder / "mixed")
     return folder
@@ -199,6 +206,27 @@ def test_what_is_wrong_with_a_table_can_be_lived_with_on_purpose(run, spoilt):
         done = run(f"train_tabular.py {command} --dry-run", spoilt)
         assert (done.code, done.err) == (0, "")
         assert ("missing values in 'size' 1 (first in row 3)" in done.out) == ("gaps" in command)
+
+
+def test_the_training_file_predicted_anew_has_the_predictions_of_the_training(run, tmp_path):
+    random = np.random.default_rng(0)
+    cells = [[f"{random.normal():.3f}", f"{random.normal():.3f}", random.choice(["01", "02", "?"])] for _ in range(90)]
+    codes = ["TRUE" if float(x) > 0 else "FALSE" for x, _, _ in cells]
+    lines = [f" {x}   {z}  {kind}\t{code}" for (x, z, kind), code in zip(cells, codes, strict=True)]
+    (tmp_path / "own.data").write_text("\n".join([*lines, "0.1 0.1 03 unknown", "0.2 0.2 03 unknown", ""]))
+    written = "own.data --no-header --separator blanks --na ? --names x z kind code --missing fill"
+    done = run(f"train_tabular.py --csv {written} --target code --epochs 3 --name x", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "missing values in 'kind'" in done.out
+    done = run(f"predict_tabular.py runs/tabular/x --csv {written} --out p.csv", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    found = pd.read_csv(tmp_path / "p.csv", dtype=str)["code"]
+    format = TableFormat(header=False, names=("x", "z", "kind", "code"), separator="blanks", na=("?",))
+    rows = read_table(tmp_path / "own.data", format=format, target="code")
+    _, test = train_test_split(np.arange(92), test_size=0.33, random_state=0, stratify=rows["code"])
+    right = (found == rows["code"])[test].mean()
+    assert results_of(tmp_path / "runs" / "tabular" / "x")["accuracy"]["this model"] == pytest.approx(right)
+    assert set(found) <= {"TRUE", "FALSE", "unknown"}
 
 
 # predicting

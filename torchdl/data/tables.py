@@ -175,11 +175,12 @@ def read_pieces(
             while (line := file.readline()) and not line.strip():
                 blank += 1
         require(bool(line), f"{path} is empty" if not blank else f"{path} has only blank lines")
+        cells = len(line.split()) if format.separator == "blanks" else line.count(separator) + 1
+        require(cells <= MAX_COLUMNS, f"{path} has {cells:,} columns, more than the maximum of {MAX_COLUMNS:,}")
         options["skiprows"] = blank
         with open_text(path, encoding, errors, format.comment) as file:
             first = [str(cell).strip() for cell in pandas.read_csv(file, nrows=1, **options).iloc[0]]
     width = len(first)
-    require(width <= MAX_COLUMNS, f"{path} has {width:,} columns, more than the maximum of {MAX_COLUMNS:,}")
     first_row = blank + 1 + format.header
     names: list[str] = []
     with (
