@@ -219,6 +219,25 @@ def test_schedulers_change_the_rate_without_a_warning(kind):
     check_equal(*runs)
 
 
+@pytest.mark.parametrize("groups", [False, True])
+def test_frozen_and_unfrozen_parameters_equal_pytorchs_to_the_bit(groups, monkeypatch):
+    runs = both(groups=groups)
+    for frozen in ([0], [0], [1, 3], [], [2], [0, 1, 2, 3], [1, 2, 3], []):
+        for run in runs:
+            for i, parameter in enumerate(run.parameters):
+                parameter.requires_grad_(i not in frozen)
+            for _ in range(3):
+                for i, parameter in enumerate(run.parameters):
+                    fresh = gaussian(*parameter.shape, seed=1000 + 10 * run.done + i)
+                    parameter.grad = None if i in frozen else fresh
+                if run.done == 5:  # the kernel alone can do this step
+                    monkeypatch.setattr(Adam, "_torch_step", None)
+                run.optimizer.step()
+                monkeypatch.undo()
+                run.done += 1
+    check_equal(*runs)
+
+
 def test_adam_by_name_is_fused_adam():
     linear = nn.Linear(3, 2, bias=False)
     optimizer = make_optimizer("adam", linear.parameters(), 1e-3, 0.01, betas=(0.5, 0.9))

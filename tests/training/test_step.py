@@ -76,7 +76,7 @@ def test_what_is_frozen_in_the_second_epoch_stays_as_it_is_from_then_on():
     assert not torch.equal(once.model[2].weight, twice.model[2].weight)
 
 
-def test_a_group_that_is_added_in_the_second_epoch_is_trained():
+def test_a_group_that_is_added_in_the_second_epoch_is_trained(tmp_path):
     class Adding(Supervised):
         def configure_optimizers(self):
             self.of_last = SGD(self.model[2].parameters())
@@ -90,8 +90,10 @@ def test_a_group_that_is_added_in_the_second_epoch_is_trained():
     task = Adding(model(), F.mse_loss)
     fit(task, epochs=1)
     assert moved(task) == [False, True]
-    fit(task, epochs=2)
+    fit(task, tmp_path, epochs=2)
     assert moved(task) == [True, True]
+    with pytest.raises(InputError, match="1 groups of parameters, in the checkpoint 2"):
+        fit(Adding(model(), F.mse_loss), tmp_path, epochs=3, resume=True)
 
 
 def test_a_run_that_left_frozen_parameters_out_of_its_optimizer_goes_on(tmp_path):

@@ -29,22 +29,28 @@ class Plan(NamedTuple):
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam(fused=True)`` with less Python around its kernel and bitwise equal results.
 
-    It keeps the kernel's lists between steps, and parameters with the same number of steps share one counter. All
-    other cases (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) go through PyTorch's own step.
+    It keeps the kernel's lists between steps, and parameters with the same number of steps share one counter. Frozen
+    parameters are left out. All other cases (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) go
+    through PyTorch's own step.
     """
 
     _plans: list[Plan] | None = None
+    _trained: list[bool]  # whether each parameter needed a gradient when the plans were made
 
     def _plan(self) -> None:
         """Collect the kernel's lists from the state that a first step has made."""
-        self._plans = []
+        self._plans, self._trained = [], self._need_gradients()
         for group in self.param_groups:
-            states = [self.state[p] for p in group["params"]]
+            parameters = [p for p in group["params"] if p.requires_grad]
+            states = [self.state[p] for p in parameters]
             counts: dict[float, Tensor] = {}
             for state in states:
                 state["step"] = counts.setdefault(float(state["step"]), state["step"])
             averages, squares, steps = ([state[k] for state in states] for k in ("exp_avg", "exp_avg_sq", "step"))
-            self._plans.append(Plan(group["params"], averages, squares, steps, list(counts.values())))
+            self._plans.append(Plan(parameters, averages, squares, steps, list(counts.values())))
+
+    def _need_gradients(self) -> list[bool]:
+        return [p.requires_grad for group in self.param_groups for p in group["params"]]
 
     def _forget_plan(self) -> None:
         """Give every parameter its own counter again, as PyTorch's own step expects."""
@@ -61,7 +67,7 @@ class Adam(torch.optim.Adam):
             group["fused"]
             and not (group["amsgrad"] or group["maximize"] or group["differentiable"] or group["capturable"])
             and not isinstance(group["lr"], Tensor)
-            and all(p.grad is not None and not p.grad.is_sparse for p in group["params"])
+            and all((p.grad is not None and not p.grad.is_sparse) == p.requires_grad for p in group["params"])
             for group in self.param_groups
         )
 
@@ -72,7 +78,7 @@ class Adam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Do one step, with the same result as ``torch.optim.Adam``."""
         plain = closure is None and self._is_plain()
-        if not plain:
+        if not plain or (self._plans is not None and self._trained != self._need_gradients()):
             self._forget_plan()
         if self._plans is None:
             loss = self._torch_step(closure)
@@ -80,6 +86,8 @@ class Adam(torch.optim.Adam):
                 self._plan()
             return loss
         for group, plan in zip(self.param_groups, self._plans, strict=True):
+            if not plan.parameters:
+                continue
             for count in plan.counts:
                 count += 1
             torch._fused_adam_(

@@ -77,12 +77,19 @@ def make_optimizer(
 
 
 def with_frozen(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's saved state with the frozen parameters that torchdl 0.1 left out of it."""
+    """Return an optimizer's saved state with the frozen parameters that torchdl 0.1 left out of it.
+
+    A state that does not fit, with or without them, is returned as it is.
+    """
     groups, first = [], 0
     ids: dict[int, int] = {}
-    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
-        numbers = list(range(first, first := first + len(group["params"])))
-        trained = [number for number, p in zip(numbers, group["params"], strict=True) if p.requires_grad]
-        ids |= dict(zip(saved["params"], trained if len(saved["params"]) < len(numbers) else numbers, strict=True))
-        groups.append({**saved, "params": numbers})
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        trained = [first + i for i, p in enumerate(group["params"]) if p.requires_grad]
+        if len(saved["params"]) != len(trained):
+            return state
+        ids.update(zip(saved["params"], trained, strict=True))
+        groups.append({**saved, "params": list(range(first, first + len(group["params"])))})
+        first += len(group["params"])
+    if len(groups) != len(state["param_groups"]) or not state["state"].keys() <= ids.keys():
+        return state
     return {**state, "state": {ids[number]: value for number, value in state["state"].items()}, "param_groups": groups}

@@ -158,7 +158,7 @@ def is_reported_elsewhere(error: Exception) -> bool:
 
 def is_lost_peer(error: Exception) -> bool:
     """Return whether a collective operation failed because another process has ended."""
-    return have_joined() and (isinstance(error, dist.DistError) or "peer" in str(error))
+    return have_joined() and (isinstance(error, dist.DistError) or "by peer" in str(error))
 
 
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -247,6 +247,12 @@ class Stepper:
         for name, optimizer in self.optimizers.items():
             found = with_frozen(state["optimizers"][name], optimizer)
             known = optimizer.state_dict()["param_groups"]
+            counts = len(known), len(found["param_groups"])
+            require(
+                counts[0] == counts[1],
+                f"the optimizer {name!r} has {counts[0]} groups of parameters, in the checkpoint {counts[1]}: all must "
+                "be there when training begins",
+            )
             place = checkpoint.other_kind(known, found["param_groups"], f"the optimizer {name!r}")
             require(not place, f"{place} has a value of another kind")
             optimizer.load_state_dict(found)
