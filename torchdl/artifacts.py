@@ -95,7 +95,7 @@ def settings(module: nn.Module) -> dict[str, Any]:
     names = arguments_of(type(module)) if own else [name for name in vars(module) if name[0] != "_"]
 
     def setting(value: Any) -> Any:
-        value = plain(value)
+        value = plain(value, keep=torch.Tensor)
         if isinstance(value, (list, tuple)):
             return [setting(each) for each in value]
         is_setting = value is None or isinstance(value, (bool, int, float, str)) or inspect.isroutine(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import operator
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import IO, Any, TypedDict, TypeVar
 
 import msgspec
 
@@ -182,7 +181,7 @@ def read_json(path: str | os.PathLike[str], kind: Any = Any, limit: int = MAX_JS
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def check_archive(data: bytes) -> None:
+def check_archive(file: IO[bytes]) -> None:
     """Check that a zip archive's members are no larger than the archive, before anything reads them.
 
     ``torch.save`` compresses nothing, but a stranger's compressed member may grow a thousandfold.
@@ -191,12 +190,14 @@ def check_archive(data: bytes) -> None:
         InputError: The bytes are no zip archive, or its members are compressed or overlap.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = file.seek(0, os.SEEK_END)
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+        file.seek(0)
     except Exception as error:  # a damaged archive raises many kinds
         raise InputError("it is no zip archive, as torch.save writes") from error
     stored = all(m.compress_type == zipfile.ZIP_STORED and m.file_size == m.compress_size for m in members)
-    whole = sum(m.file_size for m in members) <= len(data)
+    whole = sum(m.file_size for m in members) <= size
     require(stored and whole, "its members are compressed or overlap, unlike those that torch.save writes")
 
 

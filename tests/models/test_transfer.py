@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -115,15 +116,48 @@ def write_wrong(path, kind):
         torch.save(nn.Linear(2, 2), path)
     elif kind == "nothing":
         torch.save({}, path)
+    elif kind == "an empty stack":
+        path.write_bytes(b"\x80\x020.")
+    elif kind == "an unknown memo":
+        path.write_bytes(b"\x80\x02h\x05.")
+    elif kind == "a wrong key":
+        torch.save({1: torch.zeros(2)}, path)
+    elif kind == "larger than the file":
+        torch.save({"weight": torch.zeros(1).expand(10**12)}, path)
+    elif kind == "compressed":
+        torch.save({"weight": torch.zeros(100_000)}, path)
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for name, data in members.items():
+                new.writestr(name, data)
+
+
+WRONG = ["text", "empty", "numbers", "code", "nothing", "an empty stack", "an unknown memo", "a wrong key"]
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("kind", ["text", "empty", "numbers", "code", "nothing"])
+@pytest.mark.parametrize("kind", [*WRONG, "larger than the file", "compressed"])
 def test_a_file_that_holds_no_weights_is_named(tmp_path, kind, suffix):
     path = tmp_path / f"wrong{suffix}"
     write_wrong(path, kind)
-    with pytest.raises(InputError, match=rf"wrong\{suffix}"):
+    with pytest.raises(InputError, match=rf"wrong\{suffix} is not a file of weights"):
         load_backbone(TINY, path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_of_a_network_with_a_version_are_loaded(tmp_path, suffix):
+    state = build_network("mnasnet0_5").state_dict()
+    path = tmp_path / f"weights{suffix}"
+    torch.save(state, path) if suffix == ".pth" else safetensors.torch.save_file(state, path)
+    backbone, _ = load_backbone("mnasnet0_5", path)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in backbone.state_dict().items())
+
+
+def test_weights_of_an_older_pytorch_are_loaded(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    backbone, _ = load_backbone(TINY, tmp_path / "old.pth")
+    assert all(torch.equal(tensor, network.state_dict()[key]) for key, tensor in backbone.state_dict().items())
 
 
 def test_weights_of_another_network_are_refused_in_one_sentence(file):

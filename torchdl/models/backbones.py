@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from torchdl.errors import InputError, require
+from torchdl.files import check_archive
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -133,10 +135,12 @@ def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default")
             available = ", ".join(known) or "default"
             require(Path(choice).is_file(), f"{name} has no weights {choice!r}: choose {available}, or name a file")
             state = read_weights(choice)
-        state = {OLD_NAMES.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+        version = version_of(state) or network._version
+        state = OrderedDict((OLD_NAMES.sub(r"\1\2", key), tensor) for key, tensor in state.items())
+        state._metadata = {"": {"version": version}}  # type: ignore[attr-defined]  # mnasnet needs it
         try:
             network.load_state_dict(state)
-        except RuntimeError as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split("\n", 1)[-1].split())[:160]
             raise InputError(f"the weights {choice} do not fit {name}: {reason}") from error
     return without_classifier(network), preprocessing
@@ -151,17 +155,33 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     import safetensors.torch
 
     path, found = Path(path), None
-    with contextlib.suppress(safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    size = path.stat().st_size
+    with contextlib.suppress(Exception):  # a damaged file raises many kinds
         if path.suffix == ".safetensors":
             found = safetensors.torch.load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    tensors = isinstance(found, Mapping) and len(found) > 0 and all(isinstance(v, Tensor) for v in found.values())
+            with open(path, "rb") as file:
+                if zipfile.is_zipfile(file):  # files of older versions of PyTorch are none
+                    check_archive(file)
+                file.seek(0)
+                found = torch.load(file, map_location="cpu", weights_only=True)
+    items = found.items() if isinstance(found, Mapping) else ()
+    tensors = all(isinstance(name, str) and isinstance(v, Tensor) for name, v in items) and all(
+        v.layout == torch.strided and v.nbytes <= size for _, v in items
+    )
     require(
-        tensors,
+        tensors and len(items) > 0,
         f"{path} is not a file of weights: it must hold named tensors, as torch.save(model.state_dict(), file) does",
     )
-    return dict(found or {})
+    return found or {}
+
+
+def version_of(state: object) -> int | None:
+    """Return the version of the network that PyTorch has written beside its weights, if any."""
+    metadata = getattr(state, "_metadata", None)
+    own = metadata.get("") if isinstance(metadata, Mapping) else None
+    version = own.get("version") if isinstance(own, Mapping) else None
+    return version if isinstance(version, int) else None
 
 
 def blocks_of(backbone: nn.Module) -> list[list[nn.Module]]:
@@ -206,7 +226,7 @@ def _preprocessing(weights: WeightsEnum) -> Preprocessing:
 def _download(weights: WeightsEnum, name: str) -> dict[str, Tensor]:
     """Return weights that torchvision downloads, or has downloaded before; their hash is checked."""
     try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no connection, or a wrong hash
         raise InputError(
             f"the weights of {name} could not be downloaded from {weights.url} ({error}): name a file as weights"

@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(data[:-DIGEST]).hexdigest().encode() != data[-DIGEST:]:
         raise InputError(f"the checkpoint {path} is damaged: its checksum does not match")
     try:
-        check_archive(data)
+        check_archive(io.BytesIO(data))
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler may raise anything on a foreign file
         raise InputError(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
