@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from torchdl.data.info import fingerprint
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 
 Batch = TypeVar("Batch", covariant=True)
+ArrayLike = Any  # a tensor, a NumPy array or nested lists of numbers
 
 
 class BatchDataset(Dataset[Batch]):
@@ -23,16 +27,47 @@ class BatchDataset(Dataset[Batch]):
         if isinstance(chosen, range):
             return self.__getitems__(chosen)  # type: ignore[attr-defined]
         batch = self.__getitems__([chosen])  # type: ignore[attr-defined]
-        item: Any = batch[0] if isinstance(batch, Tensor) else (batch[0][0], batch[1][0])
-        return item
+        return tree_map(itemgetter(0), batch)
+
+
+def as_tensor(values: ArrayLike, name: str) -> Tensor:
+    """Return a tensor unchanged, and make one of a NumPy array, a table, a list of numbers or of tensors.
+
+    Decimals become float32, and integers int64, except bytes (uint8), of which images consist. Messages use ``name``.
+
+    Raises:
+        InputError: The values are not numbers, there is a single one, or rows differ in shape.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            if isinstance(values, (list, tuple)) and any(isinstance(value, Tensor) for value in values):
+                values = torch.stack([torch.as_tensor(value) for value in values])
+            array = values if isinstance(values, Tensor) else np.asarray(values)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"the rows of {name} differ in shape: make them equal") from error
+        if not isinstance(array, Tensor):
+            known = array.dtype.kind in "biuf"
+            require(known, f"{name} must be numbers, not {array.dtype}: encode other values first, or leave them out")
+            kinds = {"f": np.float32, "b": np.bool_}
+            kind = np.uint8 if array.dtype == np.uint8 else kinds.get(array.dtype.kind, np.int64)
+            array = torch.from_numpy(np.array(array, dtype=kind, order="C"))  # a copy, so that any strides will do
+        values = array
+    require(values.dim() >= 1, f"{name} must have a row for each example, not be a single number")
+    return values
+
+
+def as_classes(labels: ArrayLike, name: str) -> Tensor:
+    """Return a tensor unchanged, and otherwise what :func:`as_tensor` makes, with bytes as int64."""
+    tensor = as_tensor(labels, name)
+    return tensor if isinstance(labels, Tensor) or tensor.dtype != torch.uint8 else tensor.long()
 
 
 class ArrayDataset(Dataset):
     """Pairs of an input and a target, N of each.
 
     Args:
-        inputs: (N, ...).
-        targets: (N, ...).
+        inputs: (N, ...), a tensor; or a NumPy array or list, whose decimals become float32 and integers int64.
+        targets: (N, ...), the same; integers of a NumPy array or list become int64, as classes must be.
         origin: Where they come from, in words.
         fallback: Whether they replace data that was not found.
 
@@ -47,7 +82,8 @@ class ArrayDataset(Dataset):
                 [1., 2.]]), tensor([0, 0]))
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, origin: str = "memory", fallback: bool = False) -> None:
+    def __init__(self, inputs: ArrayLike, targets: ArrayLike, origin: str = "memory", fallback: bool = False) -> None:
+        inputs, targets = as_tensor(inputs, "inputs"), as_classes(targets, "targets")
         require(len(inputs) == len(targets), f"there are {len(targets)} targets for {len(inputs)} inputs")
         self.inputs, self.targets, self.origin, self.fallback = inputs, targets, origin, fallback
 

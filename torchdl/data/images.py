@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from torchdl import random
-from torchdl.data.arrays import BatchDataset
+from torchdl.data.arrays import BatchDataset, as_classes, as_tensor
 from torchdl.data.duplicates import hashes
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.data.info import fingerprint
@@ -33,7 +33,7 @@ class ImageDataset(BatchDataset[Any]):
     Shapes: N images, B in a batch, C channels, H x W pixels.
 
     Args:
-        images: (N, C, H, W) or (N, H, W) uint8; or files that are decoded on access.
+        images: (N, C, H, W) or (N, H, W) uint8, a tensor or a NumPy array; or files that are decoded on access.
         labels: (N,) int64, or None for images without labels.
         low: The pixel value 0 becomes this value.
         high: The pixel value 255 becomes this value.
@@ -63,6 +63,8 @@ class ImageDataset(BatchDataset[Any]):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
+        images = images if isinstance(images, DecodedLate) else as_tensor(images, "images")
+        labels = labels if labels is None else as_classes(labels, "labels")
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
         if labels is not None:

@@ -11,13 +11,15 @@ from torch.optim import Optimizer
 
 from torchdl import random
 from torchdl.errors import require
-from torchdl.tasks.base import Task, Update
+from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
 
 class AutoencoderTask(Task):
     """Minimise the mean squared error between images and their reconstructions, on batches of images (B, C, H, W).
+
+    A batch may also be a tuple that begins with the images.
 
     Args:
         model: Maps images to images of the same shape.
@@ -70,16 +72,18 @@ class AutoencoderTask(Task):
         drawn = random.normal(self.step_info.seed, epoch, positions, images[0].numel(), stream)  # (B, C * H * W)
         return images + self.noise * drawn.view_as(images)
 
-    def losses(self, images: Tensor) -> Iterator[Update]:
+    def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the update of the model."""
+        images = inputs_of(self, batch)
         inputs = self.add_noise(images, self.positions(len(images), images.device), random.Stream.TRAINING)
         yield Update("model", (self.model(inputs).float() - images).square().mean())
 
-    def evaluate(self, images: Tensor) -> dict[str, Tensor]:
+    def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Return each image's mean squared error and peak signal-to-noise ratio in dB, (B,) each.
 
         If there is noise, the model reconstructs from noisy images; the noise is the same in every evaluation.
         """
+        images = inputs_of(self, batch)
         inputs = self.add_noise(images, self.positions(len(images), images.device), random.Stream.VALIDATION)
         loss = (self.model(inputs).float() - images).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
         return {"loss": loss, "psnr": -10 * loss.clamp(min=1e-10).log10()}

@@ -10,7 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchdl.errors import require
 from torchdl.tasks.schedules import AnySchedule
+
+
+def describe_batch(batch: Any) -> str:
+    """Return in words what a batch is, for a message."""
+    if isinstance(batch, Mapping):
+        return f"a dictionary of {', '.join(map(str, batch))}"
+    if isinstance(batch, Tensor):
+        return f"a tensor {tuple(batch.shape)}"
+    if isinstance(batch, (tuple, list)):
+        return f"{len(batch)} parts"
+    return f"a {type(batch).__name__}"
+
+
+def inputs_of(task: nn.Module, batch: Any) -> Tensor:
+    """Return a batch's inputs (B, ...): the batch itself, or the first part of a tuple."""
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    require(
+        isinstance(inputs, Tensor),
+        f"{type(task).__name__} needs batches that are tensors, or tuples that begin with one, not "
+        f"{describe_batch(batch)}: let the data set return these",
+    )
+    return inputs
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torchdl.collective import gather
 from torchdl.errors import require
 from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
-from torchdl.tasks.base import Task, Update
+from torchdl.tasks.base import Task, Update, describe_batch
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, plateau
 
@@ -57,11 +57,12 @@ class Encoded(NamedTuple):
 
 
 class CPCTask(Task):
-    """Train embeddings that predict future embeddings, on batches ``(context, future, label, ...)``.
+    """Train embeddings that predict future embeddings, on batches ``(context, future)`` or with a ``label``.
 
-    ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of inputs of the encoder; ``label`` (B,) is 1 for
-    a real future. A batch may also hold ``digits`` (B, T + K), the classes of all terms, and ``expected`` (B, K), the
-    classes of the real future. Evaluation then knows which candidates are as good as the correct one.
+    ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of inputs of the encoder. ``label`` (B,) is 1 for a
+    real future; without it, all futures are real. After it, a batch may also hold ``digits`` (B, T + K), the classes of
+    all terms, and ``expected`` (B, K), the classes of the real future. Evaluation then knows which candidates are as
+    good as the correct one.
 
     With the head ``infonce`` the model learns to find each real future among all futures of the batch, false ones
     included. With ``paired`` each future is classified alone, as in the Keras original. If the model predicts from the
@@ -128,7 +129,14 @@ class CPCTask(Task):
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Return the predictions and embeddings of a batch over all processes."""
-        context, future, label = batch[:3]
+        require(
+            isinstance(batch, (tuple, list)) and len(batch) >= 2,
+            f"CPCTask needs batches (context, future) or (context, future, label), not {describe_batch(batch)}",
+        )
+        context, future = batch[:2]
+        labelled = len(batch) > 2 or self.head != "paired"
+        require(labelled, "the head paired tells real futures from false ones: let batches be (context, future, label)")
+        label = batch[2] if len(batch) > 2 else torch.ones(len(context), dtype=torch.int64, device=context.device)
         predicted, embeddings = self.model(context, future)
         require(
             predicted.shape[2] == future.shape[1],

@@ -5,6 +5,7 @@ Shapes: B examples, Z numbers of noise, (C, H, W) the shape of an image.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
-from torchdl.tasks.base import Task, Update
+from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
@@ -52,7 +53,7 @@ class GANTask(Task):
     on the seed, the epoch and the example's position in the epoch.
 
     Args:
-        gan: A :class:`torchdl.GAN`, or a module with the same constructor and attributes: ``generator`` has ``z_dim``
+        gan: A :class:`torchdl.GAN`, or a module with the same attributes: ``generator`` has ``z_dim``
             and maps noise (B, Z) to images (B, C, H, W) or (B, C * H * W); ``discriminator`` has a method ``logits``
             that maps images to (B, 1); ``image_shape`` is (C, H, W).
         loss: A name of :data:`torchdl.losses.GAN_LOSSES`.
@@ -103,9 +104,10 @@ class GANTask(Task):
         check_optimizer(optimizer, lr, (beta1, beta2))
         require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
         require(0 <= average < 1, f"average must be in [0, 1), not {average}")
+        check_gan(gan)
         self.generator: nn.Module = gan.generator  # type: ignore[assignment]
         self.discriminator: nn.Module = gan.discriminator  # type: ignore[assignment]
-        self.make_gan = partial(type(gan), image_shape=gan.image_shape)
+        self.given = (gan,)  # in a tuple, since as a module of its own it would be saved twice
         self.averaged = None
         if average:
             self.averaged = AveragedModel(self.generator, multi_avg_fn=partial(average_, average), use_buffers=True)
@@ -130,7 +132,9 @@ class GANTask(Task):
     @property
     def trained(self) -> nn.Module:
         """The GAN to save and use after training, with the averaged generator if there is one."""
-        return self.make_gan(self.sampler, self.discriminator)
+        gan = copy.copy(self.given[0])
+        gan._modules = {**gan._modules, "generator": self.sampler, "discriminator": self.discriminator}
+        return gan
 
     @property
     def sampler(self) -> nn.Module:
@@ -186,7 +190,7 @@ class GANTask(Task):
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, with the same generated images."""
-        real = batch if isinstance(batch, Tensor) else batch[0]
+        real = inputs_of(self, batch)
         trains_generator = self.step_info.step % self.generator_every == 0
         given = (real, self.noise(len(real)), trains_generator)
         if self.fast is None or torch.is_autocast_enabled("cpu") or self.fast.is_observed():
@@ -217,7 +221,7 @@ class GANTask(Task):
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Return the discriminator's probabilities on real and generated images, and its saturation, (B,) each."""
-        real = batch if isinstance(batch, Tensor) else batch[0]
+        real = inputs_of(self, batch)
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
         on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
@@ -255,6 +259,21 @@ class GANTask(Task):
         self.compiled = True
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
+
+
+def check_gan(gan: nn.Module) -> None:
+    """Raise :class:`InputError` unless a module has all that a :class:`GANTask` uses of a GAN."""
+    needed = ("generator", "generator.z_dim", "discriminator", "discriminator.logits", "image_shape")
+    values: dict[str, Any] = {"": gan}
+    for name in needed:
+        owner, _, attribute = name.rpartition(".")
+        values[name] = getattr(values[owner], attribute, None)
+    missing = ", ".join(name for name, value in values.items() if value is None)
+    require(
+        not missing,
+        f"GANTask needs a GAN, and this {type(gan).__name__} lacks {missing}: build a torchdl.GAN of a generator with "
+        "z_dim, the number of its inputs, and a discriminator with a method logits, which maps images to (B, 1)",
+    )
 
 
 @torch.no_grad()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from torchdl.errors import require
-from torchdl.tasks.base import Task, Update
+from torchdl.errors import InputError, require
+from torchdl.tasks.base import Task, Update, describe_batch
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
@@ -47,10 +52,14 @@ def class_probabilities(logits: Tensor) -> Tensor:
 class Supervised(Task):
     """Train ``model(input)`` towards a target, on batches ``(input, target)``.
 
+    ``input`` and the output may be tensors, or whatever else the model takes and the loss and metrics are made for.
+
     Args:
         model: The model.
-        loss: A function of (output, target) with PyTorch's ``reduction`` argument, such as ``F.cross_entropy``.
-        metrics: Functions of (output, target), by name, that return one value per example, (B,).
+        loss: A function of (output, target) that returns one number, such as ``F.cross_entropy``; or a module, such as
+            ``nn.CrossEntropyLoss()``, whose parameters, if any, are trained, too. With PyTorch's ``reduction`` the
+            validation loss is exact, whatever the batches are; see :func:`per_example`.
+        metrics: Functions of (output, target), by name, that return one value per example, (B,), also as booleans.
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
         schedule: Builds the schedule from the optimizer and the number of steps, as for
             :meth:`Task.configure_schedules`; none by default.
@@ -79,25 +88,103 @@ class Supervised(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build one optimizer, named ``model``."""
-        return {"model": self.optimizer(self.model.parameters())}
+        return {"model": self.optimizer(self.parameters())}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
 
-    def losses(self, batch: tuple[Tensor, Tensor]) -> Iterator[Update]:
+    def losses(self, batch: tuple[Any, Any]) -> Iterator[Update]:
         """Yield the update of the model, with the means of the metrics."""
-        inputs, target = batch
+        inputs, target = self.parts(batch)
         output = self.model(inputs)
-        measured = {name: metric(output.detach(), target).mean() for name, metric in self.metrics.items()}
-        yield Update("model", self.loss(output, target), measured)
+        loss = of_output("loss", self.loss, output, target)
+        single = isinstance(loss, Tensor) and loss.numel() == 1
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        require(single, f"the loss must return one number for a batch, such as the mean, not {found}")
+        detached = tree_map_only(Tensor, Tensor.detach, output)
+        measured = {name: of_output(name, metric, detached, target) for name, metric in self.metrics.items()}
+        means = {name: torch.as_tensor(value, device=loss.device).float().mean() for name, value in measured.items()}
+        yield Update("model", loss.view(()), means)
 
-    def evaluate(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Return each example's loss and metrics, (B,) each."""
-        inputs, target = batch
+    def evaluate(self, batch: tuple[Any, Any]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """Return each example's loss and metrics, (B,) each; see :func:`per_example` for the loss."""
+        inputs, target = self.parts(batch)
         output = self.model(inputs)
-        loss = self.loss(output, target, reduction="none")
         return {
-            "loss": loss.flatten(1).mean(1) if loss.dim() > 1 else loss,  # (B, ...) -> (B,)
-            **{name: metric(output, target) for name, metric in self.metrics.items()},
+            "loss": of_output("loss", partial(per_example, self.loss), output, target),
+            **{name: of_output(name, metric, output, target) for name, metric in self.metrics.items()},
         }
+
+    def parts(self, batch: Any) -> tuple[Any, Any]:
+        """Return a batch's inputs and its target."""
+        require(
+            isinstance(batch, (tuple, list)) and len(batch) == 2,
+            f"{type(self).__name__} needs batches (input, target), not {describe_batch(batch)}: let the data set "
+            "return pairs, or write a Task for these batches",
+        )
+        return batch[0], batch[1]
+
+
+def of_output(name: str, function: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:
+    """Return a loss or metric, by name, of a model's output, for which the function must be made."""
+    try:
+        return function(output, target)
+    except (TypeError, AttributeError) as error:
+        if isinstance(output, Tensor):
+            raise
+        raise InputError(
+            f"the model returns {describe_batch(output)}, which its {name} cannot take: choose the part in a function "
+            "of your own, such as lambda output, target: cross_entropy(output[0], target)"
+        ) from error
+
+
+def per_example(loss: Loss, output: Any, target: Any) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the loss of each example (B,), or a pair of losses and weights (B,), whose weighted mean is the loss.
+
+    A loss with PyTorch's ``reduction`` (a function's argument or a module's attribute) is asked for no reduction. Its
+    examples get weights if its own mean has some, as that of a cross-entropy with class weights or ``ignore_index``.
+    Any other loss is one number for the batch, which then stands for each of its examples.
+
+    Example:
+        >>> from torchdl.tasks.supervised import per_example
+        >>> output, target = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]])
+        >>> per_example(torch.nn.MSELoss(), output, target)
+        tensor([1., 1.])
+        >>> per_example(lambda output, target: (output - target).abs().mean(), 3 * output, target)
+        tensor([3., 3.])
+    """
+    examples = next((len(leaf) for leaf in tree_leaves((target, output)) if isinstance(leaf, Tensor) and leaf.dim()), 1)
+    unreduced = without_reduction(loss)
+    values = torch.as_tensor((unreduced or loss)(output, target))
+    if values.numel() == 1 and examples > 1:
+        return values.view(()).expand(examples)
+    require(
+        values.numel() % examples == 0 and values.numel() > 0,
+        f"the loss returns {tuple(values.shape)} for {examples} examples: let it return their mean",
+    )
+    values = values.reshape(examples, -1).mean(1)  # (B, ...) -> (B,)
+    if unreduced is None:
+        return values
+    whole, mean = float(loss(output, target).detach().mean()), float(values.detach().mean())
+    if math.isclose(whole, mean, rel_tol=1e-5) or not math.isfinite(mean):
+        return values
+    # the loss divides by a sum of weights other than the number of examples; NaN is 0 / 0, of no weight at all
+    weight = 0.0 if math.isnan(whole) else mean / whole if whole else 1.0
+    return (values / weight if weight else torch.zeros_like(values)), torch.full_like(values, weight)
+
+
+def without_reduction(loss: Loss) -> Loss | None:
+    """Return the same loss of each element alone, or None if a loss has no argument or attribute ``reduction``."""
+    if isinstance(loss, nn.Module):
+        if not hasattr(loss, "reduction"):
+            return None
+        single = copy.copy(loss)  # of its settings; the weights are shared
+        single.reduction = "none"  # type: ignore[assignment]
+        return single
+    try:
+        arguments = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):  # a builtin function may have no signature
+        return None
+    takes = any(a.name == "reduction" or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)
+    return partial(loss, reduction="none") if takes else None

@@ -283,7 +283,8 @@ class Stepper:
         main = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
         metrics = [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
         self.pending.clear()
-        values = torch.stack([value.float() for _, _, value in main + metrics]).tolist() if main else []
+        means = [torch.as_tensor(value, device=self.device).float().mean() for _, _, value in main + metrics]
+        values = torch.stack(means).tolist() if main else []
         with distributed.sharing_errors():
             for number, ((measured, tag, _), value) in enumerate(zip(main + metrics, values, strict=True)):
                 if number < len(main) and not math.isfinite(value):

@@ -1,0 +1,487 @@
+"""What users hand to public classes on an ordinary day: it works, or one sentence says what to do."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, UserDict, namedtuple
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fill_, gaussian
+from torch import nn
+from torch.utils.data import Dataset
+
+import torchdl
+from torchdl import (
+    ArrayDataset,
+    AutoencoderTask,
+    BatchLoader,
+    CPCTask,
+    GANTask,
+    ImageDataset,
+    InputError,
+    Supervised,
+    Task,
+    Trainer,
+    Update,
+)
+from torchdl.tasks import accuracy
+from torchdl.training.device import move
+
+pytestmark = pytest.mark.usefixtures("quick")
+X, LABELS = gaussian(11, 4), torch.arange(11) % 3
+CLASSES, NUMBERS = ArrayDataset(X, LABELS), ArrayDataset(X, gaussian(11, 3, seed=1))
+
+
+def linear() -> nn.Module:
+    return fill_(nn.Linear(4, 3))
+
+
+def fit(task: Task, data: Dataset, batch_size: int = 4, **options) -> dict[str, float]:
+    loader = BatchLoader(data, batch_size)
+    return Trainer(**{"epochs": 1, "device": "cpu", **options}).fit(task, loader, loader)[-1]
+
+
+class Returning(nn.Module):
+    """A model whose output is not a tensor."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear, self.kind = linear(), kind
+
+    def forward(self, x: torch.Tensor):
+        y = self.linear(x)
+        kinds = {"tuple": (y, x), "list": [y, x], "dictionary": {"logits": y, "hidden": x}}
+        return kinds.get(self.kind) or namedtuple("Output", "logits hidden")(y, x)
+
+
+class Rows(Dataset):
+    """Items of any form."""
+
+    def __init__(self, form) -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: int):
+        return self.form(X[index], LABELS[index])
+
+
+# losses
+
+CLASS_WEIGHTS = torch.tensor([1.0, 5.0, 0.1])
+LOSSES = {
+    "module": (nn.CrossEntropyLoss(), CLASSES),
+    "module with class weights": (nn.CrossEntropyLoss(weight=CLASS_WEIGHTS), CLASSES),
+    "module that ignores a class": (nn.CrossEntropyLoss(ignore_index=1), CLASSES),
+    "module with smoothing and weights": (nn.CrossEntropyLoss(CLASS_WEIGHTS, label_smoothing=0.1), CLASSES),
+    "function": (F.cross_entropy, CLASSES),
+    "partial function": (partial(F.cross_entropy, weight=CLASS_WEIGHTS), CLASSES),
+    "lambda": (lambda output, target: F.cross_entropy(output, target), CLASSES),
+    "lambda with keywords": (lambda output, target, **k: F.cross_entropy(output, target, **k), CLASSES),
+    "squares": (nn.MSELoss(), NUMBERS),
+    "lambda of squares": (lambda output, target: (output - target).square().mean(), NUMBERS),
+    "huber": (nn.HuberLoss(), NUMBERS),
+    "divergence": (
+        lambda output, target, reduction="batchmean": F.kl_div(
+            output.log_softmax(1), target.softmax(1), reduction=reduction
+        ),
+        NUMBERS,
+    ),
+    "flattened": (lambda output, target, **k: F.mse_loss(output.flatten(), target.flatten(), **k), NUMBERS),
+    "one number in a row": (lambda output, target: (output - target).square().mean().view(1), NUMBERS),
+}
+
+
+@pytest.mark.parametrize(("loss", "data"), LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("batch_size", [3, 4, 11])  # the last batch has 2, 3 or all examples
+def test_the_validation_loss_is_that_of_all_examples_at_once(loss, data, batch_size):
+    class Still(Supervised):
+        def configure_optimizers(self):
+            return {"model": torch.optim.SGD(self.parameters(), lr=0.0)}
+
+    task = Still(linear(), loss)
+    measured = fit(task, data, batch_size)
+    with torch.no_grad():
+        expected = float(loss(task.model(data.inputs), data.targets))
+    assert measured["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_without_a_weight_is_no_nan():
+    labels = torch.tensor([1, 1, 1, 1, 0, 2, 1, 0])
+    task = Supervised(linear(), nn.CrossEntropyLoss(ignore_index=1))
+    loader = BatchLoader(ArrayDataset(X[:8], labels), 4)
+    row = Trainer(epochs=1, device="cpu", monitor="val/loss").fit(task, BatchLoader(CLASSES, 11), loader)[-1]
+    kept = labels != 1
+    expected = F.cross_entropy(task.model(X[:8])[kept], labels[kept]).item()
+    assert row["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_parameters_of_a_loss_are_trained_and_its_weights_are_moved():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+        def forward(self, output, target):
+            return (output - target).square().mean() * (-self.log_scale).exp() + self.log_scale
+
+    task = Supervised(linear(), Scaled())
+    fit(task, NUMBERS)
+    assert float(task.loss.log_scale) != 0
+    weighted = Supervised(linear(), nn.CrossEntropyLoss(CLASS_WEIGHTS)).to("meta")
+    assert weighted.loss.weight.device.type == "meta"
+
+
+def test_a_loss_of_many_numbers_is_refused_with_its_shape():
+    with pytest.raises(InputError, match=r"^the loss must return one number .* not shape \(4, 3\)$"):
+        Trainer(device="cpu").fit(Supervised(linear(), nn.MSELoss(reduction="none")), BatchLoader(NUMBERS, 4))
+    with pytest.raises(InputError, match=r"^the loss must return one number .* not float$"):
+        Trainer(device="cpu").fit(Supervised(linear(), lambda output, target: 1.0), BatchLoader(NUMBERS, 4))
+
+
+# metrics
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        lambda output, target: output.argmax(1) == target,  # booleans
+        lambda output, target: (output.argmax(1) == target).long(),
+        lambda output, target: (output.argmax(1) == target).double(),
+        accuracy,
+    ],
+)
+def test_a_metric_may_be_of_any_type_of_numbers(metric):
+    task = Supervised(linear(), F.cross_entropy, {"share": metric})
+    measured = fit(task, CLASSES)
+    assert measured["val/share"] == pytest.approx(float((task.model(X).argmax(1) == LABELS).double().mean()))
+    assert 0 <= measured["train/share"] <= 1
+
+
+@pytest.mark.parametrize("number", [0.5, True, np.float64(0.5), torch.tensor(0.5), torch.tensor(True)])
+def test_a_metric_of_one_number_for_a_batch_trains_and_is_refused_in_a_validation(number):
+    task = Supervised(linear(), F.cross_entropy, {"share": lambda output, target: number})
+    history = Trainer(epochs=1, device="cpu").fit(task, BatchLoader(CLASSES, 4))
+    assert history[-1]["train/share"] == float(number)
+    with pytest.raises(InputError, match=r"must return one value per example: 'share' is \(\)$"):
+        fit(task, CLASSES)
+
+
+def test_a_task_may_measure_floats_booleans_and_lists():
+    class Measuring(Supervised):
+        def losses(self, batch):
+            for update in super().losses(batch):
+                yield Update("model", update.loss, {"a": 0.5, "b": True, "c": torch.tensor([1, 2]), "d": np.float32(3)})
+
+        def evaluate(self, batch):
+            return {"loss": [1.0] * len(batch[0]), "e": np.arange(len(batch[0]))}
+
+        def summarize(self):
+            return {"f": torch.tensor(4.0), "g": np.float64(5)}
+
+    measured = fit(Measuring(linear(), F.cross_entropy), CLASSES, 11)
+    names = ("train/a", "train/b", "train/c", "train/d", "val/loss", "val/e", "val/f", "val/g")
+    assert [measured[name] for name in names] == [0.5, 1, 1.5, 3, 1, 5, 4, 5]
+    assert type(measured["val/f"]) is type(measured["val/g"]) is float
+
+
+def test_a_metric_or_loss_without_weight_in_the_first_batch_can_be_monitored():
+    class Rare(Supervised):
+        def evaluate(self, batch):
+            late = (batch[0][:, 0] == X[10, 0]).float()  # only the last example
+            return {"loss": (late, late), "rare": (2 * late, late)}
+
+    for monitor in ("val/loss", "val/rare"):
+        measured = fit(Rare(linear(), F.cross_entropy), CLASSES, monitor=monitor)
+        assert (measured["val/loss"], measured["val/rare"]) == (1, 2)
+    with pytest.raises(InputError, match=r"no metric 'val/other' to monitor: choose one of val/loss, val/rare"):
+        fit(Rare(linear(), F.cross_entropy), CLASSES, monitor="val/other")
+
+
+# outputs and batches
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list", "named tuple", "dictionary"])
+def test_a_model_may_return_several_things_if_the_loss_chooses(kind):
+    def logits(output) -> torch.Tensor:
+        return output["logits"] if kind == "dictionary" else output[0]
+
+    task = Supervised(
+        Returning(kind),
+        lambda output, target: F.cross_entropy(logits(output), target),
+        {"accuracy": lambda output, target: accuracy(logits(output), target)},
+    )
+    measured = fit(task, CLASSES)
+    output = task.model.linear(X)
+    assert measured["val/loss"] == pytest.approx(float(F.cross_entropy(output, LABELS)), rel=1e-5)
+    assert measured["val/accuracy"] == pytest.approx(float(accuracy(output, LABELS).mean()))
+    assert not any(value.requires_grad for update in task.losses((X, LABELS)) for value in update.metrics.values())
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list", "named tuple", "dictionary"])
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss()])
+def test_a_loss_that_cannot_take_several_things_says_how_to_choose(kind, loss):
+    returned = "a dictionary of logits, hidden" if kind == "dictionary" else "2 parts"
+    with pytest.raises(InputError, match=rf"^the model returns {returned}, which its loss cannot .*output\[0\]"):
+        fit(Supervised(Returning(kind), loss), CLASSES)
+    chooses = Supervised(Returning(kind), lambda output, target: model_loss(output, target), {"accuracy": accuracy})
+    with pytest.raises(InputError, match=rf"^the model returns {returned}, which its accuracy cannot"):
+        list(chooses.losses((X, LABELS)))
+
+
+def model_loss(output, target) -> torch.Tensor:
+    return F.cross_entropy(output["logits"] if isinstance(output, dict) else output[0], target)
+
+
+FORMS = {
+    "dictionary of two": (lambda x, y: {"x": x, "y": y}, "a dictionary of x, y"),
+    "dictionary of three": (lambda x, y: {"x": x, "y": y, "id": 3}, "a dictionary of x, y, id"),
+    "three parts": (lambda x, y: (x, y, y), "3 parts"),
+    "no target": (lambda x, y: x, r"a tensor \(2, 4\)"),
+}
+
+
+@pytest.mark.parametrize(("form", "described"), FORMS.values(), ids=FORMS)
+def test_other_batches_than_pairs_are_refused_with_what_they_are(form, described):
+    with pytest.raises(InputError, match=rf"^Supervised needs batches \(input, target\), not {described}: "):
+        Trainer(device="cpu").fit(Supervised(linear(), F.cross_entropy), BatchLoader(Rows(form), 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_task_of_ones_own_takes_dictionaries(workers):
+    class Own(Task):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = linear()
+
+        def configure_optimizers(self):
+            return {"model": torch.optim.SGD(self.parameters(), lr=0.1)}
+
+        def losses(self, batch):
+            yield Update("model", F.cross_entropy(self.model(batch["x"]), batch["y"]["label"]))
+
+        def evaluate(self, batch):
+            return {"loss": F.cross_entropy(self.model(batch["x"]), batch["y"]["label"], reduction="none")}
+
+    data = Rows(lambda x, y: {"x": x, "y": {"label": y}, "name": "a"})
+    loader = BatchLoader(data, 4, workers=workers)
+    assert Trainer(epochs=1, device="cpu").fit(Own(), loader, loader)[-1]["val/loss"] > 0
+
+
+def test_every_container_of_tensors_is_moved():
+    one = torch.zeros(2)
+    Pair = namedtuple("Pair", "a b")
+    batch = {
+        "plain": {"a": one, "b": [one, (one, "text")]},
+        "ordered": OrderedDict(a=one),
+        "user's": UserDict(a=one),
+        "named": Pair(one, 3),
+        "packed": nn.utils.rnn.pack_sequence([one]),
+    }
+    moved = move(batch, torch.device("meta"))
+    assert moved["plain"]["a"].is_meta
+    assert moved["plain"]["b"][1][0].is_meta
+    assert moved["plain"]["b"][1][1] == "text"
+    assert moved["ordered"]["a"].is_meta
+    assert moved["user's"]["a"].is_meta
+    assert isinstance(moved["named"], Pair)
+    assert moved["named"].a.is_meta
+    assert moved["packed"].data.is_meta
+    assert not moved["packed"].batch_sizes.is_meta  # PyTorch needs them on the CPU
+
+
+# data
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype"),
+    [
+        (np.random.default_rng(0).normal(size=(11, 4)), torch.float32),
+        (np.random.default_rng(0).normal(size=(4, 11)).T, torch.float32),
+        (np.random.default_rng(0).normal(size=(11, 8))[::-1, ::2], torch.float32),
+        (np.arange(44, dtype=">f4").reshape(11, 4), torch.float32),
+        (np.arange(44, dtype=np.float16).reshape(11, 4), torch.float32),
+        (np.arange(44, dtype=np.int16).reshape(11, 4), torch.int64),
+        (np.arange(44, dtype=np.uint8).reshape(11, 4), torch.uint8),
+        (np.ones((11, 4), dtype=bool), torch.bool),
+        ([[1.5, 2, 3, 4]] * 11, torch.float32),
+        ([torch.ones(4)] * 11, torch.float32),
+        (torch.ones(11, 4, dtype=torch.float64), torch.float64),
+    ],
+)
+@pytest.mark.parametrize("labels", [np.int64, np.int32, np.uint8, list])
+def test_arrays_and_lists_are_data(inputs, dtype, labels):
+    targets = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]
+    data = ArrayDataset(inputs, targets if labels is list else np.array(targets, dtype=labels))
+    assert (data.inputs.dtype, data.targets.dtype) == (dtype, torch.int64)
+    assert data.inputs.tolist() == pytest.approx(np.array([[float(x) for x in row] for row in inputs]), rel=1e-6)
+    assert data.targets.tolist() == targets
+    if dtype == torch.float32:
+        fit(Supervised(linear(), F.cross_entropy), data)
+
+
+def test_a_read_only_array_is_copied_without_a_warning(recwarn):
+    frozen = np.ones((3, 4))
+    frozen.flags.writeable = False
+    ArrayDataset(frozen, [0, 1, 2]).inputs[0] = 5
+    assert frozen.sum() == 12
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ([["a", "b"], ["c", "d"]], "inputs must be numbers, not <U1: encode"),
+        (np.array([[1, None], [2, "x"]], dtype=object), "inputs must be numbers, not object: encode"),
+        (np.array(["2020-01-01", "2020-01-02"], dtype="M8[D]"), "inputs must be numbers, not datetime64"),
+        ([[1.0, 2.0], [3.0]], "the rows of inputs differ in shape: make them equal"),
+        ([torch.ones(2), torch.ones(3)], "the rows of inputs differ in shape: make them equal"),
+        (3.0, "inputs must have a row for each example"),
+        (torch.tensor(3.0), "inputs must have a row for each example"),
+        (np.ones((3, 2)), "there are 2 targets for 3 inputs"),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(inputs, sentence):
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        ArrayDataset(inputs, [0, 1])
+
+
+def test_images_may_be_arrays():
+    pixels = np.arange(36, dtype=np.uint8).reshape(4, 3, 3)
+    for labels in ([0, 1, 1, 0], np.array([0, 1, 1, 0], dtype=np.uint8), np.array([0, 1, 1, 0], dtype=np.int32)):
+        data = ImageDataset(pixels, labels)
+        assert torch.equal(data.images[:, 0], torch.from_numpy(pixels))
+        assert data.labels.tolist() == [0, 1, 1, 0]
+    with pytest.raises(InputError, match=r"^images must be uint8, from 0 to 255, not torch.float32"):
+        ImageDataset(pixels / 255.0)
+    with pytest.raises(InputError, match=r"^labels must be int64, the indices of classes, not torch.float32"):
+        ImageDataset(pixels, [0.0, 1.0, 1.0, 0.0])
+
+
+# other tasks
+
+
+class Sizes(nn.Module):
+    """A user's GAN, whose constructor takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = torchdl.simple_gan((1, 2, 2), z_dim=3)
+        self.generator, self.discriminator, self.image_shape = parts.generator, parts.discriminator, (1, 2, 2)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_gan_needs_the_attributes_alone(average):
+    gan = Sizes()
+    task = GANTask(gan, average=average)
+    fit(task, ImageDataset(torch.zeros(8, 2, 2, dtype=torch.uint8)))
+    assert type(task.trained) is Sizes
+    assert task.trained.generator is task.sampler
+    assert task.trained.discriminator is gan.discriminator
+    assert (task.sampler is gan.generator) == (average == 0)
+    assert not any(name.startswith("given") for name in task.state_dict())
+
+
+def missing(*names: str) -> nn.Module:
+    gan = Sizes()
+    for name in names:
+        owner, _, attribute = name.rpartition(".")
+        replaced = nn.Sequential(nn.Linear(3, 4)) if owner else None
+        setattr(gan, owner or attribute, replaced)
+    return gan
+
+
+@pytest.mark.parametrize(
+    ("gan", "lacks"),
+    [
+        (missing("generator.z_dim"), "generator.z_dim"),
+        (missing("discriminator.logits"), "discriminator.logits"),
+        (missing("generator.z_dim", "discriminator.logits", "image_shape"), "generator.z_dim, .*logits, image_shape"),
+        (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1)), "generator, generator.z_dim, discriminator, "),
+        ((nn.Linear(3, 4), nn.Linear(4, 1)), "generator, generator.z_dim, discriminator, "),
+    ],
+)
+def test_what_a_gan_lacks_is_named(gan, lacks):
+    with pytest.raises(InputError, match=f"^GANTask needs a GAN, and this .* lacks {lacks}.*build a torchdl.GAN"):
+        GANTask(gan)
+
+
+def autoencoder() -> AutoencoderTask:
+    return AutoencoderTask(nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Unflatten(1, (1, 2, 2))), noise=0.1)
+
+
+IMAGE_TASKS = {"gan": lambda: GANTask(torchdl.simple_gan((1, 2, 2))), "autoencoder": autoencoder}
+
+
+@pytest.mark.parametrize("make", IMAGE_TASKS.values(), ids=IMAGE_TASKS)
+def test_tasks_of_images_take_labelled_ones_and_refuse_dictionaries(make):
+    for form in (lambda x, y: x.view(1, 2, 2), lambda x, y: (x.view(1, 2, 2), y)):
+        fit(make(), Rows(form))
+    with pytest.raises(
+        InputError, match=r"needs batches that are tensors, or tuples .* not a dictionary of image, label"
+    ):
+        fit(make(), Rows(lambda x, y: {"image": x.view(1, 2, 2), "label": y}))
+
+
+def contrastive(head: str = "infonce") -> CPCTask:
+    return CPCTask(Signals(), head)
+
+
+class Signals(nn.Module):
+    """Predicts two terms from the sum of the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictor = nn.Linear(4, 8)
+
+    def forward(self, context, future):
+        return self.predictor(context.sum(1)).view(-1, 1, 2, 4), torch.cat([context, future], 1)
+
+
+PAIRS = ArrayDataset(gaussian(8, 3, 4), gaussian(8, 2, 4, seed=1))
+
+
+def test_a_batch_without_labels_has_real_futures_alone():
+    class Labelled(Rows):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int):
+            return *PAIRS[index], torch.tensor(1)
+
+    rows = []
+    for data in (PAIRS, Labelled(None)):
+        torch.manual_seed(0)
+        rows.append(fit(contrastive(), data))
+    assert rows[0] == rows[1]
+    assert rows[0]["val/paired_accuracy_chance"] == 1
+    with pytest.raises(InputError, match=r"^the head paired tells real .* \(context, future, label\)$"):
+        fit(contrastive("paired"), PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("form", "described"), [(lambda x, y: {"context": x}, "a dictionary of context"), (lambda x, y: x, "a tensor .*")]
+)
+def test_other_batches_of_sequences_are_refused(form, described):
+    with pytest.raises(InputError, match=rf"^CPCTask needs batches \(context, future\) or .* not {described}$"):
+        fit(contrastive(), Rows(form))
+
+
+# the trainer
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), "cpu", torch.device("cpu", 0)])
+def test_a_device_may_be_a_device(device):
+    trainer = Trainer(epochs=1, device=device)
+    assert isinstance(trainer.device, str)
+    trainer.fit(Supervised(linear(), F.cross_entropy), BatchLoader(CLASSES, 4))
+
+
+@pytest.mark.parametrize("device", [torch.device("meta"), "gpu", 0, None])
+def test_another_device_is_refused(device):
+    with pytest.raises(InputError, match=r"^unknown device .*: choose auto, cpu, cuda"):
+        Trainer(device=device).fit(Supervised(linear(), F.cross_entropy), BatchLoader(CLASSES, 4))
