@@ -174,7 +174,7 @@ def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
 def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Report:
     """Compare a classifier with TF-IDF and with the most frequent class on test texts.
 
-    If test texts are in the training part, too, word for word, the scores without them are included.
+    The scores without the test texts that are in the training part, too, word for word, are included.
 
     The table ``mistakes`` has the misclassified texts, the most confident mistakes first.
     """
@@ -205,12 +205,12 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
         lines.append(f"{name:28} {accuracy:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
     known = in_training(train.texts, test.texts)
     new = ~known.numpy()
-    if note := duplicates_note(known, "texts"):
-        lines.append(note)
-    if note and len(np.unique(true[new])) == len(classes):  # average precision needs all classes
+    note = duplicates_note(known, "texts")
+    if len(np.unique(true[new])) == len(classes):  # average precision needs all classes
         others = {name: scores(true[new], values[new]) for name, values in probabilities.items()}
         results["without duplicates"] = {"texts": int(new.sum()), "scores": others}
-        lines[-1] += f"; accuracy without them: {others['this model']['accuracy']:.2%}"
+        note += f"; accuracy without them: {others['this model']['accuracy']:.2%}" if note else ""
+    lines += [note] if note else []
     mistakes = find_mistakes(test, probabilities["this model"])
     for actual, predicted, probability, text in mistakes.head(SHOWN).itertuples(index=False):
         short = text if len(text) < 80 else text[:79] + "…"
