@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torchdl
 from torchdl import InputError, MatrixFactorization, Ratings, RatingSplit, Trainer, split_ratings
 from torchdl.recipes.recommendation import (
     CATALOGUE,
+    Catalogue,
     RatingLearning,
     evaluate_ratings,
     rating_training,
@@ -103,3 +106,60 @@ def test_errors_without_the_pairs_that_are_in_training_are_reported():
     assert without["ratings"] == 1
     assert without["errors"]["mean"] == pytest.approx({"RMSE": 0.5, "MAE": 0.5})  # 2, where the mean is 2.5
     assert f"without them: {without['errors']['this model']['RMSE']:.4f}" in report.summary
+
+
+@pytest.fixture(scope="module")
+def run(trained, ratings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torchdl.save(trained[0], folder)
+    save_catalogue(folder / CATALOGUE, trained[1], ratings, [f"Film {number}" for number in range(ITEMS)])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"range": np.array([np.nan, 5])},
+        {"range": np.array([5.0, 1.0])},
+        {"range": np.array(["a", "b"])},
+        {"range": np.array(3.0)},
+        {"stops": np.arange(21) * 1000},
+        {"stops": -np.arange(21)},
+        {"stops": np.array(5)},
+        {"stops": np.arange(21) / 2},
+        {"stops": np.empty(0, int)},
+        {"rated": np.full(3, 99)},
+        {"rated": np.full((5, 5), 1)},
+        {"users": np.zeros(20)},
+        {"users": np.zeros(20, int)},
+        {"users": np.array("a")},
+        {"items": np.zeros(ITEMS, int)},
+        {"titles": np.arange(ITEMS)},
+        {"titles": np.array(["a"])},
+    ],
+    ids=lambda change: f"{next(iter(change))} {next(iter(change.values())).dtype}",
+)
+def test_a_catalogue_that_is_none_is_refused(run, tmp_path, change):
+    with np.load(run / CATALOGUE) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / CATALOGUE, **arrays)
+    assert len(Catalogue.load(tmp_path / CATALOGUE).users) == 20
+    np.savez(tmp_path / CATALOGUE, **{**arrays, **change})
+    with pytest.raises(InputError, match=r"catalogue.npz is damaged \(.*\): train again"):
+        Catalogue.load(tmp_path / CATALOGUE)
+
+
+def test_a_catalogue_that_unpacks_to_too_much_is_refused(run, monkeypatch):
+    monkeypatch.setattr("torchdl.recipes.recommendation.MAX_CATALOGUE", 1000)
+    with pytest.raises(InputError, match=r"catalogue.npz .*more than 1,000"):
+        Catalogue.load(run / CATALOGUE)
+
+
+def test_a_model_that_predicts_nothing_finite_is_refused(run, trained, tmp_path):
+    model = copy.deepcopy(trained[0])
+    with torch.no_grad():
+        model.item_bias.weight.fill_(torch.nan)
+    torchdl.save(model, tmp_path)
+    shutil.copy(run / CATALOGUE, tmp_path)
+    with pytest.raises(InputError, match="not finite"):
+        recommend(tmp_path, "100")

@@ -6,6 +6,7 @@ Shapes: N ratings, U users, I items.
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -32,6 +33,7 @@ from torchdl.tasks import OptimizerName, ScheduleName
 from torchdl.training.device import find_device
 
 CATALOGUE = "catalogue.npz"
+MAX_CATALOGUE = 2**31  # bytes of its arrays; those of 20 million ratings have 0.1 GiB
 CHUNK = 2**16  # pairs that are predicted at a time
 ROUNDS = 1000  # at most, of conjugate gradients: 10 to 100 are needed
 GROUPS = (0, 1, 3, 10, 30, 100)  # items are grouped by these minimum numbers of training ratings
@@ -281,14 +283,36 @@ class Catalogue:
         """Load a catalogue, as data and never as code; raise :class:`InputError` if it is missing or damaged."""
         require(Path(path).is_file(), f"there is no {path}: use a finished run of a recommender")
         try:
+            with zipfile.ZipFile(path) as members:
+                size = sum(member.file_size for member in members.infolist())
+            require(size <= MAX_CATALOGUE, f"its arrays have {size:,} bytes, more than {MAX_CATALOGUE:,}")
             with np.load(path, allow_pickle=False) as file:
                 catalogue = cls(**{name: file[name] for name in cls.__dataclass_fields__})
-            match = len(catalogue.titles) == len(catalogue.items) and len(catalogue.stops) == len(catalogue.users) + 1
-            match = match and catalogue.range.shape == (2,) and int(catalogue.stops[-1]) == len(catalogue.rated)
+            catalogue.check()
         except Exception as error:  # a damaged zip file can raise many errors
             raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): train again") from error
-        require(match, f"{path} is damaged (its arrays do not match): train again")
         return catalogue
+
+    def check(self) -> None:
+        """Raise :class:`InputError` if the arrays are not those of a catalogue."""
+        users, items = len(self.users), len(self.items)
+        for name, kinds in {
+            **dict.fromkeys(("users", "items"), "iuU"),
+            "titles": "U",
+            "stops": "iu",
+            "rated": "iu",
+        }.items():
+            array = getattr(self, name)
+            require(
+                array.ndim == 1 and array.dtype.kind in kinds, f"{name} has {array.ndim} dimensions of {array.dtype}"
+            )
+        distinct = all(len(np.unique(ids)) == len(ids) for ids in (self.users, self.items))
+        require(distinct and len(self.titles) == items and len(self.stops) == users + 1, "its arrays do not match")
+        ends = [0, *self.stops[[0, -1]].tolist(), len(self.rated)]
+        ordered = ends == sorted(ends) and ends[2] == ends[3] and bool((np.diff(self.stops) >= 0).all())
+        require(ordered and bool(((self.rated >= 0) & (self.rated <= items)).all()), "its ratings do not match")
+        low_high = self.range.shape == (2,) and self.range.dtype.kind == "f"
+        require(low_high and -math.inf < self.range[0] <= self.range[1] < math.inf, f"its range is {self.range}")
 
     def number_of(self, user: str) -> int:
         """Return the number of the user with an id; raise :class:`InputError` if there is no such user."""
@@ -322,6 +346,9 @@ def recommend(folder: PathLike, user: str, count: int = 10) -> list[tuple[str, f
         return []
     pairs = torch.stack([torch.full((len(unrated),), who), torch.from_numpy(unrated)], 1)  # (N, 2)
     predicted = predict(model, pairs, torch.device("cpu"))
+    require(
+        bool(predicted.isfinite().all()), f"the model in {folder} predicts ratings that are not finite: train again"
+    )
     order = predicted.argsort(descending=True, stable=True)[:count]
     low, high = catalogue.range.tolist()
     clipped = predicted[order].clamp(low, high).tolist()
