@@ -82,7 +82,10 @@ def read_times(column: pandas.Series, order: DateOrder | None = None) -> np.ndar
 
 def read_clocks(column: pandas.Series) -> np.ndarray:
     """Read the cells of a column as times of day: (N,) ``timedelta64[us]``, NaT for cells that are none."""
-    fields = column.astype(object).str.strip().str.extract(f"^(?:{_CLOCK})$")
+    texts = column.astype(object).str.strip()
+    if not texts.dropna()[:SAMPLE].str.fullmatch(_CLOCK).any():
+        return np.full(len(texts), "NaT", dtype="timedelta64[us]")
+    fields = texts.str.extract(f"^(?:{_CLOCK})$")
     return np.where(fields["hour"].notna(), _clock(fields), np.timedelta64("NaT", "us"))
 
 
