@@ -169,22 +169,23 @@ def test_a_best_checkpoint_that_is_missing_damaged_or_older_is_made_again_or_nam
 # logs
 
 
-@pytest.mark.parametrize("where", ["preview", "scalars", "flush", "table"])
+@pytest.mark.parametrize("where", ["preview", "scalars", "before", "flush", "table"])
 def test_an_error_in_a_preview_or_a_log_comes_after_the_epochs_checkpoint(finished, tmp_path, monkeypatch, where):
     """And a resume logs what is missing."""
     calls = []
 
     def fail(*_args, **_options):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == at:
             raise OSError(28, "No space left on device")
         return original(*_args, **_options)
 
-    owner, name = {
-        "preview": (Supervised, "preview"),
-        "scalars": (Logger, "epoch"),
-        "flush": (torch.utils.tensorboard.SummaryWriter, "flush"),
-        "table": (csv.DictWriter, "writerows"),
+    owner, name, at = {
+        "preview": (Supervised, "preview", 2),
+        "scalars": (Logger, "epoch", 2),
+        "before": (torch.utils.tensorboard.SummaryWriter, "flush", 3),  # of the second epoch's four
+        "flush": (torch.utils.tensorboard.SummaryWriter, "flush", 4),
+        "table": (csv.DictWriter, "writerows", 2),
     }[where]
     original = getattr(owner, name)
     with monkeypatch.context() as patch:

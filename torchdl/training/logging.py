@@ -62,7 +62,7 @@ class Logger:
                 picture = side_by_side([image_grid(batch) for batch in images.values()])
                 self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
-            self.writer.flush()  # first: the table says which epochs were logged
+            self.flush()  # first: the table says which epochs were logged
             columns = list(dict.fromkeys(key for row in history for key in row))
             with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 rows = csv.DictWriter(file, columns)
@@ -118,6 +118,11 @@ class Logger:
             height, width = images.shape[2:]  # the projector needs square images
             square = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
             self.writer.add_embedding(embeddings, list(labels), square, tag="embeddings")
+
+    def flush(self) -> None:
+        """Write what was logged to TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.flush()
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""

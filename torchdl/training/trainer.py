@@ -321,12 +321,15 @@ class Fit:
             return
         checkpointed = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
         with distributed.sharing_errors():
-            if self.rank == 0 and best:  # first: a checkpoint that knows of a better epoch must find it
-                checkpoint.write(checkpointed, self.folder / BEST)
-            if self.rank == 0 and last:
-                checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
             if self.rank == 0:
-                self.saved()
+                try:
+                    self.logger.flush()  # first, because a resume logs nothing of before the checkpoint
+                finally:
+                    if best:  # before the last: a checkpoint that knows of a better epoch must find it
+                        checkpoint.write(checkpointed, self.folder / BEST)
+                    if last:
+                        checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
+                    self.saved()
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
