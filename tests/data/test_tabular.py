@@ -172,7 +172,11 @@ def test_columns_come_back_from_json_and_nothing_else_does(tmp_path):
     good = (tmp_path / "columns.json").read_text()
     zero = good.replace(str(columns.scale[1]), "0.0")
     assert zero != good
-    for content in ("", "[]", "{}", '{"numeric": {"a": [1]}, "categorical": {}}', zero, good[:-20]):
+    empty = '{"numeric": {}, "categorical": {"a": []}, "target": "y"}'
+    one, double = empty.replace("[]", '["b"]'), empty.replace("[]", '["b", "b"]')
+    wrong = ["", "[]", "{}", '{"numeric": {"a": [1]}, "categorical": {}}', zero, good[:-20], empty, double]
+    wrong += [f'{one[:-1]}, "classes": {classes}}}' for classes in ('["x"]', '["x", "x"]', "[1, 2]", '"xy"')]
+    for content in wrong:
         (tmp_path / "columns.json").write_text(content)
         with pytest.raises(InputError, match=r"columns.json"):
             Columns.load(tmp_path / "columns.json")

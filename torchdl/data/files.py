@@ -1,20 +1,16 @@
-"""Data sets of one file each, and the reading of CSV files."""
+"""Data sets of one file each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torchdl.data.download import download, downloading
 from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True)
@@ -68,45 +64,3 @@ def csv_errors(path: Path, how: str = "") -> Iterator[None]:
         raise
     except ValueError as error:  # errors of pandas and of decoding are ValueErrors, too
         raise InputError(f"{path} cannot be read as CSV{how} ({' '.join(str(error).split())})") from error
-
-
-def read_csv(path: str | os.PathLike[str], text_columns: Collection[str] = ()) -> pandas.DataFrame:
-    """Read a CSV file with a header; strip spaces around the columns' names, and ignore blank lines at the end.
-
-    ``text_columns`` are read as text, even where every entry looks like a number.
-
-    Raises:
-        InputError: The file is missing, broken or empty.
-    """
-    import pandas  # imported late: it takes a second
-
-    path = Path(path)
-    require(path.is_file(), f"there is no file {path}: name a CSV file with a header")
-    with csv_errors(path):
-        try:
-            header = pandas.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True, na_filter=False)
-            types = {name: str for name in header.iloc[0] if str(name).strip() in text_columns}
-            table = pandas.read_csv(path, skipinitialspace=True, skip_blank_lines=False, dtype=types)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} cannot be read as CSV ({error}): save it as UTF-8") from error
-    check_columns(path, header, table)
-    table.columns = [str(name).strip() for name in table.columns]
-    filled = table.notna().any(axis=1).to_numpy().nonzero()[0]
-    table = table.iloc[: int(filled[-1]) + 1 if len(filled) else 0]
-    require(len(table) > 0, f"{path} has no rows below its header")
-    return table
-
-
-def check_columns(path: Path, header: pandas.DataFrame, table: pandas.DataFrame) -> None:
-    """Raise InputError if rows read by pandas have more cells than the header has names, or a name occurs twice."""
-    import pandas
-
-    # if the first row has too many cells, pandas takes the first column as the rows' names and shifts the others
-    require(
-        isinstance(table.index, pandas.RangeIndex),
-        f"{path} has rows with more cells than the {len(table.columns)} names in its header: name every column, and "
-        "put cells that contain a comma in quotes",
-    )
-    names = [name for cell in header.iloc[0] if (name := str(cell).strip())]
-    twice = sorted({name for name in names if names.count(name) > 1})  # pandas would rename them
-    require(not twice, f"{path} has several columns named {', '.join(twice)}: rename them")

@@ -24,7 +24,7 @@ from torchdl.data.arrays import ArrayDataset
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.files import find_file
-from torchdl.data.tables import CSV, TableFormat, looks_like_numbers, read_rows, row_number, to_numbers
+from torchdl.data.tables import CSV, TableFormat, looks_like_numbers, read_rows, repeated, row_number, to_numbers
 from torchdl.errors import InputError, require
 from torchdl.files import read_json, write_json
 
@@ -290,6 +290,9 @@ class Columns:
         for name, (mean, deviation) in pairs.items():
             scales = math.isfinite(mean) and 0 < deviation < math.inf
             require(scales, f"{path} cannot be read: it scales {name!r} by {mean} ± {deviation}")
+        require(bool(found.names), f"{path} cannot be read: it has no columns to learn from")
+        distinct = len(found.classes) != 1 and not repeated(found.classes) and not repeated(found.names)
+        require(distinct, f"{path} cannot be read: its classes or categories are not distinct")
         return found
 
 
