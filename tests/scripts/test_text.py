@@ -88,7 +88,7 @@ def test_scores_are_a_computation_by_hand(trained):
 
 def test_what_it_says_and_leaves(trained):
     folder, done, three = trained
-    assert "120 texts from sms.csv, read as CP1252" in done.out
+    assert "120 texts from sms.csv, read as cp1252" in done.out
     assert re.search(r"of each class: häm 60, spam 20", done.out)
     for name, drawn in (("two", ["confusion", "precision_recall", "history"]), ("three", ["confusion", "history"])):
         plots = folder / "runs" / "text" / name / "plots"

@@ -122,8 +122,7 @@ def read_texts(
     table = read_rows(path, format, missing=False)  # a text may be NA
     require_columns(path, table, (text, label))
     require(text != label, f"text and label must be different columns, not both {text!r}")
-    # as where Python reads a text file, all line breaks become \n
-    texts = [cell.replace("\r\n", "\n").replace("\r", "\n") for cell in table[text]]
+    texts = [cell.replace("\r\n", "\n") for cell in table[text]]
     labels = [name.strip() for name in table[label]]
     filled = (table != "").any(axis=1).to_numpy().nonzero()[0].tolist()
     rows = [row for row in filled if texts[row].strip()]
@@ -139,13 +138,13 @@ def read_texts(
     require(len(counts) > 1, f"{path} has only one class ({', '.join(counts) or 'none'}): at least two are needed")
     classes = sorted(counts, key=lambda name: (-counts[name], name))
     number = {name: place for place, name in enumerate(classes)}
-    known = find_encoding(path, format.encoding)[0].upper()
-    origin = f"{len(rows):,} texts from {path}, read as {known.removesuffix('-SIG')}"
-    left_out = [f"{len(empty):,} empty ones were left out"] if empty else []
+    known, note = find_encoding(path, format.encoding)
+    read = note.removeprefix(f"{path} is ") or f"read as {known.upper().removesuffix('-SIG')}"
+    said = [f"{len(rows):,} texts from {path}, {read}"]
+    said += [f"{len(empty):,} empty ones were left out"] if empty else []
+    origin = "; ".join([*said, *(other for other in notes(table) if other != note)])
     numbers = torch.tensor([number[labels[row]] for row in rows])
-    return Texts(
-        tuple(texts[row] for row in rows), numbers, tuple(classes), "; ".join([origin, *left_out, *notes(table)])
-    )
+    return Texts(tuple(texts[row] for row in rows), numbers, tuple(classes), origin)
 
 
 def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[str], tuple[str, ...]]:
