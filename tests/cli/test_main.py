@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
+import shlex
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,3 +141,39 @@ def test_a_model_has_the_same_weights_before_and_after_its_run_is_opened(monkeyp
     assert end_of(lambda config: main(config, True), monkeypatch, Config, ["--out", str(tmp_path), "--seed", "6"]) == 0
     assert not all(torch.equal(tensor, states[2][name]) for name, tensor in first.items())
     assert not list(Path(tmp_path).iterdir())  # a run's folder is made when training begins
+
+
+# unusual processes
+
+
+def test_a_program_without_standard_streams_gets_some_that_lead_nowhere(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert end_of(lambda _: say("nobody reads this"), monkeypatch) == 0
+
+    def wrong(_: Nothing) -> None:
+        raise InputError("nobody reads this either")
+
+    monkeypatch.setattr(sys, "stderr", None)
+    assert end_of(wrong, monkeypatch) == 2
+
+
+@pytest.mark.slow
+def test_a_script_whose_error_stream_is_closed_writes_nothing_of_it_into_its_files(tmp_path):
+    code = (
+        "import os, sys, torchdl\n"
+        "from dataclasses import dataclass\n"
+        "from torchdl.cli.main import run_script\n"
+        "@dataclass\n"
+        "class Nothing:\n"
+        "    'Nothing.'\n"
+        "def main(_):\n"
+        "    with open('file', 'w') as file:\n"
+        "        os.write(2, b'from a library in C')\n"
+        "run_script(main, Nothing)\n"
+    )
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} 2>&- >&-"
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_bytes() == b""

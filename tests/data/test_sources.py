@@ -5,11 +5,13 @@ import dataclasses
 import gzip
 import hashlib
 import os
+import tempfile
 import threading
 import time
 import tracemalloc
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -436,3 +438,29 @@ def test_the_real_data_is_what_the_hashes_say(name, split, count):
     found = load_labelled(name, split, REAL_DATA, fetch=False)
     assert found.images.shape == (count, 28, 28)
     assert sorted(set(found.labels.tolist())) == list(range(10))
+
+
+# the cache
+
+
+def nowhere() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_user_without_a_home_has_a_cache_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = sources.cache_folder()
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert sources.data_roots() == [folder]
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match=r"others may write to .*XDG_CACHE_HOME"):
+        sources.cache_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        sources.cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "given"))
+    assert sources.cache_folder() == tmp_path / "given" / "torchdl"

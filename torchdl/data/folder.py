@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -365,7 +366,7 @@ def decode_all(files: Files, decoding: Decoding, skip_corrupt: bool, resident: b
     kept: list[int] = []
     corrupt: list[str] = []
     seen: list[np.ndarray] = []
-    bar = tqdm(desc="decoding", total=len(files.paths), leave=False, disable=None)
+    bar = tqdm(desc="decoding", total=len(files.paths), leave=False, disable=sys.stderr is None or None)
     with bar, contextlib.closing(decode_in_order(files.paths, decoding)) as decoded:
         for index, array in enumerate(decoded):
             bar.update()

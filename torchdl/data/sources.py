@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -111,8 +112,24 @@ class LabelledImages:
 
 
 def cache_folder() -> Path:
-    """Return the default folder for downloads: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchdl"
+    """Return the default folder for downloads: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``.
+
+    A user without a home, as in some containers, has a folder of their own among the temporary ones instead.
+
+    Raises:
+        InputError: That folder is somebody else's.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "torchdl"
+    try:
+        return Path.home() / ".cache" / "torchdl"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"torchdl-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+        require(own, f"there is no home folder, and others may write to {folder}: set XDG_CACHE_HOME to a folder")
+        return folder
 
 
 def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -6,6 +6,7 @@ Shapes: N images, B of a batch, D features, K classes.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -89,7 +90,7 @@ def extract_features(
         loader.to(on)
         model.eval().to(on)
         rows: list[Tensor] = []
-        hidden = None if verbose else True  # None: hidden unless there is a terminal
+        hidden = not verbose or sys.stderr is None or None  # None: hidden unless there is a terminal
         bar = tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden)
         with torch.inference_mode(), bar:
             for batch, _ in loader.batches(0):

@@ -239,8 +239,7 @@ class Fit:
         batches = self.train.batches(state.epoch, state.batch)
         self.task.train()
         title = f"epoch {state.epoch + 1}/{self.epochs}"
-        # None hides the bar only without a terminal
-        hidden = True if self.rank > 0 or not self.verbose or sys.stderr is None else None
+        hidden = self.rank > 0 or not self.verbose or sys.stderr is None or None  # None: unless there is a terminal
         with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
             while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
                 # what a step draws depends on its place alone, so a checkpoint needs no states of generators
