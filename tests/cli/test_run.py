@@ -15,6 +15,7 @@ from helpers import gaussian, resuming
 from helpers.resuming import PowerCut
 from helpers.scripts import files, same_weights
 from torch import nn
+from torch.utils.data import ConcatDataset, Subset
 
 from torchdl import MLP, ArrayDataset, BatchLoader, InputError, Stopped, Supervised, Trainer, artifacts, random
 from torchdl.cli.main import run_script
@@ -320,6 +321,18 @@ def test_a_program_of_a_users_own_gets_the_folder_and_no_command(tmp_path):
         opened(tmp_path, "a", monitor="").fit(Supervised(MLP(2, 1, (3,)), loss), BatchLoader(DATA, 4))
     assert stopped.value.folder == tmp_path / "x" / "a"
     assert (stopped.value.folder / CHECKPOINT).exists()
+
+
+def test_a_run_records_a_subset_by_its_data_and_the_choice_of_examples(tmp_path):
+    def recorded(data) -> dict:
+        name = f"{len(list(tmp_path.iterdir()))}"
+        run = Run("x", {}, RunOptions(out=tmp_path, name=name), Trainer(device="cpu"), data, data, verbose=False)
+        return run.record["data"]
+
+    first, second = (recorded(Subset(DATA, rows)) for rows in ([1, 2, 3], [1, 2, 4]))
+    assert first["origin"] == "3 examples of memory"
+    assert first["fingerprint"] == first["held_out_fingerprint"] != second["fingerprint"]
+    assert recorded(ConcatDataset([DATA, DATA]))["origin"] == "24 examples of memory"
 
 
 def test_a_run_seeds_last_and_fit_leaves_the_generators_to_the_next_model(tmp_path, undrawn):

@@ -26,6 +26,7 @@ from torchdl.cli.record import WORKING_FOLDER
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.data.sources import data_roots
+from torchdl.data.views import look_through
 from torchdl.errors import InputError, require
 from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, has_checkpoint, read_config, write_json
 from torchdl.recipes.report import Report
@@ -52,7 +53,7 @@ class Run:
         config: The script's configuration, a dataclass or dictionary; it is saved as ``config.json``.
         options: The run's options, a part of ``config``.
         trainer: The trainer, a part of ``config``.
-        data: The training data; ``config.json`` records its origin.
+        data: The training data, or a ``Subset`` of it; ``config.json`` records its origin.
         test: The test data; ``config.json`` records its origin, too.
         verbose: Whether to print.
 
@@ -73,6 +74,7 @@ class Run:
         self.trainer, self.options, self.verbose = trainer, options, verbose
         self.is_main = is_main_process()
         self.say(setup_process(options.threads, options.keep_memory))
+        data, test = look_through(data), test and look_through(test)
         self.say(describe_data(data))
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}
         if test is not None:

@@ -192,7 +192,7 @@ class BatchLoader:
         generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
         order = torch.randperm(self.examples, generator=generator) if self.shuffle else torch.arange(self.examples)
         if self.by_length:
-            lengths, size = self.source.lengths.cpu(), self.global_batch_size  # type: ignore[attr-defined]
+            lengths, size = self.source.lengths.cpu(), self.global_batch_size
             chunk = torch.arange(self.examples) // (CHUNK * size)
             order = order[(chunk * (int(lengths.max()) + 1) + lengths[order]).argsort(stable=True)]
             if self.shuffle and (whole := self.examples // size):  # number of full batches

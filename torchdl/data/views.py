@@ -87,12 +87,12 @@ def order_settings(parts: Iterable[Any]) -> dict[str, Any]:
     return {name: value for each in settings for name, value in each.items()}
 
 
-def look_through(dataset: Dataset) -> Dataset:
+def look_through(dataset: Any) -> Any:
     """Return a :class:`View` of the data sets that a ``Subset`` or ``ConcatDataset`` is made of; others unchanged."""
     if not is_transparent(dataset):
         return dataset
     sources: list[Dataset] = []
-    return View(sources, *resolve(dataset, torch.arange(len(cast(Any, dataset))), sources))
+    return View(sources, *resolve(dataset, torch.arange(len(dataset)), sources))
 
 
 def is_transparent(dataset: Dataset) -> bool:
