@@ -6,12 +6,13 @@ from collections import OrderedDict, UserDict, namedtuple
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 import torchdl
 from torchdl import (
@@ -131,7 +132,7 @@ def test_the_parameters_of_a_loss_are_trained_and_its_weights_are_moved():
 
     task = Supervised(linear(), Scaled())
     fit(task, NUMBERS)
-    assert float(task.loss.log_scale) != 0
+    assert task.loss.log_scale.item() != 0
     weighted = Supervised(linear(), nn.CrossEntropyLoss(CLASS_WEIGHTS)).to("meta")
     assert weighted.loss.weight.device.type == "meta"
 
@@ -485,3 +486,73 @@ def test_a_device_may_be_a_device(device):
 def test_another_device_is_refused(device):
     with pytest.raises(InputError, match=r"^unknown device .*: choose auto, cpu, cuda"):
         Trainer(device=device).fit(Supervised(linear(), F.cross_entropy), BatchLoader(CLASSES, 4))
+
+
+# the everyday mistake, as one sentence
+
+SGD = torch.optim.SGD(linear().parameters(), lr=0.1)
+VOCABULARY = torchdl.Vocabulary.learn(["a b"])
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: BatchLoader(X, 2.0), "batch_size must be a whole number, at least 1, not 2.0"),
+        (lambda: BatchLoader(X, None), "batch_size must be a whole number, at least 1, not None"),
+        (lambda: BatchLoader(X, 2, workers=None), "workers must be a whole number, 0 or more, not None"),
+        (lambda: BatchLoader(Stream(), 2), "a BatchLoader needs a data set with .* not a Stream: use one with"),
+        (lambda: BatchLoader(iter([1]), 2), "a BatchLoader needs a data set with .* not a list_iterator: use one with"),
+        (lambda: BatchLoader(DataLoader([1]), 2), "a BatchLoader .* not a DataLoader: give it the loader's data set"),
+        (lambda: BatchLoader(pandas.DataFrame({"a": [1]}), 1), "a BatchLoader .* a DataFrame: make an ArrayDataset"),
+        (lambda: Trainer(epochs=None), "epochs must be 1 or more, not None"),
+        (lambda: Trainer(seed=1.5), "seed must be from 0 to .*, not 1.5"),
+        (lambda: Trainer().fit(linear(), BatchLoader(CLASSES, 2)), r"the trainer needs a Task, such .* a Linear"),
+        (lambda: Trainer().fit(linear(), CLASSES), r"the trainer needs a BatchLoader, .*: BatchLoader\(data_set"),
+        (lambda: Supervised(lambda x: x, F.mse_loss), "Supervised trains a torch.nn.Module, not a function"),
+        (lambda: Supervised(linear(), "mse"), r"loss must be a function of \(output, target\), not 'mse'"),
+        (lambda: Supervised(linear(), F.mse_loss, accuracy), "metrics must be functions by name"),
+        (lambda: Supervised(linear(), F.mse_loss, [accuracy]), "metrics must be functions by name"),
+        (lambda: Supervised(linear(), F.mse_loss, {"a": 1}), "metrics must be functions by name"),
+        (lambda: Supervised(linear(), F.mse_loss, optimizer=SGD), "optimizer must build one from parameters"),
+        (lambda: Supervised(linear(), F.mse_loss, optimizer="adam"), "optimizer must build one from parameters"),
+        (lambda: torchdl.ShiftedImages(torch.zeros(3, 4, 4)), "ShiftedImages shifts an ImageDataset, not a Tensor"),
+    ],
+)
+def test_a_mistake_is_one_sentence(make, sentence):
+    with pytest.raises(InputError, match=f"^{sentence}") as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, nn.L1Loss(), partial(F.huber_loss, delta=2.0)])
+def test_each_output_is_never_compared_with_each_target(loss):
+    data = ArrayDataset(X, X[:, 0])  # the outputs are (B, 1), the targets (B,)
+    task = Supervised(fill_(nn.Linear(4, 1)), loss)
+    for run in (lambda: list(task.losses(data[:3])), lambda: task.evaluate(data[:3])):
+        with pytest.raises(InputError, match=r"^outputs \(3, 1\) and targets \(3,\) must have the same shape"):
+            run()
+
+
+@pytest.mark.parametrize("make", [np.array, list, torch.tensor])
+def test_texts_windows_and_digits_take_arrays(make):
+    labels = [0, 1, 1]
+    _, classes = torchdl.TextDataset(["a", "b", "a b"], make(labels), VOCABULARY)[:]
+    assert classes.tolist() == labels
+    rows = [[float(i)] for i in range(8)]
+    assert torchdl.Windows(make(rows), 3)[0][0].tolist() == rows[:3]
+    pixels = np.zeros((10, 8, 8), dtype=np.uint8)
+    digits = torchdl.Digits(
+        torch.from_numpy(pixels) if make is torch.tensor else pixels, make(list(range(10))), 8, False
+    )
+    assert digits[3][1] == 3
+
+
+def test_numpy_numbers_are_numbers():
+    loader = BatchLoader(CLASSES, np.int64(4), shuffle=True, seed=np.int64(3), workers=np.int8(0))
+    assert all(type(value) in (int, float, str) for value in loader.order_settings().values())
+    assert torch.equal(loader.order(0), BatchLoader(CLASSES, 4, shuffle=True, seed=3).order(0))

@@ -41,8 +41,12 @@ class ShiftedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, images: ImageDataset, shift: float = 0.1, flip: float = 0.5, seed: int = 0) -> None:
+        found = type(images).__name__
+        require(
+            isinstance(images, ImageDataset), f"ShiftedImages shifts an ImageDataset, not a {found}: make one first"
+        )
         plain = type(images).__getitems__ is ImageDataset.__getitems__
-        require(plain, f"ShiftedImages shifts stored pixels, but {type(images).__name__} renders its images")
+        require(plain, f"ShiftedImages shifts stored pixels, but {found} renders its images")
         require(0 <= shift < 1, f"shift must be a share of the sides in [0, 1), not {shift}")
         require(0 <= flip <= 1, f"flip must be a probability in [0, 1], not {flip}")
         self.images, self.shift, self.flip, self.seed, self.epoch = images, shift, flip, seed, 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
 from torchdl.data.views import get_batch, look_through, order_settings, set_epoch, within
@@ -100,6 +100,18 @@ def explaining_lost_workers() -> Iterator[None]:
         ) from error
 
 
+def check_dataset(dataset: Any) -> None:
+    """Raise :class:`InputError` unless an object has a length and items by number, as a data set has."""
+    kind, advice = type(dataset).__name__, "use one with __len__ and __getitem__"
+    if isinstance(dataset, DataLoader):
+        advice = "give it the loader's data set"
+    elif hasattr(dataset, "iloc"):  # of pandas
+        advice = "make an ArrayDataset of its columns first"
+    elif hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset):
+        return
+    raise InputError(f"a BatchLoader needs a data set with a length and items by number, not a {kind}: {advice}")
+
+
 class BatchLoader:
     """Iterate over a data set in batches, epoch after epoch; the same seed gives the same batches.
 
@@ -138,10 +150,12 @@ class BatchLoader:
         workers: int = 0,
         by_length: bool = False,
     ) -> None:
-        require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
-        require(workers >= 0, f"workers must be 0 or more, not {workers}")
-        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, batch_size, shuffle, seed
-        self.drop_last, self.workers, self.by_length = drop_last, workers, by_length
+        for name, value, least in (("batch_size", batch_size, "at least 1"), ("workers", workers, "0 or more")):
+            whole = hasattr(value, "__index__") and value >= int(name == "batch_size")
+            require(whole, f"{name} must be a whole number, {least}, not {value}")
+        check_dataset(dataset)
+        self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
+        self.drop_last, self.workers, self.by_length = drop_last, int(workers), by_length
         self.source = look_through(dataset)
         sorts = not by_length or hasattr(self.source, "lengths")
         require(sorts, "by_length needs a data set with the attribute lengths")

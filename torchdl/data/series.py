@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchdl import random
-from torchdl.data.arrays import BatchDataset
+from torchdl.data.arrays import BatchDataset, as_tensor
 from torchdl.data.download import NotFound
 from torchdl.data.files import find_file
 from torchdl.data.info import fingerprint
@@ -264,6 +264,7 @@ class Windows(BatchDataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, values: Tensor, length: int, horizon: int = 1) -> None:
+        values = as_tensor(values, "values")
         require(values.dim() == 2, f"a series must have the shape (L, D), not {tuple(values.shape)}")
         require(length >= 1 and horizon >= 1, f"length and horizon must be 1 or more, not {length} and {horizon}")
         windows = f"windows of {length} terms and a horizon of {horizon}"

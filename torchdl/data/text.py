@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.arrays import BatchDataset
+from torchdl.data.arrays import BatchDataset, as_classes
 from torchdl.data.info import fingerprint
 from torchdl.data.tables import (
     CSV,
@@ -208,6 +208,7 @@ class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
+        labels = as_classes(labels, "labels")
         require(len(texts) == len(labels), f"there are {len(labels)} labels for {len(texts)} texts")
         require(longest is None or longest >= 1, f"longest must be 1 or more words, not {longest}")
         encoded = [torch.tensor(vocabulary.encode(text)[:longest], dtype=torch.int64) for text in texts]

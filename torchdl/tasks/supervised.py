@@ -82,8 +82,15 @@ class Supervised(Task):
         schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
     ) -> None:
         super().__init__()
-        require("loss" not in (metrics or {}), "the metric 'loss' is the loss itself: give yours another name")
-        self.model, self.loss, self.metrics = model, loss, dict(metrics or {})
+        metrics = {} if metrics is None else metrics
+        require(isinstance(model, nn.Module), f"Supervised trains a torch.nn.Module, not a {type(model).__name__}")
+        require(callable(loss), f"loss must be a function of (output, target), not {loss!r}")
+        named = isinstance(metrics, Mapping) and all(map(callable, metrics.values()))
+        require(named, 'metrics must be functions by name, such as {"accuracy": accuracy}')
+        builds = optimizer is None or (callable(optimizer) and not isinstance(optimizer, Optimizer))
+        require(builds, "optimizer must build one from parameters, such as partial(torch.optim.SGD, lr=0.1)")
+        require("loss" not in metrics, "the metric 'loss' is the loss itself: give yours another name")
+        self.model, self.loss, self.metrics = model, loss, dict(metrics)
         self.optimizer, self.schedule = optimizer or partial(make_optimizer, "adam", lr=1e-3), schedule
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
@@ -98,6 +105,7 @@ class Supervised(Task):
         """Yield the update of the model, with the means of the metrics."""
         inputs, target = self.parts(batch)
         output = self.model(inputs)
+        check_shapes(self.loss, output, target)
         loss = of_output("loss", self.loss, output, target)
         single = isinstance(loss, Tensor) and loss.numel() == 1
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -111,6 +119,7 @@ class Supervised(Task):
         """Return each example's loss and metrics, (B,) each; see :func:`per_example` for the loss."""
         inputs, target = self.parts(batch)
         output = self.model(inputs)
+        check_shapes(self.loss, output, target)
         return {
             "loss": of_output("loss", partial(per_example, self.loss), output, target),
             **{name: of_output(name, metric, output, target) for name, metric in self.metrics.items()},
@@ -124,6 +133,19 @@ class Supervised(Task):
             "return pairs, or write a Task for these batches",
         )
         return batch[0], batch[1]
+
+
+ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
+ELEMENTWISE_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+
+
+def check_shapes(loss: Loss, output: Any, target: Any) -> None:
+    """Raise :class:`InputError` if PyTorch would compare each output (B, 1) with each target (B,)."""
+    function = loss.func if isinstance(loss, partial) else loss
+    if function in ELEMENTWISE or isinstance(function, ELEMENTWISE_MODULES):
+        shapes = tuple(tuple(value.shape) if isinstance(value, Tensor) else () for value in (output, target))
+        alike = f"outputs {shapes[0]} and targets {shapes[1]} must have the same shape: reshape the targets"
+        require(shapes[0] == shapes[1], alike)
 
 
 def of_output(name: str, function: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:

@@ -86,8 +86,12 @@ class Trainer:
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
         for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
             value = getattr(self, name)
-            require(least <= value < math.inf, f"{name} must be {least} or more, not {value}")
-        require(0 <= self.seed < 2**32, f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
+            number = isinstance(value, (int, float)) and least <= value < math.inf
+            require(number, f"{name} must be {least} or more, not {value}")
+        require(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
+            f"seed must be from 0 to {2**32 - 1}, not {self.seed}",
+        )
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
@@ -132,7 +136,10 @@ class Trainer:
         for loader in (train, validation):
             if not isinstance(loader, BatchLoader | None):
                 kind = type(loader).__name__
-                raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}")
+                advice = "make one of the data set: BatchLoader(data_set, batch_size)"
+                raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}: {advice}")
+        trainable = isinstance(task, Task)
+        require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not a {type(task).__name__}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
         with ExitStack() as stack, explaining_lost_workers():
