@@ -5,6 +5,7 @@ import io
 import math
 import re
 import string
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,7 @@ def test_missing_values_are_refused_dropped_or_filled_and_said():
     [
         ({}, {"target": "cost"}, "'cost'.*size, kind, price"),
         ({}, {"target": "price", "ignore": ["x"]}, "'x'"),
+        ({"kind": [[i] for i in range(60)]}, {"target": "price"}, "'kind' .*type list.*ignore"),
         ({}, {"target": "price", "ignore": ["price"]}, "'price'.*ignored"),
         ({}, {"target": "price", "share": 1.0}, "share.*1.0"),
         ({"price": "yes"}, {"target": "price"}, "'price' 'yes'"),
@@ -268,6 +270,22 @@ def test_missing_values_are_refused_dropped_or_filled_and_said():
 def test_a_table_with_nothing_to_learn_is_one_sentence(change, arguments, named):
     with pytest.raises(InputError, match=named):
         split_table(table().assign(**change), **arguments)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.array([None, *range(59)], dtype="Int64"),
+        pd.Series([Decimal(i) / 4 for i in range(60)], dtype=object),
+        pd.Series([i if i % 2 else i / 3 for i in range(60)], dtype=object),
+        np.arange(60, dtype="float16"),
+    ],
+)
+def test_numbers_of_any_type_are_numeric(column):
+    rows = table().assign(size=column)
+    columns = split_table(rows, "price", missing="fill").columns
+    assert columns.names[0] == "size"
+    assert columns.inputs(rows).isfinite().all()
 
 
 def test_constant_columns_are_left_out_and_named():

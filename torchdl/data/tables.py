@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -360,7 +362,7 @@ def to_numbers(column: pandas.Series, decimal: str = ".") -> pandas.Series:
     def value(cell: object) -> float | None:
         if isinstance(cell, str):
             return number(cell, decimal)
-        return float(cell) if isinstance(cell, (int, float, np.number)) and not isinstance(cell, bool) else None
+        return float(cell) if isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) else None
 
     return pandas.Series([value(cell) for cell in column], index=column.index, name=column.name, dtype="float64")
 

@@ -13,6 +13,8 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -96,6 +98,18 @@ def is_numeric(column: pandas.Series) -> bool:
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+
+
+def plain_column(column: pandas.Series) -> pandas.Series:
+    """Return a column of Python objects as float64 if all are numbers; InputError if some are lists or the like."""
+    known = column.dropna()
+    if column.dtype != "object" or not len(known):
+        return column
+    kinds = {type(value) for value in known}
+    strange = sorted(kind.__name__ for kind in kinds if kind.__hash__ is None)
+    require(not strange, f"column {column.name!r} holds values of type {', '.join(strange)}: leave it out (ignore)")
+    numbers = all(issubclass(kind, (Real, Decimal)) and kind is not bool for kind in kinds)
+    return column.astype("float64") if numbers else column
 
 
 def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advice: str = "") -> pandas.Series:
@@ -430,7 +444,7 @@ def split_table(
     require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
     attrs = dict(table.attrs)
     notes = list(attrs.get("notes", ()))
-    table = table.drop(columns=list(ignore)).reset_index(drop=True)
+    table = table.drop(columns=list(ignore)).reset_index(drop=True).apply(plain_column)
     table.attrs = attrs
     check_numeric(table)
     gaps = table.isna()
