@@ -41,9 +41,10 @@ class Stream(IntEnum):
     PREVIEW = 3
     SAMPLES = 32  # the noise of generated images, which evaluations measure
     NOISE_IMAGES = 34  # images of noise, measured beside generated ones
-    DATA = 35  # what a data set draws from global generators
+    DATA = 35  # what a data set draws from global generators for training
     SETUP = 36  # what a task draws while it builds its optimizers
     INVERSION = 37  # the noise from which a search begins
+    EVALUATION_DATA = 38  # what a data set draws for an evaluation
 
 
 def _signed(x: int) -> int:

@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 from helpers.resuming import EPOCH, TASKS, assert_as_if_uninterrupted, fit, interrupt, scalars, terminate
+from torch import nn
 
-from torchdl import Stopped, random
+from torchdl import ArrayDataset, BatchLoader, Stopped, Supervised, Trainer, random
 from torchdl.files import CHECKPOINT
 from torchdl.training import checkpoint
 
@@ -26,6 +27,18 @@ def test_the_generators_of_a_new_process_can_be_seeded():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_fit_leaves_the_generators_of_the_device_as_they_were_and_drops_the_same_again():
+    data = ArrayDataset(torch.ones(8, 4), torch.ones(8, 1))
+    torch.manual_seed(5)
+    before, rows = torch.cuda.get_rng_state(), []
+    for _ in range(2):
+        task = Supervised(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1)), nn.MSELoss())
+        nn.init.ones_(task.model[1].weight), nn.init.zeros_(task.model[1].bias)
+        rows.append(Trainer(epochs=2, device="cuda").fit(task, BatchLoader(data, 4), BatchLoader(data, 4)))
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert rows[0] == rows[1]
 
 
 def test_random_numbers_are_those_of_the_cpu():

@@ -197,6 +197,19 @@ def test_a_data_set_and_dropout_draw_different_numbers_from_the_same_seed():
     assert all(not torch.equal(*pair) for pair in seen)
 
 
+def test_an_evaluation_draws_other_numbers_than_training_on_the_same_data():
+    class Noting(nn.Linear):
+        def forward(self, x):
+            seen[self.training].update(x[:, 1].tolist())
+            return super().forward(x)
+
+    seen: dict[bool, set[float]] = {True: set(), False: set()}
+    loader = BatchLoader(Drawing(), 4)
+    Trainer(epochs=1, device="cpu").fit(Supervised(Noting(4, 1), F.mse_loss), loader, loader)
+    assert len(seen[True]) == len(seen[False]) == 11
+    assert seen[True].isdisjoint(seen[False])
+
+
 def test_training_on_a_data_set_that_draws_is_resumed_exactly(tmp_path):
     class Break(Exception):
         pass

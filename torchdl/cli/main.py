@@ -17,6 +17,7 @@ import torch
 from torchdl.cli.options import SCRIPT_OPTIONS, resume_command
 from torchdl.cli.parsing import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
+from torchdl.data.loader import explaining_lost_workers
 from torchdl.errors import InputError
 from torchdl.training import Stopped, Trainer, distributed
 from torchdl.training.device import find_device, seed_generators
@@ -45,7 +46,8 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
             device = find_device(trainer.device)
             seed_generators(device, trainer.seed)
             distributed.start(device)  # now, so that an error of one process ends the others, too
-        main(config)
+        with explaining_lost_workers():
+            main(config)
     except Stopped as stopped:
         again = resume_command(stopped.folder) if stopped.folder is not None else ""
         sentence, status = f"{stopped}; go on with: {again}" if again else str(stopped), 128 + stopped.signal_number

@@ -39,26 +39,36 @@ class EpochBatches(Dataset[Any]):
     Args:
         dataset: The data set.
         parts: The data sets within it, and itself.
-        indices: The indices (B,) of each batch, by its number.
+        order: The epoch's order, as indices (N,).
+        ranges: This process's range of each batch, by its number.
         epoch: The epoch.
-        seed: The seed of what the data set draws.
-        rank: The rank of this process.
+        counters: The seed of what the data set draws, this process's rank and the stream.
     """
 
     def __init__(
-        self, dataset: Dataset, parts: list[Any], indices: dict[int, Tensor], epoch: int, seed: int, rank: int
+        self,
+        dataset: Dataset,
+        parts: list[Any],
+        order: Tensor,
+        ranges: dict[int, BatchRange],
+        epoch: int,
+        counters: tuple[int, int, random.Stream],
     ) -> None:
-        self.dataset, self.parts, self.indices = dataset, parts, indices
-        self.epoch, self.seed, self.rank = epoch, seed, rank
+        self.dataset, self.parts, self.order, self.ranges = dataset, parts, order, ranges
+        self.epoch, self.counters = epoch, counters
         self.device = torch.device(getattr(dataset, "device", None) or "cpu")
         self.draws = any(not type(part).__module__.startswith("torchdl.") for part in parts)
 
     def __getitem__(self, batch: int) -> Any:
         """Return a batch, with the same random numbers wherever it is made."""
-        counters = (self.seed, self.epoch, batch, self.rank, random.Stream.DATA)
+        seed, rank, stream = self.counters
+        counters = seed, self.epoch, batch, rank, stream
+        start, size, _ = self.ranges[batch]
+        # an empty range becomes one example, to which the trainer gives no weight
+        indices = self.order[start : start + max(size, 1)]
         with random.seeded(self.device, *counters, everywhere=True) if self.draws else random.taking_turns():
             set_epoch(self.parts, self.epoch, again=True)  # another loader of the same data set may have set its own
-            return get_batch(self.dataset, self.indices[batch])
+            return get_batch(self.dataset, indices)
 
 
 class FromWorkers(EpochBatches):
@@ -78,7 +88,7 @@ def unchanged(batch: Any) -> Any:
     return batch
 
 
-LOST = re.compile(r"DataLoader worker .*(killed|exited)|shared memory|/torch_\d|Too many open files|ancdata")
+LOST = re.compile(r"DataLoader worker .*(killed|exited)|shared memory ?\(shm\)|</torch_\d|ancdata")
 
 
 @contextmanager
@@ -90,7 +100,7 @@ def explaining_lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         if LOST.search(str(error)) is None:
             raise
         reason = [line for line in str(error).splitlines() if LOST.search(line)][-1].strip().rstrip(".")
@@ -222,17 +232,20 @@ class BatchLoader:
         start, stop = (first + total * r // self.world_size for r in (self.rank, self.rank + 1))
         return BatchRange(start, stop - start, total)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, BatchRange]]:
-        """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`BatchRange`."""
+    def batches(
+        self, epoch: int, start: int = 0, stream: random.Stream = random.Stream.DATA
+    ) -> Iterator[tuple[Any, BatchRange]]:
+        """Yield this rank's batches of an epoch from number ``start`` on, each with its :class:`BatchRange`.
+
+        ``stream`` separates what a data set draws for training from what it draws for an evaluation.
+        """
         parts = within(self.source)
         with random.taking_turns():
             set_epoch(parts, epoch)
             order = self.order(epoch)
         ranges = {batch: self.batch_range(batch) for batch in range(start, len(self))}
-        # an empty range becomes one example, to which the trainer gives no weight
-        mine = {batch: order[r.start : r.start + max(r.size, 1)] for batch, r in ranges.items()}
         made = FromWorkers if self.workers else EpochBatches
-        batches = made(self.source, parts, mine, epoch, self.seed, self.rank)
+        batches = made(self.source, parts, order, ranges, epoch, (self.seed, self.rank, stream))
         if self.workers == 0:
             yield from ((batches[batch], part) for batch, part in ranges.items())
             return

@@ -47,7 +47,7 @@ def evaluate(
     totals = Sums()
     with random.seeded(device, step_info.seed, step_info.step, loader.rank):
         sums: dict[str, tuple[Tensor, Tensor]] = {}  # of values and weights, on their device
-        for batch, batch_range in islice(loader.batches(0), batches):
+        for batch, batch_range in islice(loader.batches(0, stream=random.Stream.EVALUATION_DATA), batches):
             task.step_info = step_info._replace(start=batch_range.start)
             with region(), counting(batch_range.size):
                 values = task.evaluate(move(batch, device))
