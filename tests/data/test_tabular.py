@@ -469,6 +469,13 @@ def test_old_files_of_columns_are_read_and_mean_the_same(tmp_path):
     assert columns.inputs(columns.read(tmp_path / "x.csv"))[:, 0].tolist() == [-0.25, 0.25]
 
 
+def test_leading_zeros_mean_nothing_in_a_column_that_was_numeric_in_training(tmp_path):
+    columns = split_table(table(), "price", ignore=["kind"]).columns
+    for cell in ("50", "050", "00050.0"):
+        (tmp_path / "x.csv").write_text(f"size\n{cell}\n{cell}\n")
+        assert columns.read(tmp_path / "x.csv")["size"].tolist() == [50, 50]
+
+
 def test_thousands_and_percents_are_numbers_and_said(tmp_path):
     (tmp_path / "x.csv").write_text('share,people,y\n23%,"1,013",1.5\n3%,950,2.5\n')
     found = read_table(tmp_path / "x.csv")

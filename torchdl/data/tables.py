@@ -315,15 +315,18 @@ def is_number(cell: str, format: TableFormat = CSV) -> bool:
 
 
 _PLAIN = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|Inf|INF|infinity|Infinity)")
+_ZEROS = re.compile(r"^([-+]?)0+(?=\d)")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
 
 
-def number(cell: str, decimal: str = ".") -> float | None:
+def number(cell: str, decimal: str = ".", codes: bool = False) -> float | None:
     """Return the number that a cell means, or None: ``1e3``, ``1,013`` (thousands) and ``23%`` (0.23) are numbers.
 
-    A code with leading zeros, such as ``007``, is none. If ``decimal`` is a comma, the point marks thousands.
+    A code with leading zeros, such as ``007``, is none, unless ``codes``. If ``decimal`` is a comma, the point marks
+    thousands.
     """
     text = cell.strip()
+    text = _ZEROS.sub(r"\1", text) if codes else text
     if decimal == ",":
         text = text.translate({ord("."): ",", ord(","): "."})
     share = text.endswith("%")
@@ -355,13 +358,13 @@ def looks_like_numbers(cells: Sequence[str]) -> bool:
     return len(found) > len(cells) / 2
 
 
-def to_numbers(column: pandas.Series, decimal: str = ".") -> pandas.Series:
+def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -> pandas.Series:
     """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
     import pandas
 
     def value(cell: object) -> float | None:
         if isinstance(cell, str):
-            return number(cell, decimal)
+            return number(cell, decimal, codes)
         return float(cell) if isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) else None
 
     return pandas.Series([value(cell) for cell in column], index=column.index, name=column.name, dtype="float64")

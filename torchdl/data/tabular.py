@@ -115,9 +115,10 @@ def plain_column(column: pandas.Series) -> pandas.Series:
 def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advice: str = "") -> pandas.Series:
     """Return a column as float64, NaN for missing values; InputError names the first entry that is no finite number.
 
+    The column is known to be numeric, so 007 is 7.
     ``advice`` is what else can be done about such an entry, beside correcting it.
     """
-    found = table[name].astype("float64") if is_numeric(table[name]) else to_numbers(table[name], decimal)
+    found = table[name].astype("float64") if is_numeric(table[name]) else to_numbers(table[name], decimal, codes=True)
     wrong = ((found.isna() & table[name].notna()) | found.isin([float("inf"), float("-inf")])).to_numpy()
     if wrong.any():
         row = int(wrong.argmax())
