@@ -166,6 +166,18 @@ def test_a_best_checkpoint_that_is_missing_damaged_or_older_is_made_again_or_nam
         fit(classifier(), copy, resume=True)
 
 
+def test_a_training_whose_last_step_was_within_an_epoch_and_the_best_goes_on(finished, tmp_path):
+    fit(classifier(), tmp_path, max_steps=EPOCH + 2, checkpoint_every=1)
+    assert checkpoint.read(tmp_path / BEST)["progress"]["step"] == EPOCH + 2
+    assert (
+        checkpoint.read(tmp_path / CHECKPOINT)["progress"]["best"]
+        != checkpoint.read(tmp_path / BEST)["progress"]["best"]
+    )
+    assert fit(classifier(), tmp_path, resume=True) == finished[1][1]
+    for name in (CHECKPOINT, BEST):
+        assert not resuming.differences(checkpoint.read(tmp_path / name), checkpoint.read(finished[0] / name))
+
+
 # logs
 
 

@@ -154,7 +154,8 @@ def opened(folder: Path | None, resume: bool) -> Iterator[bool]:
 def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
     """Check that ``best.pt`` is there and is of the best epoch; write it again if that epoch's checkpoint is there.
 
-    It is of a later epoch if the process was killed before it wrote that epoch's checkpoint.
+    It is of a later step than the checkpoint if the process was killed between the two, and of an evaluation that the
+    checkpoint does not know if the last step was within an epoch.
 
     Raises:
         InputError: It is missing, damaged or of an earlier epoch, and cannot be written again.
@@ -164,7 +165,7 @@ def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
     path = folder / BEST
     try:
         progress = checkpoint.read(path).get("progress", {})
-        if progress.get("best") == state.best or progress.get("step", 0) > state.step:
+        if progress.get("best") == state.best or progress.get("step", -1) >= state.step:
             return
         reason = f"{path} is of another epoch than the best so far"
     except InputError as error:
