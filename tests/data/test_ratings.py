@@ -95,6 +95,7 @@ ROWS = 3  # of a piece, so that the last rows are in another one
         (["7", "12", "5", str(2**63 - 1)], "int64"),
         (["7", "12", "5", str(2**63)], "U"),
         (["7", "12", "5", str(2**64)], "U"),
+        (["7", "12", "5", f"-{2**64}"], "U"),
         (["7", "12", "5", "07"], "U"),
         (["07", "7", "12", "5"], "U"),
         (["7", "12", "5", "+7"], "U"),
@@ -216,10 +217,14 @@ def test_times_are_numbers_or_dates(tmp_path, monkeypatch, times):
     assert ratings.time.argsort().tolist() == [1, 3, 0, 2]
     if times[0].startswith("2020"):
         assert ratings.time[0] == 1583020800
+        old = write(
+            tmp_path / "y.csv", "userId,movieId,rating,timestamp", "1,2,3,0001-01-01", "1,2,3,9999-12-31T23:59:59.5"
+        )
+        assert read_ratings(old).time.tolist() == [-62135596800, 253402300799.5]
     assert split_ratings(ratings, 0.25, by_time=True).test.targets.tolist() == [2]
 
 
-@pytest.mark.parametrize("bad", ["soon", ""])
+@pytest.mark.parametrize("bad", ["soon", "", "2019-02-29"])
 @pytest.mark.parametrize("good", ["4", "2020-03-01"])
 def test_a_time_that_cannot_be_read_matters_only_where_it_is_needed(tmp_path, good, bad):
     path = write(

@@ -145,7 +145,7 @@ def read_plain_numbers(
                 for number, (name, place) in enumerate(zip(wanted, places, strict=True)):
                     values = piece[place].to_numpy()
                     parts[name].append(narrow(values) if number < 2 else values)
-    except ValueError:  # text; read_cells names the row
+    except (ValueError, OverflowError):  # text, or larger integers; read_cells names the row
         return None
     return {name: np.concatenate(values) for name, values in parts.items()} if parts[wanted[0]] else None
 
@@ -243,7 +243,8 @@ def times_of(column: pandas.Series, are_dates: bool) -> np.ndarray:
     if not are_dates:
         return np.asarray(pandas.to_numeric(column, errors="coerce").to_numpy())
     dates = pandas.to_datetime(column.str.strip(), format="ISO8601", utc=True, errors="coerce")
-    return ((dates - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(seconds=1)).to_numpy("float64")
+    seconds: np.ndarray = dates.dt.tz_localize(None).to_numpy("datetime64[us]").astype("int64") / 1e6
+    return np.where(dates.isna(), np.nan, seconds)
 
 
 # ids

@@ -5,8 +5,10 @@ Shapes: N texts, B in a batch, T words of the longest one.
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -169,12 +171,14 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[s
         (['see you', 'buy now'], ())
     """
     require(os.path.isfile(path), f"there is no file {path}: name a text file with one text per line")
-    known, note = find_encoding(path, encoding)
     try:
+        known, note = find_encoding(path, encoding)
         with open_text(Path(path), known, "strict" if encoding else "replace") as file:
             lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not {known} ({error.reason}): name another encoding") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} cannot be unpacked ({error}): get the file again") from error
     return [line for line in lines if line], (note,) if note else ()
 
 
