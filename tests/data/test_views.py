@@ -172,6 +172,18 @@ def test_parts_of_one_data_set_do_not_disturb_each_others_epochs():
     assert equal(found, alone)
 
 
+def test_a_data_set_that_shows_another_epoch_is_told_its_epoch_once():
+    class Odd(Wrapper):
+        epoch, told = 7, 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.told += 1
+
+    data = Odd(shifted())
+    list(BatchLoader(data, 4).batches(3))
+    assert (data.told, data.inside.epoch) == (1, 3)
+
+
 def test_items_of_different_shapes_cannot_be_batched():
     data = ConcatDataset([ArrayDataset(torch.ones(2, 3), torch.ones(2)), ArrayDataset(torch.ones(2, 4), torch.ones(2))])
     with pytest.raises(InputError, match="different kinds or shapes"):

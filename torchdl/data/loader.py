@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
-from torchdl.data.views import get_batch, look_through, order_settings, set_epoch, within
+from torchdl.data.views import draw_globally, get_batch, look_through, order_settings, set_epoch, within
 from torchdl.errors import InputError, require
 
 CHUNK = 50  # number of batches whose examples are sorted by length together
@@ -34,40 +34,34 @@ class EpochBatches(Dataset[Any]):
     """The batches of one epoch by number, made in this process or in one of a ``DataLoader``'s workers.
 
     What a data set draws from the global generators of PyTorch, NumPy or Python depends on the seed, the epoch and the
-    batch alone. torchdl's own data sets draw nothing from them.
+    batch alone.
 
     Args:
-        dataset: The data set.
-        parts: The data sets within it, and itself.
-        order: The epoch's order, as indices (N,).
-        ranges: This process's range of each batch, by its number.
+        loader: The loader, whose data set gets ``set_epoch``.
         epoch: The epoch.
-        counters: The seed of what the data set draws, this process's rank and the stream.
+        start: The number of the first batch.
+        stream: Separates what the data set draws for different purposes.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        parts: list[Any],
-        order: Tensor,
-        ranges: dict[int, BatchRange],
-        epoch: int,
-        counters: tuple[int, int, random.Stream],
-    ) -> None:
-        self.dataset, self.parts, self.order, self.ranges = dataset, parts, order, ranges
-        self.epoch, self.counters = epoch, counters
-        self.device = torch.device(getattr(dataset, "device", None) or "cpu")
-        self.draws = any(not type(part).__module__.startswith("torchdl.") for part in parts)
+    def __init__(self, loader: BatchLoader, epoch: int, start: int, stream: random.Stream) -> None:
+        self.dataset, self.seed, self.rank = loader.source, loader.seed, loader.rank
+        self.epoch, self.stream, parts = epoch, stream, within(self.dataset)
+        with random.taking_turns():
+            self.changing, self.draws = set_epoch(parts, epoch), draw_globally(parts)
+            self.order = loader.order(epoch)
+        self.device = torch.device(getattr(self.dataset, "device", None) or "cpu")
+        self.ranges = {batch: loader.batch_range(batch) for batch in range(start, len(loader))}
 
     def __getitem__(self, batch: int) -> Any:
         """Return a batch, with the same random numbers wherever it is made."""
-        seed, rank, stream = self.counters
-        counters = seed, self.epoch, batch, rank, stream
+        counters = self.seed, self.epoch, batch, self.rank, self.stream
         start, size, _ = self.ranges[batch]
         # an empty range becomes one example, to which the trainer gives no weight
         indices = self.order[start : start + max(size, 1)]
         with random.seeded(self.device, *counters, everywhere=True) if self.draws else random.taking_turns():
-            set_epoch(self.parts, self.epoch, again=True)  # another loader of the same data set may have set its own
+            for part in self.changing:
+                if part.epoch != self.epoch:  # another loader of the same data set has set its own
+                    part.set_epoch(self.epoch)
             return get_batch(self.dataset, indices)
 
 
@@ -239,13 +233,8 @@ class BatchLoader:
 
         ``stream`` separates what a data set draws for training from what it draws for an evaluation.
         """
-        parts = within(self.source)
-        with random.taking_turns():
-            set_epoch(parts, epoch)
-            order = self.order(epoch)
-        ranges = {batch: self.batch_range(batch) for batch in range(start, len(self))}
-        made = FromWorkers if self.workers else EpochBatches
-        batches = made(self.source, parts, order, ranges, epoch, (self.seed, self.rank, stream))
+        batches = (FromWorkers if self.workers else EpochBatches)(self, epoch, start, stream)
+        ranges = batches.ranges
         if self.workers == 0:
             yield from ((batches[batch], part) for batch, part in ranges.items())
             return

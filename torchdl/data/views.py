@@ -74,11 +74,17 @@ def is_dataset(value: Any) -> bool:
     return isinstance(value, Dataset) or callable(getattr(value, "set_epoch", None))
 
 
-def set_epoch(parts: Iterable[Any], epoch: int, again: bool = False) -> None:
-    """Call ``set_epoch`` of those data sets that have it; ``again`` only if their ``epoch`` is another one by now."""
-    for part in parts:
-        if hasattr(part, "set_epoch") and not (again and getattr(part, "epoch", epoch) == epoch):
-            part.set_epoch(epoch)
+def set_epoch(parts: Iterable[Any], epoch: int) -> list[Any]:
+    """Call ``set_epoch`` of those data sets that have it; return those of them whose ``epoch`` now is that one."""
+    changing = [part for part in parts if hasattr(part, "set_epoch")]
+    for part in changing:
+        part.set_epoch(epoch)
+    return [part for part in changing if getattr(part, "epoch", None) == epoch]
+
+
+def draw_globally(parts: Iterable[Any]) -> bool:
+    """Return whether data sets may draw from global generators, as those of torchdl never do."""
+    return any(not type(part).__module__.startswith("torchdl.") for part in parts)
 
 
 def order_settings(parts: Iterable[Any]) -> dict[str, Any]:

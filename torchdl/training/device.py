@@ -50,7 +50,10 @@ def setup_process(threads: int = 0, keep_memory: bool = True) -> str:
 
 
 def be_deterministic() -> None:
-    """Make a GPU compute the same result every time; cuBLAS reads its variable at its first use."""
+    """Make a GPU compute the same result every time, for the rest of the process.
+
+    Threads share these settings, so nothing turns them back. cuBLAS reads its variable at its first use.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
 
