@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from helpers import fill_
 from scipy.stats import chi2
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import torchdl
 from torchdl import BatchLoader, ImageDataset, InputError, ShiftedImages, Stopped, Supervised, Trainer
@@ -357,3 +357,15 @@ def test_it_is_as_long_as_the_images_and_moves_with_them():
 def test_it_is_the_courses_augmentation_by_default():
     data = ShiftedImages(labelled(2))
     assert (data.shift, data.flip, data.seed, data.epoch) == (0.1, 0.5, 0, 0)
+
+
+def test_a_subset_of_images_is_shifted_as_those_images_alone():
+    data = ImageDataset(noise(20), torch.arange(20))
+    chosen = [7, 2, 2, 19]
+    for subset in (Subset(data, chosen), Subset(Subset(data, [19, 7, 2]), [1, 2, 2, 0])):
+        images, labels = ShiftedImages(subset, shift=0.3, seed=1)[:]
+        alone, same = ShiftedImages(data.subset(torch.tensor(chosen)), shift=0.3, seed=1)[:]
+        assert torch.equal(images, alone)
+        assert labels.tolist() == same.tolist() == chosen
+    with pytest.raises(InputError, match="Subset of one, not a ConcatDataset"):
+        ShiftedImages(ConcatDataset([data, ImageDataset(noise(3), torch.arange(3))]))

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from torchdl import random
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.images import ImageDataset
-from torchdl.errors import require
+from torchdl.data.views import View, look_through
+from torchdl.errors import InputError, require
 
 SHIFTS, FLIPS = 0, 1  # streams of independent draws
 
@@ -23,7 +25,7 @@ class ShiftedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
     seed, the epoch and the image's index.
 
     Args:
-        images: The images.
+        images: The images, or a PyTorch ``Subset`` of them, which is copied.
         shift: The maximum shift, as a share of the image's sides, in [0, 1).
         flip: The probability of flipping an image left to right.
         seed: The seed of the shifts and flips.
@@ -40,11 +42,13 @@ class ShiftedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
         [2, 3, 4, 4]
     """
 
-    def __init__(self, images: ImageDataset, shift: float = 0.1, flip: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, images: ImageDataset | Dataset, shift: float = 0.1, flip: float = 0.5, seed: int = 0) -> None:
+        seen = look_through(images)
+        if isinstance(seen, View) and len(seen.sources) == 1 and isinstance(seen.sources[0], ImageDataset):
+            images = seen.sources[0].subset(seen.index.to(seen.device))
         found = type(images).__name__
-        require(
-            isinstance(images, ImageDataset), f"ShiftedImages shifts an ImageDataset, not a {found}: make one first"
-        )
+        if not isinstance(images, ImageDataset):
+            raise InputError(f"ShiftedImages shifts an ImageDataset or a Subset of one, not a {found}: make one first")
         plain = type(images).__getitems__ is ImageDataset.__getitems__
         require(plain, f"ShiftedImages shifts stored pixels, but {found} renders its images")
         require(0 <= shift < 1, f"shift must be a share of the sides in [0, 1), not {shift}")
