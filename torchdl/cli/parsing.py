@@ -31,15 +31,18 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
     given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
     if given and not {"-h", "--help"} & set(arguments):
-        record = read_config(Path(given[-1]))
-        try:
-            default = rebuild(config_class, record["config"], Path(given[-1]), record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # msgspec's error is a ValueError
-            raise InputError(
-                f"{given[-1]} is not a run of this script: its {CONFIG} has other options ({error})"
-            ) from error
+        default = defaults(config_class, Path(given[-1]))
     parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
     return typing.cast(ConfigT, parsed)
+
+
+def defaults(config_class: type[ConfigT], run: Path) -> ConfigT:
+    """Return the options of a run; raise :class:`InputError` if they are not those of this configuration."""
+    record = read_config(run)
+    try:
+        return rebuild(config_class, record["config"], run, record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # msgspec's error is a ValueError
+        raise InputError(f"{run} is not a run of this script: its {CONFIG} has other options ({error})") from error
 
 
 def rename(config_class: type[Any], arguments: list[str]) -> list[str]:

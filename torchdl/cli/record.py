@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ WORKING_FOLDER = "working_folder"  # the key in config.json
 def working_folder(folder: Path, record: Mapping[str, Any]) -> Path:
     """Return the folder to which a run's relative paths are relative; runs from before 0.3 have not recorded it."""
     recorded = record.get(WORKING_FOLDER)
-    if isinstance(recorded, str) and Path(recorded).is_dir():
+    if isinstance(recorded, str) and os.path.isdir(recorded):
         return Path(recorded)
     config = record.get("config")
     options = config.get("run") if isinstance(config, dict) else None
@@ -27,7 +28,8 @@ def working_folder(folder: Path, record: Mapping[str, Any]) -> Path:
 def located(path: str, folder: Path, record: Mapping[str, Any]) -> str:
     """Return a path that a run has recorded as it is reached from here; others stay as they are."""
     here, place = Path(path), working_folder(folder, record) / path
-    elsewhere = place.exists() and not (here.exists() and here.samefile(place))
+    # os.path.exists is false, too, for a name that no file system takes
+    elsewhere = os.path.exists(place) and not (os.path.exists(here) and here.samefile(place))
     return str(place.absolute()) if path and elsewhere else path
 
 

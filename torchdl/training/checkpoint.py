@@ -94,7 +94,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         check_values(state, len(data))
         msgspec.convert({name: state[name] for name in Content.__annotations__ if name in state}, Content)
-    except (InputError, msgspec.ValidationError) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # msgspec asks a tensor for its keys
         raise InputError(f"the checkpoint {path} cannot be read: {error}") from error
     return state
 

@@ -69,16 +69,27 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
 
 
 def check_moments(optimizer: torch.optim.Optimizer, name: str) -> None:
-    """Raise :class:`InputError` unless what one of the :data:`OPTIMIZERS` keeps of a parameter has its shape."""
+    """Raise :class:`InputError` unless one of the :data:`OPTIMIZERS` keeps of each parameter what it would keep."""
     kinds = [rule.build.func if isinstance(rule.build, partial) else rule.build for rule in OPTIMIZERS.values()]
     if type(optimizer) not in kinds:
         return
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            fits = value is None or isinstance(value, (int, float))
-            if isinstance(value, Tensor):
-                fits = value.shape == (() if key == "step" else parameter.shape)
-            require(fits, f"{key} in the state of the optimizer {name!r} does not fit its parameter")
+    for group in optimizer.param_groups:
+        kept = [
+            (parameter, optimizer.state[parameter]) for parameter in group["params"] if parameter in optimizer.state
+        ]
+        if not kept:
+            continue
+        one = nn.Parameter(torch.zeros_like(kept[0][0]).flatten()[:2])
+        one.grad = torch.zeros_like(one)
+        twin = type(optimizer)([one], **{key: group[key] for key in optimizer.defaults})
+        twin.step()
+        for parameter, values in kept:
+            fits = values.keys() == twin.state[one].keys() and all(
+                (key == "momentum_buffer" and value is None)
+                or (isinstance(value, Tensor) and value.shape == (parameter.shape if like.dim() else like.shape))
+                for (key, value), like in ((item, twin.state[one][item[0]]) for item in values.items())
+            )
+            require(fits, f"the state of the optimizer {name!r} does not fit its parameters")
 
 
 class Stepper:
