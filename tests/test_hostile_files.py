@@ -1,0 +1,345 @@
+"""Every reader of a file that may be anybody's reads it, or refuses it in one sentence, within limits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from helpers import gaussian
+from helpers.mutations import faults_of, mutate, mutate_arrays, mutate_checkpoint, mutate_json
+from PIL import Image
+from torch import nn
+
+import torchdl
+from experiments.plan import Plan
+from experiments.records import Records, read_figure
+from experiments.registry import Figure, load as load_registry
+from torchdl import artifacts
+from torchdl.cli.options import RunOptions
+from torchdl.cli.parsing import defaults
+from torchdl.data import read_vectors
+from torchdl.data.cache import read_cache, write_cache
+from torchdl.data.idx import read_idx
+from torchdl.data.movielens import read_titles
+from torchdl.data.text import read_lines
+from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, RESULTS, WEIGHTS
+from torchdl.models.backbones import read_weights
+from torchdl.pictures import load_png
+from torchdl.recipes.gan_evaluation import load_feature_extractor
+from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
+from torchdl.recipes.text_classification import CLASSES, VOCABULARY, TextClassifier
+from torchdl.training import checkpoint
+from torchdl.training.state import TrainingState
+from torchdl.training.step import Stepper
+
+COUNT = 1000
+Made = tuple[Path, Callable[[], Any]]
+
+
+def write(path: Path, data: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+# models and training
+
+
+def model_file(name: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        gan = torchdl.GAN(torchdl.Generator(2, 4, (3,), batch_norm=0.8), torchdl.Discriminator(4, (3,)), (1, 2, 2))
+        torchdl.save(gan, folder)
+        safetensors.torch.save_file(gan.state_dict(), folder / WEIGHTS)  # without a checksum, which would notice all
+        return folder / name, lambda: torchdl.load(folder)
+
+    return make
+
+
+def recurrent_model(folder: Path) -> Made:
+    torchdl.save(torchdl.SequenceModel("gru", 1, 1, hidden=2, layers=2), folder)
+    return folder / ARCHITECTURE, lambda: torchdl.load(folder)
+
+
+def transfer_model(folder: Path) -> Made:
+    torchdl.save(torchdl.TransferModel("pixels", 2, 2, 2), folder)
+    return folder / ARCHITECTURE, lambda: torchdl.load(folder)
+
+
+def training() -> tuple[Stepper, dict[str, Any]]:
+    model, schedule = nn.Linear(2, 1), lambda adam, _: torchdl.tasks.plateau(adam)
+    task = torchdl.Supervised(model, nn.functional.mse_loss, schedule=schedule)
+    stepper = Stepper(task, torch.device("cpu"), 0, False, 0.0)
+    stepper.configure_schedules(4)
+    return stepper, {"task": task, "updates": stepper, "progress": TrainingState()}
+
+
+def a_checkpoint(folder: Path) -> Made:
+    def step(stepper: Stepper, parts: dict[str, Any]) -> None:
+        whole = torchdl.BatchLoader(torchdl.ArrayDataset(gaussian(4, 2), gaussian(4, 1)), 4)
+        stepper.step(list(whole.batches(0)), parts["progress"])
+        stepper.collect(parts["progress"])
+
+    stepper, parts = training()
+    step(stepper, parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    order = {"seed": 0, "monitor": "val/loss"}
+    parts["progress"].history.append({"epoch": 1, "val/loss": 0.5})
+    checkpoint.write({**{k: p.state_dict() for k, p in parts.items()}, "order": order}, folder / CHECKPOINT)
+
+    def read() -> None:
+        stepper, parts = training()
+        checkpoint.restore(folder, parts, order)
+        step(stepper, parts)
+        parts["progress"].is_best({"val/loss": 0.1}, "val/loss", "min")
+
+    return folder / CHECKPOINT, read
+
+
+def weights(suffix: str, **options: Any) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        path, state = write(folder / f"weights{suffix}", b""), nn.Linear(2, 2).state_dict()
+        if suffix == ".safetensors":
+            safetensors.torch.save_file(state, path)
+        else:
+            torch.save(state, path, **options)
+        return path, lambda: read_weights(path)
+
+    return make
+
+
+def a_cache(folder: Path) -> Made:
+    write_cache(folder / "x.safetensors", {"images": torch.zeros(2, 3, dtype=torch.uint8)}, "[1]")
+    return folder / "x.safetensors", lambda: read_cache(folder / "x.safetensors")
+
+
+# a run's other files
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of every type."""
+
+    dataset: str = "mnist"
+    hidden: tuple[int, ...] = (4,)
+    rate: float | None = None
+    color: bool = True
+    trainer: torchdl.Trainer = field(default_factory=torchdl.Trainer)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def a_config(folder: Path) -> Made:
+    trainer = {"epochs": 3, "monitor": "val/loss", "device": "cpu"}
+    config = {"hidden": [3], "rate": 0.5, "trainer": trainer, "run": {"data_root": "x", "out": "runs"}}
+    record = {"config": config, "data": {"stand_in": False}, "parameters": 3, "working_folder": "/"}
+    return write(folder / CONFIG, json.dumps(record)), lambda: defaults(Config, folder)
+
+
+def an_extractor(folder: Path) -> Made:
+    model = torchdl.LenetLike((1, 4, 4), 2, width=1, depth=1, hidden=2)
+    torchdl.save(model, folder)
+    artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
+    settings = {"images": {"dataset": "mnist"}, "learning": {"centred": True}}
+    write(folder / CONFIG, json.dumps({"config": settings}))
+    results = {"accuracy": 0.5, "accuracy by class": {"0": 0.5, "1": 0.5}}
+    return write(folder / RESULTS, json.dumps(results)), lambda: load_feature_extractor(folder, "mnist")
+
+
+def a_classifier(name: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        model, vocabulary = torchdl.TextCNN(3, 1, 2, (2,)), torchdl.Vocabulary(["a", "b", "c"])
+        torchdl.save(model, folder)
+        TextClassifier(model, vocabulary, ["ham", "jam"], 5).save(folder)
+        artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
+        return folder / name, lambda: TextClassifier.load(folder).probabilities(["a b d", ""])
+
+    return make
+
+
+def some_columns(folder: Path) -> Made:
+    import pandas
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pandas.DataFrame({"size": [1.0, 2.0, 4.0], "kind": ["a", "b", "a"], "price": ["x", "y", "x"]})
+    torchdl.Columns.fit(table, "price").save(folder / "columns.json")
+    return folder / "columns.json", lambda: torchdl.Columns.load(folder / "columns.json").inputs(table)
+
+
+def a_catalogue(folder: Path) -> Made:
+    ratings = torchdl.data.Ratings(*(np.array(x) for x in ([3, 3, 5], [7, 8, 7], [1.0, 2.0, 3.0])), None, "memory")
+    split = torchdl.data.split_ratings(ratings, 0.3)
+    model = torchdl.MatrixFactorization(len(split.users), len(split.items), 2.0, 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
+    save_catalogue(folder / CATALOGUE, split, ratings, ["A", "B"])
+
+    def read() -> None:
+        for _, rating in recommend(folder, str(split.users[0]), 2):
+            assert np.isfinite(rating)
+
+    return folder / CATALOGUE, read
+
+
+# the laboratory
+
+
+def some_records(folder: Path) -> Made:
+    figures = {"m": {"value": 1.0, "reference": 2.0}}
+    kept = [{"experiment": "moore", "seed": 0, "settings": "x", "finished": True, "seconds": 1.0, "figures": figures}]
+
+    def read() -> None:
+        records = Records.load(folder / "records.json")
+        records.is_finished(MOORE, 0)
+        records.is_older(MOORE, 0, "x")
+
+    return write(folder / "records.json", json.dumps(kept)), read
+
+
+MOORE = load_registry().experiments[0]
+
+
+def a_figure(file: str, text: str, key: tuple[str | int, ...]) -> Callable[[Path], Made]:
+    return lambda folder: (write(folder / file, text), lambda: read_figure(folder, Figure("m", key, file=file)))
+
+
+def a_plan(folder: Path) -> Made:
+    Plan(folder, todo=(("moore", 0),), chosen=("moore",)).write()
+    path = next(folder.rglob("plan.json"))
+    return path, lambda: Plan.read(path)
+
+
+SCRIPT = '["a.py"]\noptions = "--out {runs} --name {name} --seed {seed}"\nfolder = "{runs}/a/{name}"\n'
+AREA = """[defaults]
+seeds = [0, 1]
+[experiments.one]
+system = "a model"
+data = "numbers"
+commands = ["a.py"]
+quick = ["--max-steps 2"]
+minutes = 0.2
+[[experiments.one.figures]]
+metric = "error"
+key = ["error", 0]
+better = "lower"
+"""
+
+
+def a_registry(folder: Path) -> Made:
+    write(folder / "scripts.toml", SCRIPT)
+    return write(folder / "tabular.toml", AREA), lambda: load_registry(folder)
+
+
+# data
+
+
+def a_picture(kind: str, mode: str = "RGB") -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (gaussian(5, 4, 3) * 40 + 128).clamp(0, 255).to(torch.uint8).numpy()
+        path = folder / f"x.{kind}"
+        Image.fromarray(pixels).convert(mode).save(path)
+        return path, lambda: load_png(path)
+
+    return make
+
+
+def idx_images(pack: bool) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        data = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, *range(12)])
+        path = write(folder / f"x{'.gz' * pack}", gzip.compress(data) if pack else data)
+        return path, lambda: read_idx(path, 3)
+
+    return make
+
+
+def a_table(reader: Callable[[Path], Any], text: str, name: str = "x.csv") -> Callable[[Path], Made]:
+    return lambda folder: (path := write(folder / name, text), lambda: reader(path))  # type: ignore[return-value]
+
+
+TABLE = "size,kind,price\n1.5,red,3\n2.5,blue,4\n,red,5\n4.5,green,\n"
+SERIES = "date,open,close\n2024-01-02,1,2\n2024-01-03,2,3\n2024-01-04,3,4\n"
+RATINGS = "userId,movieId,rating,timestamp\n1,10,2.5,100\n2,10,3,200\n2,11,4,300\n"
+TEXTS = 'kind,mail\nham,see you\nspam,"buy, now"\nham,thank you\n'
+WORDS = "2 3\na 1 2 3\nb 4 5 6\n"
+TITLES = "movieId,title,genres\n10,Ten,x\n11,Eleven,y\n"
+
+READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
+    "architecture": (model_file(ARCHITECTURE), mutate_json),
+    "architecture, recurrent": (recurrent_model, mutate_json),
+    "architecture, transfer": (transfer_model, mutate_json),
+    "weights": (model_file(WEIGHTS), mutate),
+    "checkpoint": (a_checkpoint, mutate_checkpoint),
+    "pretrained weights": (weights(".pth"), mutate),
+    "pretrained weights, old": (weights(".pth", _use_new_zipfile_serialization=False), mutate),
+    "pretrained weights, safetensors": (weights(".safetensors"), mutate),
+    "cache": (a_cache, mutate),
+    "config": (a_config, mutate_json),
+    "config, extractor": (lambda folder: (folder / CONFIG, an_extractor(folder)[1]), mutate_json),
+    "results, extractor": (an_extractor, mutate_json),
+    "vocabulary": (a_classifier(VOCABULARY), mutate_json),
+    "classes": (a_classifier(CLASSES), mutate_json),
+    "columns": (some_columns, mutate_json),
+    "catalogue": (a_catalogue, mutate_arrays),
+    "records": (some_records, mutate_json),
+    "figure": (a_figure("results.json", '{"a": {"b": [1, 2.5]}}', ("a", "b")), mutate_json),
+    "metrics": (a_figure("metrics.csv", "epoch,a\n1,0.5\n2,0.25\n", ("a",)), mutate),
+    "plan": (a_plan, mutate_json),
+    "registry": (a_registry, mutate),
+    **{f"image, {kind}": (a_picture(kind), mutate) for kind in ("png", "jpg", "bmp", "tiff", "webp", "ppm")},
+    "image, gif": (a_picture("gif", "P"), mutate),
+    "image, 32 bits": (a_picture("tiff", "I"), mutate),
+    "idx": (idx_images(False), mutate),
+    "idx, gzipped": (idx_images(True), mutate),
+    "table": (a_table(torchdl.read_table, TABLE), mutate),
+    "series": (a_table(torchdl.read_series, SERIES), mutate),
+    "ratings": (a_table(torchdl.read_ratings, RATINGS, "ratings.csv"), mutate),
+    "texts": (a_table(lambda path: torchdl.read_texts(path, "mail", "kind"), TEXTS), mutate),
+    "lines": (a_table(read_lines, "see you\nbuy now\n"), mutate),
+    "vectors": (a_table(lambda path: read_vectors(path, torchdl.Vocabulary(["a", "b"])), WORDS), mutate),
+    "titles": (
+        a_table(lambda path: read_titles(path.parent / "ratings.csv", np.array([10])), TITLES, "movies.csv"),
+        mutate,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_a_mutated_file_is_read_or_refused_in_one_sentence(tmp_path, name):
+    make, mutation = READERS[name]
+    faults = faults_of(make, mutation, tmp_path / "x", COUNT)
+    assert not faults, f"{len(faults)} of {COUNT}:\n" + "\n".join(faults[:5])
+
+
+@pytest.mark.slow
+def test_the_checks_notice_what_they_are_for(tmp_path):
+    hoard: list[bytes] = []
+
+    def hang() -> None:
+        while True:
+            pass
+
+    bad = {
+        "ZeroDivisionError": lambda: 1 // 0,
+        "Hang": hang,
+        "bytes": lambda: hoard.append(b"1" * 2**30),
+        "not one sentence": lambda: torchdl.errors.require(False, "two\nlines"),
+    }
+    for word, fault in bad.items():
+        calls: list[int] = []
+
+        def read(fault: Callable[[], Any] = fault, calls: list[int] = calls) -> None:
+            calls.append(1)
+            if len(calls) > 1:
+                fault()
+
+        faults = faults_of(lambda folder, read=read: (write(folder / "x", b"1"), read), mutate, tmp_path, 1)
+        assert len(faults) == 1
+        assert word in faults[0]
