@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -310,7 +311,15 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def imported():
+    """Import here what the readers import late, instead of in each process."""
+    for name in ("pandas", "torchvision.models"):
+        importlib.import_module(name)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("name", READERS)
 def test_a_mutated_file_is_read_or_refused_in_one_sentence(tmp_path, name):
     make, mutation = READERS[name]
