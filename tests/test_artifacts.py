@@ -260,12 +260,23 @@ def test_weights_from_before_without_a_checksum_are_loaded(folder):
     assert artifacts.load(folder).state_dict().keys() == state.keys()
 
 
-def test_arguments_of_numpys_types_come_back_as_pythons_own(tmp_path):
-    model = Discriminator(np.int64(4), hidden=(np.int32(3),), slope=np.float32(0.5))
-    artifacts.save(model, tmp_path)
-    back = artifacts.load(tmp_path)
-    assert (back.in_features, back.hidden, back.slope) == (4, (3,), 0.5)
-    assert {type(back.in_features), type(back.hidden[0]), type(back.slope)} == {int, float}
+N = np.int64
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda: Discriminator(N(4), hidden=(np.int32(3),), slope=np.float32(0.5)), Discriminator(4, (3,), 0.5)),
+        (lambda: torchdl.MLP(N(2), N(1), np.array([3, 4])), torchdl.MLP(2, 1, (3, 4))),
+        (lambda: torchdl.LenetLike(np.array([1, 8, 8]), N(3), N(2)), torchdl.LenetLike((1, 8, 8), 3, 2)),
+        (lambda: torchdl.SequenceModel(np.str_("gru"), N(2), hidden=N(3)), torchdl.SequenceModel("gru", 2, hidden=3)),
+        (lambda: torchdl.image_cpc(*map(N, (15, 3, 6, 8, 2))), torchdl.image_cpc(15, 3, 6, 8, 2)),
+        (lambda: torchdl.TextLSTM(N(9), N(2), dropout=np.float64(0.5)), torchdl.TextLSTM(9, 2, dropout=0.5)),
+    ],
+)
+def test_arguments_of_numpys_types_come_back_as_pythons_own(tmp_path, build, expected):
+    artifacts.save(build(), tmp_path)
+    assert json.dumps(artifacts.describe(artifacts.load(tmp_path))) == json.dumps(artifacts.describe(expected))
 
 
 # models that were changed after they were built

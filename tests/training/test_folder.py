@@ -330,12 +330,16 @@ def test_settings_of_numpys_types_give_files_that_can_be_read_and_resumed(tmp_pa
 
     def train(number, real, resume=False):
         torch.manual_seed(0)
-        task = Supervised(nn.Linear(1, 1), nn.functional.mse_loss, optimizer=lambda p: torch.optim.SGD(p, real(0.25)))
+        task = Supervised(
+            nn.Linear(1, 1),
+            nn.functional.mse_loss,
+            optimizer=lambda p: torch.optim.Adam(p, real(0.25), betas=(real(0.5), real(0.75))),
+        )
         loader = BatchLoader(data, batch_size=number(4), shuffle=True, seed=number(3))
         trainer = Trainer(epochs=number(2), clip_norm=real(0.5), seed=number(1), log_every=number(1), device="cpu")
         return trainer.fit(task, loader, folder=tmp_path, resume=resume)
 
-    history = train(np.int64, np.float32)
+    history = train(np.int64, np.float64)
     state = checkpoint.read(tmp_path / CHECKPOINT)
     group = state["updates"]["optimizers"]["model"]["param_groups"][0]
     assert type(group["lr"]) is float

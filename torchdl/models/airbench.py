@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.lenet import check_classifier, prepared
 
 PATCH = 2  # pixels a side of the whitened patches
 
 
+@plain_arguments
 class AirbenchLike(nn.Module):
     """Classify images by whitened patches, six VGG-like convolutions without shortcuts, and a linear layer.
 

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_in_shape, prepared
 
 
+@plain_arguments
 class Autoencoder(nn.Module):
     """Encode images by ``depth`` convolutions with max-pooling; decode them by as many convolutions with upsampling.
 

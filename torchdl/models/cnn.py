@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier, classifier, prepared
 
 
+@plain_arguments
 class StridedCNN(nn.Module):
     """Classify images by three 3x3 convolutions of stride 2 (32, 64 and 128 filters), a hidden and a linear layer.
 
@@ -61,6 +63,7 @@ class StridedCNN(nn.Module):
         return self.classifier(self.features(prepared(images, self.in_shape)))
 
 
+@plain_arguments
 class VGGLike(nn.Module):
     """Classify images by three VGG-like blocks (Simonyan and Zisserman 2015), as lecture 36 intends.
 

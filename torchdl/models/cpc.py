@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 from torchdl.models.rnn import RECURRENT
 
 MAX_STEPS = 1000
 
 
+@plain_arguments
 class ImageEncoder(nn.Module):
     """Embed images by 3x3 convolutions of stride 2, a hidden layer and a linear layer, with most of Keras' defaults.
 
@@ -66,6 +68,7 @@ def normalized(norm: type[nn.Module], width: int) -> tuple[nn.Module, nn.Module]
     return norm(width, eps=1e-3, momentum=0.01), nn.LeakyReLU(0.3, inplace=True)
 
 
+@plain_arguments
 class SignalEncoder(nn.Module):
     """Embed windows of a one-dimensional signal by strided convolutions (van den Oord et al. 2018, section 3.1).
 
@@ -113,6 +116,7 @@ class SignalEncoder(nn.Module):
         return self.layers(signal).mean(2)  # (B, D, L / product of strides) -> (B, D)
 
 
+@plain_arguments
 class ContextNetwork(nn.Module):
     """Summarise, for each term, all embeddings up to it in a context.
 
@@ -141,6 +145,7 @@ class ContextNetwork(nn.Module):
         return self.core(embeddings)[0]
 
 
+@plain_arguments
 class Predictors(nn.Module):
     """Predict the embeddings of the next steps from a context, by one linear map per step.
 
@@ -178,6 +183,7 @@ class Prediction(NamedTuple):
     embeddings: Tensor
 
 
+@plain_arguments
 class CPC(nn.Module):
     """Contrastive predictive coding: embeddings, their contexts, and predictions of future embeddings.
 

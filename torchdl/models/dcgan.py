@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.gan import GAN, ScoresImages
 from torchdl.models.lenet import check_in_shape
 
 
+@plain_arguments
 class ConvGenerator(nn.Module):
     """Turn noise into images: a linear layer, two transposed convolutions, a 3x3 convolution and tanh.
 
@@ -66,6 +68,7 @@ class ConvGenerator(nn.Module):
         return self.maps(self.project(z).contiguous(memory_format=torch.channels_last))
 
 
+@plain_arguments
 class ConvDiscriminator(ScoresImages):
     """Tell real images from generated ones: three convolutions that halve the sides, LeakyReLU, one output.
 

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 
 from torchdl import random
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 
 DiscriminatorT = TypeVar("DiscriminatorT", bound="ScoresImages")
@@ -46,6 +47,7 @@ class ScoresImages(nn.Module):
         return self
 
 
+@plain_arguments
 class Discriminator(ScoresImages):
     """Tell real images from generated ones: hidden layers with LeakyReLU, one output, sigmoid.
 
@@ -90,6 +92,7 @@ class Discriminator(ScoresImages):
         return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
 
 
+@plain_arguments
 class Generator(nn.Module):
     """Turn noise into images: hidden layers with LeakyReLU, tanh at the end.
 
@@ -145,6 +148,7 @@ class Generator(nn.Module):
         return self.gen(z)
 
 
+@plain_arguments
 class GAN(nn.Module):
     """A generator and its discriminator as one model, to save, load and generate samples.
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.fast.blocks import suits_blocks
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 
 MAX_NUMBERS = 2**28  # of an image
 
 
+@plain_arguments
 class LenetLike(nn.Module):
     """Classify images by convolutions and max-pooling, a hidden layer and a linear layer.
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.activations import ACTIVATIONS
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 
 
+@plain_arguments
 class MLP(nn.Module):
     """Map flattened inputs to outputs through hidden layers, each with an activation and dropout.
 

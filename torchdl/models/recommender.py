@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_, spread_
 
 
@@ -40,6 +41,7 @@ def vectors(number: int, dim: int, spread: float) -> nn.Embedding:
     return spread_(nn.Embedding(number + 1, dim, padding_idx=0), spread)
 
 
+@plain_arguments
 class RatingModel(Recommender):
     """The course's network: a user's and an item's vector concatenated, a hidden layer, one output plus the mean.
 
@@ -97,6 +99,7 @@ class RatingModel(Recommender):
         return self.mean + biases + share * product + (1 - share) * deep
 
 
+@plain_arguments
 class MatrixFactorization(Recommender):
     """The sum of the mean, both biases and the product of both vectors (Koren, Bell and Volinsky 2009).
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
@@ -25,6 +26,7 @@ POOLINGS = ("last", "max")
 CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 
 
+@plain_arguments
 class SequenceModel(nn.Module):
     """Map sequences (N, T, D) to outputs (N, K), or to ``horizon`` future terms (N, H, K).
 
@@ -148,6 +150,7 @@ class SequenceModel(nn.Module):
         return torch.stack(states, 1)
 
 
+@plain_arguments
 class RowReader(nn.Module):
     """Classify images by reading their rows as a sequence, from top to bottom (lectures 49 and 50).
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_, spread_
 
 
@@ -50,6 +51,7 @@ def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(words).scatter(1, place, words), is_word.sum(1)
 
 
+@plain_arguments
 class TextLSTM(nn.Module):
     """Read texts with an LSTM, and take the maximum of each unit over all words (lecture 57).
 
@@ -97,6 +99,7 @@ class TextLSTM(nn.Module):
         return self.head(self.drop(maxima))
 
 
+@plain_arguments
 class TextCNN(nn.Module):
     """Read texts with convolutions over three words, each with ReLU; take each filter's maximum (lecture 59).
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import InputError, require
+from torchdl.models.arguments import plain_arguments
 from torchdl.models.backbones import blocks_of, build_backbone, load_backbone
 from torchdl.models.frozen import FrozenFeatures
 
@@ -62,6 +63,7 @@ def keep_means(block: nn.Module, _: object, output: Tensor) -> None:
     block.means = output.mean((2, 3) if output.dim() == 4 else 1)
 
 
+@plain_arguments
 class TransferModel(nn.Module):
     """Classify images in [0, 1] by preprocessing on the device, a backbone and a linear head.
 

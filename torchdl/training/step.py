@@ -62,9 +62,9 @@ def in_words(settings: Mapping[str, Any]) -> dict[str, str]:
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
     """Return an optimizer's class and those of its settings that loading a checkpoint would silently change."""
     group = optimizer.param_groups[0]
-    settings = {key: group[key] for key in ("momentum", "nesterov", "betas") if group.get(key)}
+    settings = {key: plain(group[key]) for key in ("momentum", "nesterov", "betas") if group.get(key)}
     if decay := max(group.get("weight_decay", 0) for group in optimizer.param_groups):
-        settings["weight_decay"] = decay
+        settings["weight_decay"] = plain(decay)
     return f"{type(optimizer).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
 
