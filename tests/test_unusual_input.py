@@ -172,6 +172,14 @@ def test_a_metric_of_one_number_for_a_batch_trains_and_is_refused_in_a_validatio
         fit(task, CLASSES)
 
 
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ("high", "str"), ([[1.0], [2.0, 3.0]], "list")])
+def test_a_metric_that_is_no_number_is_named(value, kind):
+    task = Supervised(linear(), F.cross_entropy, {"f1": lambda output, target: value})
+    for run in (lambda: list(task.losses((X, LABELS))), lambda: fit(task, CLASSES)):
+        with pytest.raises(InputError, match=f"^the metric 'f1' must be made of numbers, not a {kind}$"):
+            run()
+
+
 def test_a_task_may_measure_floats_booleans_and_lists():
     class Measuring(Supervised):
         def losses(self, batch):
@@ -217,7 +225,7 @@ def test_a_model_may_return_several_things_if_the_loss_chooses(kind):
         {"accuracy": lambda output, target: accuracy(logits(output), target)},
     )
     measured = fit(task, CLASSES)
-    output = task.model.linear(X)
+    output = task.model.linear(X).detach()
     assert measured["val/loss"] == pytest.approx(float(F.cross_entropy(output, LABELS)), rel=1e-5)
     assert measured["val/accuracy"] == pytest.approx(float(accuracy(output, LABELS).mean()))
     assert not any(value.requires_grad for update in task.losses((X, LABELS)) for value in update.metrics.values())
@@ -520,10 +528,7 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: Supervised(linear(), F.mse_loss, {"a": 1}), "metrics must be functions by name"),
         (lambda: Supervised(linear(), F.mse_loss, optimizer=SGD), "optimizer must build one from parameters"),
         (lambda: Supervised(linear(), F.mse_loss, optimizer="adam"), "optimizer must build one from parameters"),
-        (
-            lambda: torchdl.ShiftedImages(torch.zeros(3, 4, 4)),
-            "ShiftedImages shifts an ImageDataset or .*, not a Tensor",
-        ),
+        (lambda: torchdl.ShiftedImages(torch.zeros(3, 4, 4)), "ShiftedImages shifts an ImageDataset or .* a Tensor"),
     ],
 )
 def test_a_mistake_is_one_sentence(make, sentence):

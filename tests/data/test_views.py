@@ -190,6 +190,12 @@ def test_items_of_different_shapes_cannot_be_batched():
         list(BatchLoader(data, 4))
 
 
+@pytest.mark.parametrize("indices", [[1, 24], [-25, 1]])
+def test_an_index_outside_the_data_is_one_sentence(indices):
+    with pytest.raises(InputError, match=r"^the indices .* from -24 to 23, for .* ShiftedImages$"):
+        BatchLoader(Subset(shifted(), indices), 2)
+
+
 def test_keys_instead_of_indices_stay_as_they_are():
     class Named(Dataset):
         def __getitem__(self, name: str) -> float:

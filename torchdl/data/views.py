@@ -121,8 +121,11 @@ def resolve(dataset: Any, rows: Tensor, sources: list[Dataset]) -> tuple[Tensor,
 
     Sources that are not in the list yet are appended.
     """
-    if hasattr(dataset, "__len__") and bool((rows < 0).any()):
-        rows = torch.where(rows < 0, rows + len(dataset), rows)
+    if hasattr(dataset, "__len__") and len(rows):
+        count, kind = len(dataset), type(dataset).__name__
+        known = -count <= int(rows.min()) and int(rows.max()) < count
+        require(known, f"the indices of a Subset must be from {-count} to {count - 1}, for the examples of its {kind}")
+        rows = torch.where(rows < 0, rows + count, rows)
     if not is_transparent(dataset):
         place = next((i for i, source in enumerate(sources) if source is dataset), len(sources))
         sources[place:] = [dataset]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 from torchdl.tasks.schedules import AnySchedule
 
 
@@ -23,6 +23,14 @@ def describe_batch(batch: Any) -> str:
     if isinstance(batch, (tuple, list)):
         return f"{len(batch)} parts"
     return f"a {type(batch).__name__}"
+
+
+def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
+    """Return a metric's value as a tensor; ``name`` is for messages."""
+    try:
+        return torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the metric {name!r} must be made of numbers, not a {type(value).__name__}") from error
 
 
 def inputs_of(task: nn.Module, batch: Any) -> Tensor:

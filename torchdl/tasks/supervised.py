@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torchdl.errors import InputError, require
-from torchdl.tasks.base import Task, Update, describe_batch
+from torchdl.tasks.base import Task, Update, as_numbers, describe_batch
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
 
@@ -112,7 +112,7 @@ class Supervised(Task):
         require(single, f"the loss must return one number for a batch, such as the mean, not {found}")
         detached = tree_map_only(Tensor, Tensor.detach, output)
         measured = {name: of_output(name, metric, detached, target) for name, metric in self.metrics.items()}
-        means = {name: torch.as_tensor(value, device=loss.device).float().mean() for name, value in measured.items()}
+        means = {name: as_numbers(name, value, loss.device).float().mean() for name, value in measured.items()}
         yield Update("model", loss.view(()), means)
 
     def evaluate(self, batch: tuple[Any, Any]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:

@@ -15,6 +15,7 @@ from torchdl.collective import counting
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
 from torchdl.tasks import StepInfo, Task
+from torchdl.tasks.base import as_numbers
 from torchdl.training.device import move
 from torchdl.training.state import Sums
 
@@ -70,7 +71,7 @@ def one_per_example(task: Task, name: str, measured: Any, examples: int, device:
     """Return a metric's values and weights (B,) as floats."""
     wide = torch.float32 if device.type == "mps" else torch.float64
     value, weight = measured if isinstance(measured, tuple) else (measured, torch.ones(examples))
-    value, weight = (torch.as_tensor(each, device=device).to(wide) for each in (value, weight))
+    value, weight = (as_numbers(name, each, device).to(wide) for each in (value, weight))
     require(
         value.shape == weight.shape == (examples,),
         f"{type(task).__name__}.evaluate must return one value per example: {name!r} is {tuple(value.shape)}",
