@@ -102,12 +102,14 @@ def test_values_in_place_of_a_header_are_refused_and_read_without_one(write, con
         "date,close\n2020-01-01,5\n2020-01-02,6\n",
         "x1,x2\na1,b\na2,c\n",
         "name\nanna\nberta\n",
+        ",0,1\nx,3,4\ny,5,6\n",
         "0,1,class\n3.5,4.5,x\n2.5,1.5,x\n",
         "sample,400.5,401.0,401.5\na,3,1,2\nb,3,2,5\nc,3,9,5\n",
     ],
 )
 def test_names_are_a_header(write, content):
-    assert list(read_rows(write(content)).columns) == content.split("\n")[0].split(",")
+    names = [name or "Unnamed: 0" for name in content.split("\n")[0].split(",")]
+    assert list(read_rows(write(content)).columns) == names
 
 
 def test_names_must_be_different_and_as_many_as_columns(write):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchdl.data.download import download, downloading
 from torchdl.data.sources import data_roots
-from torchdl.errors import InputError, require
+from torchdl.errors import require
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,3 @@ def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool
         with downloading(name, places, f"put it at {found}", fetch):
             download(source.urls, found, source.sha256)
     return found
-
-
-@contextmanager
-def csv_errors(path: Path, how: str = "") -> Iterator[None]:
-    """Convert pandas' errors about a CSV file into an :class:`InputError` that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ValueError as error:  # errors of pandas and of decoding are ValueErrors, too
-        raise InputError(f"{path} cannot be read as CSV{how} ({' '.join(str(error).split())})") from error

@@ -41,7 +41,7 @@ PACKED = {
     b"\xfd7zX": "compressed (xz)",
     b"\x28\xb5\x2f\xfd": "compressed (zstd)",
 }
-SAMPLE = 1000  # rows that tell a header from values
+SAMPLE, SAMPLE_CELLS = 1000, 100_000  # rows that tell a header from values, and their cells
 PIECE = 2**24  # bytes decoded at a time to find the encoding
 MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
 MAX_COLUMNS = 100_000
@@ -244,8 +244,11 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
     A text above numbers is a name, and settles it. Values are numbers above numbers, dates above dates, and a text that
     occurs again in its column; but numbers that increase from column to column, such as years, may also be names.
     """
+    if not first[0] and first[1:] == [str(place) for place in range(len(first) - 1)]:
+        return False  # pandas exports a table without names so
     if all(is_number(cell, format) or cell in format.missing for cell in first) and any(first):
         return True
+    rows = rows.iloc[: max(20, SAMPLE_CELLS // len(first))]
     numbers, again = [], False
     for place, cell in enumerate(first):
         known = [text for entry in rows[place] if (text := entry.strip()) not in format.missing]
@@ -265,10 +268,8 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
         return again
     values = [number(first[place], format.decimal) or 0.0 for place in numbers]
     if len(values) < 3:  # too few to see an order
-        return not all(1500 <= value <= 2200 and value.is_integer() for value in values) and values not in (
-            [0, 1],
-            [1, 2],
-        )
+        years = all(1500 <= value <= 2200 and value.is_integer() for value in values)
+        return not years and values not in ([0, 1], [1, 2])
     others = rows[numbers].map(lambda cell: number(cell, format.decimal)).to_numpy("float64")
     return not all(np.diff(values) > 0) or bool((np.diff(others) > 0).all(1).mean() > 0.1)
 
@@ -362,12 +363,15 @@ def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -
     """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
     import pandas
 
+    plain = _PLAIN.fullmatch  # most numbers need no second look
+
     def value(cell: object) -> float | None:
         if isinstance(cell, str):
-            return number(cell, decimal, codes)
+            return float(cell) if decimal == "." and plain(cell) else number(cell, decimal, codes)
         return float(cell) if isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) else None
 
-    return pandas.Series([value(cell) for cell in column], index=column.index, name=column.name, dtype="float64")
+    values = [value(cell) for cell in column.tolist()]
+    return pandas.Series(values, index=column.index, name=column.name, dtype="float64")
 
 
 # bytes

@@ -69,28 +69,38 @@ def read_table(
         0   31  101
         1   47  102
     """
+    import pandas  # imported late: it takes a second
+
     rows = read_rows(path, format)
     only = rows.columns[0]
     mark = next((name for name, sign in {"tab": "\t", ";": ";", "|": "|"}.items() if sign in only), "blanks")
     one = f"{path} has only one column, {only!r}: name its separator"
     require(rows.shape[1] > 1, f'{one}, such as separator="{mark}"')
-    table = rows.map(str.strip, na_action="ignore")
-    table.attrs = dict(rows.attrs)
-    for name in table.columns:
-        texts = table[name]
-        values = to_numbers(texts, format.decimal)
+    columns, notes = {}, []
+    for name in rows.columns:
+        columns[name] = texts = stripped(rows[name])
+        values, known = to_numbers(texts, format.decimal), texts.dropna().tolist()
         classes = name == target and guess_task(values, task) == "classification"
         if name in categories:
-            table[name] = texts.astype("category")
-        elif not classes and bool((values.notna() | texts.isna()).all()):
-            whole = bool(texts.notna().all() and texts.str.fullmatch(r"[-+]?\d{1,15}").all())
-            table[name] = values.astype("int64") if whole else values
-            marks = {"%", "," if format.decimal == "." else "."}
-            odd = next((text for text in texts.dropna() if marks & set(text)), "")
+            columns[name] = texts.astype("category")
+        elif not classes and values.count() == len(known):
+            whole = 0 < len(texts) == len(known) and all(text.isdecimal() and len(text) < 16 for text in known)
+            columns[name] = values.astype("int64") if whole else values
+            mark = "," if format.decimal == "." else "."
+            odd = next((text for text in known if mark in text or "%" in text), "")
             if odd:
-                value = values[texts == odd].iloc[0]
-                table.attrs["notes"] += (f"column {name!r} is numeric: {odd!r} is read as {value:g}",)
+                notes.append(f"column {name!r} is numeric: {odd!r} is read as {values[texts == odd].iloc[0]:g}")
+    table = pandas.DataFrame(columns)
+    table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *notes)}
     return table
+
+
+def stripped(column: pandas.Series) -> pandas.Series:
+    """Return a column of texts without the spaces around them."""
+    import pandas  # imported late: it takes a second
+
+    texts = [cell.strip() if isinstance(cell, str) else cell for cell in column.tolist()]
+    return pandas.Series(texts, column.index, dtype=object, name=column.name)
 
 
 def is_numeric(column: pandas.Series) -> bool:
@@ -236,7 +246,7 @@ class Columns:
         index = any(name.startswith("Unnamed:") for name in (*self.numeric, *self.categorical))  # an old run's input
         rows = read_rows(path, format, row_index=index)
         self.require_present(rows)
-        table = rows.map(str.strip, na_action="ignore")
+        table = rows.apply(stripped)
         table.attrs = dict(rows.attrs)
         for name in (*self.numeric, *([] if self.classes else [self.target])):
             if name in table.columns:
