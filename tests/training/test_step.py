@@ -261,6 +261,16 @@ def test_a_resume_with_another_setting_of_an_optimizer_is_refused_by_name(tmp_pa
     fit(Supervised(model(), F.mse_loss, optimizer=build), tmp_path, resume=True)
 
 
+def test_settings_that_another_version_of_pytorch_has_do_not_matter(tmp_path):
+    fit(Supervised(model(), F.mse_loss, schedule=lambda o, _: schedulers.StepLR(o, 1)), tmp_path, epochs=1)
+    state = checkpoint.read(tmp_path / CHECKPOINT)
+    for settings in state["updates"]["initial"].values():
+        settings["of another version"] = "1"
+        settings.pop("amsgrad", settings.pop("_step_count", None))
+    checkpoint.write(state, tmp_path / CHECKPOINT)
+    fit(Supervised(model(), F.mse_loss, schedule=lambda o, _: schedulers.StepLR(o, 1)), tmp_path, resume=True)
+
+
 def test_a_faster_kernel_and_a_tensor_as_rate_are_no_other_settings(tmp_path):
     fit(Supervised(model(), F.mse_loss, optimizer=partial(torch.optim.Adam, lr=0.5)), tmp_path, epochs=1)
     same = partial(torch.optim.Adam, lr=torch.tensor(0.5), foreach=False)

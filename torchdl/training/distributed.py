@@ -36,9 +36,9 @@ def start(device: torch.device) -> None:
     """
     global _is_ours
     size, backend = rank_and_size()[1], BACKENDS[device.type]
+    if size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         try:
             dist.init_process_group(backend)
         except (ValueError, RuntimeError) as error:

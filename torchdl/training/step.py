@@ -252,9 +252,13 @@ class Stepper:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
-        for name, initial in state.get("initial", {}).items():  # a run of torchdl 0.1 has recorded none
-            if name in self.initial and (changed := checkpoint.differences(initial, self.initial[name])):
-                raise ValueError(f"{name} has {changed}")
+        for name, settings in state.get("initial", {}).items():  # a run of torchdl 0.1 has recorded none
+            new = self.initial.get(name, {})
+            old = {
+                key: value for key, value in settings.items() if key in new
+            }  # PyTorch's versions have different ones
+            changed = checkpoint.differences(old, {key: new[key] for key in old})
+            require(not changed, f"{name} has {changed}: use its original settings")
         for name, optimizer in self.optimizers.items():
             found = with_frozen(state["optimizers"][name], optimizer)
             known = optimizer.state_dict()["param_groups"]
