@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -38,14 +38,18 @@ def rows_count() -> bool:
     return _counts.get()
 
 
-@contextmanager
-def counting(rows: int) -> Iterator[None]:
+def counting(rows: int) -> AbstractContextManager[None]:
     """Run a forward pass of ``rows`` examples of this process.
 
     If a batch has fewer examples than there are processes, some have none: 0 rows. They run the pass with an example
     of another process, because all must take part in each sum, but that example is left out of every sum.
     """
-    token = _counts.set(rows > 0)
+    return nullcontext() if rows else _uncounted()
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    token = _counts.set(False)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl.fast.hooks import has_hooks
+from torchdl.fast.hooks import has_hooks, hooks_of
 
 Tape = list[Tensor]  # the input of each layer, then the output of the last
 Written = tuple[str, Tensor, dict[str, Tensor], Callable[[float], None]]  # the arguments of an Update
@@ -103,8 +103,7 @@ class GANBackprop:
         # the generator lowers softplus(-logit), or raises softplus(logit) (minimax)
         self.sign = -1.0 if loss == "non_saturating" else 1.0
         self.signs = self.labels = torch.empty(0)
-        self.modules: list[nn.Module] = [*generator.modules(), *discriminator.modules()]
-        self.parameters = [*generator.parameters(), *discriminator.parameters()]
+        self.watch(generator, discriminator)
 
     @classmethod
     def of(cls, generator: nn.Module, discriminator: nn.Module, loss: str) -> GANBackprop | None:
@@ -120,15 +119,19 @@ class GANBackprop:
             logit = written.discriminator.forward(image.flatten(1))[0]
             if not same or not torch.equal(logit, discriminator.logits(image)):  # type: ignore[operator]
                 return None
-        written.modules = [*generator.modules(), *discriminator.modules()]
-        written.parameters = [*generator.parameters(), *discriminator.parameters()]
+        written.watch(generator, discriminator)
         return written
+
+    def watch(self, *networks: nn.Module) -> None:
+        """Keep what :meth:`is_observed` looks at."""
+        self.hooks = [hooks for network in networks for hooks in hooks_of(network.modules())]
+        self.parameters = [p for network in networks for p in network.parameters()]
 
     def is_observed(self) -> bool:
         """Return whether autograd has to do the next step: for a hook, or for a parameter that has been frozen."""
-        return has_hooks(self.modules) or any(
-            not p.requires_grad or p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters
-        )
+        if has_hooks(self.hooks):
+            return True
+        return any(not p.requires_grad or p._backward_hooks or p._post_accumulate_grad_hooks for p in self.parameters)
 
     def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Written]:
         """Yield the arguments of the discriminator's update on images (B, ...) and noise (B, Z), then of the other."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdl.fast.hooks import has_hooks
+from torchdl.fast.hooks import has_hooks, hooks_of
 
 _allowed = ContextVar("blocks are allowed", default=False)
 
@@ -50,7 +50,7 @@ def suits_blocks(images: Tensor, network: nn.Module) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not has_hooks(network.modules())
+        and not has_hooks(hooks_of(network.modules()))
         and all(module is network or _computes_in_blocks(module) for module in network.modules())
     )
 

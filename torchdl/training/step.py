@@ -170,7 +170,8 @@ class Stepper:
         The gradient is the mean over the examples of these batches.
         """
         place = (state.step, state.batch)
-        name, parameters, loss, examples = "", list[nn.Parameter](), 0.0, 0
+        parameters: list[nn.Parameter] = []
+        name, loss, examples = "", 0.0, 0
         for losses, self.task.step_info, size in runs:
             with self.region(), counting(size):
                 update = next(losses, None)
@@ -192,7 +193,8 @@ class Stepper:
             parameters = parameters or self.trainable(name)
             distributed.sum_gradients(parameters, some_missing)
             gradients = [p.grad for p in parameters if p.grad is not None]
-            require(bool(gradients), f"the loss of the optimizer {name!r} depends on none of its parameters")
+            if not gradients:
+                raise InputError(f"the loss of the optimizer {name!r} depends on none of its parameters")
             if of_all < total:
                 torch._foreach_mul_(gradients, total / of_all)
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -224,9 +226,9 @@ class Stepper:
         self, name: str, parameters: list[nn.Parameter], loss: float, examples: int
     ) -> tuple[str, float, float, bool]:
         """Return, over all processes, the optimizer, the examples, the loss, and whether a gradient may be missing."""
-        missing = not name or any(p.grad is None for p in parameters)
         if not have_joined():
-            return name, examples, loss, missing
+            return name, examples, loss, False
+        missing = not name or any(p.grad is None for p in parameters)
         chosen = [float(examples > 0 and name == optimizer) for optimizer in self.optimizers]
         *votes, of_all, loss, some_missing = distributed.total([*chosen, examples, loss, float(missing)])
         names = [optimizer for optimizer, count in zip(self.optimizers, votes, strict=True) if count]
