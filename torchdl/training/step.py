@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -81,7 +82,8 @@ def check_moments(optimizer: torch.optim.Optimizer, name: str) -> None:
             continue
         one = nn.Parameter(torch.zeros_like(kept[0][0]).flatten()[:2])
         one.grad = torch.zeros_like(one)
-        twin = type(optimizer)([one], **{key: group[key] for key in optimizer.defaults})
+        arguments = optimizer.defaults.keys() & inspect.signature(type(optimizer)).parameters.keys()
+        twin = type(optimizer)([one], **{key: group[key] for key in arguments})
         twin.step()
         for parameter, values in kept:
             fits = values.keys() == twin.state[one].keys() and all(
@@ -256,9 +258,8 @@ class Stepper:
         """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
         for name, settings in state.get("initial", {}).items():  # a run of torchdl 0.1 has recorded none
             new = self.initial.get(name, {})
-            old = {
-                key: value for key, value in settings.items() if key in new
-            }  # PyTorch's versions have different ones
+            # another version of PyTorch may have other settings
+            old = {key: value for key, value in settings.items() if key in new}
             changed = checkpoint.differences(old, {key: new[key] for key in old})
             require(not changed, f"{name} has {changed}: use its original settings")
         for name, optimizer in self.optimizers.items():
