@@ -52,6 +52,14 @@ def test_a_checkpoint_from_before_gets_the_metrics_new_names(tmp_path):
     assert (tmp_path / PREVIOUS).read_bytes() == b"damaged"
 
 
+@pytest.mark.parametrize("state", [{}, {"order": {}, "progress": {}}, {"order": {"monitor": None}}])
+def test_a_strangers_checkpoint_without_these_names_stays_as_it_is(tmp_path, state):
+    checkpoint.write(state, tmp_path / CHECKPOINT)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    rename_metrics(tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
 # a run's folder
 
 DATA = ArrayDataset(gaussian(12, 2), gaussian(12, 1))
@@ -88,6 +96,16 @@ def failing(monkeypatch, owner: object, name: str, error: BaseException, at: int
 
 @pytest.mark.usefixtures("quick", "undrawn")
 class TestFolder:
+    @pytest.mark.parametrize("task", [None, {}, {"model.layers.0.weight": torch.zeros(9, 9)}, {"model": "x"}])
+    def test_a_strangers_best_checkpoint_is_named(self, tmp_path, task):
+        trained(opened(tmp_path, "a"))
+        path = tmp_path / "x" / "a" / BEST
+        state = {**checkpoint.read(path), "task": task}
+        checkpoint.write(state if task is not None else {"progress": state["progress"]}, path)
+        with pytest.raises(InputError, match=r"best\.pt holds the checkpoint of another model") as caught:
+            trained(opened(tmp_path, "a", resume=True))
+        assert "\n" not in str(caught.value)
+
     def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(self, tmp_path, monkeypatch):
         expected = trained(opened(tmp_path, "a"))
         for resume in (False, True):

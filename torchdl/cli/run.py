@@ -35,6 +35,7 @@ from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, dis
 from torchdl.training.device import find_device, seed_generators, setup_process
 from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
+from torchdl.training.state import TrainingState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,9 +170,9 @@ class Run:
         """Keep the best model, in the folder and in memory, and draw the history."""
         monitor = self.trainer.monitor
         if monitor and self.is_main and (self.folder / BEST).is_file():
-            best = checkpoint.read(self.folder / BEST)
-            checkpoint.load(best, {"task": task}, self.folder / BEST)
-            self.say(f"the saved model is the one with the best {monitor}, {best['progress']['best']:.5g}")
+            progress, path = TrainingState(), self.folder / BEST
+            checkpoint.load(checkpoint.read(path), {"task": task, "progress": progress}, path)
+            self.say(f"the saved model is the one with the best {monitor}, {progress.best:.5g}")
         elif monitor:
             self.say(f"the saved model is the last one, because {monitor} has had no value that is a number")
         distributed.unite(task)  # only process 0 has read the best model
@@ -277,7 +278,7 @@ def rename_metrics(folder: Path) -> None:
         return re.sub("^val/(?=frechet_distance$|coverage$|share_class_)", "samples/", metric)
 
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
-        with suppress(InputError):  # the trainer reports a damaged file
+        with suppress(InputError, LookupError, TypeError):  # the trainer reports a damaged file
             state = checkpoint.read(path)
             state["order"]["monitor"] = renamed(state["order"]["monitor"])
             history = state["progress"]["history"]
