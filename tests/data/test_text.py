@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -134,6 +136,35 @@ def test_padding_cuts_what_is_too_long_on_either_side():
         pad([[1]], 3, padding="left")
     with pytest.raises(InputError, match=r"length.*-1"):
         pad([[1]], -1)
+
+
+# texts in memory
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda values: pandas.Series(values, index=[7, 8, 9])])
+def test_texts_and_labels_may_be_lists_arrays_or_columns(kind):
+    texts = Texts(kind(["see you", "buy now", "bye"]), kind([0, 1, 0]), ["ham", "spam"])
+    assert (texts.texts, texts.counts) == (("see you", "buy now", "bye"), {"ham": 2, "spam": 1})
+    assert texts[[2, 0]].texts == texts[torch.tensor([2, 0])].texts == ("bye", "see you")
+    assert texts[np.array([True, False, True])].labels.tolist() == [0, 0]
+    data = TextDataset(kind(["a b", "b", "a"]), kind([0, 1, 0]), Vocabulary(["a", "b"]))
+    assert [part.tolist() for part in data[:]] == [[[1, 2], [2, 0], [1, 0]], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: TextDataset("ab", torch.tensor([0, 1]), Vocabulary(["a"])), "not one: put it in a list"),
+        (lambda: Vocabulary.learn("a b"), "not one: put it in a list"),
+        (lambda: Vocabulary.learn(["a", None]), "text number 1 is None"),
+        (lambda: TextDataset(["a", float("nan")], torch.tensor([0, 1]), Vocabulary(["a"])), "text number 1 is nan"),
+        (lambda: Texts(("a", 3), torch.tensor([0, 1]), ("x", "y")), "text number 1 is 3"),
+        (lambda: Texts(("a", "b"), torch.tensor([0.0, 1.0]), ("x", "y")), "labels must be integers"),
+    ],
+)
+def test_texts_that_are_none_are_refused(make, named):
+    with pytest.raises(InputError, match=named):
+        make()
 
 
 # batches

@@ -139,6 +139,8 @@ def test_a_saved_classifier_predicts_as_before(trained, tmp_path, path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.model.state_dict().items())
     torch.testing.assert_close(loaded.probabilities(test.texts), classifier.probabilities(test.texts))
     assert loaded.unknown("cheap and cheap") == ["and"]
+    with pytest.raises(InputError, match="put it in a list"):
+        loaded.probabilities("cheap and cheap")
     (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"], "longest": null}')
     with pytest.raises(InputError, match=tmp_path.name):
         TextClassifier.load(path(tmp_path))

@@ -46,10 +46,16 @@ class Ratings:
     fallback: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("user", "item", "rating", "time"):
+            part = getattr(self, name)
+            object.__setattr__(self, name, part if part is None else np.asarray(part))
         lengths = [len(part) for part in (self.user, self.item, self.rating, self.time) if part is not None]
         require(len(set(lengths)) == 1, f"user, item, rating and time must have the same length, not {lengths}")
         for name in ("user", "item"):
             object.__setattr__(self, name, as_ids(getattr(self, name), name))
+        require(self.rating.dtype.kind in "fiu", f"rating must be numbers, not {self.rating.dtype}")
+        object.__setattr__(self, "rating", self.rating.astype(np.float32, copy=False))
+        require(bool(np.isfinite(self.rating).all()), "rating has numbers that are not finite: leave them out")
 
     def __len__(self) -> int:
         return len(self.rating)

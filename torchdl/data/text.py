@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.arrays import BatchDataset, as_classes
+from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor
 from torchdl.data.info import fingerprint
 from torchdl.data.tables import (
     CSV,
@@ -30,7 +30,7 @@ from torchdl.data.tables import (
     require_columns,
     row_number,
 )
-from torchdl.data.vocabulary import Vocabulary
+from torchdl.data.vocabulary import Vocabulary, as_texts
 from torchdl.errors import InputError, require
 
 
@@ -53,6 +53,10 @@ class Texts:
     fallback: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", as_texts(self.texts))
+        object.__setattr__(self, "labels", as_classes(self.labels, "labels"))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        require(not self.labels.is_floating_point(), f"labels must be integers, not {self.labels.dtype}")
         require(len(self.texts) == len(self.labels), f"there are {len(self.labels)} labels for {len(self.texts)} texts")
         known = bool(((self.labels >= 0) & (self.labels < len(self.classes))).all())
         require(known, f"labels must be from 0 to {len(self.classes) - 1}, the indices of the classes")
@@ -60,9 +64,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, rows: np.ndarray) -> Texts:
-        """Return the texts with these indices (B,)."""
-        return replace(self, texts=tuple(self.texts[row] for row in rows), labels=self.labels[torch.from_numpy(rows)])
+    def __getitem__(self, rows: ArrayLike) -> Texts:
+        """Return the texts with these indices (B,), or those where a mask (N,) is true."""
+        chosen = as_tensor(rows, "rows")
+        chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()
+        return replace(self, texts=tuple(self.texts[row] for row in chosen.tolist()), labels=self.labels[chosen])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -212,7 +218,7 @@ class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
-        labels = as_classes(labels, "labels")
+        texts, labels = as_texts(texts), as_classes(labels, "labels")
         require(len(texts) == len(labels), f"there are {len(labels)} labels for {len(texts)} texts")
         require(longest is None or longest >= 1, f"longest must be 1 or more words, not {longest}")
         encoded = [torch.tensor(vocabulary.encode(text)[:longest], dtype=torch.int64) for text in texts]

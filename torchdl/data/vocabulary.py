@@ -51,6 +51,23 @@ class SavedVocabulary(TypedDict):
     same_digits: bool
 
 
+def as_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return texts as a tuple; :class:`InputError` if there is one text in place of several, or if one is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from torchdl.data.vocabulary import as_texts
+        >>> as_texts(np.array(["see you", "buy now"]))
+        ('see you', 'buy now')
+    """
+    require(not isinstance(texts, str), "several texts are expected, not one: put it in a list")
+    texts = tuple(texts)
+    wrong = next(((place, text) for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InputError(f"text number {wrong[0]} is {wrong[1]!r}, not a text: fill it in, or leave it out")
+    return texts
+
+
 class Vocabulary:
     """The words that a model knows, with indices from 1 in the order of frequency; 0 is padding.
 
@@ -102,7 +119,7 @@ class Vocabulary:
         """
         require(most is None or most >= 1, f"most must be 1 or more words, not {most}")
         require(least >= 1, f"least must be 1 or more occurrences, not {least}")
-        counts = Counter(word for text in texts for word in tokenize(text, lower, filters, same_digits))
+        counts = Counter(word for text in as_texts(texts) for word in tokenize(text, lower, filters, same_digits))
         kept = [word for word, count in counts.most_common(most) if count >= least and word != UNKNOWN]
         require(bool(kept), "there are no words in the training texts")
         return cls([UNKNOWN, *kept] if unknown else kept, lower, filters, same_digits)
