@@ -13,6 +13,7 @@ from torch import nn
 from torchdl import MLP, GANTask, InputError, Supervised, Trainer, simple_gan
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.tasks import OPTIMIZERS, make_optimizer
+from torchdl.training.step import check_moments
 
 SHAPES = [(3, 2), (2,)]
 LR = 0.05
@@ -175,3 +176,17 @@ def test_the_demonstration_descends_with_every_rule(run, tmp_path):
     assert len(found) == 9
     assert all(row["loss above the least"] < 0.05 for row in found.values()), found
     assert (tmp_path / "optimizers.png").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_that_an_optimizer_keeps_is_accepted(name):
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = make_optimizer(name, [parameter], 0.1)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    check_moments(optimizer, name)
+    for value in optimizer.state[parameter].values():
+        if isinstance(value, torch.Tensor) and value.dim():
+            value.resize_(2)
+            with pytest.raises(InputError, match=name):
+                check_moments(optimizer, name)

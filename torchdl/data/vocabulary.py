@@ -61,7 +61,7 @@ def as_texts(texts: Iterable[str]) -> tuple[str, ...]:
         ('see you', 'buy now')
     """
     require(not isinstance(texts, str), "several texts are expected, not one: put it in a list")
-    texts = tuple(texts)
+    texts = tuple(texts.tolist() if hasattr(texts, "tolist") else texts)  # of an array or a column
     wrong = next(((place, text) for place, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise InputError(f"text number {wrong[0]} is {wrong[1]!r}, not a text: fill it in, or leave it out")
