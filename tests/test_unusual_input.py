@@ -436,6 +436,21 @@ def test_tasks_of_images_take_labelled_ones_and_refuse_dictionaries(make):
         fit(make(), Rows(lambda x, y: {"image": x.view(1, 2, 2), "label": y}))
 
 
+@pytest.mark.parametrize("make", IMAGE_TASKS.values(), ids=IMAGE_TASKS)
+def test_images_that_nobody_has_scaled_are_refused(make):
+    for run in (lambda task, images: list(task.losses(images)), lambda task, images: task.evaluate(images)):
+        with pytest.raises(InputError, match=r"needs images of decimals, not torch.uint8: scale them"):
+            run(make(), torch.zeros(4, 1, 2, 2, dtype=torch.uint8))
+
+
+def test_images_of_another_size_are_named():
+    for run in (lambda task, images: list(task.losses(images)), lambda task, images: task.evaluate(images)):
+        with pytest.raises(
+            InputError, match=r"^the images are \(1, 3, 3\), but the GAN makes \(1, 2, 2\): choose one shape$"
+        ):
+            run(IMAGE_TASKS["gan"](), torch.zeros(4, 1, 3, 3))
+
+
 def contrastive(head: str = "infonce") -> CPCTask:
     return CPCTask(Signals(), head)
 

@@ -34,13 +34,15 @@ def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
 
 
 def inputs_of(task: nn.Module, batch: Any) -> Tensor:
-    """Return a batch's inputs (B, ...): the batch itself, or the first part of a tuple."""
+    """Return a batch's inputs (B, ...), which are floats: the batch itself, or the first part of a tuple."""
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     require(
         isinstance(inputs, Tensor),
         f"{type(task).__name__} needs batches that are tensors, or tuples that begin with one, not "
         f"{describe_batch(batch)}: let the data set return these",
     )
+    kind = f"{type(task).__name__} needs images of decimals, not {inputs.dtype}: scale them, as an ImageDataset does"
+    require(inputs.is_floating_point(), kind)
     return inputs
 
 

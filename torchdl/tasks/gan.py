@@ -188,9 +188,16 @@ class GANTask(Task):
             return real_logits, fake_logits
         return self.discriminator.logits(real), self.discriminator.logits(fake)  # type: ignore[operator]
 
+    def images_of(self, batch: Any) -> Tensor:
+        """Return a batch's images (B, C, H, W)."""
+        images, shape = inputs_of(self, batch), tuple(self.given[0].image_shape)  # type: ignore[arg-type]
+        fitting = images.shape[1:].numel() == torch.Size(shape).numel()
+        require(fitting, f"the images are {tuple(images.shape[1:])}, but the GAN makes {shape}: choose one shape")
+        return images
+
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, with the same generated images."""
-        real = inputs_of(self, batch)
+        real = self.images_of(batch)
         trains_generator = self.step_info.step % self.generator_every == 0
         given = (real, self.noise(len(real)), trains_generator)
         if self.fast is None or torch.is_autocast_enabled("cpu") or self.fast.is_observed():
@@ -221,7 +228,7 @@ class GANTask(Task):
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Return the discriminator's probabilities on real and generated images, and its saturation, (B,) each."""
-        real = inputs_of(self, batch)
+        real = self.images_of(batch)
         fake = self.generator(self.noise(len(real))).view_as(real)
         real_logits, fake_logits = self.logits(real, fake)
         on_real, on_fake = real_logits.sigmoid().flatten(), fake_logits.sigmoid().flatten()
