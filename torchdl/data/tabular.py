@@ -387,7 +387,7 @@ class Table:
     Example:
         >>> import pandas
         >>> types = ["flat", "flat", "house", "house"]
-        >>> rows = pandas.DataFrame({"rooms": [1, 2, 3, 4] * 5, "city": "Bonn", "type": types * 5})
+        >>> rows = pandas.DataFrame({"rooms": range(20), "city": "Bonn", "type": types * 5})
         >>> table = torchdl.split_table(rows, target="type")
         >>> len(table.train), len(table.test), table.columns.classes
         (13, 7, ('flat', 'house'))
