@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,14 +65,20 @@ def model_file(name: str) -> Callable[[Path], Made]:
     return make
 
 
-def recurrent_model(folder: Path) -> Made:
-    torchdl.save(torchdl.SequenceModel("gru", 1, 1, hidden=2, layers=2), folder)
-    return folder / ARCHITECTURE, lambda: torchdl.load(folder)
+MODELS = [
+    *(torchdl.MLP(4, 2, (3,)), torchdl.LenetLike((1, 4, 4), 2, 1, 1, 2), torchdl.StridedCNN((1, 15, 15), 2, 2)),
+    *(torchdl.VGGLike((1, 8, 8), 2, 1, 2), torchdl.AirbenchLike((1, 17, 17), 2, (1, 1, 1)), torchdl.Autoencoder()),
+    *(torchdl.image_cpc(15, 1, 2, 2, 2), torchdl.SignalEncoder(code_size=2), torchdl.conv_gan((1, 4, 4), 2, width=1)),
+    *(torchdl.SequenceModel("gru", hidden=2, layers=2), torchdl.SequenceModel("mlp", length=3, hidden=2)),
+    *(torchdl.RowReader((1, 4, 4), 2, hidden=2), torchdl.TextLSTM(3), torchdl.TextCNN(3), torchdl.BionodalRootUnit()),
+    *(torchdl.RatingModel(2, 2, hidden=2, factors=2), torchdl.MatrixFactorization(2, 2), torchdl.models.Sine()),
+    *(torchdl.TransferModel("pixels", 2, 2, 2), torchdl.models.LinearHead(2, 2), torchdl.models.WordEmbedding(2, 2)),
+]
 
 
-def transfer_model(folder: Path) -> Made:
-    torchdl.save(torchdl.TransferModel("pixels", 2, 2, 2), folder)
-    return folder / ARCHITECTURE, lambda: torchdl.load(folder)
+def mutate_architecture(_: bytes, rng: random.Random) -> bytes:
+    """Change the architecture of one of the models."""
+    return mutate_json(json.dumps(artifacts.describe(rng.choice(MODELS))).encode(), rng)
 
 
 def training() -> tuple[Stepper, dict[str, Any]]:
@@ -273,8 +280,7 @@ TITLES = "movieId,title,genres\n10,Ten,x\n11,Eleven,y\n"
 
 READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "architecture": (model_file(ARCHITECTURE), mutate_json),
-    "architecture, recurrent": (recurrent_model, mutate_json),
-    "architecture, transfer": (transfer_model, mutate_json),
+    "architecture of any model": (model_file(ARCHITECTURE), mutate_architecture),
     "weights": (model_file(WEIGHTS), mutate),
     "checkpoint": (a_checkpoint, mutate_checkpoint),
     "pretrained weights": (weights(".pth"), mutate),

@@ -136,9 +136,10 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def misfit(shapes: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> str:
     """Describe the first tensor that is missing, not expected or of another shape; return "" if there is none."""
     for name in [*expected, *shapes]:
-        if shapes.get(name) != expected.get(name):
-            ours, theirs = (list(s[name]) if name in s else "missing" for s in (shapes, expected))
-            return f"{name} is {ours}, not {theirs}" if theirs != "missing" else f"{name} is not expected"
+        if name not in shapes or name not in expected:
+            return f"{name} is {'missing' if name in expected else 'not expected'}"
+        if shapes[name] != expected[name]:
+            return f"{name} is {list(shapes[name])}, not {list(expected[name])}"
     return ""
 
 
