@@ -5,6 +5,7 @@ import os
 import struct
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,27 @@ def test_the_value_of_white_can_be_named(images, data, white):
     found = load_images(images, white_value=white).images
     assert np.abs(found[1, 0].numpy().astype(int) - RAMP).max() <= 1
     assert torch.equal(found[0, 0], torch.from_numpy(np.roll(RAMP, 1, 0)))  # eight bits are as they are
+
+
+def deep_png(colours: np.ndarray) -> bytes:
+    """Write colours (H, W, 3) as a PNG of 16 bits a channel."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_twelve_bits_in_sixteen_are_refused_instead_of_keeping_sixteen_levels(images):
+    path, colours = images / "train" / "ant" / "1.png", np.repeat(RAMP[..., None], 3, 2)
+    path.write_bytes(deep_png(colours * 257))
+    assert np.array_equal(load_images(images).images[0].permute(1, 2, 0), colours)
+    path.write_bytes(deep_png(colours * 16))
+    with pytest.raises(InputError, match=f"{path} .*colours of 16 bits use no more than 12"):
+        load_images(images)
 
 
 # --- what Pillow cannot parse

@@ -83,6 +83,8 @@ def decode(
     with open_picture(path, max_pixels) as image:
         resized = (image_size or 0) * max(image.size)  # pixels after one of the two axes is resized
         require(resized <= max_pixels, f"resizing it takes {resized:,} pixels, more than max_pixels={max_pixels:,}")
+        # channels of 16 bits, of which Pillow keeps the upper eight; BGR;16 has 16 bits for all three together
+        deep = ";16" in str(image.tile) and "BGR;16" not in str(image.tile)
         image.load()
         picture = upright(image)
         if image.mode == "F" or image.mode.startswith("I"):
@@ -91,6 +93,9 @@ def decode(
             inverted = _tags(image).get(PHOTOMETRIC) == 0  # Pillow inverts such greys of up to eight bits alone
             picture = Image.fromarray(255 - narrowed if inverted else narrowed)
         picture = picture.convert("L" if grey else "RGB")
+        if deep and image.mode in ("RGB", "RGBA", "LA"):
+            most = np.max(picture.getextrema())
+            require(most == 0 or most > 15, "its colours of 16 bits use no more than 12 of them: save it with 8 bits")
         if image_size is not None and picture.size != (image_size, image_size):
             picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
         array = np.array(picture)
