@@ -84,7 +84,8 @@ def decode(
         resized = (image_size or 0) * max(image.size)  # pixels after one of the two axes is resized
         require(resized <= max_pixels, f"resizing it takes {resized:,} pixels, more than max_pixels={max_pixels:,}")
         # channels of 16 bits, of which Pillow keeps the upper eight; BGR;16 has 16 bits for all three together
-        deep = ";16" in str(image.tile) and "BGR;16" not in str(image.tile)
+        coding = str(getattr(image, "tile", ""))
+        deep = ";16" in coding and "BGR;16" not in coding
         image.load()
         picture = upright(image)
         if image.mode == "F" or image.mode.startswith("I"):

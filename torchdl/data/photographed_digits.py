@@ -1,6 +1,6 @@
 """Photographs of handwritten digits, prepared as MNIST's were: a white digit of 20 pixels, centred by its mass.
 
-Shapes: H x W pixels, n points of the background.
+Shapes: H x W pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.decoding import upright
+from torchdl.data.decoding import decode, upright
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS, open_picture
@@ -17,19 +17,20 @@ from torchdl.pictures import MAX_PIXELS, open_picture
 BOX, SIDE = 20, 28  # pixels: MNIST's digits fit in 20 x 20 of 28 x 28
 CENTRE = 14  # row and column of the pixel at MNIST's centres of mass
 LARGEST = 800  # pixels: a larger photograph is reduced first, which also averages its noise
-LEAST_CONTRAST = 0.06  # of ink, as a share of the range from black to white
+LEAST_CONTRAST = 0.08  # of ink, as a share of the paper's brightness
 
 
 def prepare_digit(picture: PathLike | Tensor, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Turn a photograph of one digit into an image like MNIST's, for a network that was trained on those.
 
-    The photograph becomes grey, and the light of its background is estimated and subtracted, even if it is uneven. What
-    differs from the background is ink, darker or brighter; specks and what reaches in from the border are left out. The
-    ink is cropped, scaled to fit in 20 x 20 pixels, and centred by its mass in 28 x 28, as LeCun, Cortes and Burges
+    The photograph becomes grey, and its background is estimated and subtracted, so that uneven light and shadows do not
+    matter. What differs from it is ink, darker or brighter; specks and what reaches in from the border are left out.
+    The ink is cropped, scaled to fit in 20 x 20 pixels, and centred by its mass in 28 x 28, as LeCun, Cortes and Burges
     describe it (http://yann.lecun.com/exdb/mnist).
 
     Args:
-        picture: An image file, or pixels (H, W), (1, H, W) or (3, H, W) uint8: one digit on a plain background.
+        picture: An image file, or pixels (H, W), (1, H, W) or (3, H, W) uint8: one digit on a plain background, with
+            some of it on all sides.
         max_pixels: The maximum of H * W of a file.
 
     Returns:
@@ -64,20 +65,52 @@ def find_ink(greys: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage  # imported late: it takes a second
 
-    contrast, noise = _contrast(greys)
-    least = max(LEAST_CONTRAST, 5 * noise)
-    require(bool((contrast > least).any()), "there is no digit on this picture: write one, dark on light paper")
-    level = float(np.median(contrast[contrast > least]))  # of ink
-    ink = np.where(contrast > max(level / 3, 4 * noise), np.clip(contrast / level, 0, 1), 0).astype(np.float32)
-    parts, count = ndimage.label(ink, np.ones((3, 3)))
-    amounts = ndimage.sum_labels(ink, parts, range(count + 1))
-    border = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    inside = amounts.copy()
-    inside[border] = 0
-    if inside.max() > 1e-3 * ink.size:  # else the digit fills the picture
-        amounts = inside  # the edge of the paper, a shadow or a finger is no digit
-    amounts[0] = 0
-    return np.where(amounts[parts] > 0.05 * amounts.max(), ink, 0)  # no specks
+    noise = float(np.median(np.abs(np.diff(greys, axis=0)))) if len(greys) > 1 else 0.0  # between neighbours
+    least = max(LEAST_CONTRAST, 3 * noise)
+    sign = 1 if _skewness(greys) > 0 else -1  # of bright ink, or of dark ink
+    background = sign * _opening(sign * greys)
+    contrast = sign * (ndimage.gaussian_filter(greys, max(greys.shape) / 400) - background)
+    if sign < 0:
+        contrast /= np.maximum(background, 0.2)  # in a shadow, paper and ink are darker by the same factor
+    contrast -= np.quantile(contrast, 0.25)  # an opening is as dark as the darkest noise
+    seen = contrast[_inside(contrast, least, least)]
+    require(len(seen) > 0, "there is no digit on this picture: write one, dark on light paper")
+    level = float(np.quantile(seen, 0.9))  # of ink
+    strokes = _inside(contrast, max(level / 3, least), 0.7 * level)
+    return np.where(strokes, np.clip(contrast / level, 0, 1), 0).astype(np.float32)
+
+
+def _skewness(greys: np.ndarray) -> float:
+    """Return a number above 0 if what differs from its surroundings on a picture (H, W) is brighter, below if darker.
+
+    The middle decides, where there is no table beside the paper, unless there is next to nothing.
+    """
+    from scipy import ndimage  # imported late: it takes a second
+
+    def sum_of_cubes(part: np.ndarray) -> float:
+        small = _resize(part, min(max(part.shape), 64))
+        return float(((small - ndimage.median_filter(small, size=(max(1, max(small.shape) // 3),) * 2)) ** 3).mean())
+
+    top, left = (length // 6 for length in greys.shape)
+    whole, middle = sum_of_cubes(greys), sum_of_cubes(greys[top : len(greys) - top, left : greys.shape[1] - left])
+    return middle if abs(middle) > 0.1 * abs(whole) else whole
+
+
+def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
+    """Return a mask (H, W) of the connected parts with contrast above ``least`` that are neither specks nor border.
+
+    A part is as large as its number of pixels above ``strong``. The edge of the paper, a line or a finger reach the
+    border; only a digit that fills the picture does, too.
+    """
+    from scipy import ndimage  # imported late: it takes a second
+
+    parts, count = ndimage.label(contrast > least, np.ones((3, 3)))
+    sizes = np.bincount(parts[contrast > strong], minlength=count + 1)
+    sizes[0] = 0
+    inner = sizes.copy()
+    inner[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = 0
+    chosen = inner if inner.max() > 1e-3 * contrast.size else sizes
+    return (chosen > 0.05 * chosen.max())[parts]
 
 
 def _greys(picture: PathLike | Tensor, max_pixels: int) -> np.ndarray:
@@ -92,38 +125,35 @@ def _greys(picture: PathLike | Tensor, max_pixels: int) -> np.ndarray:
         array = pixels.float().mean(0).numpy()
     else:
         with open_picture(picture, max_pixels) as image:
-            whole = upright(image).convert("RGBA")
-            array = np.asarray(Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("L"))
+            if "A" in image.getbands() or "transparency" in image.info:
+                whole = upright(image).convert("RGBA")
+                array = np.asarray(Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("L"))
+            else:
+                array = decode(picture, grey=True, max_pixels=max_pixels)[0]
     return _resize(array.astype(np.float32), min(LARGEST, max(array.shape))) / 255
 
 
-def _resize(greys: np.ndarray, side: int) -> np.ndarray:
-    """Resize greys (H, W) so that the longer side has ``side`` pixels; each pixel is a mean of those that it covers."""
+def _resize(greys: np.ndarray, side: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Resize greys (H, W) so that the longer side has ``side`` pixels, averaging; ``shape`` is the exact result."""
     from PIL import Image
 
     scale = side / max(greys.shape)
-    height, width = (max(1, round(scale * length)) for length in greys.shape)
-    return np.array(Image.fromarray(greys).resize((width, height), Image.Resampling.BOX))
+    height, width = shape or [max(1, round(scale * length)) for length in greys.shape]
+    filtering = Image.Resampling.BOX if scale <= 1 else Image.Resampling.BILINEAR
+    return np.array(Image.fromarray(greys).resize((width, height), filtering))
 
 
-def _contrast(greys: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return how much ink differs from the background, (H, W), positive for ink of either kind, and the noise.
+def _opening(greys: np.ndarray) -> np.ndarray:
+    """Return the background of bright ink: a picture (H, W) without what is brighter and narrower than a quarter of it.
 
-    The background is a polynomial of second degree, fitted by least squares again and again to what is close to it.
+    Shadows are wider, so they belong to the background.
     """
-    y, x = (np.linspace(-1, 1, length)[:, None] if length > 1 else np.zeros((1, 1)) for length in greys.shape)
-    terms = [np.broadcast_to(term, greys.shape) for term in (y**0, y, x.T, y * x.T, y**2, x.T**2)]
-    step = max(1, max(greys.shape) // 60)
-    points = np.stack([term[::step, ::step].ravel() for term in terms], 1)  # (n, 6)
-    values = greys[::step, ::step].ravel().astype(np.float64)
-    near = np.abs(values - np.median(values)) <= np.median(np.abs(values - np.median(values))) * 3
-    for _ in range(10):
-        weights = np.linalg.lstsq(points[near], values[near], rcond=None)[0]
-        errors = values - points @ weights
-        noise = 1.5 * float(np.median(np.abs(errors[near])))
-        near = np.abs(errors) <= max(3 * noise, 2 / 255)
-    difference = greys - sum(weight * term for weight, term in zip(weights, terms, strict=True))
-    return difference * np.sign((difference**3).sum() or 1), noise
+    from scipy import ndimage  # imported late: it takes a second
+
+    reduced = _resize(greys, min(max(greys.shape), 128))
+    width = max(3, max(reduced.shape) // 4)
+    opened = ndimage.grey_opening(np.pad(reduced, width, "edge"), size=(width, width))[width:-width, width:-width]
+    return _resize(opened, max(greys.shape), greys.shape)
 
 
 def _offset(sums: np.ndarray) -> int:
