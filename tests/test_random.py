@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +215,13 @@ def test_one_bound_a_column_or_an_item_is_broadcast():
     assert y.shape == (20_000, 2)
     assert (y < high).all()
     assert stats.chisquare(torch.bincount(y[high[:, 0] == 7].flatten()).numpy()).pvalue > 1e-3
+
+
+def test_the_library_seeds_global_generators_in_one_place_and_for_good_in_programs_alone():
+    """Everything else uses :func:`random.seeded`, which restores them."""
+    package = Path(random.__file__).parent
+    seeds = re.compile(r"torch\.(cuda\.|mps\.)?manual_seed|default_generator|np\.random\.seed|[^.\w]random\.seed\(")
+    texts = {path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")}
+    assert {name for name, text in texts.items() if seeds.search(text)} == {"random.py"}
+    for_good = {name for name, text in texts.items() if "seed_generators(" in text}
+    assert {name.split("/")[0] for name in for_good - {"training/device.py"}} == {"cli"}
