@@ -71,7 +71,8 @@ def test_a_training_whose_checkpoint_was_removed_is_not_overwritten_either(copy,
 
 def test_a_folder_with_other_files_is_taken_and_they_stay(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "data").symlink_to(tmp_path)
+    for name in ("data", "package.json"):
+        (tmp_path / name).symlink_to(tmp_path / "notes.txt")
     fit(classifier(), tmp_path, max_steps=1)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

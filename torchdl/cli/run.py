@@ -89,7 +89,8 @@ class Run:
         self.temporary = None
         if options.resume is not None:
             self.folder = options.resume
-            refuse_links(self.folder)
+            if self.is_main:
+                refuse_links(self.folder)
             record = read_config(self.folder)
             known = record.get("data", {})
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))

@@ -8,13 +8,28 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, CONFIG, EMBEDDING, METRICS, PLOTS, PREVIOUS, PROBE, SAMPLES, has_checkpoint
+from torchdl.files import (
+    ARCHITECTURE,
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    EMBEDDING,
+    EVALUATION,
+    METRICS,
+    PLOTS,
+    PREVIOUS,
+    PROBE,
+    RESULTS,
+    SAMPLES,
+    WEIGHTS,
+    has_checkpoint,
+)
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
 
@@ -24,8 +39,9 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 FOLDERS = (PLOTS, SAMPLES, PROBE, EMBEDDING)
+FILES = (CONFIG, METRICS, RESULTS, EVALUATION, CHECKPOINT, PREVIOUS, BEST, ARCHITECTURE, WEIGHTS)
 #: What a run writes in its folder, as patterns: only these are checked, for a folder may hold a user's own files, too.
-WRITTEN = ("*.json", "*.csv", "*.pt", "*.npz", "*.safetensors", "*.pbtxt", "events.out.*", ".*.tmp", *FOLDERS)
+WRITTEN = (*FOLDERS, *FILES, "*.pbtxt", "events.out.tfevents.*", ".*.tmp")
 
 _taken: ContextVar[frozenset[Path]] = ContextVar("_taken", default=frozenset())
 _descriptors: set[int] = set()
@@ -137,18 +153,21 @@ def opened(folder: Path | None, resume: bool) -> Iterator[bool]:
     if folder is None:
         yield False
         return
-    writes = is_main_process()
-    if writes and not resume:
+    if not resume and is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-    with taken(folder) if writes and folder.is_dir() else nullcontext():
+    found = [name for name in (CHECKPOINT, PREVIOUS, BEST, METRICS) if (folder / name).exists()]
+    # of a missing folder, or of one whose checkpoints somebody has removed, the checkpoint's reader tells
+    resumable = resume and (has_checkpoint(folder) or {METRICS, BEST} <= {*found} or not folder.is_dir())
+    if not is_main_process() or not folder.is_dir():  # process 0 alone writes
+        yield resumable
+        return
+    with taken(folder):
         refuse_links(folder)
-        found = [name for name in (CHECKPOINT, PREVIOUS, BEST, METRICS) if (folder / name).exists()]
         advice = "choose another folder, or go on with that training (resume=True)"
         require(resume or not found, f"{folder} holds a training already ({', '.join(found)}): {advice}")
-        if writes and resume:
+        if resume:
             remove_temporary_files(folder)
-        # of a missing folder, or of one whose checkpoints somebody has removed, the checkpoint's reader tells
-        yield resume and (has_checkpoint(folder) or {METRICS, BEST} <= {*found} or not folder.is_dir())
+        yield resumable
 
 
 def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
