@@ -166,6 +166,21 @@ def can_be_tied(model: nn.Module, names: list[str]) -> bool:
     return set(names) <= set(known) and len({known[name].shape for name in names}) == 1
 
 
+def check(model: nn.Module) -> dict[str, Any]:
+    """Return the description of a model; raise :class:`InputError` if it would build another one."""
+    description = describe(model)
+    try:
+        reason = difference(model, skeleton(json.dumps(description)))
+    except (InputError, TypeError, RecursionError) as error:  # JSON's error for other types is a TypeError
+        reason = str(error)
+    require(
+        not reason,
+        f"{type(model).__name__} cannot be saved, because its arguments would build another model ({reason}): "
+        "build it with the arguments that it has now, or save its state_dict() instead",
+    )
+    return description
+
+
 def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
@@ -186,18 +201,9 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
             ...
         torchdl.errors.InputError: Linear is not one of torchdl's model classes, so it cannot be saved: ...
     """
-    folder, name = Path(folder), type(model).__name__
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    description = describe(model)
-    try:
-        reason = difference(model, skeleton(json.dumps(description)))
-    except (InputError, TypeError, RecursionError) as error:  # JSON's error for other types is a TypeError
-        reason = str(error)
-    require(
-        not reason,
-        f"{name} cannot be saved, because its arguments would build another model ({reason}): "
-        "build it with the arguments that it has now, or save its state_dict() instead",
-    )
+    description = check(model)
     if tied := ties(model):
         description["tied"] = tied
     write_json(folder / ARCHITECTURE, description)

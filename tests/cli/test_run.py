@@ -94,6 +94,14 @@ def failing(monkeypatch, owner: object, name: str, error: BaseException, at: int
             yield
 
 
+def test_a_model_that_cannot_be_saved_is_named_before_training(tmp_path):
+    model = MLP(2, 1, (3,))
+    model.layers[1] = nn.Tanh()
+    with pytest.raises(InputError, match="would build another model"):
+        opened(tmp_path, "a").fit(Supervised(model, nn.functional.mse_loss), BatchLoader(DATA, 4))
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 @pytest.mark.usefixtures("quick", "undrawn")
 class TestFolder:
     @pytest.mark.parametrize("task", [None, {}, {"model.layers.0.weight": torch.zeros(9, 9)}, {"model": "x"}])

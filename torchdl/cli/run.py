@@ -147,6 +147,7 @@ class Run:
             artifacts.save(task.trained, self.folder)
             self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
+        artifacts.check(task.trained)  # not only after the first epoch
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         with self.opened() as resume:
             if self.is_main and not resume:
