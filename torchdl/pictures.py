@@ -115,5 +115,8 @@ def open_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image
             size = f"it has {width:,} x {height:,} pixels, more than max_pixels={max_pixels:,}"
             require(width * height <= max_pixels, size)
             yield image
+    except Image.DecompressionBombError as error:  # Pillow's own limit comes first
+        reason = f"it has more pixels than max_pixels={max_pixels:,}"
+        raise InputError(f"{path} cannot be read as an image: {reason}") from error
     except Exception as error:  # a damaged file makes Pillow raise anything: struct.error, RuntimeError, KeyError ...
         raise InputError(f"{path} cannot be read as an image: {error or type(error).__name__}") from error

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from torchdl import InputError, load_images
+from torchdl import InputError, load_images, pictures
 from torchdl.data import folder as module
 
 CLASSES = ("ant", "bee")
@@ -229,6 +229,17 @@ def test_a_picture_of_too_many_pixels_is_named_before_it_is_decoded(images):
         load_images(images, image_size=16, max_pixels=100_000)
     assert len(load_images(images, image_size=16, skip_corrupt=True, max_pixels=100_000)) == 4
     assert len(load_images(images, image_size=16, max_pixels=120_000)) == 5
+
+
+def test_a_picture_beyond_pillows_own_limit_is_refused_in_the_same_words_and_read_if_asked_for(images, monkeypatch):
+    path = images / "train" / "bee" / "9.png"
+    Image.new("L", (300, 100)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # errors begin at twice as many
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 5_000)
+    with pytest.raises(InputError, match=f"{path} .*more pixels than max_pixels=5,000"):
+        load_images(images, image_size=16, max_pixels=5_000)
+    assert Image.MAX_IMAGE_PIXELS == 10_000
+    assert len(load_images(images, image_size=16, max_pixels=30_000)) == 5
 
 
 def test_resizing_a_long_picture_takes_no_more_pixels_either(images):
