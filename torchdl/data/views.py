@@ -159,7 +159,7 @@ class View(BatchDataset[Any]):
         lengths = torch.empty_like(self.index)
         for place, source in enumerate(self.sources):
             chosen = self.which == place
-            lengths[chosen] = source.lengths.cpu()[self.index[chosen]]  # type: ignore[attr-defined]
+            lengths[chosen] = source.lengths.to(lengths.device)[self.index[chosen]]  # type: ignore[attr-defined]
         return lengths
 
     @property
@@ -172,6 +172,7 @@ class View(BatchDataset[Any]):
         if all(hasattr(source, "to") for source in self.sources):
             for source in self.sources:
                 source.to(device)  # type: ignore[attr-defined]
+            self.which, self.index = self.which.to(self.device), self.index.to(self.device)
         return self
 
     @property
@@ -199,15 +200,19 @@ class View(BatchDataset[Any]):
     def __len__(self) -> int:
         return len(self.index)
 
+    def take(self, place: int, index: Tensor) -> Any:
+        """Return the batch of indices (B,) of one source."""
+        source = self.sources[place]
+        return get_batch(source, index.to(getattr(source, "device", "cpu")))
+
     def __getitems__(self, indices: Tensor | Sequence[int]) -> Any:
         """Return the batch of indices (B,), as the sources make it."""
-        rows = torch.as_tensor(indices).cpu()
+        rows = torch.as_tensor(indices, dtype=torch.int64, device=self.index.device)
         which, index = self.which[rows], self.index[rows]
-        places = which.unique().tolist()
+        places = which.unique().tolist() if len(self.sources) > 1 else [0]
         if len(places) == 1:
-            source = self.sources[places[0]]
-            return get_batch(source, index.to(getattr(source, "device", "cpu")))
-        found = [get_batch(self.sources[place], index[which == place].to(self.device)) for place in places]
+            return self.take(places[0], index)
+        found = [self.take(place, index[which == place]) for place in places]
         order = torch.cat([(which == place).nonzero()[:, 0] for place in places]).argsort()
         return merge(found, order)
 
