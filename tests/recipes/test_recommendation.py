@@ -90,7 +90,7 @@ def test_a_user_is_found_by_the_text_of_the_id(tmp_path):
     torchdl.save(MatrixFactorization(len(split.users), len(split.items), split.mean, 2), tmp_path)
     save_catalogue(tmp_path / CATALOGUE, split, ratings, [f"Book {item}" for item in np.unique(ratings.item)])
     assert {title for title, _ in recommend(tmp_path, " +7 ")} == {"Book 06", "Book 07"}
-    assert recommend(tmp_path, "07") == recommend(tmp_path, "7") == []
+    assert recommend(tmp_path, "07") == recommend(tmp_path, "7") == recommend(tmp_path, 7) == []
     with pytest.raises(InputError, match="'007'"):
         recommend(tmp_path, "007")
 

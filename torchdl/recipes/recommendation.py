@@ -314,15 +314,15 @@ class Catalogue:
         low_high = self.range.shape == (2,) and self.range.dtype.kind == "f"
         require(low_high and -math.inf < self.range[0] <= self.range[1] < math.inf, f"its range is {self.range}")
 
-    def number_of(self, user: str) -> int:
+    def number_of(self, user: str | int) -> int:
         """Return the number of the user with an id; raise :class:`InputError` if there is no such user."""
-        (index,) = indices_of(np.array([user.strip()]), self.users).tolist()
+        (index,) = indices_of(np.array([str(user).strip()]), self.users).tolist()
         users = f"{len(self.users):,} training users ({', '.join(map(str, self.users[:3].tolist()))}, ...)"
         require(index > 0, f"there is no user {user!r} among the {users}")
         return int(index)
 
 
-def recommend(folder: PathLike, user: str, count: int = 10) -> list[tuple[str, float]]:
+def recommend(folder: PathLike, user: str | int, count: int = 10) -> list[tuple[str, float]]:
     """Return the titles with the highest predicted ratings among those that a user has not rated.
 
     Args:
