@@ -360,7 +360,12 @@ def with_an_extra_parameter() -> nn.Module:
     return model
 
 
+def with_numbers_of_more_digits() -> nn.Module:
+    return torchdl.MLP(4, 2).double()
+
+
 CHANGED = [
+    with_numbers_of_more_digits,
     with_an_activation_replaced,
     with_an_activation_of_another_slope,
     with_another_bionodal_root,

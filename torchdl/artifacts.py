@@ -125,6 +125,10 @@ def difference(model: nn.Module, other: nn.Module) -> str:
         for key, value in settings(expected).items():
             if values.get(key, "missing") != value:
                 return f"{key} of {name or 'the model'} is {values.get(key, 'missing')}, not {value}"
+    kinds_of = {name: tensor.dtype for name, tensor in other.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype != kinds_of.get(name, tensor.dtype):
+            return f"{name} has {tensor.dtype} numbers, not {kinds_of[name]}"
     return misfit(shapes_of(model), shapes_of(other))
 
 
