@@ -18,6 +18,7 @@ from torchdl.cli.main import name_options, run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
+from torchdl.training import distributed
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,30 @@ def test_a_machine_without_memory_is_one_sentence(monkeypatch, capsys):
 
     with pytest.raises(RuntimeError, match="of ours"):
         run_script(broken, Nothing)
+
+
+def test_the_end_of_another_process_is_one_sentence(monkeypatch, capsys):
+    def lose(_: Nothing) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:15518")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "have_joined", lambda: True)
+        assert end_of(lose, monkeypatch) == 1
+    assert capsys.readouterr().err.startswith("x.py: another process of this training has ended: ")
+    with pytest.raises(RuntimeError, match="closed by peer"):  # a single process has no others
+        run_script(lose, Nothing)
+
+
+@pytest.mark.parametrize(("rank", "reports"), [(0, True), (1, False)])
+def test_the_first_process_alone_reports_a_shared_error(monkeypatch, capsys, rank, reports):
+    def fail(_: Nothing) -> None:
+        error = InputError("there is no folder")
+        error.shared = True
+        raise error
+
+    monkeypatch.setattr(distributed, "rank_and_size", lambda: (rank, 2))
+    assert end_of(fail, monkeypatch) == 2
+    assert ("there is no folder" in capsys.readouterr().err) == reports
 
 
 def test_a_character_that_the_console_lacks_is_no_error(monkeypatch):

@@ -180,3 +180,17 @@ def test_an_update_of_the_statistics_is_keras_own_but_for_the_unbiased_variance(
         of_batch = (numbers(other.moving_variance) - 0.99 * variance) / 0.01
         unbiased = 0.99 * variance + 0.01 * of_batch * n / (n - 1)
         np.testing.assert_allclose(layer.running_var.numpy(), unbiased, **TOLERANCE)
+
+
+@pytest.mark.parametrize("gradient", [1e-8, 1e-7, 1e-3])
+def test_adam_is_keras_own_but_for_its_epsilon(keras, gradient):
+    variable, ours = keras.Variable(np.zeros(1, np.float32)), nn.Parameter(torch.zeros(1))
+    theirs = keras.optimizers.Adam(1.0)
+    theirs.build([variable])
+    theirs.apply_gradients([(keras.ops.convert_to_tensor(np.float32([gradient])), variable)])
+    ours.grad = torch.full((1,), gradient)
+    torch.optim.Adam([ours], lr=1.0).step()
+    # the first mean of squares is 0.001 gradient^2, and its bias correction divides by 0.001
+    before, after = gradient / (gradient + 1e-7 / 0.001**0.5), gradient / (gradient + 1e-8)
+    np.testing.assert_allclose(numbers(variable), -before, rtol=1e-3)
+    np.testing.assert_allclose(ours.detach().numpy(), -after, rtol=1e-3)
