@@ -149,11 +149,11 @@ def read_plain_numbers(
                 if not whole or (piece[len(names)] != "").any() or not np.isfinite(piece[places[2]]).all():
                     return None
                 for number, (name, place) in enumerate(zip(wanted, places, strict=True)):
-                    values = piece[place].to_numpy()
+                    values = piece[place].to_numpy(copy=True)  # a view would keep the whole piece
                     parts[name].append(narrow(values) if number < 2 else values)
     except (ValueError, OverflowError):  # text, or larger integers; read_cells names the row
         return None
-    return {name: np.concatenate(values) for name, values in parts.items()} if parts[wanted[0]] else None
+    return {name: np.concatenate(parts.pop(name)) for name in wanted} if parts[wanted[0]] else None
 
 
 def only_usual_integers(path: Path, format: TableFormat) -> bool:
@@ -216,7 +216,7 @@ def read_cells(path: Path, format: TableFormat, wanted: list[str]) -> dict[str, 
             if are_dates is None:
                 are_dates = not pandas.to_numeric(piece[name], errors="coerce").notna().any()
             parts[name].append(times_of(piece[name], are_dates))
-    columns = {name: np.concatenate(values) if values else np.empty(0) for name, values in parts.items()}
+    columns = {name: np.concatenate(values) if (values := parts.pop(name)) else np.empty(0) for name in wanted}
     for name, known in zip(wanted[:2], ids, strict=True):
         columns[name] = as_ids(np.array(list(known), np.str_), name)[columns[name].astype(np.int32)]
     return columns
