@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import gaussian
-from helpers.mutations import faults_of, mutate, mutate_arrays, mutate_checkpoint, mutate_json
+from helpers.mutations import Made, faults_of, mutate, mutate_arrays, mutate_checkpoint, mutate_json
 from PIL import Image
 from torch import nn
 
@@ -43,7 +43,6 @@ from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
 
 COUNT = 1000
-Made = tuple[Path, Callable[[], Any]]
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -344,7 +343,7 @@ def test_the_checks_notice_what_they_are_for(tmp_path):
     bad = {
         "ZeroDivisionError": lambda: 1 // 0,
         "Hang": hang,
-        "bytes": lambda: hoard.append(b"1" * 2**30),
+        "bytes": lambda: hoard.append(b"1" * 2**27),
         "not one sentence": lambda: torchdl.errors.require(False, "two\nlines"),
     }
     for word, fault in bad.items():
@@ -355,6 +354,6 @@ def test_the_checks_notice_what_they_are_for(tmp_path):
             if len(calls) > 1:
                 fault()
 
-        faults = faults_of(lambda folder, read=read: (write(folder / "x", b"1"), read), mutate, tmp_path, 1)
+        faults = faults_of(lambda folder, read=read: (write(folder / "x", b"1"), read), mutate, tmp_path, 1, 0.5, 2**26)
         assert len(faults) == 1
         assert word in faults[0]

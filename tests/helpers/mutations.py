@@ -167,7 +167,12 @@ class Hang(BaseException):
     """A reader took too long."""
 
 
-def check(make: Callable[[Path], tuple[Path, Callable[[], Any]]], mutation: Any, folder: Path, count: int) -> list[str]:
+Made = tuple[Path, Callable[[], Any]]  # a file, and what reads it
+
+
+def check(
+    make: Callable[[Path], Made], mutation: Any, folder: Path, count: int, seconds: float, memory: int
+) -> list[str]:
     """Read ``count`` mutations of a file; return a line for each that was neither read nor refused in one sentence."""
     path, read = make(folder)
     data, faults = path.read_bytes(), list[str]()
@@ -185,7 +190,7 @@ def check(make: Callable[[Path], tuple[Path, Callable[[], Any]]], mutation: Any,
     for number in range(count):
         path.write_bytes(mutation(data, random.Random(f"{path.name} {number}")))
         try:
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 read()
@@ -205,20 +210,28 @@ def check(make: Callable[[Path], tuple[Path, Callable[[], Any]]], mutation: Any,
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-        if taken > MEMORY:
+        if taken > memory:
             faults.append(f"{number}: {taken:,} bytes")
             before += taken
     return faults
 
 
-def faults_of(make: Any, mutation: Any, folder: Path, count: int, patience: float = 120) -> list[str]:
+def faults_of(
+    make: Callable[[Path], Made],
+    mutation: Any,
+    folder: Path,
+    count: int,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
+    patience: float = 120,
+) -> list[str]:
     """Call :func:`check` in a process of its own, which has limits of memory and time."""
     context = multiprocessing.get_context("fork")  # without the seconds that importing everything takes
     receiver, sender = context.Pipe(duplex=False)
 
     def work() -> None:
         torch.set_num_threads(1)
-        sender.send(check(make, mutation, folder, count))
+        sender.send(check(make, mutation, folder, count, seconds, memory))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
