@@ -253,11 +253,11 @@ def test_the_update_is_adamw_written_out(weight_decay):
         torch.testing.assert_close(parameter.detach().double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_parameters_that_are_held_fixed_are_left_out_and_empty_groups_too():
+def test_frozen_parameters_have_their_groups_and_empty_groups_are_left_out():
     model = network()
-    model[0].requires_grad_(False)
+    model[0].requires_grad_(False)  # a kernel and a bias, until they are unfrozen
     groups = make_optimizer("adamw", model.parameters(), 1e-3, 0.1).param_groups
-    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(1, 0.1), (5, 0.0)]
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.1), (6, 0.0)]
     (only,) = make_optimizer("adamw", nn.Linear(3, 2, bias=False).parameters(), 1e-3, 0.1).param_groups
     assert only["weight_decay"] == 0.1
     (only,) = make_optimizer("adamw", nn.LayerNorm(3).parameters(), 1e-3, 0.1).param_groups
