@@ -301,6 +301,13 @@ def test_a_pytorch_scheduler_steps_after_each_epoch_and_a_cycle_after_each_step(
     assert rates(lambda optimizer, steps: schedulers.OneCycleLR(optimizer, 0.1, steps + 1)) == pytest.approx(expected)
 
 
+def test_a_schedule_may_be_a_function_of_the_optimizer_alone():
+    by_half = pytest.approx([0.1, 0.05, 0.025])
+    assert rates(lambda optimizer: schedulers.StepLR(optimizer, 1, 0.5)) == by_half
+    assert rates(partial(schedulers.StepLR, step_size=1, gamma=0.5)) == by_half
+    assert rates(partial(schedulers.ExponentialLR, gamma=0.5)) == by_half
+
+
 def test_a_pytorch_plateau_follows_the_validation_loss():
     def plateau(optimizer, _):
         return schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10, threshold_mode="abs")

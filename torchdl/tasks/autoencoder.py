@@ -26,7 +26,7 @@ class AutoencoderTask(Task):
         noise: Standard deviation of the normal noise added to the model's input but not to its target (a denoising
             autoencoder, Vincent et al. 2008); the noise depends on the seed, the epoch and the example's position.
         lr: The learning rate.
-        schedule: Builds the schedule from the optimizer and the number of steps; none by default.
+        schedule: Builds the schedule from the optimizer, or from it and the number of steps; none by default.
         examples: Images (N, C, H, W) in [0, 1] for the preview; none by default.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
         weight_decay: See :func:`torchdl.tasks.make_optimizer`.
@@ -45,7 +45,7 @@ class AutoencoderTask(Task):
         model: nn.Module,
         noise: float = 0.0,
         lr: float = 1e-3,
-        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
+        schedule: Callable[..., AnySchedule] | None = None,
         examples: Tensor | None = None,
         optimizer: str = "adam",
         weight_decay: float = 0.0,

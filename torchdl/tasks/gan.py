@@ -68,7 +68,8 @@ class GANTask(Task):
             (Yazici et al. 2019). The averaged generator then makes the samples, and is the one that is saved; 0 for
             no average.
         monitor: Measures generated images at every evaluation.
-        schedule: Builds each optimizer's schedule from the optimizer and the number of steps; none by default.
+        schedule: Builds each optimizer's schedule from the optimizer, or from it and the number of steps; none by
+            default.
 
     Example:
         >>> task = torchdl.GANTask(torchdl.simple_gan(), average=0.999)
@@ -96,7 +97,7 @@ class GANTask(Task):
         optimizer: str = "adam",
         average: float = 0.0,
         monitor: Monitor | None = None,
-        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
+        schedule: Callable[..., AnySchedule] | None = None,
     ) -> None:
         super().__init__()
         require(loss in GAN_LOSSES, f"unknown GAN loss {loss!r}: choose one of {', '.join(GAN_LOSSES)}")

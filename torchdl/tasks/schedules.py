@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,10 +91,23 @@ def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: floa
 
 
 def build_schedules(
-    schedule: Callable[[Optimizer, int], AnySchedule] | None, optimizers: dict[str, Optimizer], steps: int
+    schedule: Callable[..., AnySchedule] | None, optimizers: dict[str, Optimizer], steps: int
 ) -> dict[str, AnySchedule]:
-    """Build a schedule for each optimizer, by its name; none if ``schedule`` is or returns None."""
-    built = {} if schedule is None else {name: schedule(optimizer, steps) for name, optimizer in optimizers.items()}
+    """Build a schedule for each optimizer, by its name; none if ``schedule`` is or returns None.
+
+    Args:
+        schedule: A function of the optimizer and the number of steps, or of the optimizer alone.
+        optimizers: The optimizers, by name.
+        steps: The number of steps in total.
+    """
+    if schedule is None:
+        return {}
+    try:
+        inspect.signature(schedule).bind(None, steps)
+        further: tuple[int, ...] = (steps,)
+    except TypeError:  # such as partial(StepLR, step_size=5)
+        further = ()
+    built = {name: schedule(optimizer, *further) for name, optimizer in optimizers.items()}
     return {name: made for name, made in built.items() if made is not None}
 
 

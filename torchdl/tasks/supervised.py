@@ -61,7 +61,7 @@ class Supervised(Task):
             validation loss is exact, whatever the batches are; see :func:`per_example`.
         metrics: Functions of (output, target), by name, that return one value per example, (B,), also as booleans.
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
-        schedule: Builds the schedule from the optimizer and the number of steps, as for
+        schedule: Builds the schedule from the optimizer, or from it and the number of steps, as for
             :meth:`Task.configure_schedules`; none by default.
 
     Example:
@@ -79,7 +79,7 @@ class Supervised(Task):
         loss: Loss,
         metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
-        schedule: Callable[[Optimizer, int], AnySchedule] | None = None,
+        schedule: Callable[..., AnySchedule] | None = None,
     ) -> None:
         super().__init__()
         metrics = {} if metrics is None else metrics
