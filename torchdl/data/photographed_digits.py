@@ -67,7 +67,7 @@ def find_ink(greys: np.ndarray) -> np.ndarray:
 
     noise = float(np.median(np.abs(np.diff(greys, axis=0)))) if len(greys) > 1 else 0.0  # between neighbours
     least = max(LEAST_CONTRAST, 3 * noise)
-    sign = 1 if _skewness(greys) > 0 else -1  # of bright ink, or of dark ink
+    sign = 1 if _is_bright(greys) else -1  # of bright ink, or of dark ink
     background = sign * _opening(sign * greys)
     contrast = sign * (ndimage.gaussian_filter(greys, max(greys.shape) / 400) - background)
     if sign < 0:
@@ -80,20 +80,23 @@ def find_ink(greys: np.ndarray) -> np.ndarray:
     return np.where(strokes, np.clip(contrast / level, 0, 1), 0).astype(np.float32)
 
 
-def _skewness(greys: np.ndarray) -> float:
-    """Return a number above 0 if what differs from its surroundings on a picture (H, W) is brighter, below if darker.
+def _is_bright(greys: np.ndarray) -> bool:
+    """Return whether the ink of a picture (H, W) is brighter than what surrounds it.
 
-    The middle decides, where there is no table beside the paper, unless there is next to nothing.
+    The whole picture and its middle are asked, because a table around the paper misleads the whole, and a digit that
+    fills the picture misleads the middle. If they disagree, the background is what most pixels are closer to.
     """
     from scipy import ndimage  # imported late: it takes a second
 
-    def sum_of_cubes(part: np.ndarray) -> float:
+    def skewness(part: np.ndarray) -> float:
         small = _resize(part, min(max(part.shape), 64))
-        return float(((small - ndimage.median_filter(small, size=(max(1, max(small.shape) // 3),) * 2)) ** 3).mean())
+        return float(((small - ndimage.median_filter(small, size=(max(1, max(small.shape) // 2),) * 2)) ** 3).mean())
 
     top, left = (length // 6 for length in greys.shape)
-    whole, middle = sum_of_cubes(greys), sum_of_cubes(greys[top : len(greys) - top, left : greys.shape[1] - left])
-    return middle if abs(middle) > 0.1 * abs(whole) else whole
+    whole, middle = skewness(greys), skewness(greys[top : len(greys) - top, left : greys.shape[1] - left])
+    if whole * middle > 0 or abs(middle) < 0.1 * abs(whole):
+        return whole > 0
+    return bool(np.median(greys) < np.quantile(greys, (0.01, 0.99)).mean())
 
 
 def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
@@ -151,7 +154,7 @@ def _opening(greys: np.ndarray) -> np.ndarray:
     from scipy import ndimage  # imported late: it takes a second
 
     reduced = _resize(greys, min(max(greys.shape), 128))
-    width = max(3, max(reduced.shape) // 4)
+    width = max(3, max(reduced.shape) // 3)
     opened = ndimage.grey_opening(np.pad(reduced, width, "edge"), size=(width, width))[width:-width, width:-width]
     return _resize(opened, max(greys.shape), greys.shape)
 
