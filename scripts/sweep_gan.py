@@ -217,7 +217,7 @@ def end_with_parent() -> None:
 def read(run: Path) -> dict[str, Any]:
     """Read the results of one run."""
     found = read_json(run / EVALUATION, dict[str, Any])
-    try:
+    try:  # no TypedDict declares it all, because msgspec 0.22 may miss a declared key such as "Fréchet distance"
         measured = msgspec.convert(found["against held-out images"], dict[str, dict[str, Any]])
         generated, training = (measured[kind] for kind in ("generated", "training images"))
         numbers: dict[str, Any] = {
