@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 
 from torchdl import MLP, ArrayDataset, BatchLoader, InputError, Stopped, Supervised, Trainer, artifacts, random
+from torchdl.cli.finished_runs import data_root_of, dataset_of
 from torchdl.cli.main import run_script
 from torchdl.cli.options import SCRIPT_OPTIONS, RunOptions, resume_command
 from torchdl.cli.parsing import parse
@@ -279,6 +280,18 @@ def test_the_data_root_that_a_run_has_found_is_used_again(tmp_path, monkeypatch)
     monkeypatch.setenv("TORCHDL_DATA", str(tmp_path / "other"))
     assert parse(Config, ["--resume", str(folder)]).run.data_root == tmp_path / "first"
     assert parse(Config, ["--resume", str(folder), "--data-root", "x"]).run.data_root == Path("x")
+
+
+def test_scripts_for_finished_runs_find_the_data_from_elsewhere_too(tmp_path, monkeypatch):
+    (tmp_path / "home" / "own").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
+    folder = record(tmp_path, Config(dataset="own", run=RunOptions(data_root=Path("own"), name="a")))
+    assert (dataset_of(folder), data_root_of(folder)) == ("own", Path("own"))
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "home" / "own"
+    assert (dataset_of(folder), data_root_of(folder)) == (str(own), own)
+    own.rmdir()
+    assert (dataset_of(folder), data_root_of(folder)) == ("own", None)
 
 
 # how to go on

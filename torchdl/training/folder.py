@@ -117,7 +117,8 @@ def taken(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise InputError(f"another training is running in {folder}: wait for it, or choose another folder") from error
+                advice = "wait for it, or choose another folder"
+                raise InputError(f"another training is running in {folder}: {advice}") from error
             # some network file systems lock no folders
         _descriptors.add(descriptor)
         token = _taken.set(_taken.get() | {place})
