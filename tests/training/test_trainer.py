@@ -311,7 +311,7 @@ def test_an_unknown_metric_to_monitor_is_an_input_error_before_any_training(tmp_
 # steps
 
 
-@pytest.mark.parametrize("make", [classifier, gan])
+@pytest.mark.parametrize("make", [classifier, gan, partial(gan, average=0.9)], ids=["classifier", "gan", "averaged"])
 def test_accumulating_k_batches_of_n_equals_one_batch_of_k_times_n(make):
     parts, whole = make(), make()
     rows = fit(parts, n=50, batch=4, accumulate=3, epochs=2)  # 13 batches: four groups of three and one of one

@@ -117,6 +117,7 @@ class GANTask(Task):
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
         self.fast: GANBackprop | None = None
+        self._averaged_at: tuple[int, ...] = ()
         self.compiled = False
         # batch norm couples the examples of a batch, so real and generated ones then need separate passes
         self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
@@ -156,6 +157,7 @@ class GANTask(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, named ``discriminator`` and ``generator``."""
+        self._averaged_at = ()
         self.fast = None if self.compiled else GANBackprop.of(self.generator, self.discriminator, self.loss)
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
@@ -205,7 +207,8 @@ class GANTask(Task):
             yield from self.updates(*given)
         else:
             yield from starmap(Update, self.fast.updates(*given))
-        if trains_generator and self.averaged is not None:
+        if trains_generator and self.averaged is not None and self._averaged_at != self.step_info[:3]:
+            self._averaged_at = self.step_info[:3]  # once a step, which may accumulate several batches
             self.averaged.update_parameters(self.generator)
 
     def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Update]:
