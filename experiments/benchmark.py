@@ -30,7 +30,7 @@ from experiments.machine import machine
 from torchdl.data.series import Windows, sine
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import require
-from torchdl.files import write_json
+from torchdl.files import require_suffix, write_json
 from torchdl.plots import plot_ratios
 from torchdl.recipes.image_classification import ImageOptions
 from torchdl.recipes.transfer import extract_features
@@ -476,6 +476,9 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
 def main(config: Config) -> None:
     """Measure, print, draw and save."""
     require(config.repeats is None or config.repeats >= 1, f"--repeats must be 1 or more, not {config.repeats}")
+    for path, suffix in ((config.json, ".json"), (config.png, ".png")):
+        if path is not None:
+            require_suffix(path, suffix)
     if config.json is not None:
         config.json.parent.mkdir(parents=True, exist_ok=True)
     parts = list(MEASUREMENTS) if config.name == "all" else [config.name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 import torchdl
 from experiments import benchmark as module
+from torchdl import InputError
 from torchdl.plots import plot_ratios
 from torchdl.training.device import has_bf16_units
 
@@ -102,6 +104,13 @@ def test_all_is_every_part_in_turn_with_one_json_and_one_picture(benchmark, tmp_
     assert "lenet: ours in bf16" not in report
     assert {"gan", "cpc: data", "cpc: step", "lenet: fp32", "startup: import"} <= set(report)
     assert np.asarray(Image.open(tmp_path / "all.png").convert("L")).std() > 1
+
+
+@pytest.mark.parametrize("options", [{"json": Path("all.npy")}, {"png": Path("all.pdf")}])
+def test_a_file_of_another_format_is_refused_before_anything_is_measured(benchmark, monkeypatch, options):
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(InputError, match=r"all\.(npy must end in \.json|pdf must end in \.png)"):
+        benchmark.main(benchmark.Config("all", **options))
 
 
 def test_bf16_is_measured_where_the_cpu_has_units_for_it(benchmark, monkeypatch, capsys):
