@@ -19,7 +19,7 @@ from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer
 from torchdl.files import BEST, CHECKPOINT, METRICS, PREVIOUS
-from torchdl.training import checkpoint
+from torchdl.training import checkpoint, trainer
 from torchdl.training.folder import opened, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
@@ -213,6 +213,24 @@ def test_an_error_in_a_preview_or_a_log_comes_after_the_epochs_checkpoint(finish
     assert twice == {tag: sorted(set(points)) for tag, points in finished[1][3].items()}
     assert history == finished[1][1]
     assert (tmp_path / METRICS).read_bytes() == (finished[0] / METRICS).read_bytes()
+
+
+def test_an_error_in_an_evaluation_loses_no_step(finished, tmp_path, monkeypatch):
+    evaluate, calls = trainer.evaluate, []
+
+    def fail(*arguments):
+        calls.append(1)
+        if len(calls) == 3:  # after the second epoch; the first call is before training
+            raise ZeroDivisionError
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "evaluate", fail)
+        with pytest.raises(ZeroDivisionError):
+            fit(classifier(), tmp_path)
+    assert checkpoint.read(tmp_path / CHECKPOINT)["progress"]["step"] == 2 * EPOCH
+    task = classifier()
+    assert_as_if_uninterrupted(finished[1], task, fit(task, tmp_path, resume=True), tmp_path)
 
 
 def test_an_error_in_the_last_log_is_made_good_by_a_resume(finished, tmp_path, monkeypatch):

@@ -281,7 +281,12 @@ class Fit:
         row: dict[str, float] = {"epoch": state.epoch + 1, "step": state.step}
         row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
         if self.is_due(row):
-            measured = self.evaluate()
+            try:
+                measured = self.evaluate()
+            except Exception as error:
+                if not (isinstance(error, InputError) or distributed.have_joined()):  # to save takes all processes
+                    self.save()  # a resume evaluates this epoch again
+                raise
             twice = ", ".join(row.keys() & measured.keys())
             require(not twice, f"the task's evaluation returns {twice}, as training does: give it another name")
             row |= measured
