@@ -105,6 +105,7 @@ def a_checkpoint(folder: Path) -> Made:
         stepper, parts = training()
         checkpoint.restore(folder, parts, order)
         step(stepper, parts)
+        stepper.end_epoch({"val/loss": 0.1})
         parts["progress"].is_best({"val/loss": 0.1}, "val/loss", "min")
 
     return folder / CHECKPOINT, read

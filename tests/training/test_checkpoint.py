@@ -328,6 +328,8 @@ def change(state: dict[str, Any], place: str, value: object) -> None:
         ("updates/optimizers/model/state", [1]),
         ("updates/schedules/model", {"step": 1}),
         ("updates/schedules/model/best", "low"),
+        ("updates/schedules/model/best", None),
+        ("updates/optimizers/model/param_groups/0/lr", None),
         ("updates/schedules/model/_last_lr", [1.0, 2.0]),
         ("updates/initial", {"group 1 of the optimizer 'model'": {"lr": [0.5]}}),
     ],
@@ -350,3 +352,21 @@ def test_names_that_training_does_not_have_are_left_out(tmp_path):
     change(state, "progress/state_dict", "x")
     write_any(tmp_path / CHECKPOINT, state)
     assert len(trainer.fit(task, loader, loader, tmp_path, resume=True)) == 2
+
+
+def test_a_schedule_beyond_its_last_step_is_refused(tmp_path):
+    x = torch.linspace(-1, 1, 8)[:, None]
+    loader, trainer = torchdl.BatchLoader(torchdl.ArrayDataset(x, 2 * x), 4), torchdl.Trainer(max_steps=4)
+
+    def task() -> torchdl.Supervised:
+        model, loss = torch.nn.Linear(1, 1), torch.nn.functional.mse_loss
+        return torchdl.Supervised(model, loss, schedule=torchdl.tasks.find_schedule("one_cycle"))
+
+    trainer.fit(task(), loader, folder=tmp_path)
+    before = checkpoint.read(tmp_path / CHECKPOINT)
+    for key, value in (("last_epoch", 99), ("total_steps", 3)):
+        state = copy.deepcopy(before)
+        change(state, f"updates/schedules/model/{key}", value)
+        write_any(tmp_path / CHECKPOINT, state)
+        with pytest.raises(InputError, match="another number of steps"):
+            trainer.fit(task(), loader, folder=tmp_path, resume=True)

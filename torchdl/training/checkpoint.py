@@ -184,8 +184,8 @@ def load(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None
 def other_kind(known: Any, found: Any, place: str) -> str:
     """Return where a state differs in kind from a known one, below ``place``; "" if it does not.
 
-    A number or None may become another number or None, a text another text. Containers keep their lengths, and
-    dictionaries may have more or fewer keys, as other versions of PyTorch write them.
+    A number may become another number, None or a boolean a number, too, and a text another text. Containers keep their
+    lengths. Dictionaries may have more or fewer keys, as other versions of PyTorch write them.
     """
     if isinstance(known, Mapping):
         if not isinstance(found, Mapping):
@@ -198,9 +198,6 @@ def other_kind(known: Any, found: Any, place: str) -> str:
         return next(filter(None, (other_kind(a, b, f"{place}[{n}]") for n, (a, b) in pairs)), "")
     if isinstance(known, str):
         return "" if isinstance(found, str) else place
-    is_number = (
-        found is None
-        or isinstance(found, (bool, int, float))
-        or (isinstance(found, torch.Tensor) and found.numel() == 1)
-    )
-    return "" if is_number or type(found) is type(known) else place
+    is_number = isinstance(found, (bool, int, float)) or (isinstance(found, torch.Tensor) and found.numel() == 1)
+    may_lack = found is None and isinstance(known, (bool, type(None)))
+    return "" if is_number or may_lack or type(found) is type(known) else place

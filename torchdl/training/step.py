@@ -283,6 +283,9 @@ class Stepper:
                 key for key in found if callable(getattr(type(scheduler), str(key), None))
             ]  # PyTorch would replace them
             require(not methods, f"the schedule of {name!r} has no value named {methods}")
+            known = scheduler.state_dict()  # after more steps than its total, a schedule would raise errors
+            fits = "total_steps" not in known or found["last_epoch"] <= found["total_steps"] == known["total_steps"]
+            require(fits, f"the schedule of {name!r} has another number of steps")
             scheduler.load_state_dict(found)
 
     def order_settings(self) -> dict[str, Any]:
