@@ -6,7 +6,8 @@ from __future__ import annotations
 class InputError(ValueError):
     """Bad input: the message is one sentence that states what is wrong, what was expected and what to do.
 
-    Scripts print the message and exit with status 2; other code can catch a ``ValueError``.
+    Scripts print the message and exit with status 2; other code can catch a ``ValueError``. A message may quote a
+    stranger's file, so line breaks and other characters that cannot be printed are written as in Python's code.
 
     Example:
         >>> torchdl.MLP(dropout=1.5)
@@ -16,6 +17,9 @@ class InputError(ValueError):
         >>> issubclass(torchdl.InputError, ValueError)
         True
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 def require(condition: bool, message: str) -> None:
