@@ -1,10 +1,9 @@
 """Compare the speed of this project with the usual way: the command line of ``experiments/benchmark.py``."""
 
-import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from experiments.benchmark import Config, main
 from torchdl.cli.main import run_script

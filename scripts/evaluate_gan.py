@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 import torchdl
 from torchdl.cli.finished_runs import data_root_of, dataset_of, find_extractor, load_gan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -11,8 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from torchdl import SequenceModel, Trainer
 from torchdl.cli.main import run_script

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from experiments.plan import Outcome, Plan, Settings, absences, collect, look, merge, prepare, show, write_tables
 from experiments.records import read_record

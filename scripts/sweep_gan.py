@@ -21,8 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from torchdl.cli.finished_runs import default_extractor, find_extractor
 from torchdl.cli.main import run_script

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(0, os.path.dirname(__file__))  # python -P leaves it out
-import _clone  # noqa: F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from torchdl import Supervised, Trainer
 from torchdl.cli.main import run_script

@@ -542,9 +542,8 @@ def clone(tmp_path):
     shutil.copytree(ROOT / "experiments", folder / "experiments", ignore=lambda _, names: {*names} & {
         "registry", "pictures", "records.json", "__pycache__", "slurm"
     })  # fmt: skip
-    for name in ("_clone.py", "reproduce.py"):
-        (folder / "scripts").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "scripts" / name, folder / "scripts")
+    (folder / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "reproduce.py", folder / "scripts")
     (folder / "scripts" / "worker.py").write_text(WORKER)
     (folder / "README.md").write_text("# x\n\n<!-- results: begin -->\n<!-- results: end -->\n\nlast\n")
 

@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @functools.cache
 def config_class(script: str) -> Any:
     """Load a script without running it, and return its ``Config``, whether it defines or imports it."""
-    paths = [str(ROOT / "scripts"), str(ROOT)]  # of _clone and of experiments
-    sys.path[:0] = paths
+    paths = list(sys.path)  # to which a script adds its clone
     try:
         spec = importlib.util.spec_from_file_location(f"scripts_{script[:-3]}", ROOT / "scripts" / script)
         assert spec is not None
@@ -26,8 +25,7 @@ def config_class(script: str) -> Any:
         sys.modules[spec.name] = module  # where the hints of dataclasses are resolved
         spec.loader.exec_module(module)
     finally:
-        for path in paths:
-            sys.path.remove(path)
+        sys.path[:] = paths
     return module.Config
 
 
