@@ -6,7 +6,7 @@ import importlib.util
 import os
 
 from experiments.machine import gpu
-from torchdl.data.files import FILES as FILE_SOURCES, find_file
+from torchdl.data.course_files import FILES as FILE_SOURCES, find_file
 from torchdl.data.movielens import MOVIELENS, find_ratings
 from torchdl.data.sources import FILES, SOURCES, data_roots, find
 from torchdl.errors import InputError

@@ -13,7 +13,7 @@ import numpy as np
 
 from torchdl.cli.main import name_options, run_script
 from torchdl.cli.parsing import Positional
-from torchdl.data.tables import TableFormat, notes
+from torchdl.data.delimited_files import TableFormat, notes
 from torchdl.data.tabular import MAX_CATEGORIES, breast_cancer, check_numeric, is_numeric, read_table
 from torchdl.errors import InputError, require
 from torchdl.plots import plot_histograms, plot_scatter_matrix

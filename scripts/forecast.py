@@ -15,8 +15,8 @@ from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.parsing import Positional
 from torchdl.cli.run import Run
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
-from torchdl.data.tables import TableFormat
 from torchdl.errors import require
 from torchdl.models.rnn import Kind
 from torchdl.recipes.forecasting import (

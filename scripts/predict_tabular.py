@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 import torchdl
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
-from torchdl.data.tables import TableFormat, notes
+from torchdl.data.delimited_files import TableFormat, notes
 from torchdl.data.tabular import Columns
 from torchdl.errors import require
 from torchdl.files import replacing, require_suffix

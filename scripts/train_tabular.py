@@ -13,7 +13,7 @@ from torchdl import MLP, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
-from torchdl.data.tables import TableFormat
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
 from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outputs, table_training

@@ -16,8 +16,8 @@ from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.data import read_texts, read_vectors
-from torchdl.data.files import find_file
-from torchdl.data.tables import TableFormat, notes, read_rows
+from torchdl.data.course_files import find_file
+from torchdl.data.delimited_files import TableFormat, notes, read_rows
 from torchdl.data.text import read_lines
 from torchdl.errors import require
 from torchdl.recipes.text_classification import TextClassifier, TextLearning, evaluate_texts, text_training

@@ -28,9 +28,9 @@ from torchdl import artifacts
 from torchdl.cli.options import RunOptions
 from torchdl.cli.parsing import defaults
 from torchdl.data import read_vectors
-from torchdl.data.cache import read_cache, write_cache
 from torchdl.data.idx import read_idx
 from torchdl.data.movielens import read_titles
+from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.data.text import read_lines
 from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights

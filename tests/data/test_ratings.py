@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from torchdl import InputError
 from torchdl.data import ratings as module, read_ratings, split_ratings
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.download import NotFound
 from torchdl.data.movielens import MOVIELENS, Archive, find_ratings, read_titles
 from torchdl.data.ratings import Ratings, indices_of, ordinal
-from torchdl.data.tables import TableFormat
 
 pytestmark = pytest.mark.usefixtures("isolated")
 SETTINGS = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])

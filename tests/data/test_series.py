@@ -15,8 +15,8 @@ from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
 from torchdl.data import ArrayDataset, BatchLoader, files
+from torchdl.data.course_files import FILES, find_file
 from torchdl.data.download import NotFound
-from torchdl.data.files import FILES, find_file
 from torchdl.data.info import fingerprint
 from torchdl.data.series import (
     PRICES,

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from torchdl import BatchLoader, InputError, TextDataset, Vocabulary
 from torchdl.data import Texts, pad, read_texts, read_vectors, tokenize
-from torchdl.data.tables import TableFormat
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.text import read_lines
 from torchdl.data.vocabulary import FILTERS, UNKNOWN
 

@@ -26,7 +26,7 @@ from torchdl.cli.record import WORKING_FOLDER
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.data.sources import data_roots
-from torchdl.data.views import look_through
+from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
 from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, has_checkpoint, read_config, write_json
 from torchdl.recipes.report import Report

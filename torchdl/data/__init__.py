@@ -2,6 +2,7 @@
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.augment import ShiftedImages
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.duplicates import in_training
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
@@ -12,9 +13,8 @@ from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratin
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.data.synthetic import AddingProblem, long_distance
-from torchdl.data.tables import TableFormat
 from torchdl.data.tabular import Columns, Table, read_table, split_table
 from torchdl.data.text import TextDataset, Texts, read_texts
 from torchdl.data.vectors import read_vectors
-from torchdl.data.views import whole_batch
 from torchdl.data.vocabulary import Vocabulary, pad, tokenize
+from torchdl.data.wrappers import whole_batch

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchdl import random
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.images import ImageDataset
-from torchdl.data.views import View, look_through
+from torchdl.data.wrappers import View, look_through
 from torchdl.errors import InputError, require
 
 SHIFTS, FLIPS = 0, 1  # streams of independent draws

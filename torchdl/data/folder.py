@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torchdl.data.cache import read_cache, write_cache
-from torchdl.data.decoding import Decoding, Header, decode, read_header
 from torchdl.data.duplicates import hashes
+from torchdl.data.image_files import Decoding, Header, decode, read_header
 from torchdl.data.sources import cache_folder
+from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import InputError, require
 from torchdl.pictures import MAX_PIXELS
 
@@ -281,7 +281,7 @@ def read_folder(
         image_size: The side in pixels to which every image is resized; None if all have the same size.
         skip_corrupt: Whether to leave out files that cannot be read, instead of stopping at the first.
         resident: Whether to keep all images in memory; None does so if they take at most a quarter of it.
-        white_value: See :func:`torchdl.data.decoding.decode`.
+        white_value: See :func:`torchdl.data.image_files.decode`.
         max_pixels: The maximum number of pixels of a file, and of all files that are being decoded.
 
     Raises:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
-from torchdl.data.views import draw_globally, get_batch, look_through, order_settings, set_epoch, within
+from torchdl.data.wrappers import draw_globally, get_batch, look_through, order_settings, set_epoch, within
 from torchdl.errors import InputError, require
 
 CHUNK = 50  # number of batches whose examples are sorted by length together

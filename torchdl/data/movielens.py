@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from torchdl.data.delimited_files import read_rows
 from torchdl.data.download import downloading, read_url, require_checksum
 from torchdl.data.sources import data_roots
-from torchdl.data.tables import read_rows
 from torchdl.errors import InputError, require
 from torchdl.files import replacing
 

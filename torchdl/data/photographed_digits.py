@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.decoding import decode, upright
+from torchdl.data.image_files import decode, upright
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS, open_picture

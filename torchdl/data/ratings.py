@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.tables import CSV, SAMPLE, TableFormat, notes, number, open_bytes, read_pieces, require_columns
+from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_pieces, require_columns
+from torchdl.data.numerals import number
+from torchdl.data.text_files import open_bytes
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from torchdl import random
 from torchdl.data.arrays import BatchDataset, as_tensor
+from torchdl.data.course_files import find_file
+from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, row_number
 from torchdl.data.download import NotFound
-from torchdl.data.files import find_file
 from torchdl.data.info import fingerprint
-from torchdl.data.tables import CSV, TableFormat, notes, read_rows, row_number, to_numbers
-from torchdl.data.times import DateOrder, TimeColumn, find_times, is_index
+from torchdl.data.numerals import to_numbers
+from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:

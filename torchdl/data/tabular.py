@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
+from torchdl.data.course_files import find_file
+from torchdl.data.delimited_files import CSV, TableFormat, read_rows, repeated, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
-from torchdl.data.files import find_file
-from torchdl.data.tables import CSV, TableFormat, looks_like_numbers, read_rows, repeated, row_number, to_numbers
+from torchdl.data.numerals import looks_like_numbers, to_numbers
 from torchdl.errors import InputError, require
 from torchdl.files import read_json, write_json
 

@@ -19,17 +19,9 @@ import torch
 from torch import Tensor
 
 from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor
+from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, require_columns, row_number
 from torchdl.data.info import fingerprint
-from torchdl.data.tables import (
-    CSV,
-    TableFormat,
-    find_encoding,
-    notes,
-    open_text,
-    read_rows,
-    require_columns,
-    row_number,
-)
+from torchdl.data.text_files import find_encoding, open_text
 from torchdl.data.vocabulary import Vocabulary, as_texts
 from torchdl.errors import InputError, require
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from torchdl import artifacts
 from torchdl.data import BatchLoader
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.movielens import find_ratings, read_titles
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, indices_of, read_ratings
-from torchdl.data.tables import TableFormat
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, replacing
 from torchdl.plots import plot_bars

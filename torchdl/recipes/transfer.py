@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from torchdl.data import ArrayDataset, BatchLoader, ImageDataset
-from torchdl.data.cache import read_cache, write_cache
 from torchdl.data.images import at_equal_distances
 from torchdl.data.sources import cache_folder
+from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.models import TransferModel

@@ -66,7 +66,7 @@ def read_times(column: pandas.Series, order: DateOrder | None = None) -> np.ndar
 
     Example:
         >>> import pandas
-        >>> torchdl.data.times.read_times(pandas.Series(["2020-W05", "2020-W06"])).astype(str).tolist()
+        >>> torchdl.data.time_columns.read_times(pandas.Series(["2020-W05", "2020-W06"])).astype(str).tolist()
         ['2020-01-27T00:00:00.000000', '2020-02-03T00:00:00.000000']
     """
     texts = column.astype(object).str.strip()

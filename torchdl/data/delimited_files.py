@@ -1,4 +1,4 @@
-"""Rows of text files: how such a file is written, and its cells as texts, numbers or missing values.
+"""Delimited text files, such as CSV files: how they are written, and their rows as texts.
 
 Every reader of tables, series, texts and ratings reads its rows here. A cell is a text first, so that what it means
 never depends on other rows of its file.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import io
-import math
 import os
 import re
 import zlib
@@ -17,13 +15,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from torchdl.data.numerals import is_number, number
+from torchdl.data.text_files import find_encoding, open_text
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -35,15 +33,7 @@ MISSING = frozenset(
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
 )
 SEPARATORS = {"tab": "\t", "\\t": "\t", " ": "blanks"}
-PACKED = {
-    b"PK": "a zip archive or a spreadsheet",
-    b"BZh": "compressed (bzip2)",
-    b"\xfd7zX": "compressed (xz)",
-    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
-}
 SAMPLE, SAMPLE_CELLS = 1000, 100_000  # rows that tell a header from values, and their cells
-PIECE = 2**24  # bytes decoded at a time to find the encoding
-MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
 MAX_COLUMNS = 100_000
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
@@ -246,7 +236,7 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
     """
     if not first[0] and first[1:] == [str(place) for place in range(len(first) - 1)]:
         return False  # pandas exports a table without names so
-    if all(is_number(cell, format) or cell in format.missing for cell in first) and any(first):
+    if all(is_number(cell, format.decimal) or cell in format.missing for cell in first) and any(first):
         return True
     rows = rows.iloc[: max(20, SAMPLE_CELLS // len(first))]
     numbers, again = [], False
@@ -254,8 +244,8 @@ def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bo
         known = [text for entry in rows[place] if (text := entry.strip()) not in format.missing]
         if not known or cell in format.missing:
             continue
-        of_numbers = sum(is_number(entry, format) for entry in known) > len(known) / 2
-        if is_number(cell, format):
+        of_numbers = sum(is_number(entry, format.decimal) for entry in known) > len(known) / 2
+        if is_number(cell, format.decimal):
             numbers += [place] if of_numbers else []
         elif of_numbers and any(letter.isalpha() for letter in cell):
             return False
@@ -305,168 +295,6 @@ def row_number(table: pandas.DataFrame, position: int) -> int:
 def notes(table: pandas.DataFrame) -> tuple[str, ...]:
     """Return what a reader said of a table's file, a sentence each."""
     return tuple(table.attrs.get("notes", ()))
-
-
-# numbers
-
-
-def is_number(cell: str, format: TableFormat = CSV) -> bool:
-    """Return whether a cell is a number; 007 is a code."""
-    return number(cell, format.decimal) is not None
-
-
-_PLAIN = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|Inf|INF|infinity|Infinity)")
-_ZEROS = re.compile(r"^([-+]?)0+(?=\d)")
-_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
-
-
-def number(cell: str, decimal: str = ".", codes: bool = False) -> float | None:
-    """Return the number that a cell means, or None: ``1e3``, ``1,013`` (thousands) and ``23%`` (0.23) are numbers.
-
-    A code with leading zeros, such as ``007``, is none, unless ``codes``. If ``decimal`` is a comma, the point marks
-    thousands.
-    """
-    text = cell.strip()
-    text = _ZEROS.sub(r"\1", text) if codes else text
-    if decimal == ",":
-        text = text.translate({ord("."): ",", ord(","): "."})
-    share = text.endswith("%")
-    text = text[:-1].rstrip() if share else text
-    if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "")
-    elif not _PLAIN.fullmatch(text):
-        return None
-    return float(text) / 100 if share else float(text)
-
-
-_LIKE = re.compile(
-    r"\(?[-+\u2212\u2013]?\s*[$\u20ac\xa3\xa5]?\s*[-+\u2212]?"
-    r"(?:\d{1,3}(?:[,.'\u2019\s]\d{3})+(?:[,.]\d+)?|\d+(?:[,.]\d*)?|[,.]\d+)"
-    r"\s*(?P<unit>[^\W\d_]{0,3}[\xb2\xb3]?|[$\u20ac\xa3\xa5%\xb0]\s*[CF]?)\)?"
-)
-
-
-def looks_like_numbers(cells: Sequence[str]) -> bool:
-    """Return whether most cells are numbers, some of them in a notation that :func:`number` does not know.
-
-    Such as ``$5``, ``1 013`` or ``(1,50)``; letters after numbers are a unit if they are the same everywhere and the
-    numbers differ, as in ``5 kg``.
-    """
-    found = [match for cell in cells if (match := _LIKE.fullmatch(cell.strip()))]
-    units = {match["unit"] for match in found}
-    if any(unit[:1].isalpha() for unit in units) and (len(units) > 1 or len(set(cells)) <= 10):
-        return False
-    return len(found) > len(cells) / 2
-
-
-def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -> pandas.Series:
-    """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
-    import pandas
-
-    plain = _PLAIN.fullmatch  # most numbers need no second look
-
-    def value(cell: object) -> float | None:
-        if isinstance(cell, str):
-            return float(cell) if decimal == "." and plain(cell) else number(cell, decimal, codes)
-        return float(cell) if isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) else None
-
-    values = [value(cell) for cell in column.tolist()]
-    return pandas.Series(values, index=column.index, name=column.name, dtype="float64")
-
-
-# bytes
-
-
-def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str, str]:
-    """Return a text file's encoding, and a note if it cannot be decoded without loss; read it with errors="replace".
-
-    A byte-order mark decides. A file that is UTF-8, but for fewer bytes than it has other characters beyond ASCII, is
-    UTF-8. Any other file is cp1252.
-
-    Args:
-        path: The file.
-        encoding: The encoding, if it is known.
-
-    Raises:
-        InputError: The file has zero bytes, as UTF-16 without its mark and files that are not text have.
-    """
-    if encoding:
-        return encoding, ""
-    bad = good = lines = size = 0
-    first, rest = "", b""
-    with open_bytes(path) as file:
-        head = file.read(4)
-        for mark, kind in PACKED.items():
-            require(not head.startswith(mark), f"{path} is {kind}, no text file: unpack it, or save the table as CSV")
-        for mark, name in (
-            (codecs.BOM_UTF32_LE, "utf-32"),
-            (codecs.BOM_UTF32_BE, "utf-32"),
-            (codecs.BOM_UTF16_LE, "utf-16"),
-            (codecs.BOM_UTF16_BE, "utf-16"),
-        ):
-            if head.startswith(mark):
-                return name, ""
-        file.seek(0)
-        while True:
-            piece = file.read(PIECE)
-            data, size = rest + piece, size + len(piece)
-            limit = MAX_UNPACKED if isinstance(file, gzip.GzipFile) else math.inf
-            require(size <= limit, f"{path} has more than {MAX_UNPACKED:,} bytes unpacked: unpack it, if you trust it")
-            require(len(rest) <= MAX_LINE, f"{path} has a line of more than {MAX_LINE:,} bytes: it is no table")
-            end = data.rfind(b"\n") + 1 if piece else len(data)  # no character goes over the end of a line
-            data, rest = data[:end], data[end:]
-            require(
-                b"\0" not in data,
-                f'{path} has zero bytes: it is no text file, or UTF-16 without its mark (encoding="utf-16-le")',
-            )
-            if not data.isascii():
-                text = data.decode("utf-8", "replace")
-                wrong = text.count("\ufffd") - data.count("\ufffd".encode())
-                good += len(text) - len(text.encode("ascii", "ignore")) - wrong
-                if wrong and not first:
-                    first = _first_bad_byte(data, lines)
-                bad += wrong
-            lines += data.count(b"\n")
-            if not piece:
-                break
-    if not bad:
-        return "utf-8-sig", ""
-    if good > bad:
-        others = (
-            f"{bad:,} bytes, which are read as \ufffd; the first is" if bad > 1 else "a byte, which is read as \ufffd:"
-        )
-        return "utf-8-sig", f"{path} is UTF-8 but for {others} {first}"
-    return "cp1252", f"{path} is read as cp1252, since it is not UTF-8: it has {first}"
-
-
-def _first_bad_byte(data: bytes, lines: int) -> str:
-    """Say which byte is not UTF-8, and where, if ``lines`` lines come before the data."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + lines + 1
-        place = error.start - data.rfind(b"\n", 0, error.start)
-        return f"0x{data[error.start]:02x}, byte {place} of line {line:,}"
-    return ""
-
-
-def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file, gzipped or not."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast("BinaryIO", gzip.open(path, "rb")) if packed else open(path, "rb")
-
-
-@contextmanager
-def open_text(path: Path, encoding: str, errors: str, comment: str = "") -> Iterator[io.TextIOBase]:
-    """Open a file as text, gzipped or not; lines that are comments become blank, so that they are counted as rows."""
-    with io.TextIOWrapper(open_bytes(path), encoding, errors, newline="") as file:
-        if not comment:
-            yield file
-            return
-        # a quoted cell may have such lines, too
-        lines = re.compile(rf'"[^"]*"|^[ \t]*{re.escape(comment)}[^\r\n]*', re.MULTILINE)
-        yield io.StringIO(lines.sub(lambda found: found[0] if found[0][0] == '"' else "", file.read()), newline="")
 
 
 @contextmanager

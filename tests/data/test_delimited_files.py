@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from torchdl import InputError, TableFormat
-from torchdl.data.tables import find_encoding, looks_like_numbers, notes, number, read_pieces, read_rows, row_number
+from torchdl.data.delimited_files import notes, read_pieces, read_rows, row_number
+from torchdl.data.numerals import looks_like_numbers, number
+from torchdl.data.text_files import find_encoding
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def test_the_place_of_a_bad_byte_is_the_same_however_the_file_is_cut(write, monk
     whole = find_encoding(path)
     assert "byte 3 of line 31" in whole[1]
     for size in (1, 7, 50):
-        monkeypatch.setattr("torchdl.data.tables.PIECE", size)
+        monkeypatch.setattr("torchdl.data.text_files.PIECE", size)
         assert find_encoding(path) == whole
 
 
@@ -246,18 +248,18 @@ def test_a_gzipped_file_is_read_up_to_a_limit(write, monkeypatch):
     for damaged in (packed[:-12], packed[:12] + b"\0\0\0" + packed[15:], packed[:10]):
         with pytest.raises(InputError, match="damaged"):
             read_rows(write(damaged))
-    monkeypatch.setattr("torchdl.data.tables.MAX_UNPACKED", 7)
+    monkeypatch.setattr("torchdl.data.text_files.MAX_UNPACKED", 7)
     with pytest.raises(InputError, match="more than 7 bytes unpacked"):
         read_rows(write(packed))
     assert len(read_rows(write(b"a,b\n1,\xfc\n"))) == 1
 
 
 def test_what_would_take_forever_is_one_sentence(write, monkeypatch):
-    monkeypatch.setattr("torchdl.data.tables.MAX_COLUMNS", 100)
+    monkeypatch.setattr("torchdl.data.delimited_files.MAX_COLUMNS", 100)
     with pytest.raises(InputError, match="101 columns"):
         read_rows(write("," * 100 + "\n1,2\n"))
-    monkeypatch.setattr("torchdl.data.tables.MAX_LINE", 40)
-    monkeypatch.setattr("torchdl.data.tables.PIECE", 30)
+    monkeypatch.setattr("torchdl.data.text_files.MAX_LINE", 40)
+    monkeypatch.setattr("torchdl.data.text_files.PIECE", 30)
     with pytest.raises(InputError, match="line of more than 40 bytes"):
         read_rows(write("a,b\n" + " " * 200))
 

@@ -108,7 +108,7 @@ def narrow(greys: np.ndarray, white: float) -> np.ndarray:
 
     Example:
         >>> import numpy
-        >>> from torchdl.data.decoding import narrow
+        >>> from torchdl.data.image_files import narrow
         >>> narrow(numpy.array([[0, 16, 4095]]), 4095), narrow(numpy.array([[0.0, 0.5, 1.0]]), 1)
         (array([[  0,   1, 255]], dtype=uint8), array([[  0, 128, 255]], dtype=uint8))
     """

@@ -6,7 +6,7 @@ import pytest
 
 from torchdl import InputError
 from torchdl.data.series import read_series
-from torchdl.data.times import is_index, read_clocks, read_times
+from torchdl.data.time_columns import is_index, read_clocks, read_times
 
 LAYOUTS = [
     "%Y-%m-%d",

@@ -20,7 +20,7 @@ from torchdl import (
     Trainer,
     Vocabulary,
 )
-from torchdl.data.views import View, look_through
+from torchdl.data.wrappers import View, look_through
 
 PIXELS = torch.arange(24 * 9).view(24, 3, 3).to(torch.uint8)
 

@@ -1,0 +1,76 @@
+"""Numerals: numbers as people write them in the cells of tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def is_number(cell: str, decimal: str = ".") -> bool:
+    """Return whether a cell is a number; 007 is a code."""
+    return number(cell, decimal) is not None
+
+
+_PLAIN = re.compile(r"[-+]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|Inf|INF|infinity|Infinity)")
+_ZEROS = re.compile(r"^([-+]?)0+(?=\d)")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
+
+
+def number(cell: str, decimal: str = ".", codes: bool = False) -> float | None:
+    """Return the number that a cell means, or None: ``1e3``, ``1,013`` (thousands) and ``23%`` (0.23) are numbers.
+
+    A code with leading zeros, such as ``007``, is none, unless ``codes``. If ``decimal`` is a comma, the point marks
+    thousands.
+    """
+    text = cell.strip()
+    text = _ZEROS.sub(r"\1", text) if codes else text
+    if decimal == ",":
+        text = text.translate({ord("."): ",", ord(","): "."})
+    share = text.endswith("%")
+    text = text[:-1].rstrip() if share else text
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    elif not _PLAIN.fullmatch(text):
+        return None
+    return float(text) / 100 if share else float(text)
+
+
+_LIKE = re.compile(
+    r"\(?[-+\u2212\u2013]?\s*[$\u20ac\xa3\xa5]?\s*[-+\u2212]?"
+    r"(?:\d{1,3}(?:[,.'\u2019\s]\d{3})+(?:[,.]\d+)?|\d+(?:[,.]\d*)?|[,.]\d+)"
+    r"\s*(?P<unit>[^\W\d_]{0,3}[\xb2\xb3]?|[$\u20ac\xa3\xa5%\xb0]\s*[CF]?)\)?"
+)
+
+
+def looks_like_numbers(cells: Sequence[str]) -> bool:
+    """Return whether most cells are numbers, some of them in a notation that :func:`number` does not know.
+
+    Such as ``$5``, ``1 013`` or ``(1,50)``; letters after numbers are a unit if they are the same everywhere and the
+    numbers differ, as in ``5 kg``.
+    """
+    found = [match for cell in cells if (match := _LIKE.fullmatch(cell.strip()))]
+    units = {match["unit"] for match in found}
+    if any(unit[:1].isalpha() for unit in units) and (len(units) > 1 or len(set(cells)) <= 10):
+        return False
+    return len(found) > len(cells) / 2
+
+
+def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -> pandas.Series:
+    """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
+    import pandas
+
+    plain = _PLAIN.fullmatch  # most numbers need no second look
+
+    def value(cell: object) -> float | None:
+        if isinstance(cell, str):
+            return float(cell) if decimal == "." and plain(cell) else number(cell, decimal, codes)
+        return float(cell) if isinstance(cell, (Real, Decimal)) and not isinstance(cell, bool) else None
+
+    values = [value(cell) for cell in column.tolist()]
+    return pandas.Series(values, index=column.index, name=column.name, dtype="float64")

@@ -1,0 +1,117 @@
+"""Text files in any encoding, gzipped or not."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from torchdl.errors import require
+
+PACKED = {
+    b"PK": "a zip archive or a spreadsheet",
+    b"BZh": "compressed (bzip2)",
+    b"\xfd7zX": "compressed (xz)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+}
+PIECE = 2**24  # bytes decoded at a time to find the encoding
+MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
+
+
+def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str, str]:
+    """Return a text file's encoding, and a note if it cannot be decoded without loss; read it with errors="replace".
+
+    A byte-order mark decides. A file that is UTF-8, but for fewer bytes than it has other characters beyond ASCII, is
+    UTF-8. Any other file is cp1252.
+
+    Args:
+        path: The file.
+        encoding: The encoding, if it is known.
+
+    Raises:
+        InputError: The file has zero bytes, as UTF-16 without its mark and files that are not text have.
+    """
+    if encoding:
+        return encoding, ""
+    bad = good = lines = size = 0
+    first, rest = "", b""
+    with open_bytes(path) as file:
+        head = file.read(4)
+        for mark, kind in PACKED.items():
+            require(not head.startswith(mark), f"{path} is {kind}, no text file: unpack it, or save the table as CSV")
+        for mark, name in (
+            (codecs.BOM_UTF32_LE, "utf-32"),
+            (codecs.BOM_UTF32_BE, "utf-32"),
+            (codecs.BOM_UTF16_LE, "utf-16"),
+            (codecs.BOM_UTF16_BE, "utf-16"),
+        ):
+            if head.startswith(mark):
+                return name, ""
+        file.seek(0)
+        while True:
+            piece = file.read(PIECE)
+            data, size = rest + piece, size + len(piece)
+            limit = MAX_UNPACKED if isinstance(file, gzip.GzipFile) else math.inf
+            require(size <= limit, f"{path} has more than {MAX_UNPACKED:,} bytes unpacked: unpack it, if you trust it")
+            require(len(rest) <= MAX_LINE, f"{path} has a line of more than {MAX_LINE:,} bytes: it is no table")
+            end = data.rfind(b"\n") + 1 if piece else len(data)  # no character goes over the end of a line
+            data, rest = data[:end], data[end:]
+            require(
+                b"\0" not in data,
+                f'{path} has zero bytes: it is no text file, or UTF-16 without its mark (encoding="utf-16-le")',
+            )
+            if not data.isascii():
+                text = data.decode("utf-8", "replace")
+                wrong = text.count("\ufffd") - data.count("\ufffd".encode())
+                good += len(text) - len(text.encode("ascii", "ignore")) - wrong
+                if wrong and not first:
+                    first = _first_bad_byte(data, lines)
+                bad += wrong
+            lines += data.count(b"\n")
+            if not piece:
+                break
+    if not bad:
+        return "utf-8-sig", ""
+    if good > bad:
+        others = (
+            f"{bad:,} bytes, which are read as \ufffd; the first is" if bad > 1 else "a byte, which is read as \ufffd:"
+        )
+        return "utf-8-sig", f"{path} is UTF-8 but for {others} {first}"
+    return "cp1252", f"{path} is read as cp1252, since it is not UTF-8: it has {first}"
+
+
+def _first_bad_byte(data: bytes, lines: int) -> str:
+    """Say which byte is not UTF-8, and where, if ``lines`` lines come before the data."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + lines + 1
+        place = error.start - data.rfind(b"\n", 0, error.start)
+        return f"0x{data[error.start]:02x}, byte {place} of line {line:,}"
+    return ""
+
+
+def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file, gzipped or not."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast("BinaryIO", gzip.open(path, "rb")) if packed else open(path, "rb")
+
+
+@contextmanager
+def open_text(path: Path, encoding: str, errors: str, comment: str = "") -> Iterator[io.TextIOBase]:
+    """Open a file as text, gzipped or not; lines that are comments become blank, so that they are counted as rows."""
+    with io.TextIOWrapper(open_bytes(path), encoding, errors, newline="") as file:
+        if not comment:
+            yield file
+            return
+        # a quoted cell may have such lines, too
+        lines = re.compile(rf'"[^"]*"|^[ \t]*{re.escape(comment)}[^\r\n]*', re.MULTILINE)
+        yield io.StringIO(lines.sub(lambda found: found[0] if found[0][0] == '"' else "", file.read()), newline="")
