@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torchdl.data.delimited_files import read_rows
+from torchdl.data.delimited_files import read_rows, require_columns
 from torchdl.data.download import downloading, read_url, require_checksum
 from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
@@ -103,7 +103,7 @@ def read_titles(ratings: Path, items: np.ndarray) -> list[str]:
     if not path.is_file():
         return [str(item) for item in items]
     table = read_rows(path, missing=False)
-    require({"movieId", "title"} <= set(table.columns), f"{path} must have the columns movieId and title")
+    require_columns(path, table, ("movieId", "title"))
     ids = [cell.strip() for cell in table["movieId"]]  # texts, as those of the ratings: 07 is not 7
     names = dict(zip(ids, table["title"], strict=True))
     return [names.get(str(item)) or str(item) for item in items]

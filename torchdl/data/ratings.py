@@ -5,9 +5,7 @@ Shapes: N ratings, U users, I items.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +14,8 @@ import numpy as np
 import torch
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_pieces, require_columns
-from torchdl.data.numerals import number
+from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_pieces, require_columns, row_number
+from torchdl.data.numerals import to_numbers
 from torchdl.data.text_files import open_bytes
 from torchdl.errors import InputError, require
 
@@ -192,14 +190,12 @@ def read_cells(path: Path, format: TableFormat, wanted: list[str]) -> dict[str, 
 
     ids: tuple[dict[str, int], ...] = ({}, {})  # each id and its number, by its first occurrence
     parts: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-    are_dates, done = None, 0
+    are_dates = None
     for piece in read_pieces(path, format, missing=False, size=PIECE):
         if (piece[wanted[0]] == "").any():
             piece = piece[(piece != "").any(axis=1)]  # blank rows
         if not len(piece):
             continue
-        piece.index = range(done, done + len(piece))
-        done += len(piece)
         for name, known in zip(wanted[:2], ids, strict=True):
             codes, texts = pandas.factorize(piece[name])
             texts = [str(text).strip() for text in texts]
@@ -207,13 +203,13 @@ def read_cells(path: Path, format: TableFormat, wanted: list[str]) -> dict[str, 
             parts[name].append(np.array([known.setdefault(text, len(known)) for text in texts], np.int32)[codes])
         name = wanted[2]
         codes, texts = pandas.factorize(piece[name])
-        values = np.array([rating_of(str(text), format.decimal) for text in texts])[codes]
+        values = to_numbers(pandas.Series(texts, dtype=object), format.decimal, codes=True).to_numpy()[codes]
         refuse(path, piece, name, np.isnan(values))
         with np.errstate(over="ignore"):
             parts[name].append(values.astype(np.float32))
         if not np.isfinite(parts[name][-1]).all():
-            row = place_of(piece, int(np.isinf(parts[name][-1]).argmax()))
-            raise InputError(f"{path} has no finite rating in {row}: correct it")
+            row = row_number(piece, int(np.isinf(parts[name][-1]).argmax()))
+            raise InputError(f"{path} has no finite rating in row {row:,}: correct it")
         for name in wanted[3:]:
             if are_dates is None:
                 are_dates = not pandas.to_numeric(piece[name], errors="coerce").notna().any()
@@ -228,20 +224,9 @@ def refuse(path: Path, piece: pandas.DataFrame, name: str, wrong: np.ndarray) ->
     """Raise InputError if a cell of a column is wrong; the message names the first one."""
     if wrong.any():
         position = int(wrong.argmax())
-        found, row = str(piece[name].iloc[position]), place_of(piece, position)
+        found, row = str(piece[name].iloc[position]), row_number(piece, position)
         what = repr(found) if found else "nothing"
-        raise InputError(f"{path} is broken in {row}: {what} as {name!r}; remove or correct it")
-
-
-def place_of(piece: pandas.DataFrame, position: int) -> str:
-    """Return which row of a file a row of a piece is, in words."""
-    return f"the {ordinal(int(piece.index[position]) + 1)} row of ratings (not counting blank ones)"
-
-
-def rating_of(text: str, decimal: str) -> float:
-    """Return the number that a text means, NaN if none; a rating is never a code, so 05 is 5."""
-    found = number(re.sub(r"^\s*([-+]?)0+(?=\d)", r"\1", text), decimal)
-    return math.nan if found is None else found
+        raise InputError(f"{path} is broken in row {row:,}: {what} as {name!r}; remove or correct it")
 
 
 def times_of(column: pandas.Series, are_dates: bool) -> np.ndarray:
@@ -308,12 +293,6 @@ def indices_of(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known[found] == ids, found + 1, 0).astype(np.int32)
 
 
-def ordinal(number: int) -> str:
-    """Write 1 as 1st, 2 as 2nd, and so on."""
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number:,}{ending}"
-
-
 @dataclass(frozen=True)
 class RatingSplit:
     """Training and test ratings, with pairs (N, 2) of a user's and an item's index; 0 means not in the training part.
@@ -374,8 +353,8 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
         unreadable = ~np.isfinite(ratings.time)
         require(
             not unreadable.any(),
-            f"the time of the {ordinal(int(unreadable.argmax()) + 1)} rating is neither a number nor a date such as "
-            "2024-02-29 18:30:00 (ISO 8601): correct it, or split at random",
+            f"the time of rating {int(unreadable.argmax()) + 1:,} is neither a number nor a date such as 2024-02-29 "
+            "18:30:00 (ISO 8601): correct it, or split at random",
         )
         order = np.argsort(ratings.time, kind="stable")
     else:
