@@ -14,7 +14,7 @@ from helpers import gaussian
 from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
-from torchdl.data import ArrayDataset, BatchLoader, files
+from torchdl.data import ArrayDataset, BatchLoader, course_files
 from torchdl.data.course_files import FILES, find_file
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
@@ -250,7 +250,7 @@ def served(tmp_path, monkeypatch):
     content = b"date,open,high,low,close,volume,Name\n2020-01-01,1,2,1,2,5,X\n2020-01-02,2,3,2,3,6,X\n"
     (folder / "sbux.csv").write_bytes(content)
     url = f"http://127.0.0.1:{server.server_port}/sbux.csv"
-    source = files.FileSource("csv/sbux.csv", (url,), hashlib.sha256(content).hexdigest())
+    source = course_files.FileSource("csv/sbux.csv", (url,), hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(FILES, "sbux", source)
     yield folder
     server.shutdown()

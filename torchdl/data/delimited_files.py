@@ -7,10 +7,8 @@ never depends on other rows of its file.
 from __future__ import annotations
 
 import codecs
-import gzip
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchdl.data.numerals import is_number, number
-from torchdl.data.text_files import find_encoding, open_text
+from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.errors import InputError, require
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ class TableFormat:
         ...     _ = file.write("18.0  8  130\\n15.0  8  ?\\n")
         >>> names = ("mpg", "cylinders", "power")
         >>> written = torchdl.TableFormat(header=False, names=names, separator="blanks", na=("?",))
-        >>> torchdl.data.tables.read_rows(path, written)
+        >>> torchdl.data.delimited_files.read_rows(path, written)
             mpg cylinders power
         0  18.0         8   130
         1  15.0         8   NaN
@@ -203,7 +201,7 @@ def read_pieces(
             piece = piece[keep] if 0 < len(keep) < width else piece
             if missing:
                 piece = piece.mask(piece.isin(format.missing), np.nan)
-            piece.attrs = {"first_row": first_row, "notes": (note,) if note else ()}
+            piece.attrs = {"first_row": first_row, "encoding": (encoding, note), "notes": (note,) if note else ()}
             yield piece
             if size is None:
                 return
@@ -299,19 +297,12 @@ def notes(table: pandas.DataFrame) -> tuple[str, ...]:
 
 @contextmanager
 def _parser_errors(path: Path, format: TableFormat, width: int = 0) -> Iterator[None]:
-    """Convert pandas' errors, and those of decoding, into an :class:`InputError` that names the file."""
+    """Convert pandas' errors, and those of reading, into an :class:`InputError` that names the file."""
     try:
-        yield
+        with reading(path, format.encoding):
+            yield
     except InputError:
         raise
-    except UnicodeDecodeError as error:
-        byte, name = error.object[error.start], format.encoding
-        raise InputError(
-            f"{path} is not {name}: it has the byte 0x{byte:02x}, which {name} does not ({error.reason}): name another "
-            "encoding, or none to detect it"
-        ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged: it cannot be unpacked ({error})") from error
     except ValueError as error:  # errors of pandas are ValueErrors, too
         sentence = " ".join(str(error).split())
         if found := re.search(r"Expected \d+ fields in line (\d+), saw (\d+)", sentence):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchdl import random
 from torchdl.data.arrays import BatchDataset, as_classes, as_tensor
 from torchdl.data.duplicates import hashes
-from torchdl.data.folder import DecodedLate, read_folder
+from torchdl.data.folder import DecodedLate, named, read_folder
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
@@ -222,7 +222,5 @@ def load_images(
     files = read_folder(folder, split, image_size, skip_corrupt, None, white_value, max_pixels)
     origin = f"{len(files.labels):,} images from {folder / split if (folder / split).is_dir() else folder}"
     if files.corrupt:
-        more = f" and {len(files.corrupt) - 5:,} more" if len(files.corrupt) > 5 else ""
-        named = ", ".join(files.corrupt[:5])
-        origin += f"; {len(files.corrupt):,} unreadable ones were left out: {named}{more}"
+        origin += f"; left out {named(files.corrupt, what='unreadable ones')}"
     return ImageDataset(files.images, files.labels, low, high, files.classes, "; ".join([origin, *files.notes]))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchdl import random
 from torchdl.data.arrays import BatchDataset, as_tensor
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, row_number
+from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, require_columns, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import to_numbers
@@ -143,8 +143,7 @@ def read_series(
     """
     table = read_rows(path, format, row_index=True)
     texts = {str(name): table[name] for name in table.columns}
-    for name in (*columns, *({time} - {"", "none"})):
-        require(name in texts, f"{path} has no column {name!r}: choose among {', '.join(texts)}")
+    require_columns(path, table, [*columns, *({time} - {"", "none"})])
     numbers = {name: to_numbers(column, format.decimal).to_numpy() for name, column in texts.items()}
     numeric = {name for name, x in numbers.items() if 2 * np.isfinite(x).sum() >= max(1, texts[name].notna().sum())}
     others = {name: numbers[name] for name in texts if name in numeric - {*columns}}

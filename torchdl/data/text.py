@@ -5,10 +5,8 @@ Shapes: N texts, B in a batch, T words of the longest one.
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from torch import Tensor
 from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor
 from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, require_columns, row_number
 from torchdl.data.info import fingerprint
-from torchdl.data.text_files import find_encoding, open_text
+from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.data.vocabulary import Vocabulary, as_texts
 from torchdl.errors import InputError, require
 
@@ -138,7 +136,7 @@ def read_texts(
     require(len(counts) > 1, f"{path} has only one class ({', '.join(counts) or 'none'}): at least two are needed")
     classes = sorted(counts, key=lambda name: (-counts[name], name))
     number = {name: place for place, name in enumerate(classes)}
-    known, note = find_encoding(path, format.encoding)
+    known, note = table.attrs["encoding"]
     read = note.removeprefix(f"{path} is ") or f"read as {known.upper().removesuffix('-SIG')}"
     said = [f"{len(rows):,} texts from {path}, {read}"]
     said += [f"{len(empty):,} empty ones were left out"] if empty else []
@@ -169,14 +167,10 @@ def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[s
         (['see you', 'buy now'], ())
     """
     require(os.path.isfile(path), f"there is no file {path}: name a text file with one text per line")
-    try:
+    with reading(path, encoding):
         known, note = find_encoding(path, encoding)
         with open_text(Path(path), known, "strict" if encoding else "replace") as file:
             lines = [line.strip() for line in file]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not {known} ({error.reason}): name another encoding") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} cannot be unpacked ({error}): get the file again") from error
     return [line for line in lines if line], (note,) if note else ()
 
 

@@ -8,12 +8,13 @@ import io
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 
 PACKED = {
     b"PK": "a zip archive or a spreadsheet",
@@ -115,3 +116,17 @@ def open_text(path: Path, encoding: str, errors: str, comment: str = "") -> Iter
         # a quoted cell may have such lines, too
         lines = re.compile(rf'"[^"]*"|^[ \t]*{re.escape(comment)}[^\r\n]*', re.MULTILINE)
         yield io.StringIO(lines.sub(lambda found: found[0] if found[0][0] == '"' else "", file.read()), newline="")
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], encoding: str) -> Iterator[None]:
+    """Convert the errors of decoding and unpacking a file into an :class:`InputError` that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not {encoding}: it has the byte 0x{error.object[error.start]:02x}, which {encoding} does not "
+            f"({error.reason}): name another encoding, or none to detect it"
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged: it cannot be unpacked ({error})") from error
