@@ -14,6 +14,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has its own core
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unflushed():
+    """Leave it to the system when files reach the disk: no test cuts the power, and flushing is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def quick():
     """Use one thread, which is faster for small tensors."""

@@ -7,8 +7,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 
 def kill() -> None:
@@ -27,49 +32,75 @@ def read_only() -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-def watch(folder: Path, number: int, act: Callable[[], None], openings: bool = False) -> list[str]:
-    """Call ``act`` before this process changes something in a folder for the N-th time; return a list of all changes.
+@dataclass
+class Watch:
+    """What is watched for: the changes of a folder."""
 
-    Changes are new folders, renames, flushes and, if asked for, new files. It lasts as long as the process, because
-    Python's audit hooks do.
+    folder: Path
+    number: int
+    act: Callable[[], None]
+    flushes: bool
+    seen: list[str]
+
+    def reached(self, what: str) -> None:
+        """Note a change, and do ``act`` before the N-th."""
+        self.seen.append(what)
+        if len(self.seen) == self.number:
+            self.act()
+
+
+_watches: list[Watch] = []  # at most one
+
+
+def _hook(event: str, arguments: tuple) -> None:
+    if not _watches or event not in ("os.mkdir", "os.rename", "open"):
+        return
+    (watch,), name = _watches, arguments[0]
+    if not isinstance(name, (str, bytes, Path)):
+        return
+    path = Path(os.fsdecode(name))
+    new = event == "os.rename" or not path.exists()
+    writes = event != "open" or (watch.flushes and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    if writes and new and path.is_relative_to(watch.folder):
+        watch.reached(f"{event} {path}")
+
+
+def _flush(descriptor: int) -> None:
+    for watch in _watches:
+        if watch.flushes:
+            watch.reached(f"fsync {os.readlink(f'/proc/self/fd/{descriptor}')}")
+
+
+@cache
+def _install_hook() -> None:
+    sys.addaudithook(_hook)  # for as long as the process lasts
+
+
+@contextmanager
+def watching(folder: Path, number: int, act: Callable[[], None], flushes: bool = False) -> Iterator[list[str]]:
+    """Call ``act`` before this process changes something in a folder for the N-th time; yield a list of all changes.
+
+    Changes are new folders and renames and, if asked for, new files and flushes. These alone show a kill no other
+    folder: a flush changes nothing that another process sees, and a new file has a name of its own.
     """
-    seen: list[str] = []
-
-    def reached(what: str) -> None:
-        seen.append(what)
-        if len(seen) == number:
-            act()
-
-    def hook(event: str, arguments: tuple) -> None:
-        if event not in ("os.mkdir", "os.rename", "open") or not isinstance(arguments[0], (str, bytes, Path)):
-            return
-        path = Path(os.fsdecode(arguments[0]))
-        new = event == "os.rename" or not path.exists()
-        writes = event != "open" or (openings and arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        if writes and new and path.is_relative_to(folder):
-            reached(f"{event} {path}")
-
-    fsync = os.fsync
-
-    def watched(descriptor: int) -> None:
-        reached(f"fsync {os.readlink(f'/proc/self/fd/{descriptor}')}")
-        fsync(descriptor)
-
-    sys.addaudithook(hook)
-    os.fsync = watched
-    return seen
+    _install_hook()
+    _watches.append(Watch(folder, number, act, flushes, []))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", _flush)
+            yield _watches[0].seen
+    finally:
+        _watches.clear()
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Do something in a forked process; return its exit status: 1 for an OSError, 3 for others, -9 if it was killed."""
+    """Do something in a forked process; return its exit status, -9 if it was killed."""
     child = os.fork()
     if child == 0:
-        code = 3
+        code = 1
         try:
             work()
             code = 0
-        except OSError:
-            code = 1
         except BaseException:
             traceback.print_exc()
         finally:

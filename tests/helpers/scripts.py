@@ -46,6 +46,7 @@ tyro.cli(int, args=["1"])  # imports more
 figure = new_figure(1, 1)
 figure.add_subplot(title="$x$")
 figure.savefig(io.BytesIO())  # reads the fonts
+os.fsync = lambda descriptor: None  # as in conftest.py
 gc.collect()
 gc.freeze()
 for line in sys.stdin:
