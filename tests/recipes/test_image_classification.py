@@ -420,7 +420,7 @@ def test_repeated_images_are_counted_and_the_accuracy_is_given_without_them_too(
     report = evaluate_classifier(model(), test, options, "cpu", logits=logits, train=data)
     assert report.results["accuracy"] == pytest.approx(3 / 9)
     assert report.results["without duplicates"] == {"images": 6, "accuracy": pytest.approx(2 / 6)}
-    assert report.summary.endswith("\n33.33% on the 6 images that are not in the training part, too")
+    assert report.summary.endswith("\n3 of 9 test images are in the training part, too; without them: accuracy 33.33%")
     other = evaluate_classifier(model(), labelled(3, seed=5), options, "cpu", train=labelled(3, seed=6))
     assert "without duplicates" not in other.results
 

@@ -105,7 +105,7 @@ def test_errors_without_the_pairs_that_are_in_training_are_reported():
     without = report.results["without duplicates"]
     assert without["ratings"] == 1
     assert without["errors"]["mean"] == pytest.approx({"RMSE": 0.5, "MAE": 0.5})  # 2, where the mean is 2.5
-    assert f"without them: {without['errors']['this model']['RMSE']:.4f}" in report.summary
+    assert f"without them: RMSE {without['errors']['this model']['RMSE']:.4f}" in report.summary
 
 
 @pytest.fixture(scope="module")

@@ -163,4 +163,4 @@ def test_test_rows_of_the_training_part_are_counted_and_left_out_once(target):
     for name, scores in again[key].items():
         assert others[key][name] == pytest.approx(scores)
     assert "without duplicates" not in again
-    assert f"the {total - count} rows that are not in the training part" in report.summary
+    assert f"{count} of {total} test rows are in the training part, too; without them: " in report.summary

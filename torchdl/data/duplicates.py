@@ -35,16 +35,18 @@ def in_training(train: Sequence[str] | Tensor, test: Sequence[str] | Tensor) -> 
     return torch.from_numpy(np.isin(hashes(test), hashes(train)))
 
 
-def duplicates_note(duplicates: Tensor, what: str) -> str:
+def duplicates_note(duplicates: Tensor, what: str, score: str = "") -> str:
     """Return a sentence part about examples found by :func:`in_training`; empty if there are none.
+
+    ``score`` is the score without them, in words.
 
     Example:
         >>> from torchdl.data.duplicates import duplicates_note
-        >>> duplicates_note(torch.tensor([True, False, False]), "texts")
-        '1 of 3 test texts are in the training part, too'
+        >>> duplicates_note(torch.tensor([True, False, False]), "texts", "accuracy 98 %")
+        '1 of 3 test texts are in the training part, too; without them: accuracy 98 %'
     """
-    count = int(duplicates.sum())
-    return f"{count:,} of {len(duplicates):,} test {what} are in the training part, too" if count else ""
+    count, without = int(duplicates.sum()), f"; without them: {score}" if score else ""
+    return f"{count:,} of {len(duplicates):,} test {what} are in the training part, too{without}" if count else ""
 
 
 def hashes(examples: Sequence[str] | Tensor) -> np.ndarray:

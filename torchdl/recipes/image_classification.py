@@ -229,7 +229,7 @@ def evaluate_classifier(
     if 0 < new.sum() < len(new):
         accuracy = float((predicted == labels)[new].double().mean())
         results["without duplicates"] = {"images": int(new.sum()), "accuracy": accuracy}
-        without = f"\n{accuracy:.2%} on the {int(new.sum()):,} images that are not in the training part, too"
+        without = "\n" + duplicates_note(~new, "images", f"accuracy {accuracy:.2%}")
     wrong = (predicted != labels).nonzero()[:, 0]
     confident = wrong[logits.softmax(1)[wrong].amax(1).argsort(descending=True, stable=True)][:SHOWN]
     pixels = test.unscale(test.__getitems__(confident.to(test.device))[0])

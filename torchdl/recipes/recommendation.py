@@ -233,12 +233,13 @@ def evaluate_ratings(
         *(f"{name:20} {row['RMSE']:8.4f} {row['MAE']:8.4f}" for name, row in measured.items()),
         f"test ratings of users unseen in training: {unseen[0]:,}, of items unseen in training: {unseen[1]:,}",
     ]
-    if note := duplicates_note(known, "pairs of a user and an item"):
+    new, score = ~known, ""
+    if 0 < new.sum() < len(new):
+        others = {name: errors(values[new], true[new]) for name, values in predicted.items()}
+        results["without duplicates"] = {"ratings": int(new.sum()), "errors": others}
+        score = f"RMSE {others['this model']['RMSE']:.4f}"
+    if note := duplicates_note(known, "pairs of a user and an item", score):
         lines.append(note)
-        if not known.all():
-            others = {name: errors(values[~known], true[~known]) for name, values in predicted.items()}
-            results["without duplicates"] = {"ratings": int((~known).sum()), "errors": others}
-            lines[-1] += f"; RMSE without them: {others['this model']['RMSE']:.4f}"
     figures = {
         "errors": plot_bars(errors_by, f"error on {len(true):,} test ratings"),
         "errors_by_count": plot_bars(rmse_by_count, "RMSE by the item's number of training ratings"),

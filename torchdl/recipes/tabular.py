@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.data import BatchLoader
+from torchdl.data.duplicates import duplicates_note
 from torchdl.data.tabular import Columns, Table, category_places, numeric_column
 from torchdl.errors import require
 from torchdl.plots import plot_bars, plot_confusion, plot_predictions, plot_roc
@@ -136,7 +137,7 @@ def _evaluate_classes(model: nn.Module, table: Table) -> Report:
     if 0 < new.sum() < len(new):
         others = {name: float(values[new].mean()) for name, values in right.items()}
         results["without duplicates"] = {"rows": int(new.sum()), "accuracy": others}
-        lines.append(f"{others['this model']:.2%} on the {new.sum():,} rows that are not in the training part, too")
+        lines.append(duplicates_note(table.duplicates, "rows", f"accuracy {others['this model']:.2%}"))
     return Report(results, "\n".join(lines), figures)
 
 
@@ -166,8 +167,7 @@ def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
     if 1 < new.sum() < len(new):  # R2 needs two
         others = errors_of(new)
         results["without duplicates"] = {"rows": int(new.sum()), "errors": others}
-        rmse = others["this model"]["RMSE"]
-        lines.append(f"RMSE {rmse:.4g} on the {new.sum():,} rows that are not in the training part, too")
+        lines.append(duplicates_note(table.duplicates, "rows", f"RMSE {others['this model']['RMSE']:.4g}"))
     figure = plot_predictions(true, predictions["this model"], table.columns.target)
     return Report(results, "\n".join(lines), {"predictions": figure})
 

@@ -204,13 +204,13 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
         accuracy, f1, mcc, precision = row.values()
         lines.append(f"{name:28} {accuracy:8.2%}  {f1:6.3f}  {mcc:6.3f}  {precision:17.3f}")
     known = in_training(train.texts, test.texts)
-    new = ~known.numpy()
-    note = duplicates_note(known, "texts")
-    if len(np.unique(true[new])) == len(classes):  # average precision needs all classes
+    new, score = ~known.numpy(), ""
+    if known.any() and len(np.unique(true[new])) == len(classes):  # average precision needs all classes
         others = {name: scores(true[new], values[new]) for name, values in probabilities.items()}
         results["without duplicates"] = {"texts": int(new.sum()), "scores": others}
-        note += f"; accuracy without them: {others['this model']['accuracy']:.2%}" if note else ""
-    lines += [note] if note else []
+        score = f"accuracy {others['this model']['accuracy']:.2%}"
+    if note := duplicates_note(known, "texts", score):
+        lines.append(note)
     mistakes = find_mistakes(test, probabilities["this model"])
     for actual, predicted, probability, text in mistakes.head(SHOWN).itertuples(index=False):
         short = text if len(text) < 80 else text[:79] + "…"
