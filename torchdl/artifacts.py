@@ -11,7 +11,6 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import threading
 import typing
 from collections import defaultdict
@@ -29,7 +28,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl.models
 from torchdl.errors import InputError, require
-from torchdl.files import ARCHITECTURE, WEIGHTS, plain, read_json, replacing, write_json
+from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, plain, read_json, replacing, write_json
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
 MAX_ARCHITECTURE = 2**20  # bytes
@@ -185,7 +184,7 @@ def check(model: nn.Module) -> dict[str, Any]:
     return description
 
 
-def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, folder: PathLike) -> None:
     """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
     Parameters that are tied (one and the same under several names) are tied again by :func:`load`.
@@ -263,7 +262,7 @@ def at_most(count: int) -> Iterator[None]:
         handle.remove()
 
 
-def load(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
+def load(folder: PathLike, device: str | torch.device = "cpu") -> nn.Module:
     """Load the model that a run or :func:`save` stored in ``folder``, on ``device``, in evaluation mode.
 
     Raises:

@@ -139,7 +139,7 @@ def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = No
         read_json(temporary)
 
 
-def read_json(path: str | os.PathLike[str], kind: Any = Any, limit: int = MAX_JSON) -> Any:
+def read_json(path: PathLike, kind: Any = Any, limit: int = MAX_JSON) -> Any:
     """Read a JSON file that may be anybody's, and check what it holds.
 
     Args:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchdl.data.download import download, downloading
 from torchdl.data.sources import data_roots
 from torchdl.errors import require
+from torchdl.files import PathLike
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ FILES = {
 }
 
 
-def find_file(name: str, root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Path:
+def find_file(name: str, root: PathLike | None = None, fetch: bool = True) -> Path:
     """Find a data set's file by name in the data folders (see :mod:`torchdl.data.sources`), or download the file.
 
     Raises:

@@ -7,7 +7,6 @@ never depends on other rows of its file.
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from torchdl.data.numerals import is_number, number
 from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -105,7 +105,7 @@ CSV = TableFormat()
 
 
 def read_rows(
-    path: str | os.PathLike[str], format: TableFormat = CSV, missing: bool = True, row_index: bool = False
+    path: PathLike, format: TableFormat = CSV, missing: bool = True, row_index: bool = False
 ) -> pandas.DataFrame:
     """Read all rows of a table as texts, NaN for missing values; blank rows at the end are ignored.
 
@@ -135,7 +135,7 @@ def read_rows(
 
 
 def read_pieces(
-    path: str | os.PathLike[str], format: TableFormat = CSV, missing: bool = True, size: int | None = 1_000_000
+    path: PathLike, format: TableFormat = CSV, missing: bool = True, size: int | None = 1_000_000
 ) -> Iterator[pandas.DataFrame]:
     """Read a table as texts, ``size`` rows at a time; None reads it whole. See :func:`read_rows`.
 
@@ -276,7 +276,7 @@ def find_row_index(table: pandas.DataFrame) -> str | None:
     return name if found else None
 
 
-def require_columns(path: str | os.PathLike[str], table: pandas.DataFrame, names: Sequence[str]) -> None:
+def require_columns(path: PathLike, table: pandas.DataFrame, names: Sequence[str]) -> None:
     """Raise InputError if a file's table lacks a column; the message has all its columns."""
     found = list(table.columns)
     advice = "" if len(found) > 1 else '; if it has more, say what separates them, such as separator=";"'

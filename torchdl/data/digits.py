@@ -5,7 +5,6 @@ Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,6 +19,7 @@ from torchdl.data.images import ImageDataset
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
 from torchdl.errors import require
+from torchdl.files import PathLike
 from torchdl.pictures import open_picture
 
 SUBSETS = ("train", "validation", "test")
@@ -65,7 +65,7 @@ class Digits(ImageDataset):
         color: bool = True,
         rescale: bool = True,
         seed: int = 0,
-        background: str | os.PathLike[str] | None = None,
+        background: PathLike | None = None,
         classes: Sequence[str] = tuple("0123456789"),
         origin: str = "memory",
         fallback: bool = False,
@@ -166,7 +166,7 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)[:, 0]  # (N, 1, S, S) -> (N, S, S)
 
 
-def load_photographs(path: str | os.PathLike[str] | None, size: int) -> Tensor:
+def load_photographs(path: PathLike | None, size: int) -> Tensor:
     """Load the pictures for the backgrounds: (P, C, H, W) float32 in [0, 1], with sides of at least ``size`` pixels.
 
     The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``).
@@ -206,9 +206,9 @@ def load_digits(
     color: bool = True,
     rescale: bool = True,
     seed: int = 0,
-    background: str | os.PathLike[str] | None = None,
+    background: PathLike | None = None,
     name: str = "mnist",
-    root: str | os.PathLike[str] | None = None,
+    root: PathLike | None = None,
     fetch: bool = True,
 ) -> Digits:
     """Load a subset of the digits: ``train`` (the first 5/6 of the training images), ``validation`` or ``test``.

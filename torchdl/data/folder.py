@@ -31,6 +31,7 @@ from torchdl.data.image_files import Decoding, Header, decode, read_header
 from torchdl.data.sources import cache_folder
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS
 
 SUFFIXES = {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm"}
@@ -265,7 +266,7 @@ def memory_for_images() -> int:
 
 
 def read_folder(
-    root: str | os.PathLike[str],
+    root: PathLike,
     split: str = "train",
     image_size: int | None = None,
     skip_corrupt: bool = False,

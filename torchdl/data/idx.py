@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
 import zlib
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import torch
 from torch import Tensor
 
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 MAX_BYTES = 2**30  # MNIST's largest file has 47 million
 
 
-def read_idx(path: str | os.PathLike[str], dimensions: int, max_bytes: int = MAX_BYTES) -> Tensor:
+def read_idx(path: PathLike, dimensions: int, max_bytes: int = MAX_BYTES) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped (``*.gz``) or not.
 
     Args:

@@ -19,6 +19,7 @@ from torchdl.data.folder import DecodedLate, named, read_folder
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
+from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS
 
 
@@ -180,9 +181,9 @@ def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -
 
 
 def load_images(
-    name: str | os.PathLike[str],
+    name: PathLike,
     split: str = "train",
-    root: str | os.PathLike[str] | None = None,
+    root: PathLike | None = None,
     low: float = 0.0,
     high: float = 1.0,
     fetch: bool = True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import zipfile
 import zlib
@@ -16,7 +15,7 @@ from torchdl.data.delimited_files import read_rows, require_columns
 from torchdl.data.download import downloading, read_url, require_checksum
 from torchdl.data.sources import data_roots
 from torchdl.errors import InputError, require
-from torchdl.files import replacing
+from torchdl.files import PathLike, replacing
 
 WANTED = ("movies.csv", "ratings.csv")  # ratings.csv is written last, so where it is, movies.csv is, too
 
@@ -42,9 +41,7 @@ MOVIELENS = {
 }
 
 
-def find_ratings(
-    dataset: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, fetch: bool = True
-) -> Path:
+def find_ratings(dataset: PathLike, root: PathLike | None = None, fetch: bool = True) -> Path:
     """Find or download the ratings of a data set by name, or find those in a given folder or file.
 
     Args:

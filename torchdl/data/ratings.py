@@ -5,7 +5,6 @@ Shapes: N ratings, U users, I items.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_p
 from torchdl.data.numerals import to_numbers
 from torchdl.data.text_files import open_bytes
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -62,7 +62,7 @@ class Ratings:
 
 
 def read_ratings(
-    path: str | os.PathLike[str],
+    path: PathLike,
     user: str = COLUMNS[0],
     item: str = COLUMNS[1],
     rating: str = COLUMNS[2],

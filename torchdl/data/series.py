@@ -5,7 +5,6 @@ Shapes: L terms of D values, T terms of input, H terms to forecast, N = L - T - 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from torchdl.data.info import fingerprint
 from torchdl.data.numerals import to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -106,7 +106,7 @@ def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
 
 
 def read_series(
-    path: str | os.PathLike[str],
+    path: PathLike,
     columns: Sequence[str] = (),
     format: TableFormat = CSV,
     time: str = "",
@@ -182,7 +182,7 @@ def read_series(
     return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
 
 
-def _chronological(path: str | os.PathLike[str], table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
+def _chronological(path: PathLike, table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
     """Return the order of the rows (L,) by time, which must be that of the file unless ``sort``."""
     name, times = column
     rows = np.argsort(times, kind="stable")
@@ -208,7 +208,7 @@ def _chronological(path: str | os.PathLike[str], table: pandas.DataFrame, column
 PRICES = ("open", "high", "low", "close", "volume")
 
 
-def load_prices(root: str | os.PathLike[str] | None = None, fetch: bool = True) -> Series:
+def load_prices(root: PathLike | None = None, fetch: bool = True) -> Series:
     """Load Starbucks' daily open, high, low, close and volume, 2013 to 2018 (lecture 51's file).
 
     If the file is neither found nor downloaded, matplotlib's Google prices, 2004 to 2008, replace it, and ``fallback``

@@ -26,6 +26,7 @@ from torchdl.data.download import NotFound, download, downloading
 from torchdl.data.idx import read_idx
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -132,7 +133,7 @@ def cache_folder() -> Path:
         return folder
 
 
-def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
+def data_roots(root: PathLike | None = None) -> list[Path]:
     """List the data folders to search; downloads go to the first."""
     named = [Path(folder) for folder in (root, os.environ.get("TORCHDL_DATA")) if folder]
     for folder in named:
@@ -141,7 +142,7 @@ def data_roots(root: str | os.PathLike[str] | None = None) -> list[Path]:
     return [*named, cache_folder()]
 
 
-def find(source: IDXSource, split: str, root: str | os.PathLike[str] | None = None) -> tuple[Path, Path] | None:
+def find(source: IDXSource, split: str, root: PathLike | None = None) -> tuple[Path, Path] | None:
     """Find a split's two files, images and labels, in one folder; return None if no folder has both."""
     folders = [r / source.folder / "raw" for r in data_roots(root)] + [Path(f) for f in source.system_folders]
     for folder in folders:
@@ -179,7 +180,7 @@ def names() -> Iterator[str]:
     yield from (*SOURCES, *CIFAR, "mnist_5k")
 
 
-def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch: bool) -> LabelledImages:
+def load_cifar(name: str, split: str, root: PathLike | None, fetch: bool) -> LabelledImages:
     """Load a CIFAR set with torchvision, which checks the MD5 of every file before reading it."""
     source, roots = CIFAR[name], data_roots(root)
     archive = source.url.rpartition("/")[2]
@@ -219,9 +220,7 @@ def load_cifar(name: str, split: str, root: str | os.PathLike[str] | None, fetch
     return LabelledImages(images, torch.tensor(found.targets), tuple(found.classes), origin)
 
 
-def load_labelled(
-    name: str, split: str = "train", root: str | os.PathLike[str] | None = None, fetch: bool = True
-) -> LabelledImages:
+def load_labelled(name: str, split: str = "train", root: PathLike | None = None, fetch: bool = True) -> LabelledImages:
     """Load a data set of labelled images by name.
 
     Args:

@@ -9,7 +9,6 @@ Shapes: N rows, D numbers per row, K classes.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +28,7 @@ from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.numerals import looks_like_numbers, to_numbers
 from torchdl.errors import InputError, require
-from torchdl.files import read_json, write_json
+from torchdl.files import PathLike, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas
@@ -40,7 +39,7 @@ MAX_CATEGORIES = 50  # per column
 
 
 def read_table(
-    path: str | os.PathLike[str],
+    path: PathLike,
     categories: Collection[str] = (),
     format: TableFormat = CSV,
     target: str = "",
@@ -238,7 +237,7 @@ class Columns:
         names = [f"{name}={category}" for name, categories in self.categorical.items() for category in categories]
         return [*self.numeric, *names]
 
-    def read(self, path: str | os.PathLike[str], format: TableFormat = CSV) -> pandas.DataFrame:
+    def read(self, path: PathLike, format: TableFormat = CSV) -> pandas.DataFrame:
         """Read rows to predict: each column holds what it held in the training file, whatever other rows hold.
 
         Raises:
@@ -309,7 +308,7 @@ class Columns:
         write_json(path, asdict(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Columns:
+    def load(cls, path: PathLike) -> Columns:
         """Read a file that :meth:`save` wrote; raise InputError for any other."""
         found: Columns = read_json(path, cls)
         pairs = {**found.numeric, found.target: found.scale}
@@ -502,9 +501,7 @@ def split_table(
     return replace(found, notes=(*notes, repeated)) if repeated else found
 
 
-def load_transistors(
-    root: str | os.PathLike[str] | None = None, fetch: bool = True
-) -> tuple[Tensor, Tensor, ArrayDataset]:
+def load_transistors(root: PathLike | None = None, fetch: bool = True) -> tuple[Tensor, Tensor, ArrayDataset]:
     """Load the years and the logarithms of the transistor counts of processors (lecture 12), float64 (N,) each.
 
     If the course's file is neither found nor downloaded, torchdl's list of 24 processors' published counts replaces it.

@@ -22,6 +22,7 @@ from torchdl.data.info import fingerprint
 from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.data.vocabulary import Vocabulary, as_texts
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Texts:
 
 
 def read_texts(
-    path: str | os.PathLike[str],
+    path: PathLike,
     text: str,
     label: str,
     encoding: str | None = None,
@@ -145,7 +146,7 @@ def read_texts(
     return Texts(tuple(texts[row] for row in rows), numbers, tuple(classes), origin)
 
 
-def read_lines(path: str | os.PathLike[str], encoding: str = "") -> tuple[list[str], tuple[str, ...]]:
+def read_lines(path: PathLike, encoding: str = "") -> tuple[list[str], tuple[str, ...]]:
     """Read a text file with one text per line; blank lines are left out.
 
     Args:

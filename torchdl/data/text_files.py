@@ -6,7 +6,6 @@ import codecs
 import gzip
 import io
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 PACKED = {
     b"PK": "a zip archive or a spreadsheet",
@@ -26,7 +26,7 @@ PIECE = 2**24  # bytes decoded at a time to find the encoding
 MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
 
 
-def find_encoding(path: str | os.PathLike[str], encoding: str = "") -> tuple[str, str]:
+def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
     """Return a text file's encoding, and a note if it cannot be decoded without loss; read it with errors="replace".
 
     A byte-order mark decides. A file that is UTF-8, but for fewer bytes than it has other characters beyond ASCII, is
@@ -99,7 +99,7 @@ def _first_bad_byte(data: bytes, lines: int) -> str:
     return ""
 
 
-def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
+def open_bytes(path: PathLike) -> BinaryIO:
     """Open a file, gzipped or not."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -119,7 +119,7 @@ def open_text(path: Path, encoding: str, errors: str, comment: str = "") -> Iter
 
 
 @contextmanager
-def reading(path: str | os.PathLike[str], encoding: str) -> Iterator[None]:
+def reading(path: PathLike, encoding: str) -> Iterator[None]:
     """Convert the errors of decoding and unpacking a file into an :class:`InputError` that names it."""
     try:
         yield

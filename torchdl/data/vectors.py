@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 
 
-def read_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary, seed: int = 0) -> tuple[Tensor, int]:
+def read_vectors(path: PathLike, vocabulary: Vocabulary, seed: int = 0) -> tuple[Tensor, int]:
     """Read the vectors of a vocabulary's words from a file; each line is a word and its D numbers, separated by blanks.
 
     Args:

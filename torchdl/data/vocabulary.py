@@ -8,7 +8,6 @@ Shapes: N texts, T words of the longest text.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from torchdl.errors import InputError, require
-from torchdl.files import read_json, write_json
+from torchdl.files import PathLike, read_json, write_json
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' separators of words besides the space
 UNKNOWN = "<unknown>"  # cannot occur in a text, since < is filtered
@@ -142,13 +141,13 @@ class Vocabulary:
         """Return the words with these indices, without padding, joined by spaces."""
         return " ".join(self.words[index - 1] for index in numbers if index > 0)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: PathLike) -> None:
         """Write the vocabulary as JSON."""
         settings = {"lower": self.lower, "filters": self.filters, "same_digits": self.same_digits}
         write_json(Path(path), settings | {"words": self.words})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
+    def load(cls, path: PathLike) -> Vocabulary:
         """Read a file that :meth:`save` wrote; raise :class:`InputError` for any other."""
         try:
             return cls(**read_json(path, SavedVocabulary))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from torchdl.errors import InputError, require
-from torchdl.files import check_archive
+from torchdl.files import PathLike, check_archive
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -107,7 +107,7 @@ def build_backbone(name: str, input_size: int | None = None) -> nn.Module:
     return without_classifier(build_network(name, input_size))
 
 
-def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default") -> tuple[nn.Module, Preprocessing]:
+def load_backbone(name: str, weights: PathLike | None = "default") -> tuple[nn.Module, Preprocessing]:
     """Load a network and its weights; return it without its classifier, and the preprocessing that it needs.
 
     Args:
@@ -146,7 +146,7 @@ def load_backbone(name: str, weights: str | os.PathLike[str] | None = "default")
     return without_classifier(network), preprocessing
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: PathLike) -> dict[str, Tensor]:
     """Read named tensors from a PyTorch or safetensors file, without running any code in it.
 
     Raises:

@@ -5,7 +5,6 @@ Shapes: B images, C channels, H x W pixels, D features, K classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import InputError, require
+from torchdl.files import PathLike
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.backbones import blocks_of, build_backbone, load_backbone
 from torchdl.models.frozen import FrozenFeatures
@@ -194,7 +194,7 @@ class TransferModel(nn.Module):
 def transfer_model(
     backbone: str,
     num_classes: int,
-    weights: str | os.PathLike[str] | None = "default",
+    weights: PathLike | None = "default",
     input_size: int | None = None,
     finetuned: int = 0,
     levels: int = 0,
