@@ -142,7 +142,10 @@ def _white(image: Image.Image, greys: np.ndarray) -> float:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF data says; data that cannot be parsed says nothing."""
+    """Turn an image as its EXIF data says; data that cannot be parsed says nothing.
+
+    Pillow's ``exif_transpose`` also writes the data anew, which fails for some data that can be read.
+    """
     from PIL import Image
 
     try:

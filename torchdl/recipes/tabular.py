@@ -175,7 +175,8 @@ def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
 def least_squares(inputs: np.ndarray, targets: np.ndarray, test_inputs: np.ndarray) -> np.ndarray:
     """Return the predictions (M,) of the least-squares line, float64; of several lines, the one with the least weights.
 
-    Columns are centred and scaled first, so a large level or another unit costs no digits.
+    Columns are centred and scaled first, so a large level or another unit costs no digits. (scikit-learn's
+    ``LinearRegression`` neglects directions in which columns differ by less than a millionth.)
 
     Args:
         inputs: (N, D).
