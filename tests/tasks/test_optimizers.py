@@ -13,7 +13,7 @@ from torch import nn
 from torchdl import MLP, GANTask, InputError, Supervised, Trainer, simple_gan
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.tasks import OPTIMIZERS, make_optimizer
-from torchdl.training.step import check_moments
+from torchdl.training.optimizer_state import check_moments
 
 SHAPES = [(3, 2), (2,)]
 LR = 0.05

@@ -179,25 +179,3 @@ def load(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} holds the checkpoint of another model or optimizer: {reason}") from error
-
-
-def other_kind(known: Any, found: Any, place: str) -> str:
-    """Return where a state differs in kind from a known one, below ``place``; "" if it does not.
-
-    A number may become another number, None or a boolean a number, too, and a text another text. Containers keep their
-    lengths. Dictionaries may have more or fewer keys, as other versions of PyTorch write them.
-    """
-    if isinstance(known, Mapping):
-        if not isinstance(found, Mapping):
-            return place
-        return next(filter(None, (other_kind(known[k], found[k], f"{place}.{k}") for k in known if k in found)), "")
-    if isinstance(known, (list, tuple)):
-        if not isinstance(found, (list, tuple)) or len(known) != len(found):
-            return place
-        pairs = enumerate(zip(known, found, strict=True))
-        return next(filter(None, (other_kind(a, b, f"{place}[{n}]") for n, (a, b) in pairs)), "")
-    if isinstance(known, str):
-        return "" if isinstance(found, str) else place
-    is_number = isinstance(found, (bool, int, float)) or (isinstance(found, torch.Tensor) and found.numel() == 1)
-    may_lack = found is None and isinstance(known, (bool, type(None)))
-    return "" if is_number or may_lack or type(found) is type(known) else place

@@ -22,7 +22,7 @@ from torchdl.errors import InputError, require
 T = TypeVar("T")
 
 BACKENDS = {"cpu": "gloo", "mps": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-ONE_VALUE = "more than 1 value per channel"  # PyTorch's words for a batch norm that has a single value
+ONE_VALUE = "more than 1 value per channel"  # in PyTorch's message, too
 _is_ours = False  # whether this module has started the process group
 
 
@@ -159,6 +159,20 @@ def is_reported_elsewhere(error: Exception) -> bool:
 def is_lost_peer(error: Exception) -> bool:
     """Return whether a collective operation failed because another process has ended."""
     return have_joined() and (isinstance(error, dist.DistError) or "by peer" in str(error))
+
+
+@contextmanager
+def explaining_single_values() -> Iterator[None]:
+    """Turn the error of a batch norm that has a single value for each channel into an :class:`InputError`."""
+    try:
+        yield
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise InputError(
+            "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, or "
+            "drop_last=True if only the last batch is that small"
+        ) from error
 
 
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,11 +15,9 @@ from torchdl.collective import counting, have_joined, rank_and_size
 from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
 from torchdl.fast.blocks import blocked
-from torchdl.files import plain
 from torchdl.tasks import Schedule, StepInfo, Task, Update
-from torchdl.tasks.optimizers import OPTIMIZERS, with_frozen
 from torchdl.tasks.schedules import as_schedules
-from torchdl.training import checkpoint, distributed
+from torchdl.training import distributed, optimizer_state
 from torchdl.training.device import move
 from torchdl.training.state import TrainingState
 
@@ -52,46 +48,6 @@ class Measured(NamedTuple):
 
 
 MEASURED = ("loss", "grad_norm")  # what the trainer itself measures of each optimizer
-NO_SETTINGS = {"params", "param_names", "initial_lr", "foreach", "fused", "capturable", "differentiable"}
-
-
-def in_words(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return those settings of an optimizer's group, or of a scheduler, on which the numbers of training depend."""
-    return {k: str(plain(v)) for k, v in settings.items() if k not in NO_SETTINGS and not callable(v)}
-
-
-def describe_optimizer(optimizer: torch.optim.Optimizer) -> str:
-    """Return an optimizer's class and those of its settings that loading a checkpoint would silently change."""
-    group = optimizer.param_groups[0]
-    settings = {key: plain(group[key]) for key in ("momentum", "nesterov", "betas") if group.get(key)}
-    if decay := max(group.get("weight_decay", 0) for group in optimizer.param_groups):
-        settings["weight_decay"] = plain(decay)
-    return f"{type(optimizer).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
-
-
-def check_moments(optimizer: torch.optim.Optimizer, name: str) -> None:
-    """Raise :class:`InputError` unless one of the :data:`OPTIMIZERS` keeps of each parameter what it would keep."""
-    kinds = [rule.build.func if isinstance(rule.build, partial) else rule.build for rule in OPTIMIZERS.values()]
-    if type(optimizer) not in kinds:
-        return
-    for group in optimizer.param_groups:
-        kept = [
-            (parameter, optimizer.state[parameter]) for parameter in group["params"] if parameter in optimizer.state
-        ]
-        if not kept:
-            continue
-        one = nn.Parameter(torch.zeros_like(kept[0][0]).flatten()[:2])
-        one.grad = torch.zeros_like(one)
-        arguments = optimizer.defaults.keys() & inspect.signature(type(optimizer)).parameters.keys()
-        twin = type(optimizer)([one], **{key: group[key] for key in arguments})
-        twin.step()
-        for parameter, values in kept:
-            fits = values.keys() == twin.state[one].keys() and all(
-                (key == "momentum_buffer" and value is None)
-                or (isinstance(value, Tensor) and value.shape == (parameter.shape if like.dim() else like.shape))
-                for (key, value), like in ((item, twin.state[one][item[0]]) for item in values.items())
-            )
-            require(fits, f"the state of the optimizer {name!r} does not fit its parameters")
 
 
 class Stepper:
@@ -112,9 +68,9 @@ class Stepper:
         self.optimizers = task.configure_optimizers()
         rates = self.learning_rates()
         self.initial_rates = {f"initial {tag.removeprefix('charts/')}": rate for tag, rate in rates.items()}
-        self.rules = {f"rule of {name!r}": describe_optimizer(o) for name, o in self.optimizers.items()}
+        self.rules = {f"rule of {name!r}": optimizer_state.describe(o) for name, o in self.optimizers.items()}
         self.initial = {  # the settings of the optimizers' groups and the schedules, before the first step
-            f"group {number} of the optimizer {name!r}": in_words(group)
+            f"group {number} of the optimizer {name!r}": optimizer_state.in_words(group)
             for name, optimizer in self.optimizers.items()
             for number, group in enumerate(optimizer.param_groups, 1)
         }
@@ -128,7 +84,7 @@ class Stepper:
         """Build the task's schedules for ``steps`` steps in total."""
         self.schedules = as_schedules(self.task.configure_schedules(self.optimizers, steps), self.optimizers)
         for name, schedule in self.schedules.items():
-            self.initial[f"the schedule of {name!r}"] = in_words(schedule.scheduler.state_dict())
+            self.initial[f"the schedule of {name!r}"] = optimizer_state.in_words(schedule.scheduler.state_dict())
 
     def trainable(self, optimizer: str) -> list[nn.Parameter]:
         """Return an optimizer's parameters that need a gradient now; a task may freeze, unfreeze and add some."""
@@ -256,37 +212,11 @@ class Stepper:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
-        for name, settings in state.get("initial", {}).items():  # a run of torchdl 0.1 has recorded none
-            new = self.initial.get(name, {})
-            # another version of PyTorch may have other settings
-            old = {key: value for key, value in settings.items() if key in new}
-            changed = checkpoint.differences(old, {key: new[key] for key in old})
-            require(not changed, f"{name} has {changed}: use its original settings")
+        optimizer_state.check_settings(self.initial, state.get("initial", {}))
         for name, optimizer in self.optimizers.items():
-            found = with_frozen(state["optimizers"][name], optimizer)
-            known = optimizer.state_dict()["param_groups"]
-            counts = len(known), len(found["param_groups"])
-            require(
-                counts[0] == counts[1],
-                f"the optimizer {name!r} has {counts[0]} groups of parameters, in the checkpoint {counts[1]}: all must "
-                "be there when training begins",
-            )
-            place = checkpoint.other_kind(known, found["param_groups"], f"the optimizer {name!r}")
-            require(not place, f"{place} has a value of another kind")
-            optimizer.load_state_dict(found)
-            check_moments(optimizer, name)
+            optimizer_state.load(optimizer, state["optimizers"][name], name)
         for name, schedule in self.schedules.items():
-            scheduler, found = schedule.scheduler, state["schedules"][name]
-            place = checkpoint.other_kind(scheduler.state_dict(), found, f"the schedule of {name!r}")
-            require(not place, f"{place} has a value of another kind")
-            methods = [
-                key for key in found if callable(getattr(type(scheduler), str(key), None))
-            ]  # PyTorch would replace them
-            require(not methods, f"the schedule of {name!r} has no value named {methods}")
-            known = scheduler.state_dict()  # after more steps than its total, a schedule would raise errors
-            fits = "total_steps" not in known or found["last_epoch"] <= found["total_steps"] == known["total_steps"]
-            require(fits, f"the schedule of {name!r} has another number of steps")
-            scheduler.load_state_dict(found)
+            optimizer_state.load_schedule(schedule.scheduler, state["schedules"][name], name)
 
     def order_settings(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume, because a checkpoint would restore the old ones."""

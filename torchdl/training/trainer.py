@@ -133,28 +133,21 @@ class Trainer:
             Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint.
         """
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
-        for loader in (train, validation):
-            if not isinstance(loader, BatchLoader | None):
-                kind = type(loader).__name__
-                advice = "make one of the data set: BatchLoader(data_set, batch_size)"
-                raise InputError(f"the trainer needs a BatchLoader, whose order can be resumed, not a {kind}: {advice}")
+        for loader in (train, train if validation is None else validation):
+            require(
+                isinstance(loader, BatchLoader),
+                f"the trainer needs a BatchLoader, whose order can be resumed, not a {type(loader).__name__}: make one "
+                "of the data set: BatchLoader(data_set, batch_size)",
+            )
         trainable = isinstance(task, Task)
         require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not a {type(task).__name__}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
-        with ExitStack() as stack, explaining_lost_workers():
+        with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
             fit = Fit(self, task, train, validation, place, verbose)
-            try:
-                return fit.run(resume, distributed.any_process(resumable), record or {}, saved)
-            except ValueError as error:
-                if distributed.ONE_VALUE not in str(error):
-                    raise
-                raise InputError(
-                    "batch norm cannot train on a batch with a single value for each channel: choose a larger "
-                    "batch_size, or drop_last=True if only the last batch is that small"
-                ) from error
+            return fit.run(resume, distributed.any_process(resumable), record or {}, saved)
 
 
 class Fit:
@@ -208,13 +201,12 @@ class Fit:
     ) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         self.saved, state, options = saved, self.state, self.options
-        if resumable and self.folder is not None:
-            with distributed.sharing_errors():
+        with distributed.sharing_errors():
+            if resumable and self.folder is not None:
                 self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
                 recover_best(self.folder, state, options.monitor)
-        elif resume:
-            self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
-        with distributed.sharing_errors():
+            elif resume:
+                self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
             self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate(1, missing=math.nan)  # shows what can be monitored, before any training
@@ -222,21 +214,19 @@ class Fit:
             for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
-            if state.step == 0:
-                with distributed.sharing_errors():
+            with distributed.sharing_errors():
+                if state.step == 0:
                     self.logger.record(record, [*measured, *self.stepper.learning_rates()])
-            elif state.history and state.batch == 0:
-                with distributed.sharing_errors():
-                    missing = self.rank == 0 and self.logger.epochs() < len(state.history)
-                if distributed.any_process(missing):
-                    self.log(state.history[-1])  # the process ended between the checkpoint and the log
-            whole = True
-            while whole and (state.step < self.steps or state.batch):  # an epoch must begin, or end
+                unlogged = self.rank == 0 and state.batch == 0 and self.logger.epochs() < len(state.history)
+            if distributed.any_process(unlogged):  # the process ended between the checkpoint and the log
+                self.log(state.history[-1])
+            while state.step < self.steps or state.batch:  # an epoch must begin, or end
                 if state.has_stalled(options.patience):
                     self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
                     break
                 self.train_epoch()
-                whole = self.end_epoch()
+                if not self.end_epoch():
+                    break
         return state.history
 
     def train_epoch(self) -> None:
