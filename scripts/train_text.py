@@ -127,7 +127,7 @@ def predict(config: Config) -> None:
 
 
 def texts_of(given: str, config: Config) -> list[str]:
-    """Return the texts of a file: of a table's column, or else its lines; what is no file is a text itself."""
+    """Return a text alone, or the texts in the file of that name: a table's column, or the lines of another file."""
     kind, column = Path(given).suffix, config.text or "v2"
     if not os.path.isfile(given):
         named = kind in (".txt", ".csv", ".tsv") and len(given.split()) == 1

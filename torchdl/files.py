@@ -187,7 +187,7 @@ def check_archive(file: IO[bytes]) -> None:
     ``torch.save`` compresses nothing, but a stranger's compressed member may grow a thousandfold.
 
     Raises:
-        InputError: The bytes are no zip archive, or its members are compressed or overlap.
+        InputError: The bytes are not a zip archive, or its members are compressed or overlap.
     """
     try:
         size = file.seek(0, os.SEEK_END)
@@ -195,7 +195,7 @@ def check_archive(file: IO[bytes]) -> None:
             members = archive.infolist()
         file.seek(0)
     except Exception as error:  # a damaged archive raises many kinds
-        raise InputError("it is no zip archive, as torch.save writes") from error
+        raise InputError("it is not a zip archive, as torch.save writes") from error
     stored = all(m.compress_type == zipfile.ZIP_STORED and m.file_size == m.compress_size for m in members)
     whole = sum(m.file_size for m in members) <= size
     require(stored and whole, "its members are compressed or overlap, unlike those that torch.save writes")

@@ -238,7 +238,7 @@ def test_texts_with_digits_are_not_taken_for_numbers(cells):
 
 @pytest.mark.parametrize("content", [b"PK\3\4rest", b"PAR1\0\0", b"BZh91"])
 def test_a_file_that_is_no_text_is_one_sentence(write, content):
-    with pytest.raises(InputError, match=r"no text file"):
+    with pytest.raises(InputError, match=r"not a text file"):
         read_rows(write(content))
 
 

@@ -180,8 +180,8 @@ def test_days_and_times_of_day_are_one_time(tmp_path):
     ("columns", "message"),
     [
         ({"ds": ["2020-01-01", "2020-01-02", "2020-01-02"]}, "'2020-01-02' as 'ds' in row 4.* row 3.*one series"),
-        ({"ds": ["2020-01-01", "x", "2020-01-02"]}, "'x' as 'ds' in row 3, which is no time"),
-        ({"ds": ["2020-01-01", "", "2020-01-02"]}, "'ds' in row 3, which is no time"),
+        ({"ds": ["2020-01-01", "x", "2020-01-02"]}, "'x' as 'ds' in row 3, which is not a time"),
+        ({"ds": ["2020-01-01", "", "2020-01-02"]}, "'ds' in row 3, which is not a time"),
         ({"date": ["a", "b", "c"]}, "'a' as 'date' in row 2"),
         ({"ds": ["01/02/2020", "02/02/2020", "03/02/2020"]}, "x.csv: 'ds' .*'01/02/2020'.*date_order"),
         (

@@ -254,7 +254,7 @@ def test_a_pickle_without_an_archive_is_refused(tmp_path):
     torch.save({"task": {}}, buffer, _use_new_zipfile_serialization=False)
     path = tmp_path / "x.pt"
     path.write_bytes(with_checksum(buffer.getvalue()))
-    assert "no zip archive" in refusal(path)
+    assert "not a zip archive" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: T
 def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bool:
     """Return whether a file's first row holds values, not names, by comparing it with the rows below it.
 
-    A text above numbers is a name, and settles it. Values are numbers above numbers, dates above dates, and a text that
+    A text above numbers is a name, which decides. Values are numbers above numbers, dates above dates, and a text that
     occurs again in its column; but numbers that increase from column to column, such as years, may also be names.
     """
     if not first[0] and first[1:] == [str(place) for place in range(len(first) - 1)]:
@@ -291,7 +291,7 @@ def row_number(table: pandas.DataFrame, position: int) -> int:
 
 
 def notes(table: pandas.DataFrame) -> tuple[str, ...]:
-    """Return what a reader said of a table's file, a sentence each."""
+    """Return the notes on a table's file, one sentence each."""
     return tuple(table.attrs.get("notes", ()))
 
 

@@ -44,9 +44,9 @@ AHEAD = 64  # files that are decoded at once, or wait to be used
 
 
 class Files(NamedTuple):
-    """The image files of a split: their paths, the indices of their classes, the classes' names, and what is no part.
+    """The image files of a split: their paths, the indices of their classes, the classes' names, and other files.
 
-    ``misplaced``: images that are not directly in a class's folder. ``others``: files in there that are no images.
+    ``misplaced``: images that are not directly in a class's folder. ``others``: files beside them that are not images.
     """
 
     paths: list[Path]
@@ -314,7 +314,7 @@ def read_folder(
         images = DecodedLate(paths, found.shape, decoding, digest, found.hashes)
     notes = {
         f"passed over {named(files.misplaced, root)} that are not directly in a class's folder": files.misplaced,
-        f"passed over {named(files.others, root, 'files')} that are no images by name": files.others,
+        f"passed over {named(files.others, root, 'files')} whose names are not those of images": files.others,
         "the cached images were damaged and have been decoded again": damaged,
     }
     labels = torch.tensor(files.labels)[found.kept]

@@ -25,8 +25,7 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
 def number(cell: str, decimal: str = ".", codes: bool = False) -> float | None:
     """Return the number that a cell means, or None: ``1e3``, ``1,013`` (thousands) and ``23%`` (0.23) are numbers.
 
-    A code with leading zeros, such as ``007``, is none, unless ``codes``. If ``decimal`` is a comma, the point marks
-    thousands.
+    ``007`` is a code, not a number, unless ``codes``. If ``decimal`` is a comma, the point marks thousands.
     """
     text = cell.strip()
     text = _ZEROS.sub(r"\1", text) if codes else text
@@ -49,10 +48,9 @@ _LIKE = re.compile(
 
 
 def looks_like_numbers(cells: Sequence[str]) -> bool:
-    """Return whether most cells are numbers, some of them in a notation that :func:`number` does not know.
+    """Return whether most cells look like numbers, even if :func:`number` cannot read them: ``$5`` or ``(1,50)``.
 
-    Such as ``$5``, ``1 013`` or ``(1,50)``; letters after numbers are a unit if they are the same everywhere and the
-    numbers differ, as in ``5 kg``.
+    Letters after numbers, as in ``5 kg``, must be a unit: the same in all cells, after numbers that differ.
     """
     found = [match for cell in cells if (match := _LIKE.fullmatch(cell.strip()))]
     units = {match["unit"] for match in found}

@@ -191,7 +191,7 @@ def _chronological(path: PathLike, table: pandas.DataFrame, column: TimeColumn, 
         return f"{path} has {str(table[name].iloc[row])!r} as {name!r} in row {row_number(table, row)}, which is"
 
     for row in np.isnat(times).nonzero()[0] if times.dtype.kind == "M" else np.isnan(times).nonzero()[0]:
-        raise InputError(f'{cell(row)} no time: mend it, or name another column of times, or none (time="none")')
+        raise InputError(f'{cell(row)} not a time: correct it, or name another column of times, or none (time="none")')
     ordered = times[rows]
     for place in (ordered[1:] == ordered[:-1]).nonzero()[0]:
         row, first = rows[place + 1], row_number(table, rows[place])

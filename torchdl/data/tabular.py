@@ -123,7 +123,7 @@ def plain_column(column: pandas.Series) -> pandas.Series:
 
 
 def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advice: str = "") -> pandas.Series:
-    """Return a column as float64, NaN for missing values; InputError names the first entry that is no finite number.
+    """Return a column as float64, NaN for missing values; InputError names the first entry that is not a finite number.
 
     The column is known to be numeric, so 007 is 7.
     ``advice`` is what else can be done about such an entry, beside correcting it.
@@ -143,7 +143,7 @@ def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advic
 def check_numeric(table: pandas.DataFrame) -> None:
     """Raise InputError for the first entry that is not a finite number in a column of mostly numbers.
 
-    A column with codes, such as ``007``, is none. The message counts rows as a spreadsheet does: the header is row 1.
+    A column with codes, such as ``007``, is not numeric. The message counts rows as a spreadsheet does.
     """
     from pandas.api.types import is_bool_dtype
 

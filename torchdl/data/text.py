@@ -157,7 +157,7 @@ def read_lines(path: PathLike, encoding: str = "") -> tuple[list[str], tuple[str
         The texts, and a sentence on bytes that cannot be decoded, if there are any.
 
     Raises:
-        InputError: There is no such file, or it is no text file.
+        InputError: There is no such file, or it is not a text file.
 
     Example:
         >>> import os, tempfile

@@ -46,7 +46,9 @@ def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
     with open_bytes(path) as file:
         head = file.read(4)
         for mark, kind in PACKED.items():
-            require(not head.startswith(mark), f"{path} is {kind}, no text file: unpack it, or save the table as CSV")
+            require(
+                not head.startswith(mark), f"{path} is {kind}, not a text file: unpack it, or save the table as CSV"
+            )
         for mark, name in (
             (codecs.BOM_UTF32_LE, "utf-32"),
             (codecs.BOM_UTF32_BE, "utf-32"),
@@ -61,12 +63,12 @@ def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
             data, size = rest + piece, size + len(piece)
             limit = MAX_UNPACKED if isinstance(file, gzip.GzipFile) else math.inf
             require(size <= limit, f"{path} has more than {MAX_UNPACKED:,} bytes unpacked: unpack it, if you trust it")
-            require(len(rest) <= MAX_LINE, f"{path} has a line of more than {MAX_LINE:,} bytes: it is no table")
+            require(len(rest) <= MAX_LINE, f"{path} has a line of more than {MAX_LINE:,} bytes: it is not a table")
             end = data.rfind(b"\n") + 1 if piece else len(data)  # no character goes over the end of a line
             data, rest = data[:end], data[end:]
             require(
                 b"\0" not in data,
-                f'{path} has zero bytes: it is no text file, or UTF-16 without its mark (encoding="utf-16-le")',
+                f'{path} has zero bytes: it is not a text file, or UTF-16 without its mark (encoding="utf-16-le")',
             )
             if not data.isascii():
                 text = data.decode("utf-8", "replace")

@@ -59,7 +59,7 @@ def read_times(column: pandas.Series, order: DateOrder | None = None) -> np.ndar
         order: Whether the day or the month comes first in 03/04/2020; by default the column must show it.
 
     Returns:
-        Times (N,) as ``datetime64[us]``, NaT for cells that are none.
+        Times (N,) as ``datetime64[us]``, NaT for other cells.
 
     Raises:
         InputError: The day or the month may come first, or only some of the times have offsets.
@@ -81,7 +81,7 @@ def read_times(column: pandas.Series, order: DateOrder | None = None) -> np.ndar
 
 
 def read_clocks(column: pandas.Series) -> np.ndarray:
-    """Read the cells of a column as times of day: (N,) ``timedelta64[us]``, NaT for cells that are none."""
+    """Read the cells of a column as times of day: (N,) ``timedelta64[us]``, NaT for other cells."""
     texts = column.astype(object).str.strip()
     if not texts.dropna()[:SAMPLE].str.fullmatch(_CLOCK).any():
         return np.full(len(texts), "NaT", dtype="timedelta64[us]")
@@ -115,7 +115,7 @@ def is_index(name: str, numbers: np.ndarray) -> bool:
 
 
 class TimeColumn(NamedTuple):
-    """The column that orders a table's rows: its name, and its times (N,), NaT or NaN for cells that are none."""
+    """The column that orders a table's rows: its name, and its times (N,), NaT or NaN for other cells."""
 
     name: str
     times: np.ndarray

@@ -70,12 +70,12 @@ def within(dataset: Any) -> list[Any]:
 
 
 def is_dataset(value: Any) -> bool:
-    """Return whether an object is a data set, or something else whose items depend on the epoch."""
+    """Return whether an object is a data set, or has ``set_epoch``."""
     return isinstance(value, Dataset) or callable(getattr(value, "set_epoch", None))
 
 
 def set_epoch(parts: Iterable[Any], epoch: int) -> list[Any]:
-    """Call ``set_epoch`` of those data sets that have it; return those of them whose ``epoch`` now is that one."""
+    """Call ``set_epoch`` of the data sets that have it; return those whose ``epoch`` is ``epoch`` afterwards."""
     changing = [part for part in parts if hasattr(part, "set_epoch")]
     for part in changing:
         part.set_epoch(epoch)

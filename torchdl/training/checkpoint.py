@@ -70,7 +70,7 @@ def reason_of(error: BaseException) -> str:
     """Return in a line why a file could not be loaded, without PyTorch's advice to load it unsafely."""
     found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
     if found:
-        return f"it holds a {found[1]}, which is no tensor, number or text"
+        return f"it holds a {found[1]}, which is not a tensor, a number or a text"
     if "weights_only" in str(error):
         return "it holds something other than tensors, numbers and texts"
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -119,7 +119,8 @@ def check_values(state: Any, size: int) -> None:
         else:
             kind = type(value).__name__
             require(
-                value is None or isinstance(value, VALUES), f"it holds a {kind}, which is no tensor, number or text"
+                value is None or isinstance(value, VALUES),
+                f"it holds a {kind}, which is not a tensor, a number or a text",
             )
 
 
