@@ -265,5 +265,55 @@ def test_what_would_take_forever_is_one_sentence(write, monkeypatch):
 
 
 def test_a_column_without_a_name_is_not_taken_for_one_of_that_name(write):
-    with pytest.raises(InputError, match="several columns named Unnamed: 1"):
-        read_rows(write("Unnamed: 1,,x\n1,2,3\n"))
+    table = read_rows(write("Unnamed: 1,,x\na,b,c\n"))
+    assert list(table.columns) == ["Unnamed: 1", "Unnamed: 1.1", "x"]
+
+
+@pytest.mark.parametrize("separator", ["tab", ","])
+def test_a_quote_that_swallows_rows_is_named(write, separator):
+    mark = "\t" if separator == "tab" else ","
+    rows = [
+        ["ham", "1", "see you"],
+        ["spam", "2", '"buy now'],
+        ["ham", "3", "hello"],
+        ["spam", "4", '"no'],
+        ["ham", "5", "x"],
+    ]
+    path = write("".join(mark.join(row) + "\n" for row in [["kind", "id", "text"], *rows]))
+    with pytest.raises(InputError, match=r'a quote in row 3 that is not closed .*quote="none"'):
+        read_rows(path, TableFormat(separator=separator))
+    assert read_rows(path, TableFormat(separator=separator, quote="none")).values.tolist() == rows
+    assert len(read_rows(write('kind,text\nham,"a, b\nc, d\ne"\nspam,"x\ny"\n'))) == 2
+
+
+def test_excels_first_line_is_no_header(write):
+    table = read_rows(write("sep=;\r\na;b\r\n1;2\r\n"), TableFormat(separator=";"))
+    assert table.values.tolist() == [["1", "2"]]
+    assert row_number(table, 0) == 3
+
+
+def test_the_indices_of_a_table_exported_twice_are_left_out(write):
+    for header in (",Unnamed: 0,x", "Unnamed: 0.1,Unnamed: 0,x"):
+        table = read_rows(write(f"{header}\n0,0,5\n1,1,7\n"))
+        assert list(table.columns) == ["x"]
+        assert len(table.attrs["notes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "a spreadsheet"),
+        (b"PAR1\x15\x04\x15\0", "Parquet"),
+        (b"<!DOCTYPE html>\n<title>Not found, sorry</title>\n", "a web page"),
+        (b'{"x": 1, "y": 2}\n{"x": 3, "y": 4}\n', "JSON"),
+    ],
+)
+def test_files_of_other_formats_are_named(write, content, kind):
+    with pytest.raises(InputError, match=f"{kind}.*save the table as CSV"):
+        read_rows(write(content))
+    assert list(read_rows(write("PK,PAR1\n1,2\n")).columns) == ["PK", "PAR1"]
+
+
+def test_a_title_above_the_header_is_shown(write):
+    with pytest.raises(InputError, match=r"1 names in its header \(Sales of 2020\).*remove what stands above"):
+        read_rows(write("Sales of 2020\n\na,b\n1,2\n"))

@@ -458,3 +458,11 @@ def test_nothing_is_fetched_where_it_is_turned_off_and_own_paths_are_taken_as_th
         find_ratings(tmp_path / "nothing")
     path = write(tmp_path / "ratings.csv", *GOOD)
     assert find_ratings(tmp_path) == find_ratings(path) == path
+
+
+def test_a_decimal_comma_in_ratings_is_named(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("userId;movieId;rating\n1;2;3,5\n")
+    with pytest.raises(InputError, match=r"'3,5' as 'rating'.*decimal=\",\""):
+        read_ratings(path, format=TableFormat(separator=";"))
+    assert read_ratings(path, format=TableFormat(separator=";", decimal=",")).rating.tolist() == [3.5]

@@ -448,6 +448,7 @@ def test_no_word_of_a_file_of_vectors_is_lost(tmp_path, content):
     ("content", "named"),
     [
         ("i 1 2\nlike 1\n", "line 2: .*2 numbers"),
+        ("PK\x03\x04\n", "a zip archive.*unpack"),
         ("i 1 x\n", "line 1: 2 numbers"),
         ("they 1 2\n", "none .*2 words"),
         ("i 1 nan\n", "not finite"),

@@ -239,3 +239,49 @@ def test_a_column_that_increases_evenly_is_kept_where_it_is_all_there_is(tmp_pat
     assert read_series(written(tmp_path, {"Date": START.strftime("%d/%m/%Y"), "close": range(40)})).columns == (
         "close",
     )
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"year": START.year, "month": START.month, "day": START.day},
+        {
+            "Year": [1990 + n // 12 for n in range(40)],
+            "Month": [f"{m:%b}" for m in pd.date_range("1990", periods=40, freq="MS")],
+        },
+        {"YEAR": [1990 + n // 4 for n in range(40)], "QUARTER": [n % 4 + 1 for n in range(40)]},
+        {
+            "year": [2020] * 40,
+            "month": [1] * 40,
+            "day": [n // 24 + 1 for n in range(40)],
+            "hour": [n % 24 for n in range(40)],
+        },
+        {"Periode": [f"{1990 + n // 4}-T{n % 4 + 1}" for n in range(40)]},
+        {"Tag": START.strftime("Mo %d.%m.%Y")},
+    ],
+)
+def test_columns_of_parts_of_dates_order_the_rows(columns, tmp_path):
+    rows = {**{name: list(cells) for name, cells in columns.items()}, "close": WALK.tolist()}
+    forward = read_series(written(tmp_path, rows))
+    assert forward.columns == ("close",)
+    assert forward.times is not None
+    path = written(tmp_path, {name: cells[::-1] for name, cells in rows.items()})
+    with pytest.raises(InputError, match=r"in row 3, which is earlier .*sort=True"):
+        read_series(path, ["close"])
+    assert read_series(path, ["close"], sort=True).values.equal(forward.values)
+
+
+def test_rows_without_known_times_are_taken_in_order_with_a_word(tmp_path):
+    path = written(tmp_path, {"mois": ["mars 20"] * 40, "close": WALK})
+    assert "no column of times was found, so the rows are taken to be in order" in read_series(path).origin
+    path = written(tmp_path, {"stempel": EPOCH[::-1], "close": WALK})
+    with pytest.raises(InputError, match=r"'stempel', which decreases evenly .*time=\"stempel\".*time=\"none\""):
+        read_series(path, ["close"])
+    assert read_series(path, ["close"], time="stempel", sort=True).values[:, 0].tolist() == WALK.tolist()[::-1]
+    assert read_series(path, ["close"], time="none").values[:, 0].tolist() == WALK.tolist()
+
+
+def test_a_column_in_another_notation_is_no_missing_value(tmp_path):
+    path = written(tmp_path, {"Date": START.strftime("%Y-%m-%d"), "close": [f"${x:.2f}" for x in WALK]})
+    with pytest.raises(InputError, match=r"39 more: write plain numbers.*decimal=\",\""):
+        read_series(path, ["close"])

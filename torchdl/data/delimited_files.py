@@ -7,13 +7,14 @@ never depends on other rows of its file.
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,6 +34,7 @@ MISSING = frozenset(
 SEPARATORS = {"tab": "\t", "\\t": "\t", " ": "blanks"}
 SAMPLE, SAMPLE_CELLS = 1000, 100_000  # rows that tell a header from values, and their cells
 MAX_COLUMNS = 100_000
+_EXCEL = re.compile("sep=.?")  # Excel's own first line
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 
 
@@ -72,6 +74,8 @@ class TableFormat:
     """The encoding, such as utf-8 or cp1252; if not given, it is detected."""
     comment: str = ""
     """The character that begins a comment, such as '#'."""
+    quote: Literal['"', "none"] = '"'
+    """The character around cells that contain the separator; none reads quotes as text."""
 
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator, self.separator)
@@ -84,6 +88,7 @@ class TableFormat:
             f"separator must be one character, tab or blanks, not {separator!r}",
         )
         require(self.decimal in (".", ","), f"decimal must be '.' or ',', not {self.decimal!r}")
+        require(self.quote in ('"', "none"), f"quote must be '\"' or 'none', not {self.quote!r}")
         one = len(self.comment) <= 1 and self.comment not in (separator, '"', "\n")
         require(one, f"comment must be one character, other than the separator, not {self.comment!r}")
         twice = repeated(self.names)
@@ -127,8 +132,7 @@ def read_rows(
     filled = (table.notna() if missing else table != "").any(axis=1).to_numpy().nonzero()[0]
     require(len(filled) > 0, f"{path} has no rows below its header" if format.header else f"{path} has no rows")
     table = table.iloc[: int(filled[-1]) + 1]
-    index = None if row_index else find_row_index(table)
-    if index is not None:
+    while not row_index and (index := find_row_index(table)):  # a table that was exported twice has two
         table = table.drop(columns=index)
         table.attrs["notes"] += (f"left out of {path}: its first column, which has no name and numbers the rows",)
     return table
@@ -159,10 +163,12 @@ def read_pieces(
         "skip_blank_lines": False,  # rows are counted as a spreadsheet does
         "index_col": False,
     }
+    if format.quote == "none":
+        options["quoting"] = csv.QUOTE_NONE
     with _parser_errors(path, format):
         with open_text(path, encoding, errors, format.comment) as file:
             blank = 0
-            while (line := file.readline()) and not line.strip():
+            while (line := file.readline()) and (not line.strip() or _EXCEL.fullmatch(line.strip())):
                 blank += 1
         require(bool(line), f"{path} is empty" if not blank else f"{path} has only blank lines")
         cells = len(line.split()) if format.separator == "blanks" else line.count(separator) + 1
@@ -174,7 +180,7 @@ def read_pieces(
     first_row = blank + 1 + format.header
     names: list[str] = []
     with (
-        _parser_errors(path, format, width),
+        _parser_errors(path, format, first),
         open_text(path, encoding, errors, format.comment) as file,
         # one column more takes the empty cells after separators at the ends of rows
         pandas.read_csv(file, names=range(width + 1), chunksize=size, iterator=True, **options) as reader,
@@ -191,8 +197,15 @@ def read_pieces(
             piece.index -= int(format.header)
             extra = (piece[width] != "").to_numpy()
             if extra.any():
-                raise too_many(path, int(piece.index[extra.argmax()]) + first_row, width + 1, width, format)
+                raise too_many(path, int(piece.index[extra.argmax()]) + first_row, width + 1, first, format)
             del piece[width]
+            for place in range(width):
+                for row, cell in zip(piece.index, piece[place].tolist(), strict=True):
+                    if "\n" in cell and holds_rows(cell, format.separator, place, width):
+                        raise InputError(
+                            f"{path} has a quote in row {int(row) + first_row:,} that is not closed before the next "
+                            'row: close it, or read quotes as text (quote="none")'
+                        )
             piece.columns = pandas.Index(names, dtype=object)
             # a column without a name and entries is a separator at the ends of rows
             keep = [
@@ -220,10 +233,17 @@ def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: T
         return list(format.names)
     if not format.header:
         return [f"V{number + 1}" for number in range(len(first))]
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(first)]
+    names = [name or f"Unnamed: {place}" + ".1" * (f"Unnamed: {place}" in first) for place, name in enumerate(first)]
     twice = repeated(names)
     require(not twice, f"{path} has several columns named {', '.join(twice)}: rename them")
     return names
+
+
+def holds_rows(cell: str, separator: str, place: int, width: int) -> bool:
+    """Return whether a cell with several lines is the rest of a row, whole rows and a row's beginning."""
+    found = [line.count(separator) for line in cell.split("\n")]
+    whole = found[0] == width - 1 - place and found[-1] == place and set(found[1:-1]) <= {width - 1}
+    return whole and width > (1 if separator == "\t" else 2)  # texts with a comma in each line are usual
 
 
 def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bool:
@@ -296,7 +316,7 @@ def notes(table: pandas.DataFrame) -> tuple[str, ...]:
 
 
 @contextmanager
-def _parser_errors(path: Path, format: TableFormat, width: int = 0) -> Iterator[None]:
+def _parser_errors(path: Path, format: TableFormat, first: Sequence[str] = ()) -> Iterator[None]:
     """Convert pandas' errors, and those of reading, into an :class:`InputError` that names the file."""
     try:
         with reading(path, format.encoding):
@@ -306,15 +326,17 @@ def _parser_errors(path: Path, format: TableFormat, width: int = 0) -> Iterator[
     except ValueError as error:  # errors of pandas are ValueErrors, too
         sentence = " ".join(str(error).split())
         if found := re.search(r"Expected \d+ fields in line (\d+), saw (\d+)", sentence):
-            raise too_many(path, int(found[1]), int(found[2]), width, format) from error
+            raise too_many(path, int(found[1]), int(found[2]), first, format) from error
         raise InputError(f"{path} cannot be read as a table ({sentence})") from error
 
 
-def too_many(path: Path, row: int, cells: int, width: int, format: TableFormat) -> InputError:
+def too_many(path: Path, row: int, cells: int, first: Sequence[str], format: TableFormat) -> InputError:
     """Return the error of a row with more cells than the header."""
     above = "names in its header" if format.header else "cells in its first row"
+    cut = ", ".join(cell[:40] for cell in first[:5])
     return InputError(
-        f"{path} has {cells} cells in row {row:,}, more cells than the {width} {above}: name every column, put cells "
-        'that contain the separator in quotes, or say how the file is written, such as separator=";", decimal="," or '
+        f"{path} has {cells} cells in row {row:,}, more cells than the {len(first)} {above} ({cut}): name every "
+        "column, remove what stands above the header, put cells that contain the separator in quotes, or say "
+        'how the file is written, such as separator=";", decimal="," or '
         'comment="#"'
     )

@@ -14,7 +14,7 @@ import torch
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_pieces, require_columns, row_number
-from torchdl.data.numerals import to_numbers
+from torchdl.data.numerals import is_number, to_numbers
 from torchdl.data.text_files import open_bytes
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
@@ -158,7 +158,7 @@ def read_plain_numbers(
 
 def only_usual_integers(path: Path, format: TableFormat) -> bool:
     """Return whether all cells below a header are numbers, and no integer is in unusual notation, such as 07 or -0."""
-    if format.separator == "blanks" or format.encoding or format.comment:
+    if format.separator == "blanks" or format.encoding or format.comment or format.quote == "none":
         return False
     allowed = b"0123456789-" + f'{format.decimal}{format.separator}"\r\n'.encode()
     digits = np.zeros(256, bool)
@@ -226,7 +226,8 @@ def refuse(path: Path, piece: pandas.DataFrame, name: str, wrong: np.ndarray) ->
         position = int(wrong.argmax())
         found, row = str(piece[name].iloc[position]), row_number(piece, position)
         what = repr(found) if found else "nothing"
-        raise InputError(f"{path} is broken in row {row:,}: {what} as {name!r}; remove or correct it")
+        decimal = ', or name the decimal point (decimal=",")' if is_number(found, ",") else ""
+        raise InputError(f"{path} is broken in row {row:,}: {what} as {name!r}; remove or correct it{decimal}")
 
 
 def times_of(column: pandas.Series, are_dates: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, req
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import to_numbers
-from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index
+from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index, join_parts, monotone
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
@@ -144,6 +144,9 @@ def read_series(
     table = read_rows(path, format, row_index=True)
     texts = {str(name): table[name] for name in table.columns}
     require_columns(path, table, [*columns, *({time} - {"", "none"})])
+    if not time and (joined := join_parts(texts)) is not None:
+        table = table.assign(**{str(joined.name): joined})
+        texts[str(joined.name)] = joined
     numbers = {name: to_numbers(column, format.decimal).to_numpy() for name, column in texts.items()}
     numeric = {name for name, x in numbers.items() if 2 * np.isfinite(x).sum() >= max(1, texts[name].notna().sum())}
     others = {name: numbers[name] for name in texts if name in numeric - {*columns}}
@@ -151,6 +154,12 @@ def read_series(
         found, dates = find_times(texts, others, time, date_order)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    for name in () if found or time else others:
+        require(
+            not (is_index(name, numbers[name]) and monotone(-numbers[name]) and numbers[name][0] > numbers[name][-1]),
+            f"{path} has {name!r}, which decreases evenly from row to row: name it if it is the time "
+            f'(time="{name}"), or say that the rows are in order (time="none")',
+        )
     chosen = list(columns) or [name for name in others if name not in dates]
     chosen = [name for name in chosen if name in columns or not is_index(name, numbers[name])] or chosen
     cells = ", ".join(repr(str(cell)) for cell in table.iloc[0][:5])
@@ -165,11 +174,16 @@ def read_series(
         row, column = wrong[0].tolist()
         cell, more = texts[chosen[column]].iloc[row], f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         value = repr(cell) if isinstance(cell, str) else "nothing"
+        mend = "fill it in, or remove the row if the others stay equally spaced in time"
+        if 2 * np.isnan(values[:, column]).sum() > len(values):
+            mend = 'write plain numbers, or name another column or the decimal point (decimal=",")'
         raise InputError(
             f"{path} has {value} instead of a number in column {chosen[column]!r}, row {row_number(table, row)}{more}: "
-            "fill it in, or remove the row if the others stay equally spaced in time"
+            f"{mend}"
         )
     said, times = [*notes(table)], None
+    if not found and time != "none":
+        said.insert(0, "no column of times was found, so the rows are taken to be in order")
     if found and time != "none":
         rows = _chronological(path, table, found, sort)
         said.insert(0, f"{'sorted by' if (np.diff(rows) < 0).any() else 'in the order of'} {found.name!r}")

@@ -17,10 +17,17 @@ from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
 PACKED = {
-    b"PK": "a zip archive or a spreadsheet",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of old Excel",
+    b"PAR1\x15": "in the Parquet format",
     b"BZh": "compressed (bzip2)",
     b"\xfd7zX": "compressed (xz)",
     b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"<!DO": "a web page",
+    b"<!do": "a web page",
+    b"<htm": "a web page",
+    b'{"': "in the JSON format",
+    b'[{"': "in the JSON format",
 }
 PIECE = 2**24  # bytes decoded at a time to find the encoding
 MAX_LINE, MAX_UNPACKED = 2**28, 2**32  # bytes
@@ -44,11 +51,8 @@ def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
     bad = good = lines = size = 0
     first, rest = "", b""
     with open_bytes(path) as file:
-        head = file.read(4)
-        for mark, kind in PACKED.items():
-            require(
-                not head.startswith(mark), f"{path} is {kind}, not a text file: unpack it, or save the table as CSV"
-            )
+        head = file.read(8)
+        require_text(path, head)
         for mark, name in (
             (codecs.BOM_UTF32_LE, "utf-32"),
             (codecs.BOM_UTF32_BE, "utf-32"),
@@ -87,7 +91,14 @@ def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
             f"{bad:,} bytes, which are read as \ufffd; the first is" if bad > 1 else "a byte, which is read as \ufffd:"
         )
         return "utf-8-sig", f"{path} is UTF-8 but for {others} {first}"
-    return "cp1252", f"{path} is read as cp1252, since it is not UTF-8: it has {first}"
+    doubt = "; name its encoding if letters look wrong"
+    return "cp1252", f"{path} is read as cp1252, since it is not UTF-8: it has {first}{doubt}"
+
+
+def require_text(path: PathLike, head: bytes) -> None:
+    """Raise InputError if a file's first bytes are those of another format."""
+    for mark, kind in PACKED.items():
+        require(not head.startswith(mark), f"{path} is {kind}, not a text file: unpack it, or save the table as CSV")
 
 
 def _first_bad_byte(data: bytes, lines: int) -> str:

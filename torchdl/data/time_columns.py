@@ -26,11 +26,11 @@ SAMPLE = 10  # cells that tell which layouts a column may have
 _CLOCK = r"(?P<hour>\d{1,2})[:.](?P<minute>\d\d)(?:[:.](?P<second>\d\d(?:[.,]\d+)?))?(?: ?(?P<half>[AaPp])\.?[Mm]\.?)?"
 _OFFSET = r"(?: ?(?P<offset>Z|z|UTC|GMT|[-+]\d\d(?::?\d\d)?))?"
 _NAME, _YEAR = r"(?P<name>[A-Za-z]{3,9})\.?", r"(?P<year>\d{4}|\d\d)"
-_WEEKDAY = r"(?:[A-Za-z]{3,9}[.,]* )?"
+_WEEKDAY = r"(?:[A-Za-z]{2,10}[.,]* )?"
 _LAYOUTS = (
     r"(?P<year>\d{4})(?P<mark>[-/.])(?P<month>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
     r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)?",
-    rf"(?P<one>\d{{1,2}})(?P<mark>[-/.] ?)(?P<two>\d{{1,2}})(?P=mark){_YEAR}",
+    rf"{_WEEKDAY}(?P<one>\d{{1,2}})(?P<mark>[-/.] ?)(?P<two>\d{{1,2}})(?P=mark){_YEAR}",
     rf"{_WEEKDAY}(?P<day>\d{{1,2}})[-/. ]*{_NAME}[-/., ]*{_YEAR}",
     rf"{_WEEKDAY}{_NAME} ?(?P<day>\d{{1,2}}),? {_YEAR}",
     rf"{_NAME}[-/., ]*(?P<year>\d{{4}})",
@@ -41,7 +41,7 @@ _LAYOUTS = (
     r"(?P<month>\d\d)\.(?P<year>\d{4})",
     r"(?P<year>\d{4})[-/ ]?[Ww](?:eek|k)? ?(?P<week>\d{1,2})(?:-?(?P<weekday>[1-7]))?",
     r"[Ww](?:eek|k)? ?(?P<week>\d{1,2})[-/ ](?P<year>\d{4})",
-    r"(?P<year>\d{4})[-/: ]?[Qq](?P<quarter>[1-4])",
+    r"(?P<year>\d{4})[-/: ]?[QqTt](?P<quarter>[1-4])",
     r"[Qq](?P<quarter>[1-4])[-/' ]?(?P<year>\d{4})",
     r"(?P<quarter>[1-4])[Qq][-/' ]?(?P<year>\d{4})",
 )
@@ -112,6 +112,23 @@ def is_index(name: str, numbers: np.ndarray) -> bool:
     years = numbers.min() >= 1500 and numbers.max() <= 2500  # decimal ones: months differ by a tenth
     spaced = len(numbers) >= 10 and steps.max() <= (1.2 if years else 1 + 1e-6) * steps.min()
     return monotone(numbers) and bool(spaced or words(name) & (TIME | COUNTER))
+
+
+def join_parts(texts: Mapping[str, pandas.Series]) -> pandas.Series | None:
+    """Join columns of parts of dates (N,), such as Year and Month, to one of dates; None unless these are distinct."""
+    columns = {name.lower(): column.astype(object).str.strip() for name, column in texts.items() if name.isalpha()}
+    month = {"month": "-", "day": "-", "hour": " ", "minute": ":", "second": ":"}
+    marks = month if "month" in columns else {"quarter": "-Q", "week": "-W"}
+    parts = ["year", *(part for part in marks if part in columns)]
+    name = " and ".join(parts)
+    if "year" not in columns or len(parts) < 2 or name in texts:
+        return None
+    joined = columns["year"]
+    for part in parts[1:]:
+        joined = joined + marks[part] + columns[part]
+    joined = joined + ":00" if parts[-1] == "hour" else joined
+    times = read_times(joined)
+    return joined.rename(name) if not np.isnat(times).any() and len(np.unique(times)) == len(times) else None
 
 
 class TimeColumn(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from torchdl.data.text_files import require_text
 from torchdl.data.vocabulary import Vocabulary
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
@@ -35,6 +36,9 @@ def read_vectors(path: PathLike, vocabulary: Vocabulary, seed: int = 0) -> tuple
     dim = count = promised = 0
     with path.open("rb") as lines:
         for place, line in enumerate(lines, 1):
+            if place == 1:
+                require_text(path, line)
+                require(not line.startswith(b"\x1f\x8b"), f"{path} is compressed (gzip): unpack it")
             # of bytes, split() takes only ASCII blanks; some words contain a no-break space
             parts = line.removeprefix(codecs.BOM_UTF8 if place == 1 else b"").split()
             if place == 1 and len(parts) == 2 and all(part.isdigit() and len(part) < 10 for part in parts):
