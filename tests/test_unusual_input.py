@@ -536,6 +536,7 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: Trainer(seed=1.5), "seed must be from 0 to .*, not 1.5"),
         (lambda: Trainer().fit(linear(), BatchLoader(CLASSES, 2)), r"the trainer needs a Task, such .* a Linear"),
         (lambda: Trainer().fit(linear(), CLASSES), r"the trainer needs a BatchLoader, .*: BatchLoader\(data_set"),
+        (lambda: Trainer().fit(linear(), None), r"the trainer needs a BatchLoader, .* not a NoneType"),
         (lambda: Supervised(lambda x: x, F.mse_loss), "Supervised trains a torch.nn.Module, not a function"),
         (lambda: Supervised(linear(), "mse"), r"loss must be a function of \(output, target\), not 'mse'"),
         (lambda: Supervised(linear(), F.mse_loss, accuracy), "metrics must be functions by name"),

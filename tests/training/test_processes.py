@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -35,7 +31,7 @@ os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 X = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
 DATA = ArrayDataset(X, X.sum(1, keepdim=True))
 SGD = partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)
-RANK, SIZE = int(sys.argv[1]), int(sys.argv[2])
+RANK, SIZE = 0, 2
 
 
 class Regression(Supervised):
@@ -99,49 +95,48 @@ def of_all(kinds):
     return {kind: fit(Regression(kind)) for kind in kinds}
 
 
-if SIZE > 1:
-    dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=RANK, world_size=SIZE)
-    made = of_all(["skip", "other", "other everywhere", "metric", "skip everywhere"])
-    made["scored"] = fit(Regression("scored", schedule=plateau), epochs=5, monitor="val/score", patience=2)
-    fit(Regression(), f"part-{RANK}", max_steps=2)
-    made["no folder"] = refused(fit, Regression(), "part-0" if RANK == 0 else "nowhere", resume=True)
-    made["no folder for the first"] = refused(fit, Regression(), "part-0" if RANK == 1 else "nowhere", resume=True)
-    made["taken"] = refused(fit, Regression(), "part-0" if RANK == 0 else "new")
-    made["full disk"] = refused(fit, Regression(), f"full-{RANK}", saved=full_disk)
-    made["infinite"] = refused(fit, Regression("infinite"))
-    made["two"] = refused(fit, Regression("two"))
-    made["afterwards"] = fit(Regression())
-    dist.destroy_process_group()
-else:
-    made = of_all(["", "other everywhere"])
-    made["whole"], made["rest"] = fit(Regression()), fit(Regression(), "part-0", resume=True)
-torch.save(made, f"made-by-{RANK}-of-{SIZE}.pt")
+def work():
+    if SIZE > 1:
+        dist.init_process_group("gloo", init_method=f"file://{os.getcwd()}/meeting", rank=RANK, world_size=SIZE)
+        made = of_all(["skip", "other", "other everywhere", "metric", "skip everywhere"])
+        made["scored"] = fit(Regression("scored", schedule=plateau), epochs=5, monitor="val/score", patience=2)
+        fit(Regression(), f"part-{RANK}", max_steps=2)
+        made["no folder"] = refused(fit, Regression(), "part-0" if RANK == 0 else "nowhere", resume=True)
+        made["no folder for the first"] = refused(fit, Regression(), "part-0" if RANK == 1 else "nowhere", resume=True)
+        made["taken"] = refused(fit, Regression(), "part-0" if RANK == 0 else "new")
+        made["full disk"] = refused(fit, Regression(), f"full-{RANK}", saved=full_disk)
+        made["infinite"] = refused(fit, Regression("infinite"))
+        made["two"] = refused(fit, Regression("two"))
+        made["afterwards"] = fit(Regression())
+        dist.destroy_process_group()
+    else:
+        made = of_all(["", "other everywhere"])
+        made["whole"], made["rest"] = fit(Regression()), fit(Regression(), "part-0", resume=True)
+    torch.save(made, f"made-by-{RANK}-of-{SIZE}.pt")
+
+
+children = []
+for RANK in range(SIZE):
+    if (child := os.fork()) == 0:
+        work()
+        os._exit(0)
+    children.append(child)
+if any([os.waitpid(child, 0)[1] for child in children]):
+    sys.exit(1)
+RANK, SIZE = 0, 1
+work()
 """
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(run, tmp_path_factory):
     """Let two processes, then one, do everything; return what each came to."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "worker.py").write_text(WORKER)
-    root = Path(__file__).resolve().parents[2]
-    paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    for size in (2, 1):
-        started = [
-            subprocess.Popen(
-                [sys.executable, "worker.py", str(rank), str(size)],
-                cwd=folder,
-                env=environment,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        errors = [process.communicate(timeout=120)[1] for process in started]
-        assert [process.returncode for process in started] == [0] * size, errors
-    two = [torch.load(folder / f"made-by-{rank}-of-2.pt", weights_only=True) for rank in (0, 1)]
-    return torch.load(folder / "made-by-0-of-1.pt", weights_only=True), *two
+    done = run(str(folder / "worker.py"), folder)
+    assert done.code == 0, done.err[-3000:]
+    names = ("0-of-1", "0-of-2", "1-of-2")
+    return [torch.load(folder / f"made-by-{name}.pt", weights_only=True) for name in names]
 
 
 def assert_same(one, other, tolerance: float = 0.0) -> None:
