@@ -46,13 +46,13 @@ def find_encoding(path: PathLike, encoding: str = "") -> tuple[str, str]:
     Raises:
         InputError: The file has zero bytes, as UTF-16 without its mark and files that are not text have.
     """
-    if encoding:
-        return encoding, ""
     bad = good = lines = size = 0
     first, rest = "", b""
     with open_bytes(path) as file:
         head = file.read(8)
         require_text(path, head)
+        if encoding:
+            return encoding, ""
         for mark, name in (
             (codecs.BOM_UTF32_LE, "utf-32"),
             (codecs.BOM_UTF32_BE, "utf-32"),
