@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -30,6 +31,12 @@ def test_minus_zero_is_zero_and_types_are_not_mixed():
     assert in_training(torch.tensor([[0.0, 1.0]]), torch.tensor([[-0.0, 1.0]])).tolist() == [True]
     with pytest.raises(InputError, match=r"uint8.*float32"):
         in_training(torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(2, 3))
+
+
+def test_arrays_are_compared_as_they_are():
+    train = np.array([[1.0, 2.0], [3.0, 4.0 + 1e-12]])
+    assert in_training(train, np.array([[1.0, 2.0], [3.0, 4.0]])).tolist() == [True, False]
+    assert in_training(np.array(["a", "b"]), np.array(["b", "c"])).tolist() == [True, False]
 
 
 def test_a_note_counts_them():

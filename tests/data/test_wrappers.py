@@ -184,6 +184,19 @@ def test_a_data_set_that_shows_another_epoch_is_told_its_epoch_once():
     assert (data.told, data.inside.epoch) == (1, 3)
 
 
+def test_items_with_texts_are_collated_across_data_sets():
+    class Named(Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"x": torch.tensor(index), "name": str(index)}
+
+    loader = BatchLoader(ConcatDataset([Named(), Named()]), 4)
+    assert [batch["name"] for batch in loader] == [["0", "1", "2", "0"], ["1", "2"]]
+    assert [batch["x"].tolist() for batch in loader] == [[0, 1, 2, 0], [1, 2]]
+
+
 def test_items_of_different_shapes_cannot_be_batched():
     data = ConcatDataset([ArrayDataset(torch.ones(2, 3), torch.ones(2)), ArrayDataset(torch.ones(2, 4), torch.ones(2))])
     with pytest.raises(InputError, match="different kinds or shapes"):

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from torchdl.errors import require
 
+Examples = Sequence[str] | Tensor | np.ndarray
 
-def in_training(train: Sequence[str] | Tensor, test: Sequence[str] | Tensor) -> Tensor:
+
+def in_training(train: Examples, test: Examples) -> Tensor:
     """Return which test examples equal a training example, (N,) bool.
 
     Examples are compared by hashes of 64 bits, so large sets of images take little memory.
 
     Args:
-        train: The training examples: texts, or a tensor with one example per row.
+        train: The training examples: texts, or a tensor or an array of numbers with one example per row.
         test: N test examples, of the same kind.
 
     Raises:
@@ -30,6 +32,7 @@ def in_training(train: Sequence[str] | Tensor, test: Sequence[str] | Tensor) -> 
         >>> torchdl.data.in_training(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[3, 4], [4, 3]]))
         tensor([ True, False])
     """
+    train, test = _rows(train), _rows(test)
     kinds = [part.dtype if isinstance(part, Tensor) else str for part in (train, test)]
     require(kinds[0] == kinds[1], f"training and test examples must be of one type, not {kinds[0]} and {kinds[1]}")
     return torch.from_numpy(np.isin(hashes(test), hashes(train)))
@@ -59,6 +62,12 @@ def hashes(examples: Sequence[str] | Tensor) -> np.ndarray:
     if raw.shape[1] > 8:
         return _digests(row.tobytes() for row in raw)
     return np.pad(raw, ((0, 0), (0, 8 - raw.shape[1]))).view(np.uint64)[:, 0]
+
+
+def _rows(examples: Examples) -> Sequence[str] | Tensor:
+    if not isinstance(examples, np.ndarray):
+        return examples
+    return torch.from_numpy(examples) if examples.dtype.kind in "biuf" else examples.tolist()
 
 
 def _digests(rows: Iterable[bytes]) -> np.ndarray:

@@ -37,11 +37,15 @@ def get_batch(dataset: Dataset, indices: Tensor) -> Any:
     """Return a data set's batch of indices (B,), by its ``__getitems__`` or item by item."""
     if isinstance(dataset, View):
         return dataset.__getitems__(indices)
-    of_many = getattr(dataset, "__getitems__", None)
-    # PyTorch's own methods expect lists of items from the data sets within
-    if of_many is None or getattr(of_many, "__module__", "").startswith("torch.utils.data"):
+    if not makes_batches(dataset):
         return default_collate([dataset[index] for index in indices.tolist()])
-    return whole_batch(of_many(indices))
+    return whole_batch(dataset.__getitems__(indices))  # type: ignore[attr-defined]
+
+
+def makes_batches(dataset: Dataset) -> bool:
+    """Return whether a data set has a ``__getitems__`` other than PyTorch's own, which expect lists of items."""
+    of_many = getattr(dataset, "__getitems__", None)
+    return of_many is not None and not getattr(of_many, "__module__", "").startswith("torch.utils.data")
 
 
 def within(dataset: Any) -> list[Any]:
@@ -212,6 +216,9 @@ class View(BatchDataset[Any]):
         places = which.unique().tolist() if len(self.sources) > 1 else [0]
         if len(places) == 1:
             return self.take(places[0], index)
+        if not all(map(makes_batches, self.sources)):
+            examples = zip(which.tolist(), index.tolist(), strict=True)
+            return default_collate([self.sources[place][row] for place, row in examples])
         found = [self.take(place, index[which == place]) for place in places]
         order = torch.cat([(which == place).nonzero()[:, 0] for place in places]).argsort()
         return merge(found, order)
