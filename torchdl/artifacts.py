@@ -187,7 +187,8 @@ def check(model: nn.Module) -> dict[str, Any]:
 def save(model: nn.Module, folder: PathLike) -> None:
     """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
-    Parameters that are tied (one and the same under several names) are tied again by :func:`load`.
+    Parameters that are tied (one and the same under several names) are tied again by :func:`load`. Hooks are
+    not saved: what a forward hook changes in an output, the loaded model does not do.
 
     Raises:
         InputError: The model, or a model inside it, is not one of torchdl's own classes, or it was changed after it was

@@ -247,6 +247,16 @@ def test_a_process_group_without_the_devices_backend_is_an_input_error(monkeypat
     distributed.start(torch.device("cpu"))
 
 
+def test_a_process_that_ends_leaves_the_group_that_the_trainer_has_joined(monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(distributed, "rank_and_size", lambda: (0, 2))
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(distributed, "_is_ours", False)
+    monkeypatch.setattr("atexit.register", at_the_end.append)
+    distributed.start(torch.device("cpu"))
+    assert at_the_end == [distributed.stop]
+
+
 def test_an_error_stays_what_it_is_in_a_single_process():
     with pytest.raises(ZeroDivisionError), distributed.sharing_errors():
         raise ZeroDivisionError

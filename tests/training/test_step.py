@@ -383,3 +383,43 @@ def test_batch_norm_with_a_single_example_is_an_input_error(batch):
     task = Supervised(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), F.mse_loss)
     with pytest.raises(InputError, match=r"batch norm .*batch_size.*drop_last"):
         fit(task, batch=batch)
+
+
+class Untidy(Task):
+    """A task of somebody who does not know the interface: ``mistake`` names what it does otherwise."""
+
+    def __init__(self, mistake):
+        super().__init__()
+        self.model, self.mistake = nn.Linear(1, 2), mistake
+
+    def configure_optimizers(self):
+        kind = torch.optim.LBFGS if self.mistake == "lbfgs" else torch.optim.SGD
+        optimizer = kind(self.model.parameters(), lr=0.1)
+        return optimizer if self.mistake == "bare" else {"model": optimizer}
+
+    def losses(self, batch):
+        errors = self.model(batch).square()
+        if self.mistake == "backward":
+            errors.mean().backward(retain_graph=True)
+        update = Update("model", errors.mean(0) if self.mistake == "vector" else errors.mean())
+        others = {"returned": errors.mean(), "nothing": None, "loss": [errors.mean()]}
+        return others.get(self.mistake, iter([update]))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        ("bare", "optimizers by name"),
+        ("lbfgs", "LBFGS"),
+        ("backward", "count twice"),
+        ("vector", "one number"),
+        ("returned", "must yield Update"),
+        ("nothing", "must yield Update"),
+        ("loss", "must yield Update"),
+    ],
+)
+def test_a_task_that_breaks_the_interface_is_an_input_error(mistake, named):
+    loader = BatchLoader(torch.ones(4, 1), batch_size=2)
+    Trainer(epochs=1).fit(Untidy(""), loader)  # this one is right
+    with pytest.raises(InputError, match=named):
+        Trainer(epochs=1, accumulate=2).fit(Untidy(mistake), loader)

@@ -6,6 +6,7 @@ process the functions here change nothing.
 
 from __future__ import annotations
 
+import atexit
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def start(device: torch.device) -> None:
             reason, advice = " ".join(str(error).split()), "start all by torchrun, or unset WORLD_SIZE to train in one"
             raise InputError(f"the {size} processes cannot join ({reason}): {advice}") from error
         _is_ours = True
+        atexit.register(stop)  # else a thread of gloo may abort the process as it ends
     elif have_joined():
         config = str(dist.get_backend_config())
         require(

@@ -36,8 +36,10 @@ class Trainer:
     """Train a task, with evaluation, logging, checkpoints and exact resuming.
 
     Several processes, started by ``torchrun``, do the same training as one with the same global batch: equal losses and
-    gradients, up to rounding. The exception is what a model draws from PyTorch's generator, such as dropout's masks:
-    each process draws its own, so they depend on the number of processes.
+    gradients, up to rounding. There are two exceptions. What a model draws from PyTorch's generator, such as dropout's
+    masks, depends on the number of processes, because each draws its own. A loss with weights of its own, such as a
+    cross-entropy with class weights or ``ignore_index``, divides by the weights of each process's part alone, and with
+    ``accumulate`` by those of each batch.
 
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
