@@ -279,3 +279,12 @@ def test_files_of_other_formats_are_named(write, content, kind):
 def test_a_title_above_the_header_is_shown(write):
     with pytest.raises(InputError, match=r"1 names in its header \(Sales of 2020\).*remove what stands above"):
         read_rows(write("Sales of 2020\n\na,b\n1,2\n"))
+
+
+def test_a_quote_that_swallows_rows_of_two_columns_is_named(write):
+    rows = "spam,see you\nham,hello\n"
+    for content in (f'ham,"oh\n{rows}{rows}spam,"no\n', f'ham,"oh\n{rows}'):
+        with pytest.raises(InputError, match=r'a quote in row 4 that is not closed .*quote="none"'):
+            read_rows(write(f"kind,text\n{rows}{content}{rows}"))
+    with pytest.raises(InputError, match=r"a quote in row 3"):
+        read_rows(write('text,kind\nsee you,spam\n"oh,ham\nhello,spam\n"no,ham\nx,ham\n'))

@@ -128,7 +128,7 @@ def test_a_column_of_texts_may_hold_numbers_too():
         ("a;b\n1;2\n", "one column, 'a;b'.*separator"),
         ("a,b\n1,2\n1,2,3\n", "3 cells in row 3"),
         ("a,b\n1,2,3\n1,2\n", "more cells than the 2 names"),
-        ('a,b\n"1,2\n', "EOF inside string"),
+        ('a,b\n"1,2\n', "a quote in row 2 that is not closed"),
         ("75,0,190.5\n54,?,160\n", "header"),
         ("a,b\n\0,2\n", "zero bytes"),
     ],
@@ -506,3 +506,12 @@ def test_numbers_in_another_notation_are_refused_by_name(entry, advice):
     with pytest.raises(InputError, match=rf"'paid' has '{re.escape(entry.format(0))}' in row 2, .*30 such.*{advice}"):
         split_table(rows, "price")
     assert split_table(rows.astype({"paid": "category"}), "price").columns.categorical["paid"][0] == entry.format(0)
+
+
+def test_a_column_that_numbers_the_rows_is_named(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("Id,x,year\n" + "".join(f"{n + 1},{n**2 % 7},{1990 + n % 9}\n" for n in range(20)))
+    assert read_table(path).attrs["notes"] == (
+        "column 'Id' increases by 1 from row to row: ignore it, unless it is a measurement",
+    )
+    assert read_table(path, target="Id").attrs["notes"] == ()

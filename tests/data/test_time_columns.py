@@ -285,3 +285,8 @@ def test_a_column_in_another_notation_is_no_missing_value(tmp_path):
     path = written(tmp_path, {"Date": START.strftime("%Y-%m-%d"), "close": [f"${x:.2f}" for x in WALK]})
     with pytest.raises(InputError, match=r"39 more: write plain numbers.*decimal=\",\""):
         read_series(path, ["close"])
+
+
+def test_thousands_are_said(tmp_path):
+    path = written(tmp_path, {"Date": START.strftime("%Y-%m-%d"), "close": [f"1,{234 + n}" for n in range(40)]})
+    assert "column 'close' is numeric: '1,234' is read as 1234" in read_series(path).origin

@@ -201,11 +201,8 @@ def read_pieces(
             del piece[width]
             for place in range(width):
                 for row, cell in zip(piece.index, piece[place].tolist(), strict=True):
-                    if "\n" in cell and holds_rows(cell, format.separator, place, width):
-                        raise InputError(
-                            f"{path} has a quote in row {int(row) + first_row:,} that is not closed before the next "
-                            'row: close it, or read quotes as text (quote="none")'
-                        )
+                    if "\n" in cell and holds_rows(cell, format.separator, place, piece):
+                        raise open_quote(path, int(row) + first_row)
             piece.columns = pandas.Index(names, dtype=object)
             # a column without a name and entries is a separator at the ends of rows
             keep = [
@@ -239,11 +236,18 @@ def column_names(path: Path, first: list[str], rows: pandas.DataFrame, format: T
     return names
 
 
-def holds_rows(cell: str, separator: str, place: int, width: int) -> bool:
+def holds_rows(cell: str, separator: str, place: int, table: pandas.DataFrame) -> bool:
     """Return whether a cell with several lines is the rest of a row, whole rows and a row's beginning."""
-    found = [line.count(separator) for line in cell.split("\n")]
+    width, lines = table.shape[1], cell.split("\n")
+    found = [line.count(separator) for line in lines]
     whole = found[0] == width - 1 - place and found[-1] == place and set(found[1:-1]) <= {width - 1}
-    return whole and width > (1 if separator == "\t" else 2)  # texts with a comma in each line are usual
+    if not whole or width != 2 or separator == "\t":
+        return whole and width > 1
+    # texts with a comma in each line are usual, but not those with another row's cell beside it
+    beside = (
+        [line.split(separator)[0] for line in lines[1:]] if place else [line.split(separator)[1] for line in lines[:-1]]
+    )
+    return {text.strip() for text in beside} <= set(table[1 - place])
 
 
 def is_data(first: list[str], rows: pandas.DataFrame, format: TableFormat) -> bool:
@@ -327,7 +331,17 @@ def _parser_errors(path: Path, format: TableFormat, first: Sequence[str] = ()) -
         sentence = " ".join(str(error).split())
         if found := re.search(r"Expected \d+ fields in line (\d+), saw (\d+)", sentence):
             raise too_many(path, int(found[1]), int(found[2]), first, format) from error
+        if found := re.search(r"EOF inside string starting at row (\d+)", sentence):
+            raise open_quote(path, int(found[1]) + 1) from error
         raise InputError(f"{path} cannot be read as a table ({sentence})") from error
+
+
+def open_quote(path: Path, row: int) -> InputError:
+    """Return the error of a quote that takes the rows below it into its cell."""
+    return InputError(
+        f"{path} has a quote in row {row:,} that is not closed before the next row: close it, or read quotes as text "
+        '(quote="none")'
+    )
 
 
 def too_many(path: Path, row: int, cells: int, first: Sequence[str], format: TableFormat) -> InputError:

@@ -59,6 +59,13 @@ def looks_like_numbers(cells: Sequence[str]) -> bool:
     return len(found) > len(cells) / 2
 
 
+def notation_note(name: str, cells: Sequence[str], decimal: str = ".") -> tuple[str, ...]:
+    """Return a sentence on how a column's first number with thousands or a percent sign is read, if there is one."""
+    mark = "," if decimal == "." else "."
+    odd = next((cell for cell in cells if mark in cell or "%" in cell), "")
+    return (f"column {name!r} is numeric: {odd!r} is read as {number(odd, decimal):g}",) if odd else ()
+
+
 def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -> pandas.Series:
     """Convert texts (or numbers) to float64 by :func:`number`: NaN for missing values and for all other texts."""
     import pandas

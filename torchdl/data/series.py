@@ -19,7 +19,7 @@ from torchdl.data.course_files import find_file
 from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, require_columns, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
-from torchdl.data.numerals import to_numbers
+from torchdl.data.numerals import notation_note, to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index, join_parts, monotone
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
@@ -192,6 +192,7 @@ def read_series(
     left = [name for name in texts if name not in chosen and not (times is not None and found and name == found.name)]
     if left and not columns:
         said.append(f"left out: {', '.join(map(repr, left))}")
+    said += [note for name in chosen for note in notation_note(name, texts[name].tolist(), format.decimal)]
     origin = "; ".join([f"{len(values):,} terms of {', '.join(chosen)} from {path}", *said])
     return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
 

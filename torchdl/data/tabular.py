@@ -26,7 +26,7 @@ from torchdl.data.course_files import find_file
 from torchdl.data.delimited_files import CSV, TableFormat, read_rows, repeated, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
-from torchdl.data.numerals import looks_like_numbers, to_numbers
+from torchdl.data.numerals import looks_like_numbers, notation_note, to_numbers
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, read_json, write_json
 
@@ -76,7 +76,7 @@ def read_table(
     mark = next((name for name, sign in {"tab": "\t", ";": ";", "|": "|"}.items() if sign in only), "blanks")
     one = f"{path} has only one column, {only!r}: name its separator"
     require(rows.shape[1] > 1, f'{one}, such as separator="{mark}"')
-    columns, notes = {}, []
+    columns, notes = {}, list[str]()
     for name in rows.columns:
         columns[name] = texts = stripped(rows[name])
         values, known = to_numbers(texts, format.decimal), texts.dropna().tolist()
@@ -86,10 +86,9 @@ def read_table(
         elif not classes and values.count() == len(known):
             whole = 0 < len(texts) == len(known) and all(text.isdecimal() and len(text) < 16 for text in known)
             columns[name] = values.astype("int64") if whole else values
-            mark = "," if format.decimal == "." else "."
-            odd = next((text for text in known if mark in text or "%" in text), "")
-            if odd:
-                notes.append(f"column {name!r} is numeric: {odd!r} is read as {values[texts == odd].iloc[0]:g}")
+            notes += notation_note(name, known, format.decimal)
+            if name != target and len(texts) >= 10 and bool((np.diff(values) == 1).all()):
+                notes.append(f"column {name!r} increases by 1 from row to row: ignore it, unless it is a measurement")
     table = pandas.DataFrame(columns)
     table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *notes)}
     return table
