@@ -188,6 +188,7 @@ def check(
 
     signal.signal(signal.SIGPROF, stop)
     for number in range(count):
+        path.unlink()  # to write over a file is slow: some file systems then flush it
         path.write_bytes(mutation(data, random.Random(f"{path.name} {number}")))
         try:
             signal.setitimer(signal.ITIMER_PROF, seconds)
