@@ -447,7 +447,7 @@ def test_how_many_files_were_left_out_is_told_and_the_first_five_of_them(images)
     assert len(found) == len(found.labels) == 9
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert found.origin == (
-        f"9 images from {images / 'train'}; left out 6 unreadable ones ({', '.join(map(str, bad[:5]))} and 1 more)"
+        f"9 images from {images / 'train'}; left out 6 unreadable images ({', '.join(map(str, bad[:5]))} and 1 more)"
     )
     assert "left out" not in load_images(images, "test", skip_corrupt=True).origin
 

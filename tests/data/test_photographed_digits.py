@@ -121,6 +121,10 @@ def test_paper_without_ink_is_refused(picture):
         prepare_digit(picture)
 
 
+def test_an_array_is_read_as_a_tensor_is():
+    assert prepare_digit(seven().numpy()).equal(prepare_digit(seven()))
+
+
 @pytest.mark.parametrize("picture", [torch.zeros(9, 9), torch.zeros(2, 9, 9).byte(), torch.zeros(0, 9).byte()])
 def test_what_are_no_pixels_is_refused(picture):
     with pytest.raises(InputError, match=r"a digit must be \(H, W\)"):

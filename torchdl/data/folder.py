@@ -227,11 +227,11 @@ def by_prefix(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def named(paths: Sequence[str | Path], root: Path | None = None, what: str = "images") -> str:
+def named(paths: Sequence[str | Path], root: Path | None = None, what: str = "image") -> str:
     """Return how many files there are, with the names of the first five, relative to ``root``."""
     names = [str(path if root is None else Path(path).relative_to(root)) for path in paths[:5]]
     more = f" and {len(paths) - 5:,} more" if len(paths) > 5 else ""
-    return f"{len(paths):,} {what} ({', '.join(names)}{more})"
+    return f"{len(paths):,} {what}{'s' if len(paths) > 1 else ''} ({', '.join(names)}{more})"
 
 
 def fingerprint(files: Files, split: str, decoding: Decoding, contents: bool) -> str:
@@ -313,8 +313,8 @@ def read_folder(
         digest = fingerprint(files, split, decoding, contents=True)
         images = DecodedLate(paths, found.shape, decoding, digest, found.hashes)
     notes = {
-        f"passed over {named(files.misplaced, root)} that are not directly in a class's folder": files.misplaced,
-        f"passed over {named(files.others, root, 'files')} whose names are not those of images": files.others,
+        f"passed over {named(files.misplaced, root)} not directly in a class's folder": files.misplaced,
+        f"passed over {named(files.others, root, 'file')} without the name of an image": files.others,
         "the cached images were damaged and have been decoded again": damaged,
     }
     labels = torch.tensor(files.labels)[found.kept]

@@ -223,5 +223,5 @@ def load_images(
     files = read_folder(folder, split, image_size, skip_corrupt, None, white_value, max_pixels)
     origin = f"{len(files.labels):,} images from {folder / split if (folder / split).is_dir() else folder}"
     if files.corrupt:
-        origin += f"; left out {named(files.corrupt, what='unreadable ones')}"
+        origin += f"; left out {named(files.corrupt, what='unreadable image')}"
     return ImageDataset(files.images, files.labels, low, high, files.classes, "; ".join([origin, *files.notes]))

@@ -20,7 +20,7 @@ LARGEST = 800  # pixels: a larger photograph is reduced first, which also averag
 LEAST_CONTRAST = 0.08  # of ink, as a share of the paper's brightness
 
 
-def prepare_digit(picture: PathLike | Tensor, max_pixels: int = MAX_PIXELS) -> Tensor:
+def prepare_digit(picture: PathLike | Tensor | np.ndarray, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Turn a photograph of one digit into an image like MNIST's, for a network that was trained on those.
 
     The photograph becomes grey, and its background is estimated and subtracted, so that uneven light and shadows do not
@@ -29,8 +29,8 @@ def prepare_digit(picture: PathLike | Tensor, max_pixels: int = MAX_PIXELS) -> T
     describe it (http://yann.lecun.com/exdb/mnist).
 
     Args:
-        picture: An image file, or pixels (H, W), (1, H, W) or (3, H, W) uint8: one digit on a plain background, with
-            some of it on all sides.
+        picture: An image file, or a tensor or array of pixels (H, W), (1, H, W) or (3, H, W) uint8: one digit on a
+            plain background, with some of it on all sides.
         max_pixels: The maximum of H * W of a file.
 
     Returns:
@@ -116,11 +116,12 @@ def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
     return (chosen > 0.05 * chosen.max())[parts]
 
 
-def _greys(picture: PathLike | Tensor, max_pixels: int) -> np.ndarray:
+def _greys(picture: PathLike | Tensor | np.ndarray, max_pixels: int) -> np.ndarray:
     """Read a picture as greys (H, W) in [0, 1], upright and on white if it is transparent, with sides up to 800."""
     from PIL import Image
 
-    if isinstance(picture, Tensor):
+    if isinstance(picture, (Tensor, np.ndarray)):
+        picture = torch.as_tensor(picture)
         shape, fits = tuple(picture.shape), picture.dtype == torch.uint8 and picture.dim() in (2, 3)
         fits = fits and picture.numel() > 0 and (picture.dim() == 2 or shape[0] in (1, 3))
         require(fits, f"a digit must be (H, W), (1, H, W) or (3, H, W) of uint8, not {shape} of {picture.dtype}")
