@@ -308,7 +308,7 @@ def test_what_is_passed_over_is_counted_and_named(images):
     found = load_images(images)
     assert torch.equal(found.images, before.images)
     assert "passed over 8 images (train/0.png, train/1.png, train/ant/more/0.png" in found.origin
-    assert "and 3 more) that are not directly in a class's folder" in found.origin
+    assert "and 3 more) not directly in a class's folder" in found.origin
     files = "train/bee/elsewhere, train/bee/none, train/bee/notes.txt, train/bee/photo.heic"
     assert f"passed over 4 files ({files}) without the name of an image" in found.origin
     assert "passed over" not in load_images(images, "test").origin

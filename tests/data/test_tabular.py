@@ -515,3 +515,10 @@ def test_a_column_that_numbers_the_rows_is_named(tmp_path):
         "column 'Id' increases by 1 from row to row: ignore it, unless it is a measurement",
     )
     assert read_table(path, target="Id").attrs["notes"] == ()
+
+
+def test_complex_numbers_are_categories_and_lose_no_part():
+    table = pd.DataFrame({"z": np.array([1 + 1j, 1 - 1j] * 10), "kind": ["up", "down"] * 10})
+    columns = Columns.fit(table, "kind")
+    assert len(columns.categorical["z"]) == 2
+    assert columns.inputs(table)[:, 0].tolist() == [float(row % 2 == 0) for row in range(20)]

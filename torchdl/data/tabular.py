@@ -103,10 +103,10 @@ def stripped(column: pandas.Series) -> pandas.Series:
 
 
 def is_numeric(column: pandas.Series) -> bool:
-    """Return whether a column is numeric; booleans are categories."""
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+    """Return whether a column holds real numbers; booleans are categories."""
+    from pandas.api.types import is_any_real_numeric_dtype
 
-    return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+    return bool(is_any_real_numeric_dtype(column))
 
 
 def plain_column(column: pandas.Series) -> pandas.Series:
