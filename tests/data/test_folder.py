@@ -816,6 +816,7 @@ def test_labels_that_are_no_classes_are_refused(label):
     ImageDataset(pixels, classes=CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="set TORCHDL_DATA to a folder with cifar10-jpeg to read its files")
 def test_a_real_folder_of_photographs_is_what_pillow_reads():
     root = Path(REAL_DATA or "") / "cifar10-jpeg"

@@ -428,6 +428,7 @@ NUMBERS = ["01", "1", "1.0", "0", "-0", "007", "1e3", "12%", "1,013", "2020-01-0
 ODD = st.sampled_from([*WORDS, *NUMBERS, "9007199254740993"])
 
 
+@pytest.mark.slow
 @given(st.lists(ODD, min_size=3, max_size=3), st.lists(ODD, min_size=3, max_size=3), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_the_training_file_and_each_row_alone_are_encoded_as_in_training(tmp_path_factory, values, targets, categories):

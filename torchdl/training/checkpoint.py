@@ -87,15 +87,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         check_archive(io.BytesIO(data))
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler may raise anything on a foreign file
-        raise InputError(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
-    if not isinstance(state, dict):
-        raise InputError(f"the checkpoint {path} was not written by torchdl")
-    try:
+        require(isinstance(state, dict), "it was not written by torchdl")
         check_values(state, len(data))
         msgspec.convert({name: state[name] for name in Content.__annotations__ if name in state}, Content)
-    except (AttributeError, TypeError, ValueError) as error:  # msgspec asks a tensor for its keys
-        raise InputError(f"the checkpoint {path} cannot be read: {error}") from error
+    except Exception as error:  # an unpickler may raise anything on a foreign file
+        raise InputError(f"the checkpoint {path} cannot be read: {reason_of(error)}") from error
     return state
 
 

@@ -111,10 +111,10 @@ class Trainer:
     ) -> list[dict[str, float]]:
         """Train ``task`` in place, and return the history: one row of metrics per epoch.
 
-        Afterwards, PyTorch's global generators are as they were before. What a task draws from them depends only on the
-        trainer's seed and the position in training, so training draws the same numbers in several threads, too. The
-        threads take turns, step by step, since they share these generators; give each its own task. A thread that
-        draws from the global generators without :func:`torchdl.random.seeded` can still disturb the others.
+        PyTorch's global generators are restored afterwards. What a task draws from them depends only on the trainer's
+        seed and the position in training. Trainers in several threads take turns, step by step, and draw the same
+        numbers as one alone; give each its own task. Only a thread that draws from the global generators without
+        :func:`torchdl.random.seeded` disturbs them.
 
         Args:
             task: The task; it stays on the trainer's device.
