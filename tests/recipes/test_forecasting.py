@@ -260,6 +260,15 @@ def test_fewer_terms_than_two_blocks_have_no_verdict(count, horizon):
     assert "no verdict" in verdict("far", "drift", ratio, low, high)
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e300])
+def test_a_forecast_that_diverges_is_worse(value):
+    error = gaussian(100, 2).double()
+    error[7, 1] = value
+    infinite = error_ratio(error, gaussian(100, 2, seed=1))
+    assert infinite == (math.inf,) * 3
+    assert verdict("far", "drift", *infinite).endswith("the model is WORSE")
+
+
 def test_errors_that_cannot_be_compared_are_one_sentence():
     error = gaussian(50)
     for arguments, message in (

@@ -54,7 +54,8 @@ def error_ratio(
         level: The interval's coverage probability.
 
     Returns:
-        The ratio, which is below 1 if the first forecast is better, and the interval's two ends.
+        The ratio, which is below 1 if the first forecast is better, and the interval's two ends. All are infinite if
+        an error is not finite.
     """
     from scipy.special import stdtrit  # imported late: it takes half a second
 
@@ -69,6 +70,8 @@ def error_ratio(
     ours, theirs = squares.mean(1).tolist()
     if not theirs:
         return math.nan, 0.0, math.inf
+    if not math.isfinite(ours):  # the forecasts diverge
+        return math.inf, math.inf, math.inf
     ratio, block = (ours / theirs) ** 0.5, max(block or round(total**0.5), horizon)
     if total < 2 * block:
         return ratio, 0.0, math.inf

@@ -168,7 +168,7 @@ def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> 
 
 def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> str:
     """Return a sentence on whether the model's forecasts are better than the naive ones that were best in training."""
-    if not math.isfinite(ratio):
+    if math.isnan(ratio):
         return f"{title}: the naive forecast {naive!r} has no error, so nothing can be better"
     comparison = f"{ratio:.3g} times the RMSE of {naive!r}, the best naive forecast in the training part"
     return f"{title}: {comparison} (95 % interval {low:.3g} to {high:.3g}): {conclusion(low, high)}"
