@@ -257,6 +257,7 @@ def test_a_column_that_increases_evenly_is_kept_where_it_is_all_there_is(tmp_pat
             "hour": [n % 24 for n in range(40)],
         },
         {"Periode": [f"{1990 + n // 4}-T{n % 4 + 1}" for n in range(40)]},
+        {"YEAR": START.year, "MO": START.month, "DY": START.day},
         {"Tag": START.strftime("Mo %d.%m.%Y")},
     ],
 )
@@ -274,9 +275,11 @@ def test_columns_of_parts_of_dates_order_the_rows(columns, tmp_path):
 def test_rows_without_known_times_are_taken_in_order_with_a_word(tmp_path):
     path = written(tmp_path, {"mois": ["mars 20"] * 40, "close": WALK})
     assert "no column of times was found, so the rows are taken to be in order" in read_series(path).origin
+    for cells in (EPOCH[::-1], [6900 - n**2 for n in range(40)], [f"2020-{140 - n} 093000" for n in range(40)]):
+        path = written(tmp_path, {"stempel": cells, "close": WALK})
+        with pytest.raises(InputError, match=r"'stempel', which decreases .*time=\"stempel\".*time=\"none\""):
+            read_series(path, ["close"])
     path = written(tmp_path, {"stempel": EPOCH[::-1], "close": WALK})
-    with pytest.raises(InputError, match=r"'stempel', which decreases evenly .*time=\"stempel\".*time=\"none\""):
-        read_series(path, ["close"])
     assert read_series(path, ["close"], time="stempel", sort=True).values[:, 0].tolist() == WALK.tolist()[::-1]
     assert read_series(path, ["close"], time="none").values[:, 0].tolist() == WALK.tolist()
 

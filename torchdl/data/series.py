@@ -20,7 +20,7 @@ from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, req
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
-from torchdl.data.time_columns import DateOrder, TimeColumn, find_times, is_index, join_parts, monotone
+from torchdl.data.time_columns import DateOrder, TimeColumn, counts_down, find_times, is_index, join_parts
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
@@ -154,10 +154,10 @@ def read_series(
         found, dates = find_times(texts, others, time, date_order)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    for name in () if found or time else others:
+    for name in () if found or time else (name for name in texts if name not in columns):
         require(
-            not (is_index(name, numbers[name]) and monotone(-numbers[name]) and numbers[name][0] > numbers[name][-1]),
-            f"{path} has {name!r}, which decreases evenly from row to row: name it if it is the time "
+            not counts_down(texts[name], numbers[name]),
+            f"{path} has {name!r}, which decreases from row to row: name it if it is the time "
             f'(time="{name}"), or say that the rows are in order (time="none")',
         )
     chosen = list(columns) or [name for name in others if name not in dates]

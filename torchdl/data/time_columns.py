@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ DateOrder = Literal["day", "month"]
 DATE = {"date", "datetime", "datum", "ds", "timestamp"}
 TIME = {*DATE, "epoch", "time", "ts", "unix"}
 PART = {"day", "hour", "minute", "month", "quarter", "second", "week", "weekday", "year"}
+PART_SHORT = {"yr": "year", "yyyy": "year", "mo": "month", "mon": "month", "dy": "day"}
 COUNTER = {"id", "idx", "index", "no", "nr", "number", "obs", "row", "step", "t", "unnamed"}
 SAMPLE = 10  # cells that tell which layouts a column may have
 
@@ -91,7 +93,8 @@ def read_clocks(column: pandas.Series) -> np.ndarray:
 
 def words(name: str) -> set[str]:
     """Return the words of a column's name, in lower case: ``openTime`` has two."""
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    found = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    return {PART_SHORT.get(word, word) for word in found}
 
 
 def is_index(name: str, numbers: np.ndarray) -> bool:
@@ -116,7 +119,7 @@ def is_index(name: str, numbers: np.ndarray) -> bool:
 
 def join_parts(texts: Mapping[str, pandas.Series]) -> pandas.Series | None:
     """Join columns of parts of dates (N,), such as Year and Month, to one of dates; None unless these are distinct."""
-    columns = {name.lower(): column.astype(object).str.strip() for name, column in texts.items() if name.isalpha()}
+    columns = {"".join(words(name)): c.astype(object).str.strip() for name, c in texts.items() if len(words(name)) == 1}
     month = {"month": "-", "day": "-", "hour": " ", "minute": ":", "second": ":"}
     marks = month if "month" in columns else {"quarter": "-Q", "week": "-W"}
     parts = ["year", *(part for part in marks if part in columns)]
@@ -194,6 +197,17 @@ def find_times(
     if name in texts:
         found = TimeColumn(name, dates[name] if name in dates else numbers.get(name, np.full(len(texts[name]), np.nan)))
     return found, {*dates, *clocks, *unclear}
+
+
+def counts_down(column: pandas.Series, numbers: np.ndarray) -> bool:
+    """Return whether a column (N,), or the numbers in its texts (as in 2020-120), decreases from row to row."""
+    cells = column.tolist()
+    if len(cells) < 10 or not all(isinstance(cell, str) for cell in cells):
+        return False
+    if np.isfinite(numbers).all():
+        return bool((np.diff(numbers) < 0).all())
+    keys = [[int(part) for part in re.findall(r"\d{1,18}", cell)] for cell in cells]
+    return all(later < earlier for earlier, later in pairwise(keys))
 
 
 def monotone(numbers: np.ndarray) -> bool:
