@@ -423,3 +423,14 @@ def test_a_task_that_breaks_the_interface_is_an_input_error(mistake, named):
     Trainer(epochs=1).fit(Untidy(""), loader)  # this one is right
     with pytest.raises(InputError, match=named):
         Trainer(epochs=1, accumulate=2).fit(Untidy(mistake), loader)
+
+
+def test_losses_that_are_returned_as_a_list_are_of_their_own_position():
+    class Listing(Supervised):
+        def losses(self, batch):
+            starts.append(self.step_info.start)
+            return list(super().losses(batch))
+
+    starts: list[int] = []
+    fit(Listing(model(), F.mse_loss, optimizer=SGD), epochs=1)
+    assert starts == [0, 4, 8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,6 +67,22 @@ class Update:
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     backward: Callable[[float], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, Tensor) or self.loss.numel() != 1:
+            given = describe_batch(self.loss)
+            raise InputError(f"the loss of the optimizer {self.optimizer!r} must be one number, not {given}")
+
+
+def updates_of(task: Task, batch: Any) -> Iterator[Update]:
+    """Yield a batch's updates; raise :class:`InputError` if the task yields or returns something else."""
+    updates: Any = task.losses(batch)
+    yields = isinstance(updates, Iterable) and not isinstance(updates, Tensor)
+    require(yields, f"losses must yield Update(optimizer, loss), not return {describe_batch(updates)}")
+    for update in updates:
+        if not isinstance(update, Update):
+            raise InputError(f"losses must yield Update(optimizer, loss), not {describe_batch(update)}")
+        yield update
 
 
 class StepInfo(NamedTuple):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.optim import LBFGS, Optimizer
 
 from torchdl.errors import require
 from torchdl.fast.adam import Adam
+from torchdl.tasks.base import describe_batch
 
 
 class Rule(NamedTuple):
     """An optimizer's class, with settings, and whether it has a fused kernel."""
 
-    build: Callable[..., torch.optim.Optimizer]
+    build: Callable[..., Optimizer]
     fused: bool
 
 
@@ -51,7 +53,7 @@ def has_fused_kernel(parameters: Iterable[nn.Parameter]) -> bool:
 
 def make_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, **settings: Any
-) -> torch.optim.Optimizer:
+) -> Optimizer:
     """Build an optimizer, fused if it has a fused kernel.
 
     Args:
@@ -76,7 +78,22 @@ def make_optimizer(
     return rule.build([g for g in groups if g["params"]], lr=lr, **fused, **settings)
 
 
-def with_frozen(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def as_optimizers(given: Any) -> dict[str, Optimizer]:
+    """Return the optimizers by name that a task's ``configure_optimizers`` has returned.
+
+    Raises:
+        InputError: It is something else, or an optimizer computes the loss several times a step.
+    """
+    named = isinstance(given, Mapping) and bool(given) and all(hasattr(each, "param_groups") for each in given.values())
+    kind = describe_batch(given)
+    require(named, f'configure_optimizers must return optimizers by name, such as {{"model": Adam(...)}}, not {kind}')
+    for name, optimizer in given.items():
+        again = f"the optimizer {name!r} is LBFGS, which computes the loss several times a step: choose another one"
+        require(not isinstance(optimizer, LBFGS), again)
+    return dict(given)
+
+
+def with_frozen(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """Return an optimizer's saved state with the frozen parameters that torchdl 0.1 left out of it.
 
     A state that does not fit, with or without them, is returned as it is.

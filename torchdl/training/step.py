@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
 from torchdl.fast.blocks import blocked
 from torchdl.tasks import Schedule, StepInfo, Task, Update
-from torchdl.tasks.base import describe_batch
+from torchdl.tasks.base import updates_of
+from torchdl.tasks.optimizers import as_optimizers
 from torchdl.tasks.schedules import as_schedules
 from torchdl.training import distributed, optimizer_state
 from torchdl.training.device import move
@@ -49,21 +50,6 @@ class Measured(NamedTuple):
 
 
 MEASURED = ("loss", "grad_norm")  # what the trainer itself measures of each optimizer
-
-
-def as_optimizers(given: Any) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimizers by name that a task's ``configure_optimizers`` has returned.
-
-    Raises:
-        InputError: It is something else, or an optimizer computes the loss several times a step.
-    """
-    named = isinstance(given, Mapping) and bool(given) and all(hasattr(each, "param_groups") for each in given.values())
-    kind = describe_batch(given)
-    require(named, f'configure_optimizers must return optimizers by name, such as {{"model": Adam(...)}}, not {kind}')
-    for name, optimizer in given.items():
-        again = f"the optimizer {name!r} is LBFGS, which computes the loss several times a step: choose another one"
-        require(not isinstance(optimizer, torch.optim.LBFGS), again)
-    return dict(given)
 
 
 class Stepper:
@@ -129,11 +115,7 @@ class Stepper:
         runs = []
         for batch, batch_range in group:
             step_info = StepInfo(self.seed, state.epoch, state.step, batch_range.start)
-            updates: Any = self.task.losses(move(batch, self.device))
-            kind = describe_batch(updates)
-            yields = isinstance(updates, Iterable) and not isinstance(updates, Tensor)
-            require(yields, f"losses must yield Update(optimizer, loss), not return {kind}")
-            runs.append((iter(updates), step_info, batch_range.size))
+            runs.append((updates_of(self.task, move(batch, self.device)), step_info, batch_range.size))
         while self._update(runs, total, state):
             pass
         state.step += 1
@@ -192,11 +174,8 @@ class Stepper:
 
     def _check(self, update: Update, name: str) -> None:
         """Raise :class:`InputError` unless an update can be applied beside one of the optimizer ``name``, if any."""
-        require(isinstance(update, Update), f"losses must yield Update(optimizer, loss), not {describe_batch(update)}")
         given, problem = update.optimizer, ""
-        if not isinstance(update.loss, Tensor) or update.loss.numel() != 1:
-            problem = f"the loss of the optimizer {given!r} must be one number, not {describe_batch(update.loss)}"
-        elif given not in self.optimizers:
+        if given not in self.optimizers:
             problem = f"there is no optimizer {given!r}: yield updates of {', '.join(self.optimizers)}"
         elif name not in ("", given):
             problem = f"the batches of a step yield updates of {name!r} and of {given!r}: yield all in the same order"
