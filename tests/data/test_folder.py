@@ -172,10 +172,15 @@ def palette(path: Path) -> np.ndarray:
     return colours[numbers]
 
 
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    opacity = pixels[..., -1:] / 255
+    return np.round(pixels[..., :-1] * opacity + 255 * (1 - opacity)).astype(np.uint8)
+
+
 def transparent(path: Path) -> np.ndarray:
     pixels = noise(3, HEIGHT, WIDTH, 4)
     save(path, pixels)
-    return pixels[..., :3]
+    return on_white(pixels)
 
 
 def black_and_white(path: Path) -> np.ndarray:
@@ -193,7 +198,7 @@ def grey(path: Path) -> np.ndarray:
 def transparent_grey(path: Path) -> np.ndarray:
     pixels = noise(6, HEIGHT, WIDTH, 2)
     Image.fromarray(pixels, "LA").save(path)
-    return np.repeat(pixels[..., :1], 3, 2)
+    return np.repeat(on_white(pixels), 3, 2)
 
 
 def printed(path: Path) -> np.ndarray:

@@ -328,3 +328,14 @@ def test_file_names_that_are_no_utf8_are_read(images):
         Image.fromarray(RAMP.astype(np.uint8)).save(file, "PNG")
     for _ in range(2):
         assert len(load_images(images)) == 5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_black_drawing_on_nothing_is_read_as_it_looks_on_white(images, mode):
+    opacity = Image.fromarray(RAMP.astype(np.uint8))
+    drawing = Image.new("RGBA", (16, 16))  # black, also where nothing is to be seen
+    drawing.putalpha(opacity if mode != "P" else opacity.point(lambda value: 255 * (value > 99)))
+    path = images / "train" / "ant" / "1.png"
+    drawing.quantize(4).save(path) if mode == "P" else drawing.convert(mode).save(path)
+    seen = 255 - RAMP if mode != "P" else np.where(RAMP > 99, 0, 255)
+    assert np.abs(load_images(images).images[0, 0].numpy().astype(int) - seen).max() <= 1

@@ -296,7 +296,7 @@ def read_folder(
     grey = all(header is None or header.grey for header in headers)  # both splits get the same number of channels
     decoding = Decoding(image_size, grey, white_value, max_pixels)
     key = fingerprint(files, split, decoding, contents=_bytes(files) <= CHEAP)
-    place = hashlib.sha256(f"{root.resolve()} {key}".encode("utf-8", "surrogateescape")).hexdigest()
+    place = hashlib.sha256(f"{root.resolve()} {key} on white".encode("utf-8", "surrogateescape")).hexdigest()
     cached = cache_folder() / "folders" / f"{place}.safetensors"
     found = read_images(cached) if resident is not False else None
     damaged = found is None and resident is not False and cached.exists()

@@ -65,8 +65,8 @@ def decode(
 ) -> np.ndarray:
     """Decode an image to (1, H, W) or (3, H, W) uint8; resize it to a square if ``image_size`` is given.
 
-    Transparency is dropped, and palettes become colours. Images are rotated as their EXIF data says. Greys of more than
-    eight bits are scaled so that white becomes 255; see :func:`narrow`.
+    Transparent images are laid on white, and palettes become colours. Images are rotated as their EXIF data says. Greys
+    of more than eight bits are scaled so that white becomes 255; see :func:`narrow`.
 
     Args:
         path: The file.
@@ -93,10 +93,17 @@ def decode(
             narrowed = narrow(greys, _white(image, greys) if white_value is None else white_value)
             inverted = _tags(image).get(PHOTOMETRIC) == 0  # Pillow inverts such greys of up to eight bits alone
             picture = Image.fromarray(255 - narrowed if inverted else narrowed)
-        picture = picture.convert("L" if grey else "RGB")
+        transparent = "A" in picture.getbands() or "transparency" in picture.info
+        picture = picture.convert("RGBA") if transparent else picture
+        flat = picture.convert("L" if grey else "RGB")
         if deep and image.mode in ("RGB", "RGBA", "LA"):
-            most = np.max(picture.getextrema())
+            most = np.max(flat.getextrema())
             require(most == 0 or most > 15, "its colours of 16 bits use no more than 12 of them: save it with 8 bits")
+        if transparent:  # its hidden colours may be those of its ink
+            white = Image.new(flat.mode, flat.size, "white")
+            white.paste(flat, mask=picture.getchannel("A"))
+            flat = white
+        picture = flat
         if image_size is not None and picture.size != (image_size, image_size):
             picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
         array = np.array(picture)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.image_files import decode, upright
+from torchdl.data.image_files import decode
 from torchdl.errors import require
 from torchdl.files import PathLike
-from torchdl.pictures import MAX_PIXELS, open_picture
+from torchdl.pictures import MAX_PIXELS
 
 BOX, SIDE = 20, 28  # pixels: MNIST's digits fit in 20 x 20 of 28 x 28
 CENTRE = 14  # row and column of the pixel at MNIST's centres of mass
@@ -118,8 +118,6 @@ def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
 
 def _greys(picture: PathLike | Tensor | np.ndarray, max_pixels: int) -> np.ndarray:
     """Read a picture as greys (H, W) in [0, 1], upright and on white if it is transparent, with sides up to 800."""
-    from PIL import Image
-
     if isinstance(picture, (Tensor, np.ndarray)):
         picture = torch.as_tensor(picture)
         shape, fits = tuple(picture.shape), picture.dtype == torch.uint8 and picture.dim() in (2, 3)
@@ -128,12 +126,7 @@ def _greys(picture: PathLike | Tensor | np.ndarray, max_pixels: int) -> np.ndarr
         pixels = picture.cpu()[None] if picture.dim() == 2 else picture.cpu()
         array = pixels.float().mean(0).numpy()
     else:
-        with open_picture(picture, max_pixels) as image:
-            if "A" in image.getbands() or "transparency" in image.info:
-                whole = upright(image).convert("RGBA")
-                array = np.asarray(Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("L"))
-            else:
-                array = decode(picture, grey=True, max_pixels=max_pixels)[0]
+        array = decode(picture, grey=True, max_pixels=max_pixels)[0]
     return _resize(array.astype(np.float32), min(LARGEST, max(array.shape))) / 255
 
 
