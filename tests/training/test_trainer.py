@@ -279,6 +279,13 @@ def test_the_best_epoch_is_kept_and_patience_ends_in_time(tmp_path, mode, patien
     assert kept["progress"]["best"] == values[best - 1]
 
 
+def test_a_metric_that_is_never_a_number_is_named_since_there_is_no_best_epoch(tmp_path):
+    task, held_out = Scripted([NAN, NAN]), BatchLoader(blobs(3).without_labels(), 2)
+    with pytest.warns(UserWarning, match="val/score was never a number"):
+        fit(task, n=4, batch=2, validation=held_out, folder=tmp_path, epochs=2, monitor="val/score")
+    assert not (tmp_path / BEST).exists()
+
+
 @pytest.mark.parametrize(("values", "best"), [([3, 1, 0], 5), ([3, 1, 2], 4)])
 def test_the_end_of_a_run_within_an_epoch_may_be_the_best(tmp_path, values, best):
     task, held_out = Scripted(values), BatchLoader(blobs(3).without_labels(), 2)

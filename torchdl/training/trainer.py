@@ -229,6 +229,8 @@ class Fit:
                 self.train_epoch()
                 if not self.end_epoch():
                     break
+            if options.monitor and math.isnan(state.best):
+                self.warn(f"{options.monitor} was never a number, so no epoch is the best and there is no {BEST}")
         return state.history
 
     def train_epoch(self) -> None:
