@@ -287,3 +287,8 @@ def test_a_quote_that_swallows_rows_of_two_columns_is_named(write):
             read_rows(write(f"kind,text\n{rows}{content}{rows}"))
     with pytest.raises(InputError, match=r"a quote in row 3"):
         read_rows(write('text,kind\nsee you,spam\n"oh,ham\nhello,spam\n"no,ham\nx,ham\n'))
+
+
+def test_a_separator_of_two_characters_is_refused_with_a_way_out():
+    with pytest.raises(InputError, match="not '::': write tabs in the file in its place"):
+        TableFormat(separator="::")

@@ -85,7 +85,7 @@ class TableFormat:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         require(
             separator == "blanks" or (len(separator) == 1 and separator not in '"\r\n'),
-            f"separator must be one character, tab or blanks, not {separator!r}",
+            f"separator must be one character, tab or blanks, not {separator!r}: write tabs in the file in its place",
         )
         require(self.decimal in (".", ","), f"decimal must be '.' or ',', not {self.decimal!r}")
         require(self.quote in ('"', "none"), f"quote must be '\"' or 'none', not {self.quote!r}")
