@@ -434,3 +434,9 @@ def test_losses_that_are_returned_as_a_list_are_of_their_own_position():
     starts: list[int] = []
     fit(Listing(model(), F.mse_loss, optimizer=SGD), epochs=1)
     assert starts == [0, 4, 8]
+
+
+@pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
+def test_training_where_no_gradients_are_computed_is_an_input_error(region):
+    with region(), pytest.raises(InputError, match="outside of torch"):
+        fit(Supervised(model(), F.mse_loss))

@@ -135,6 +135,8 @@ class Trainer:
             Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint.
         """
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
+        outside = "call fit outside of torch.no_grad() and torch.inference_mode()"
+        require(torch.is_grad_enabled(), f"PyTorch computes no gradients here: {outside}")
         for loader in (train, train if validation is None else validation):
             require(
                 isinstance(loader, BatchLoader),
