@@ -13,6 +13,7 @@ from torch import nn
 from torchdl import MLP, GANTask, InputError, Supervised, Trainer, simple_gan
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.tasks import OPTIMIZERS, make_optimizer
+from torchdl.training import optimizer_state
 from torchdl.training.optimizer_state import check_moments
 
 SHAPES = [(3, 2), (2,)]
@@ -190,3 +191,12 @@ def test_the_state_that_an_optimizer_keeps_is_accepted(name):
             value.resize_(2)
             with pytest.raises(InputError, match=name):
                 check_moments(optimizer, name)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_without_a_setting_is_refused(name):
+    optimizer = make_optimizer(name, [nn.Parameter(torch.ones(3))], 0.1)
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["lr"]
+    with pytest.raises(InputError, match=f"{name}.* lacks lr"):
+        optimizer_state.load(optimizer, state, name)

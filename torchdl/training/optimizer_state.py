@@ -59,6 +59,8 @@ def check_moments(optimizer: Optimizer, name: str) -> None:
     if type(optimizer) not in CLASSES:
         return
     for group in optimizer.param_groups:
+        missing = ", ".join(sorted(optimizer.defaults.keys() - group.keys()))
+        require(not missing, f"the state of the optimizer {name!r} lacks {missing}")
         for parameter in filter(optimizer.state.__contains__, group["params"]):
             like = nn.Parameter(torch.zeros_like(parameter[(slice(1),) * parameter.dim()]))
             like.grad = torch.zeros_like(like)
