@@ -80,8 +80,8 @@ def _install_hook() -> None:
 def watching(folder: Path, number: int, act: Callable[[], None], flushes: bool = False) -> Iterator[list[str]]:
     """Call ``act`` before this process changes something in a folder for the N-th time; yield a list of all changes.
 
-    Changes are new folders and renames and, if asked for, new files and flushes. These alone show a kill no other
-    folder: a flush changes nothing that another process sees, and a new file has a name of its own.
+    Changes are new folders and renames. With ``flushes``, new files and flushes count, too: they can fail, but a
+    process that is killed there leaves the same folder as at the next rename, but for a temporary file.
     """
     _install_hook()
     _watches.append(Watch(folder, number, act, flushes, []))
