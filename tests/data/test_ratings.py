@@ -258,7 +258,7 @@ GOOD = ["userId,movieId,rating,timestamp", *(f"{k},2,3,4" for k in range(7)), ""
         (",2,3,4", "row 10: .*nothing as 'userId'"),
         ("1, ,3,4", "row 10: .*nothing as 'movieId'"),
         ("1,2,3,5,4", "5 cells in row 10, more cells than the 4 names"),  # a decimal comma
-        ('"1,2,3,4', "EOF inside string"),
+        ('"1,2,3,4', "a quote in row 10 that is not closed"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, monkeypatch, piece, row, named):
