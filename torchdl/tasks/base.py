@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError
 from torchdl.tasks.schedules import AnySchedule
 
 
@@ -36,13 +36,13 @@ def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
 def inputs_of(task: nn.Module, batch: Any) -> Tensor:
     """Return a batch's inputs (B, ...), which are floats: the batch itself, or the first part of a tuple."""
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    require(
-        isinstance(inputs, Tensor),
-        f"{type(task).__name__} needs batches that are tensors, or tuples that begin with one, not "
-        f"{describe_batch(batch)}: let the data set return these",
-    )
-    kind = f"{type(task).__name__} needs images of decimals, not {inputs.dtype}: scale them, as an ImageDataset does"
-    require(inputs.is_floating_point(), kind)
+    name = type(task).__name__
+    if not isinstance(inputs, Tensor):  # this runs at every step, so sentences are made only for errors
+        kinds = "tensors, or tuples that begin with one"
+        given = describe_batch(batch)
+        raise InputError(f"{name} needs batches that are {kinds}, not {given}: let the data set return these")
+    if not inputs.is_floating_point():
+        raise InputError(f"{name} needs images of decimals, not {inputs.dtype}: scale them, as an ImageDataset does")
     return inputs
 
 
@@ -77,8 +77,8 @@ class Update:
 def updates_of(task: Task, batch: Any) -> Iterator[Update]:
     """Yield a batch's updates; raise :class:`InputError` if the task yields or returns something else."""
     updates: Any = task.losses(batch)
-    yields = isinstance(updates, Iterable) and not isinstance(updates, Tensor)
-    require(yields, f"losses must yield Update(optimizer, loss), not return {describe_batch(updates)}")
+    if isinstance(updates, Tensor) or not isinstance(updates, Iterable):
+        raise InputError(f"losses must yield Update(optimizer, loss), not return {describe_batch(updates)}")
     for update in updates:
         if not isinstance(update, Update):
             raise InputError(f"losses must yield Update(optimizer, loss), not {describe_batch(update)}")

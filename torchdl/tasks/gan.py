@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from torchdl import random
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
@@ -194,8 +194,9 @@ class GANTask(Task):
     def images_of(self, batch: Any) -> Tensor:
         """Return a batch's images (B, C, H, W)."""
         images, shape = inputs_of(self, batch), tuple(self.given[0].image_shape)  # type: ignore[arg-type]
-        fitting = images.shape[1:].numel() == torch.Size(shape).numel()
-        require(fitting, f"the images are {tuple(images.shape[1:])}, but the GAN makes {shape}: choose one shape")
+        if images.shape[1:].numel() != math.prod(shape):
+            given = tuple(images.shape[1:])
+            raise InputError(f"the images are {given}, but the GAN makes {shape}: choose one shape")
         return images
 
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:

@@ -200,6 +200,11 @@ class Stepper:
         require(len(names) < 2, f"the processes yield updates of {given}: yield all in the same order")
         return names[0] if names else "", of_all, loss, some_missing > 0
 
+    def _mean(self, value: Any) -> Tensor:
+        """Return a measured number, or the mean of several, as a 0-d float tensor on the device."""
+        value = torch.as_tensor(value, device=self.device).float()
+        return value.mean() if value.dim() else value
+
     def end_epoch(self, row: Mapping[str, float]) -> None:
         """Step the schedules that step each epoch, and those whose metric is in ``row``."""
         for schedule in self.schedules.values():
@@ -240,8 +245,7 @@ class Stepper:
         main = [(m, self.tag("train", m.optimizer, m.name), m.value) for m in self.pending]
         metrics = [(m, f"train/{name}", value) for m in self.pending for name, value in m.metrics.items()]
         self.pending.clear()
-        means = [torch.as_tensor(value, device=self.device).float().mean() for _, _, value in main + metrics]
-        values = torch.stack(means).tolist() if main else []
+        values = torch.stack([self._mean(value) for _, _, value in main + metrics]).tolist() if main else []
         with distributed.sharing_errors():
             for number, ((measured, tag, _), value) in enumerate(zip(main + metrics, values, strict=True)):
                 if number < len(main) and not math.isfinite(value):
