@@ -3,7 +3,8 @@ PYTHON ?= python
 PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile
 
 PANDAS_2 ?= .pandas-2
-READERS = $(addprefix tests/data/test_,tables.py tabular.py series.py text.py ratings.py) tests/recipes/test_tabular.py
+READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \
+	tests/recipes/test_tabular.py
 
 .PHONY: check lint types test test-fast test-pandas-2 format
 
