@@ -8,8 +8,10 @@ from . import (
 from .artifacts import load as load, save as save
 from .data import (
     AddingProblem as AddingProblem, ArrayDataset as ArrayDataset, BatchLoader as BatchLoader, Columns as Columns,
-    Digits as Digits, ImageDataset as ImageDataset, Ratings as Ratings, RatingSplit as RatingSplit,
-    SameNumbers as SameNumbers, Series as Series, ShiftedImages as ShiftedImages, SortedNumbers as SortedNumbers,
+    Digits as Digits, FrameSequences as FrameSequences, ImageDataset as ImageDataset,
+    OrderedSequences as OrderedSequences, Ratings as Ratings, RatingSplit as RatingSplit,
+    SameNumbers as SameNumbers, Series as Series, ShiftedImages as ShiftedImages,
+    SignalWindows as SignalWindows, SortedNumbers as SortedNumbers,
     Split as Split, Table as Table, TableFormat as TableFormat, TextDataset as TextDataset, Texts as Texts,
     Vocabulary as Vocabulary, Windows as Windows, google_prices as google_prices, load_digits as load_digits,
     load_images as load_images, load_prices as load_prices, long_distance as long_distance,

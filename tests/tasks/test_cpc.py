@@ -353,6 +353,18 @@ def test_batches_without_digits_have_every_metric_that_needs_none(head):
     assert ("val/information" in without) is (head == "infonce")
 
 
+def test_batches_of_real_futures_with_classes_have_no_ceiling_of_what_classes_do_not_tell():
+    task = CPCTask(network(), classes=0)
+    batch = sequences(label=torch.ones(B, dtype=torch.int64))
+    real = batch._replace(expected=batch.digits[:, -batch.expected.shape[1] :])
+    of_digits = evaluate(task, BatchLoader(Held(real), B), CPU, nullcontext)
+    of_classes = evaluate(task, BatchLoader(Held((real.context, real.future, real.digits)), B), CPU, nullcontext)
+    kept = {name: value for name, value in of_digits.items() if "paired" not in name and name != "val/top1_ceiling"}
+    assert of_classes == {name.replace("digit", "class"): value for name, value in kept.items()}
+    bare = evaluate(task, BatchLoader(Held((real.context, real.future)), B), CPU, nullcontext)
+    assert bare == {name: value for name, value in kept.items() if "digit" not in name}
+
+
 def test_the_bound_on_the_information_is_left_out_where_it_does_not_hold():
     assert "information" not in CPCTask(network(), other_steps=True).evaluate(sequences())
 

@@ -5,13 +5,16 @@ from torchdl.data.augment import ShiftedImages
 from torchdl.data.delimited_files import TableFormat
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.duplicates import in_training
+from torchdl.data.frame_sequences import FrameSequences
 from torchdl.data.images import ImageDataset, draw_per_class, load_images
 from torchdl.data.info import DatasetInfo
 from torchdl.data.loader import BatchLoader, BatchRange
+from torchdl.data.ordered_sequences import OrderedSequences
 from torchdl.data.photographed_digits import prepare_digit
 from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
+from torchdl.data.signal_windows import SignalWindows
 from torchdl.data.synthetic import AddingProblem, long_distance
 from torchdl.data.tabular import Columns, Table, read_table, split_table
 from torchdl.data.text import TextDataset, Texts, read_texts

@@ -56,13 +56,36 @@ class Encoded(NamedTuple):
         return torch.arange(len(self.embeddings), device=self.embeddings.device)
 
 
+class Parts(NamedTuple):
+    """The parts of a batch; those after the future may be missing. :class:`CPCTask` says what they are."""
+
+    context: Tensor
+    future: Tensor
+    label: Tensor | None = None
+    digits: Tensor | None = None
+    expected: Tensor | None = None
+
+
+def parts_of(batch: Sequence[Tensor]) -> Parts:
+    """Return the parts of a batch."""
+    require(
+        isinstance(batch, (tuple, list)) and len(batch) >= 2,
+        f"CPCTask needs batches (context, future) or (context, future, label), not {describe_batch(batch)}",
+    )
+    context, future, *rest = batch[:5]
+    if len(rest) == 1 and rest[0].dim() == 2:  # (B, T + K), not (B,)
+        return Parts(context, future, digits=rest[0])
+    return Parts(context, future, *rest)
+
+
 class CPCTask(Task):
     """Train embeddings that predict future embeddings, on batches ``(context, future)`` or with a ``label``.
 
     ``context`` (B, T, ...) and ``future`` (B, K, ...) are sequences of inputs of the encoder. ``label`` (B,) is 1 for a
     real future; without it, all futures are real. After it, a batch may also hold ``digits`` (B, T + K), the classes of
     all terms, and ``expected`` (B, K), the classes of the real future. Evaluation then knows which candidates are as
-    good as the correct one.
+    good as the correct one. If all futures are real, a batch may be ``(context, future, classes)`` with the classes
+    (B, T + K) of all terms. A class then does not say all that a candidate shows, so there is no such knowledge.
 
     With the head ``infonce`` the model learns to find each real future among all futures of the batch, false ones
     included. With ``paired`` each future is classified alone, as in the Keras original. If the model predicts from the
@@ -129,14 +152,10 @@ class CPCTask(Task):
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Return the predictions and embeddings of a batch over all processes."""
-        require(
-            isinstance(batch, (tuple, list)) and len(batch) >= 2,
-            f"CPCTask needs batches (context, future) or (context, future, label), not {describe_batch(batch)}",
-        )
-        context, future = batch[:2]
-        labelled = len(batch) > 2 or self.head != "paired"
+        context, future, label, *_ = parts_of(batch)
+        labelled = label is not None or self.head != "paired"
         require(labelled, "the head paired tells real futures from false ones: let batches be (context, future, label)")
-        label = batch[2] if len(batch) > 2 else torch.ones(len(context), dtype=torch.int64, device=context.device)
+        label = torch.ones(len(context), dtype=torch.int64, device=context.device) if label is None else label
         predicted, embeddings = self.model(context, future)
         require(
             predicted.shape[2] == future.shape[1],
@@ -180,36 +199,42 @@ class CPCTask(Task):
         return math.log(len(embeddings)) - loss.mean(0)
 
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
-        """Yield the update of the model, with the accuracy of classifying futures as real or false."""
+        """Yield the update of the model, with the accuracy of classifying futures as real or false, if labelled."""
         encoded = self.encode(batch)
         require(
             len(encoded.embeddings) > 1 or self.other_steps or self.head == "paired",
             "InfoNCE compares the sequences of a batch, so batch_size must be 2 or more",
         )
-        with torch.no_grad():
-            correct = (self.real_score(encoded) > 0) == (encoded.label == 1)
+        metrics = {}
+        if parts_of(batch).label is not None:
+            with torch.no_grad():
+                correct = (self.real_score(encoded) > 0) == (encoded.label == 1)
+            metrics["paired_accuracy"] = correct.float().mean()
         loss, weight = self.loss(encoded)
         mean = (loss * weight).sum() / weight.sum().clamp(min=1)
-        yield Update("model", mean, {"paired_accuracy": correct.float().mean()})
+        yield Update("model", mean, metrics)
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Return the loss and the metrics, with chance levels and with ceilings of a perfect predictor.
 
         - ``paired_accuracy``: the accuracy of classifying futures as real or false; chance is the more frequent class.
+          It needs batches with a ``label``.
         - ``top1``: whether the correct candidate has the highest score, over the steps of real futures. Candidates of
           the same class cannot be told apart, so the ceiling is the probability of guessing among them.
-        - ``digit_accuracy``: whether the class of the best candidate is the expected one, over all steps and for each.
+        - ``digit_accuracy``: whether the class of the best candidate is the expected one, over all steps and for each;
+          ``class_accuracy`` for batches ``(context, future, classes)``.
         - ``information``: the bound log N - loss, in nats.
         """
-        encoded = self.encode(batch)
+        encoded, parts = self.encode(batch), parts_of(batch)
         local, label = encoded.local, encoded.label
         positive = label[local].float()
         loss, weight = (of_all[local] for of_all in self.loss(encoded))  # (B, S) each
         mean = (loss * weight).sum(1) / weight.sum(1).clamp(min=1)
         values: dict[str, Tensor | tuple[Tensor, Tensor]] = {"loss": (mean, weight.mean(1))}
         score = self.real_score(encoded)  # (N,)
-        values["paired_accuracy"] = ((score > 0) == (label == 1))[local].float()
-        values["paired_accuracy_chance"] = F.one_hot(label.long(), 2).float().mean(0).max().expand(len(positive))
+        if parts.label is not None:
+            values["paired_accuracy"] = ((score > 0) == (label == 1))[local].float()
+            values["paired_accuracy_chance"] = F.one_hot(label.long(), 2).float().mean(0).max().expand(len(positive))
         predicted, embeddings = encoded.future  # (N, K, D) each
         scores = log_bilinear_scores(predicted[local], embeddings, self.temperature)  # (K, B, N)
         best = scores.argmax(2).T  # (K, B) -> (B, K)
@@ -219,15 +244,17 @@ class CPCTask(Task):
             values["information"] = (score[local], positive)
             if self.classes:
                 values["information_ceiling"] = torch.full_like(positive, math.log(self.classes))
-        if len(batch) >= 5:
-            digits, expected = gather(batch[3][:, -predicted.shape[1] :])[0][0], batch[4]  # (N, K), (B, K)
-            fits = digits.T[:, None] == expected.T[:, :, None]  # (K, B, N)
+        if parts.digits is not None:
+            own = parts.digits[:, -predicted.shape[1] :]  # (B, K)
+            name, expected = ("class", own) if parts.expected is None else ("digit", parts.expected)
+            fits = gather(own)[0][0].T[:, None] == expected.T[:, :, None]  # (K, B, N)
             correct = fits.gather(2, best.T[:, :, None])[..., 0].float()  # (K, B)
-            values["digit_accuracy"] = correct.mean(0)
-            values["digit_accuracy_chance"] = fits.float().mean((0, 2))
-            values["digit_accuracy_ceiling"] = fits.any(2).float().mean(0)
-            values |= {f"digit_accuracy_step_{step + 1}": of_step for step, of_step in enumerate(correct)}
-            values["top1_ceiling"] = ((1 / fits.float().sum(2).clamp(min=1)).mean(0), positive)
+            values[f"{name}_accuracy"] = correct.mean(0)
+            values[f"{name}_accuracy_chance"] = fits.float().mean((0, 2))
+            values[f"{name}_accuracy_ceiling"] = fits.any(2).float().mean(0)
+            values |= {f"{name}_accuracy_step_{step + 1}": of_step for step, of_step in enumerate(correct)}
+            if parts.expected is not None:  # then candidates of a class cannot be told apart
+                values["top1_ceiling"] = ((1 / fits.float().sum(2).clamp(min=1)).mean(0), positive)
         return values
 
     def preview(self) -> dict[str, Tensor]:
