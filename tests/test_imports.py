@@ -14,7 +14,7 @@ import torchdl
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"errors", "files", "random", "collective", "pictures", "fast"}
-APPLIED = {"training", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts"}
+APPLIED = {"training", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts", "features"}
 # what each part of torchdl may import of the others, beside itself and the leaves
 ALLOWED = {
     "errors": set(),
@@ -32,6 +32,7 @@ ALLOWED = {
     "convolution": set(),
     "forecasts": set(),
     "latent": set(),
+    "features": {"artifacts", "data", "training"},
     "tasks": {"losses", "metrics"},
     "training": {"tasks", "data", "plots"},
     "recipes": APPLIED,

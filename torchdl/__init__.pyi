@@ -20,6 +20,7 @@ from .data import (
     split_table as split_table, whole_batch as whole_batch,
 )
 from .errors import InputError as InputError
+from .features import CPCFeatures as CPCFeatures
 from .forecasts import (
     drift as drift, fit_linear_ as fit_linear_, forecast as forecast, last_value as last_value,
     seasonal_last_value as seasonal_last_value,

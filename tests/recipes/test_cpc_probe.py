@@ -51,7 +51,8 @@ def test_embeddings_are_the_encoders_outputs_for_each_epochs_images(count):
     assert codes.codes.shape == (3, count, 6)
     assert not codes.codes.requires_grad
     assert torch.equal(codes.labels, data.labels)
-    assert not any(module.training for module in encoder.modules())
+    assert all(module.training for module in encoder.modules())
+    encoder.eval()
     for view in range(3):
         data.set_epoch(view)
         with torch.no_grad():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchdl.data import BatchLoader
+from torchdl.data import BatchLoader, ImageDataset
+from torchdl.errors import require
+from torchdl.features import CPCFeatures
 from torchdl.metrics import clustering_accuracy
 from torchdl.plots import plot_confusion, plot_embeddings, plot_label_efficiency
 from torchdl.recipes.report import Report
 from torchdl.tasks import Supervised, accuracy, plateau
-from torchdl.training.device import find_device
 from torchdl.training.trainer import Trainer
 
 SHARES = (0.01, 0.1)  # shares of the labels that logistic regression learns from
@@ -49,20 +50,12 @@ class Embeddings(Dataset):
         return self.codes[self.view, indices], self.labels[indices]
 
 
-@torch.no_grad()
-def encode(encoder: nn.Module, data: Dataset, views: int = 1, device: str = "auto") -> Embeddings:
-    """Encode the labelled images of the first ``views`` epochs, in evaluation mode; the result is on the CPU."""
-    on = find_device(device)
-    encoder.eval().to(on)
-    loader = BatchLoader(data, 500)
-    loader.to(on)
-    codes, labels = [], []
-    for view in range(views):
-        for (images, label), _ in loader.batches(view):
-            codes.append(encoder(images).cpu())
-            labels.append(label.cpu())
-    one_view = torch.cat(labels[: len(loader)])  # (N,)
-    return Embeddings(torch.cat(codes).unflatten(0, (views, -1)), one_view)  # (V * N, D) -> (V, N, D)
+def encode(encoder: nn.Module, data: ImageDataset, views: int = 1, device: str = "auto") -> Embeddings:
+    """Encode the labelled images of the first ``views`` epochs; the result is on the CPU."""
+    require(data.labels is not None, "a probe needs labelled images")
+    features = CPCFeatures(encoder, device=device)
+    codes = torch.stack([features.encode(data, epoch=view) for view in range(views)])  # (V, N, D)
+    return Embeddings(codes, cast(Tensor, data.labels).cpu())
 
 
 def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs: int, seed: int, device: str) -> None:
