@@ -6,7 +6,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
@@ -19,9 +19,11 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.collective import rank_and_size
 from torchdl.errors import require
+from torchdl.models.gates import Gate
 from torchdl.plots import plot_sequences
 from torchdl.tasks import OptimizerName
 
+OF_MODEL = ("every_term", "center_images", "gate", "reset_after", "separate_passes", "batch_statistics")
 SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
 
 
@@ -33,8 +35,9 @@ class Config:
     """The images; mnist_5k has 5,000 digits and needs no download."""
     data: Literal["sorted", "same"] = "sorted"
     """Sequences of consecutive numbers, or of one number."""
-    head: Literal["infonce", "paired"] = "infonce"
-    """Find the real future among those of the batch, or classify each future as real or false like the original."""
+    head: Literal["infonce", "paired"] | None = None
+    """Find the real future among those of the batch (infonce, default), or classify each future as real or false like
+    the original (paired)."""
     terms: int = 4
     """Number of context digits."""
     predict_terms: int = 4
@@ -48,7 +51,9 @@ class Config:
     color: bool = True
     """Draw the digits in random colours on crops of photographs, instead of in grey."""
     background: Path | None = None
-    """A picture to crop, instead of the two photographs in scikit-learn."""
+    """A picture to crop, or china or flower, instead of both photographs in scikit-learn."""
+    center_images: bool | None = None
+    """Subtract the mean of each channel from each image; default of the head paired in colour."""
     rescale: bool = True
     """Scale pixels to [-1, 1], instead of [0, 1]."""
     code_size: int = 128
@@ -57,6 +62,17 @@ class Config:
     """Length of a context vector."""
     cell: Literal["gru", "lstm", "rnn"] = "gru"
     """The recurrent layer that reads the context."""
+    gate: Gate | None = None
+    """The function of the recurrent layer's gates; Keras' hard sigmoid is hard_sigmoid in version 2 and relu6 in 3."""
+    reset_after: bool | None = None
+    """Let a GRU's reset follow the recurrent product (PyTorch, default) or precede it (old Keras)."""
+    separate_passes: bool | None = None
+    """Encode context and future in two passes, each with batch statistics of its own."""
+    batch_statistics: bool | None = None
+    """Use the batch's statistics in validation, too."""
+    as_given: bool = False
+    """Follow the Keras original to the letter: --head paired --background china --gate hard_sigmoid --no-reset-after
+    --separate-passes --batch-statistics --no-center-images, each unless chosen otherwise."""
     every_term: bool | None = None
     """Predict from every term (as the paper; default of infonce) or the last one (as the original; of paired)."""
     temperature: float = 1.0
@@ -71,13 +87,30 @@ class Config:
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=10))
 
 
+def defaults(config: Config) -> dict[str, Any]:
+    """Return the values of options that were not given: the original's conventions, or this project's."""
+    original = config.as_given
+    head = config.head or ("paired" if original else "infonce")
+    resumed = config.run.resume is not None  # a run from before 0.3 has recorded no center_images and had none
+    return {
+        "head": head,
+        "every_term": head == "infonce",
+        "positive_samples": config.batch_size // 2,
+        "background": Path("china") if original and config.color else None,
+        "center_images": head == "paired" and config.color and not original and not resumed,
+        "gate": "hard_sigmoid" if original else "sigmoid",
+        "reset_after": not original,
+        "separate_passes": original,
+        "batch_statistics": original,
+    }
+
+
 def main(config: Config) -> None:
     """Make the sequences, build the model, train, look."""
+    chosen = {name: value for name, value in defaults(config).items() if getattr(config, name) is None}
+    config = replace(config, **chosen)
     size = rank_and_size()[1]
-    batch_size = config.batch_size * size  # of all processes
-    positive = config.batch_size // 2 if config.positive_samples is None else config.positive_samples
-    every_term = config.head == "infonce" if config.every_term is None else config.every_term
-    config = replace(config, positive_samples=positive, every_term=every_term)
+    batch_size, positive = config.batch_size * size, config.positive_samples or 0  # of all processes, and of each
     require(config.batch_size >= 1, f"batch_size must be at least 1, not {config.batch_size}")
     require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: --positive-samples must be 1 or more")
 
@@ -104,11 +137,11 @@ def main(config: Config) -> None:
         context_size=config.context_size,
         predict_terms=config.predict_terms,
         cell=config.cell,
-        every_term=every_term,
+        **{name: getattr(config, name) for name in OF_MODEL},
     )
     task = CPCTask(
         model,
-        config.head,
+        config.head or "",
         config.lr,
         config.temperature,
         config.other_steps,

@@ -23,6 +23,7 @@ from torchdl.files import PathLike
 from torchdl.pictures import open_picture
 
 SUBSETS = ("train", "validation", "test")
+PHOTOGRAPHS = ("china", "flower")  # scikit-learn's
 COLOURS, LOOKUP, FOUND = 0, 2, 4  # streams of independent draws; colours take two
 
 
@@ -40,7 +41,8 @@ class Digits(ImageDataset):
         color: Whether to colour the images.
         rescale: Whether pixels are in [-1, 1] instead of [0, 1].
         seed: The seed of the colours and lookups.
-        background: A picture file to crop backgrounds from; by default scikit-learn's two photographs.
+        background: A picture file to crop backgrounds from, or ``china`` or ``flower``, one of scikit-learn's two
+            photographs; by default both.
         classes: The labels' names, by default the ten digits.
         origin: Where the images come from, in words.
         fallback: Whether they replace images that were not found.
@@ -169,12 +171,14 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load_photographs(path: PathLike | None, size: int) -> Tensor:
     """Load the pictures for the backgrounds: (P, C, H, W) float32 in [0, 1], with sides of at least ``size`` pixels.
 
-    The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``).
+    The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``); a name of one of them,
+    ``china`` or ``flower``, is that one.
     """
-    if path is None:
+    if path is None or str(path) in PHOTOGRAPHS:
         from sklearn.datasets import load_sample_images  # imported late: it takes a second
 
-        pictures = np.stack(load_sample_images().images)  # (P, H, W, C)
+        pictures = np.stack(load_sample_images().images)  # (P, H, W, C), in the order of their names
+        pictures = pictures if path is None else pictures[[PHOTOGRAPHS.index(str(path))]]
     else:
         with open_picture(path) as image:
             pictures = np.array(image.convert("RGB"))[None]  # a copy, since torch warns of read-only arrays

@@ -29,7 +29,7 @@ def keras_init_(module: ModuleT) -> ModuleT:
                     nn.init.orthogonal_(weight)
                 else:
                     nn.init.zeros_(weight)
-                    if isinstance(layer, nn.LSTM) and name.startswith("bias_ih"):
+                    if layer.mode == "LSTM" and name.startswith("bias_ih"):
                         with torch.no_grad():
                             weight[layer.hidden_size : 2 * layer.hidden_size] = 1  # gates: input, forget, cell, output
     return module

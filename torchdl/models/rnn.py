@@ -6,19 +6,19 @@ for images, B in a batch, C channels, H x W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
+from torchdl.models.gates import RECURRENT, Gate, check_gates, gated
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
 
-RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Kind = Literal["linear", "mlp", "rnn", "gru", "lstm"]
 KINDS = ("linear", "mlp", *RECURRENT)
 MAX_LAYERS = 1000
@@ -59,6 +59,7 @@ class SequenceModel(nn.Module):
         activation: For ``rnn``, ``tanh`` (if None), ``relu``, or ``none`` (a linear recurrence). For ``mlp``, ``relu``
             (if None, as in the course) or ``tanh``.
         horizon: H, the number of terms to predict at once; None for one output.
+        gate, reset_after: Gates of older Keras models; see :mod:`torchdl.models.gates`.
 
     Example:
         >>> x = torch.zeros(8, 20, 3)
@@ -80,6 +81,8 @@ class SequenceModel(nn.Module):
         pooling: Literal["last", "max"] = "last",
         activation: Literal["tanh", "relu", "none"] | None = None,
         horizon: int | None = None,
+        gate: Gate = "sigmoid",
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
         require(kind in KINDS, f"SequenceModel: unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
@@ -101,16 +104,16 @@ class SequenceModel(nn.Module):
         require(chosen != "none" or single, "SequenceModel: activation 'none' is for a single layer in one direction")
         self.kind, self.in_features, self.out_features, self.length = kind, in_features, out_features, length
         self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
-        self.activation, self.horizon = activation, horizon
+        self.activation, self.horizon, self.gate, self.reset_after = activation, horizon, gate, reset_after
         outputs = out_features * (horizon or 1)
         if kind in RECURRENT:
-            nonlinearity = {"nonlinearity": "relu" if chosen == "relu" else "tanh"} if kind == "rnn" else {}
-            self.core: nn.Module = RECURRENT[kind](
-                in_features, hidden, layers, batch_first=True, bidirectional=bidirectional, **nonlinearity
-            )
-            keras_init_(self.core)
+            options: dict[str, Any] = {"gate": gate, "reset_after": reset_after, "bidirectional": bidirectional}
+            if kind == "rnn":
+                options["nonlinearity"] = "relu" if chosen == "relu" else "tanh"
+            self.core: nn.Module = keras_init_(gated(kind, in_features, hidden, layers, **options))
             self.head: nn.Module = keras_init_(nn.Linear(hidden * (2 if bidirectional else 1), outputs))
         else:
+            check_gates(kind, gate, reset_after)
             require(length is not None, f"SequenceModel: {kind} needs length, the number of terms")
             widths = (hidden,) * layers if kind == "mlp" else ()
             self.core = nn.Flatten()
@@ -162,6 +165,7 @@ class RowReader(nn.Module):
         num_classes: K.
         kind: ``rnn``, ``gru`` or ``lstm``.
         hidden, layers, bidirectional, pooling: See :class:`SequenceModel`; the last term is the bottom row.
+        gate, reset_after: Gates of older Keras models; see :mod:`torchdl.models.gates`.
 
     Example:
         >>> torchdl.RowReader((1, 28, 28), num_classes=10)(torch.zeros(2, 1, 28, 28)).shape
@@ -179,13 +183,17 @@ class RowReader(nn.Module):
         layers: int = 1,
         bidirectional: bool = False,
         pooling: Literal["last", "max"] = "last",
+        gate: Gate = "sigmoid",
+        reset_after: bool = True,
     ) -> None:
         super().__init__()
         channels, _, width = check_classifier(self, in_shape, num_classes)
         require(kind in RECURRENT, f"RowReader: unknown kind {kind!r}: choose one of {', '.join(RECURRENT)}")
         self.in_shape, self.num_classes, self.kind = tuple(in_shape), num_classes, kind
         self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
-        self.reader = SequenceModel(kind, channels * width, num_classes, None, hidden, layers, bidirectional, pooling)
+        self.gate, self.reset_after = gate, reset_after
+        reader = (kind, channels * width, num_classes, None, hidden, layers, bidirectional, pooling)
+        self.reader = SequenceModel(*reader, gate=gate, reset_after=reset_after)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W)."""

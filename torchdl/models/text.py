@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
+from torchdl.models.gates import Gate, gated
 from torchdl.models.init import keras_init_, spread_
 
 
@@ -61,6 +62,7 @@ class TextLSTM(nn.Module):
         embedding_dim: D.
         hidden: M.
         dropout: The probability of dropping a word in training, and of dropping one of the maxima.
+        gate: The LSTM's gates; see :mod:`torchdl.models.gates`.
 
     Example:
         >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
@@ -77,14 +79,15 @@ class TextLSTM(nn.Module):
         embedding_dim: int = 20,
         hidden: int = 15,
         dropout: float = 0.0,
+        gate: Gate = "sigmoid",
     ) -> None:
         super().__init__()
         require(out_features >= 1 and hidden >= 1, "TextLSTM: out_features and hidden must be positive")
         require(0 <= dropout < 1, f"TextLSTM: dropout must be in [0, 1), not {dropout}")
         self.vocabulary_size, self.out_features = vocabulary_size, out_features
-        self.embedding_dim, self.hidden, self.dropout = embedding_dim, hidden, dropout
+        self.embedding_dim, self.hidden, self.dropout, self.gate = embedding_dim, hidden, dropout, gate
         self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
-        self.lstm = keras_init_(nn.LSTM(embedding_dim, hidden, batch_first=True))
+        self.lstm = keras_init_(gated("lstm", embedding_dim, hidden, gate=gate))
         self.head = keras_init_(nn.Linear(hidden, out_features))
         # drop whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2): no single word may decide alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)

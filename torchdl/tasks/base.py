@@ -177,7 +177,8 @@ class Task(nn.Module):
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
         """Return a sentence for each problem in an epoch's metrics, such as ``val/loss``; none by default.
 
-        The trainer logs the sentences, and prints them if it is verbose.
+        The trainer logs the sentences, and prints them if it is verbose. It also asks within an epoch, whenever it logs
+        training metrics: then there are no validation metrics, and a sentence that it has had is not repeated.
         """
         return []
 

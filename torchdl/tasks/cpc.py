@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, plateau
 
 HEADS = ("infonce", "paired")
+RECENT = 40  # steps whose mean loss shows whether a paired head has left chance
+LEFT = 0.60 / math.log(2)  # share of the loss of guessing below which it has
+PATIENCE = 500  # steps at chance before a warning
 
 
 class Encoded(NamedTuple):
@@ -92,6 +95,10 @@ class CPCTask(Task):
     last term alone, a batch without a real future gives InfoNCE no gradient. All batches must have the same size
     (``drop_last=True``), because the metrics depend on it.
 
+    A paired head can stand at the loss of guessing, ln 2 = 0.693 for as many real as false futures, for hundreds of
+    steps and then leave it. The metric ``val/steps_at_chance`` is the number of steps until the mean loss of 40 steps
+    fell below 0.60, or so far; there is a warning after 500.
+
     Args:
         model: Returns predictions and embeddings for ``(context, future)``, as :class:`torchdl.CPC` does.
         head: ``infonce`` or ``paired``.
@@ -117,6 +124,8 @@ class CPCTask(Task):
 
     example_context: Tensor | None
     example_future: Tensor | None
+    recent_losses: Tensor
+    steps_at_chance: Tensor
 
     def __init__(
         self,
@@ -141,6 +150,9 @@ class CPCTask(Task):
         context, future = (None, None) if examples is None else examples[:2]
         self.register_buffer("example_context", context, persistent=False)
         self.register_buffer("example_future", future, persistent=False)
+        # of the paired head, as shares of the loss of guessing; a checkpoint holds both, so that a resume goes on
+        self.register_buffer("recent_losses", torch.ones(RECENT))
+        self.register_buffer("steps_at_chance", torch.tensor(-1))  # -1 while it has not left
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build one optimizer of all parameters, named ``model``."""
@@ -212,7 +224,38 @@ class CPCTask(Task):
             metrics["paired_accuracy"] = correct.float().mean()
         loss, weight = self.loss(encoded)
         mean = (loss * weight).sum() / weight.sum().clamp(min=1)
+        if self.head == "paired":
+            self.watch(mean.detach(), encoded.label)
         yield Update("model", mean, metrics)
+
+    def watch(self, loss: Tensor, label: Tensor) -> None:
+        """Note a step's loss, and the step at which the loss leaves that of guessing; nothing waits for the device."""
+        step, real = self.step_info.step, label.float().mean()
+        guessing = torch.special.entr(real) + torch.special.entr(1 - real)  # 0 if all labels are equal
+        self.recent_losses[step % RECENT] = (loss / guessing).nan_to_num(nan=1.0).to(self.recent_losses.dtype)
+        leaves = (self.steps_at_chance < 0) & (self.recent_losses.mean() < LEFT)
+        self.steps_at_chance.copy_(torch.where(leaves, step + 1, self.steps_at_chance))
+
+    def summarize(self) -> Mapping[str, float]:
+        """Return the number of steps that a paired head has stood at chance; it counts up until the head leaves."""
+        left = int(self.steps_at_chance)
+        return {"steps_at_chance": self.step_info.step if left < 0 else left} if self.head == "paired" else {}
+
+    def warnings(self, measured: Mapping[str, float]) -> list[str]:
+        """Return a warning if a paired head has stood at chance for 500 steps."""
+        if self.head != "paired" or int(self.steps_at_chance) >= 0 or measured["step"] < PATIENCE:
+            return []
+        return [
+            f"the loss has been that of guessing for {PATIENCE} steps or more: embeddings still differ mostly by what "
+            "the label does not depend on, such as backgrounds, so the gradient is little more than noise; take each "
+            "image's mean colour away (center_images), choose the head infonce, or wait: the loss can leave after some "
+            "thousand steps"
+        ]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("recent_losses", "steps_at_chance"):  # a checkpoint from before 0.3 has none
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def evaluate(self, batch: Sequence[Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Return the loss and the metrics, with chance levels and with ceilings of a perfect predictor.

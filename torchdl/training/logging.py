@@ -56,8 +56,7 @@ class Logger:
             number, step = int(row["epoch"]), int(row["step"])
             others = ("epoch", "step", "train/", "charts/")  # these are logged during the epoch
             self.scalars({name: value for name, value in row.items() if not name.startswith(others)}, step)
-            for sentence in warnings:
-                self.writer.add_text("warnings", sentence, step)
+            self.warnings(warnings, step)
             if images:
                 picture = side_by_side([image_grid(batch) for batch in images.values()])
                 self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
@@ -68,6 +67,12 @@ class Logger:
                 rows = csv.DictWriter(file, columns)
                 rows.writeheader()
                 rows.writerows(history)
+
+    def warnings(self, sentences: Sequence[str], step: int) -> None:
+        """Log warnings as texts."""
+        if self.writer is not None:
+            for sentence in sentences:
+                self.writer.add_text("warnings", sentence, step)
 
     def epochs(self) -> int:
         """Return the number of epochs that were logged, those before a resume included."""

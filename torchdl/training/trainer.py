@@ -6,7 +6,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -168,6 +168,7 @@ class Fit:
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
         self.folder, self.verbose, self.state = folder, verbose, TrainingState()
+        self.alerted: set[str] = set()  # the warnings so far
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
@@ -257,6 +258,7 @@ class Fit:
                     since, first = time.perf_counter(), state.batch
                     with distributed.sharing_errors():
                         self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, state.step)
+                    self.alert(self.task.warnings({**means, "step": state.step}))
                     bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
                 if distributed.any_process(bool(self.request.signal_number)):
                     self.save()
@@ -295,6 +297,15 @@ class Fit:
         self.log(row)  # after saving: an error here loses nothing, and a resume logs what is missing
         return not cut
 
+    def alert(self, found: Sequence[str]) -> None:
+        """Print and log warnings within an epoch, each once."""
+        new = [sentence for sentence in found if sentence not in self.alerted]
+        self.alerted.update(new)
+        for sentence in new:
+            self.say(f"WARNING: step {self.state.step}: {sentence}")
+        with distributed.sharing_errors():
+            self.logger.warnings(new, self.state.step)
+
     def is_due(self, row: Mapping[str, float]) -> bool:
         """Return whether an epoch is evaluated."""
         return row["step"] >= self.steps or row["epoch"] % self.options.evaluate_every == 0
@@ -307,6 +318,7 @@ class Fit:
             with torch.no_grad(), drawing, self.stepper.region():
                 previews = self.task.eval().preview()
             found = self.task.warnings(row)
+            self.alerted.update(found)
         with distributed.sharing_errors():
             self.logger.epoch(self.state.history, previews, found)
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
