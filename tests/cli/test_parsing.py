@@ -205,3 +205,19 @@ def test_an_option_that_has_moved_into_a_part_keeps_its_value(value):
     assert rebuild(Config, before).trainer == Trainer("x", 9 if value else 3)
     with pytest.raises(KeyError):
         rebuild(Config, {**before, "nonsense": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], None),
+        (["--centred"], True),
+        (["--centred", "--epochs", "4"], True),
+        (["--no-centred"], False),
+        (["--centred", "False"], False),
+        (["--centred", "None"], None),
+        (["--no-centred", "--no-color"], False),
+    ],
+)
+def test_a_choice_that_may_be_left_open_is_a_flag_all_the_same(arguments, expected):
+    assert parse(Config, arguments).centred is expected

@@ -26,7 +26,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     """Parse the command line. With ``--resume RUN``, options that are not given keep that run's values."""
-    arguments = rename(config_class, arguments)
+    arguments = spell_out(config_class, rename(config_class, arguments))
     default = None
     given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
     given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
@@ -58,6 +58,22 @@ def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
                 parts[number] = new
         renamed.append("=".join(parts))
     return renamed
+
+
+def spell_out(config_class: type[Any], arguments: list[str]) -> list[str]:
+    """Give ``--option`` and ``--no-option`` their values True and False where tyro has no flag: for ``bool | None``."""
+    hints = typing.get_type_hints(config_class)
+    names = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if hint == bool | None}
+    spelled = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        option = argument.replace("_", "-")
+        if option in names and following not in ("True", "False", "None"):
+            spelled += [option, "True"]
+        elif option.startswith("--no-") and (positive := option.replace("--no-", "--", 1)) in names:
+            spelled += [positive, "False"]
+        else:
+            spelled.append(argument)
+    return spelled
 
 
 def option_names(config_class: type[Any]) -> set[str]:
