@@ -290,3 +290,43 @@ def test_images_of_another_size_are_an_input_error(shape):
 def test_sequences_of_images_of_another_size_are_an_input_error():
     with pytest.raises(InputError, match=r"\(3, 32, 32\)"):
         image_cpc(28)(torch.zeros(2, 4, 3, 32, 32), torch.zeros(2, 4, 3, 32, 32))
+
+
+# the original's conventions
+
+
+def test_centred_images_are_those_minus_their_mean_colour():
+    images, shift = gaussian(5, 3, 28, 28), 3 * gaussian(5, 3, 1, 1, seed=1)
+    plain, centred = (ImageEncoder(28, center_images=center).eval() for center in (False, True))
+    centred.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(centred(images), plain(images - images.mean((2, 3), keepdim=True)))
+    torch.testing.assert_close(centred(images + shift), centred(images), rtol=1e-4, atol=1e-4)
+    assert (plain(images + shift) - plain(images)).abs().max() > 0.1
+
+
+def test_two_passes_have_batch_statistics_of_their_own():
+    context, future = gaussian(4, 4, 3, 28, 28), 3 + gaussian(4, 2, 3, 28, 28, seed=1)
+    one, two = (image_cpc(28, predict_terms=2, separate_passes=separate).train() for separate in (False, True))
+    two.load_state_dict(one.state_dict())
+    encode = copy.deepcopy(one)
+    expected = torch.cat([encode.encode(context), encode.encode(future)], 1)
+    torch.testing.assert_close(two(context, future).embeddings, expected)
+    assert (one(context, future).embeddings - expected).abs().max() > 0.1
+    for model in (one, two):
+        model.eval()
+    two.load_state_dict(one.state_dict())
+    torch.testing.assert_close(two(context, future).embeddings, one(context, future).embeddings)  # the same in the end
+
+
+def test_batch_statistics_in_evaluation_are_those_of_training_and_move_nothing():
+    context, future = gaussian(4, 4, 3, 28, 28), gaussian(4, 2, 3, 28, 28, seed=1)
+    given, running = (image_cpc(28, predict_terms=2, batch_statistics=batch).eval() for batch in (True, False))
+    running.load_state_dict(given.state_dict())
+    before = copy.deepcopy(given.state_dict())
+    evaluated = given(context, future).embeddings
+    assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+    assert not any(module.training for module in given.modules())
+    assert (running(context, future).embeddings - evaluated).abs().max() > 0.1
+    # the encoder by itself uses the running statistics
+    torch.testing.assert_close(given.encoder(context[0]), running.encoder(context[0]))
+    torch.testing.assert_close(running.train()(context, future).embeddings, evaluated)

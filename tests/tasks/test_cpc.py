@@ -27,7 +27,7 @@ from torchdl import (
 from torchdl.data.sequences import Sequences
 from torchdl.models import SignalEncoder
 from torchdl.models.cpc import Prediction
-from torchdl.tasks import plateau
+from torchdl.tasks import Update, plateau
 from torchdl.training.evaluation import evaluate
 
 B, T, K, D, CLASSES = 8, 4, 3, 5, 10
@@ -238,7 +238,8 @@ def test_metrics_are_those_of_one_sequence_after_another(head, every_term, seed)
     batch = sequences(30, seed)
     measured = evaluate(task, BatchLoader(Held(batch), 30), CPU, nullcontext)
     expected = slow_metrics(*run(task, batch), batch, head, 1.5)
-    assert measured.keys() == {"val/loss"} | {f"val/{name}" for name in expected}
+    at_chance = {"val/steps_at_chance"} if head == "paired" else set()
+    assert measured.keys() == {"val/loss", *at_chance} | {f"val/{name}" for name in expected}
     for name, value in expected.items():
         assert measured[f"val/{name}"] == pytest.approx(value, rel=1e-6, abs=1e-9), name
     # the steps differ, so that one step's accuracy is not that of all
@@ -582,3 +583,62 @@ def test_previews_show_the_images_of_the_best_candidates():
 def test_bad_arguments_are_input_errors(options, named):
     with pytest.raises(InputError, match=named):
         CPCTask(network(), **options)
+
+
+# leaving chance
+
+
+class Losses(CPCTask):
+    """A paired head that learns nothing and whose losses are given."""
+
+    def __init__(self, values, **settings) -> None:
+        super().__init__(nn.Linear(1, 1), "paired", lr=1e-9, **settings)
+        self.values = values
+
+    def losses(self, batch):
+        loss = self.values[self.step_info.step]
+        self.watch(torch.tensor(loss), batch)
+        yield Update("model", self.model.weight.sum() * 0 + loss)
+
+    def evaluate(self, batch):
+        return {"loss": torch.zeros(len(batch))}
+
+
+def stand(values, labels=(0, 1), steps=None, **fitting):
+    data = BatchLoader(torch.tensor(labels * 300), len(labels))
+    return Trainer(max_steps=steps or len(values)).fit(Losses(values), data, data, **fitting)
+
+
+LEAVING = [0.69] * 130 + [0.5] * 60
+
+
+def test_a_paired_loss_leaves_chance_when_the_mean_of_40_steps_falls_below_060():
+    # after n low losses the mean is 0.69 - n * 0.19 / 40, below 0.60 from n = 19 on
+    assert stand(LEAVING)[-1]["val/steps_at_chance"] == 130 + 19
+    assert stand([0.69] * 90)[-1]["val/steps_at_chance"] == 90  # so far
+    assert stand([0.5] * 90)[-1]["val/steps_at_chance"] < 40
+    # with one real future in eight, guessing has a loss of 0.377 and chance ends at 0.326
+    assert stand([0.376] * 90, (1, 0, 0, 0, 0, 0, 0, 0))[-1]["val/steps_at_chance"] == 90
+    assert stand([0.30] * 90, (1, 0, 0, 0, 0, 0, 0, 0))[-1]["val/steps_at_chance"] < 90
+    assert stand([0.10] * 90, (1, 1))[-1]["val/steps_at_chance"] == 90  # there is nothing to guess
+
+
+def test_a_resumed_run_knows_how_long_the_loss_stood(tmp_path):
+    stand(LEAVING, steps=140, folder=tmp_path)  # within the low losses
+    assert stand(LEAVING, folder=tmp_path, resume=True)[-1]["val/steps_at_chance"] == 149
+
+
+def test_a_checkpoint_that_does_not_know_how_long_the_loss_stood_can_be_loaded():
+    task = CPCTask(network(), "paired")
+    state = {name: value for name, value in task.state_dict().items() if "chance" not in name and "recent" not in name}
+    assert len(state) == len(task.state_dict()) - 2
+    task.load_state_dict(state)
+
+
+def test_a_paired_loss_that_stands_at_chance_is_warned_of_once(capsys):
+    stand([0.693] * 590, verbose=True)
+    stand([0.693] * 470 + [0.5] * 90, verbose=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "WARNING: step" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING: step 500: the loss has been that of guessing for 500 steps")
+    assert "center_images" in lines[0]
