@@ -191,6 +191,16 @@ def test_the_lstms_one_is_in_the_forget_gate():
 # saving
 
 
+@pytest.mark.parametrize(("size", "depth"), [(7, 2), (31, 4), (30, 3)])
+def test_an_encoder_of_other_sizes_and_its_probe_are_saved(tmp_path, size, depth):
+    encoder = ImageEncoder(size, 2, 5, depth=depth, filters=3, hidden=4)
+    assert [layer.out_channels for layer in encoder.layers if isinstance(layer, nn.Conv2d)] == [3] * depth
+    model = with_statistics(torchdl.ProbedEncoder(encoder, torchdl.ProbeHead(5, 3, 6))).eval()
+    torchdl.save(model, tmp_path)
+    images = gaussian(4, 2, size, size)
+    assert torch.equal(torchdl.load(tmp_path)(images), model.head(encoder(images)))
+
+
 MODELS = {"image_cpc": (lambda: image_cpc(15, 2, 5, 8, 2, "rnn", True), (2, 15, 15)), "signals": (signals, (2, 12))}
 
 
@@ -268,6 +278,10 @@ def test_signals_are_predicted_from_their_windows():
         (lambda: CPC(nn.Flatten(), ContextNetwork(128, 8), Predictors()), "context_size is 8 in ContextNetwork"),
         (lambda: CPC(ImageEncoder(28), nn.Identity(), Predictors(128, 64)), "code_size.*128.*64 in Predictors"),
         (lambda: SignalEncoder(channels=0), "channels.*positive"),
+        (lambda: ImageEncoder(30, depth=4), "image_size must be 31 or more"),
+        (lambda: ImageEncoder(28, hidden=0), "hidden must be positive"),
+        (lambda: torchdl.ProbeHead(hidden=0), "hidden must be positive"),
+        (lambda: torchdl.ProbedEncoder(ImageEncoder(28), "head"), "must be modules"),
     ],
 )
 def test_models_that_cannot_be_are_input_errors(make, sentence):

@@ -78,6 +78,24 @@ def test_padding_gets_no_gradient_and_stays_zero(model):
     assert model.embedding.weight[0].abs().sum() == 0
 
 
+@pytest.mark.parametrize("name", BUILD)
+def test_padding_that_is_read_is_a_word_with_a_vector_of_its_own(name):
+    kind, sizes = {"lstm": (TextLSTM, (7,)), "cnn": (TextCNN, ((4, 6, 8),))}[name]
+    reader, ignorer = (fill_(kind(WORDS, 2, 5, *sizes, read_padding=read)).eval() for read in (True, False))
+    texts = torch.tensor(draw([40]))
+    assert torch.allclose(reader(texts), ignorer(texts))
+    padded = F.pad(texts, (6, 3))
+    assert not torch.allclose(reader(padded), reader(texts), atol=1e-3)
+    reader(padded).sum().backward()
+    assert reader.embedding.weight.grad[0].abs().sum() > 0
+    # as if padding were one more word
+    other = fill_(kind(WORDS + 1, 2, 5, *sizes)).eval()
+    state = reader.state_dict()
+    table = state["embedding.weight"]
+    other.load_state_dict(state | {"embedding.weight": torch.cat([torch.zeros(1, 5), table])})
+    torch.testing.assert_close(reader(padded), other(padded + 1))
+
+
 def test_words_come_first():
     words, count = words_first(torch.tensor([[0, 3, 0, 1], [0, 0, 0, 0], [5, 6, 7, 8]]))
     assert words.tolist() == [[3, 1, 0, 0], [0, 0, 0, 0], [5, 6, 7, 8]]

@@ -4,7 +4,17 @@ from torchdl.models.activations import ACTIVATIONS, BionodalRootUnit, Sine
 from torchdl.models.airbench import AirbenchLike
 from torchdl.models.autoencoder import Autoencoder
 from torchdl.models.cnn import StridedCNN, VGGLike
-from torchdl.models.cpc import CPC, ContextNetwork, ImageEncoder, Predictors, SignalEncoder, image_cpc, probe_head
+from torchdl.models.cpc import (
+    CPC,
+    ContextNetwork,
+    ImageEncoder,
+    Predictors,
+    ProbedEncoder,
+    ProbeHead,
+    SignalEncoder,
+    image_cpc,
+    probe_head,
+)
 from torchdl.models.dcgan import ConvDiscriminator, ConvGenerator, conv_gan
 from torchdl.models.frozen import FrozenFeatures
 from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_gan

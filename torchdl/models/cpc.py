@@ -33,9 +33,12 @@ class ImageEncoder(nn.Module):
     Glorot-uniform, biases are 0. The running variances are PyTorch's, n / (n - 1) times Keras' for n values.
 
     Args:
-        image_size: S, at least 15 pixels.
+        image_size: S, at least 15 pixels with three convolutions.
         channels: C.
         code_size: D.
+        depth: Number of convolutions; None for the original's at this size.
+        filters: Filters of each convolution; None for the original's.
+        hidden: Units of the hidden layer; None for the original's.
         center_images: Whether to subtract the mean of each channel from each image, so that the colour of a whole image
             does not matter.
 
@@ -45,19 +48,30 @@ class ImageEncoder(nn.Module):
     """
 
     def __init__(
-        self, image_size: int = 64, channels: int = 3, code_size: int = 128, center_images: bool = False
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        code_size: int = 128,
+        center_images: bool = False,
+        depth: int | None = None,
+        filters: int | None = None,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
-        require(min(channels, code_size) >= 1, "ImageEncoder: channels and code_size must be positive")
+        sizes = [1 if size is None else size for size in (channels, code_size, depth, filters, hidden)]
+        require(min(sizes) >= 1, "ImageEncoder: channels, code_size, depth, filters and hidden must be positive")
         self.image_size, self.channels, self.code_size = image_size, channels, code_size
         self.center_images = center_images
-        depth, filters, hidden = (4, 64, 256) if image_size >= 48 else (3, 32, 128)
+        self.depth, self.filters, self.hidden = depth, filters, hidden
+        original = (4, 64, 256) if image_size >= 48 else (3, 32, 128)
+        depth, filters, hidden = depth or original[0], filters or original[1], hidden or original[2]
+        least = 2 ** (min(depth, 30) + 1) - 1  # each convolution turns s into (s - 1) / 2
+        require(image_size >= least, f"ImageEncoder: image_size must be {least} or more, not {image_size}")
         layers: list[nn.Module] = []
         side, width = image_size, channels
         for _ in range(depth):
             layers += [nn.Conv2d(width, filters, 3, stride=2), *normalized(nn.BatchNorm2d, filters)]
             side, width = (side - 3) // 2 + 1, filters
-        require(side >= 1, f"ImageEncoder: image_size must be 15 or more, not {image_size}")
         layers += [nn.Flatten(), nn.Linear(filters * side**2, hidden), *normalized(nn.BatchNorm1d, hidden)]
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(hidden, code_size)))
 
@@ -280,10 +294,55 @@ def by_batch_statistics(module: nn.Module) -> Iterator[None]:
             norm.training, norm.track_running_stats = training, True
 
 
-def probe_head(code_size: int = 128, classes: int = 10) -> nn.Sequential:
-    """Build the original's probe with one hidden layer of 128 units: embeddings (B, D) to logits (B, classes)."""
-    hidden = [nn.Linear(code_size, 128), *normalized(nn.BatchNorm1d, 128)]
-    return keras_init_(nn.Sequential(*hidden, nn.Linear(128, classes)))
+@plain_arguments
+class ProbeHead(nn.Sequential):
+    """Classify embeddings by the original's probe: one hidden layer with batch norm and LeakyReLU.
+
+    Args:
+        code_size: D.
+        classes: Number of classes.
+        hidden: Units of the hidden layer.
+
+    Example:
+        >>> torchdl.ProbeHead(code_size=16)(torch.randn(5, 16)).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(self, code_size: int = 128, classes: int = 10, hidden: int = 128) -> None:
+        require(min(code_size, classes, hidden) >= 1, "ProbeHead: code_size, classes and hidden must be positive")
+        super().__init__(nn.Linear(code_size, hidden), *normalized(nn.BatchNorm1d, hidden), nn.Linear(hidden, classes))
+        self.code_size, self.classes, self.hidden = code_size, classes, hidden
+        keras_init_(self)
+
+
+def probe_head(code_size: int = 128, classes: int = 10) -> ProbeHead:
+    """Build the original's probe: embeddings (B, D) to logits (B, classes), by a hidden layer of 128 units."""
+    return ProbeHead(code_size, classes)
+
+
+@plain_arguments
+class ProbedEncoder(nn.Module):
+    """Classify inputs by an encoder and a probe of its embeddings, as the original's benchmark does.
+
+    Args:
+        encoder: Maps any inputs (B, ...) to embeddings (B, D).
+        head: Maps embeddings (B, D) to logits.
+
+    Example:
+        >>> model = torchdl.ProbedEncoder(torchdl.ImageEncoder(28, code_size=16), torchdl.ProbeHead(16))
+        >>> model(torch.zeros(5, 3, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        parts = isinstance(encoder, nn.Module) and isinstance(head, nn.Module)
+        require(parts, "ProbedEncoder: the encoder and the head must be modules")
+        self.encoder, self.head = encoder, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of inputs (B, ...)."""
+        return self.head(self.encoder(x))
 
 
 def image_cpc(

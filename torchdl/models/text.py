@@ -1,6 +1,7 @@
 """Networks that read texts: an LSTM and a convolutional network over word embeddings (lectures 57 and 59).
 
-Padding is the index 0. It may come before or after the words and have any length: it never changes an output.
+Padding is the index 0. It may come before or after the words and have any length: it never changes an output, unless a
+network is built with ``read_padding``.
 
 Shapes: B texts, T words, D numbers per word, M hidden units, K outputs.
 """
@@ -25,12 +26,13 @@ class WordEmbedding(nn.Embedding):
     Args:
         vocabulary_size: Number of words, without padding.
         dim: D.
+        read_padding: Whether padding has a vector that is trained, as a word has.
     """
 
-    def __init__(self, vocabulary_size: int, dim: int) -> None:
+    def __init__(self, vocabulary_size: int, dim: int, read_padding: bool = False) -> None:
         require(vocabulary_size >= 1 and dim >= 1, "WordEmbedding: vocabulary_size and dim must be positive")
-        super().__init__(vocabulary_size + 1, dim, padding_idx=0)
-        self.vocabulary_size, self.dim = vocabulary_size, dim
+        super().__init__(vocabulary_size + 1, dim, padding_idx=None if read_padding else 0)
+        self.vocabulary_size, self.dim, self.read_padding = vocabulary_size, dim, read_padding
         spread_(self, 0.05)  # as Keras does
 
     @torch.no_grad()
@@ -42,9 +44,14 @@ class WordEmbedding(nn.Embedding):
         self.weight.requires_grad_(not frozen)
 
 
-def words_first(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Move all padding of texts (B, T) behind the words; return the result and the numbers of words (B,)."""
+def words_first(words: Tensor, read_padding: bool = False) -> tuple[Tensor, Tensor]:
+    """Move all padding of texts (B, T) behind the words; return the result and the numbers of words (B,).
+
+    With ``read_padding``, padding counts as a word, and stays where it is.
+    """
     require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
+    if read_padding:
+        return words, words.new_full((len(words),), words.shape[1])
     is_word = words != 0
     # a stable sort would do the same, but ONNX has none
     after = is_word.sum(1, keepdim=True) + (~is_word).cumsum(1, dtype=torch.int64)  # the places of padding, from 1
@@ -63,6 +70,7 @@ class TextLSTM(nn.Module):
         hidden: M.
         dropout: The probability of dropping a word in training, and of dropping one of the maxima.
         gate: The LSTM's gates; see :mod:`torchdl.models.gates`.
+        read_padding: Whether index 0 is read like a word, as by Keras' networks without a mask.
 
     Example:
         >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
@@ -80,13 +88,15 @@ class TextLSTM(nn.Module):
         hidden: int = 15,
         dropout: float = 0.0,
         gate: Gate = "sigmoid",
+        read_padding: bool = False,
     ) -> None:
         super().__init__()
         require(out_features >= 1 and hidden >= 1, "TextLSTM: out_features and hidden must be positive")
         require(0 <= dropout < 1, f"TextLSTM: dropout must be in [0, 1), not {dropout}")
         self.vocabulary_size, self.out_features = vocabulary_size, out_features
         self.embedding_dim, self.hidden, self.dropout, self.gate = embedding_dim, hidden, dropout, gate
-        self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
+        self.read_padding = read_padding
+        self.embedding = WordEmbedding(vocabulary_size, embedding_dim, read_padding)
         self.lstm = keras_init_(gated("lstm", embedding_dim, hidden, gate=gate))
         self.head = keras_init_(nn.Linear(hidden, out_features))
         # drop whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2): no single word may decide alone
@@ -94,7 +104,8 @@ class TextLSTM(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """Return the outputs (B, K) of texts (B, T); an empty text counts as one padding index."""
-        words, count = words_first(F.pad(words, (0, max(0, 1 - words.shape[1]))))  # (B, T), T at least 1
+        padded = F.pad(words, (0, max(0, 1 - words.shape[1])))
+        words, count = words_first(padded, self.read_padding)  # (B, T), T at least 1
         states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no state depends on later words
         position = torch.arange(words.shape[1], device=words.device)
         is_padding = position >= count.clamp(min=1)[:, None]  # (B, T)
@@ -110,7 +121,7 @@ class TextCNN(nn.Module):
     leave no position, so it is padded to 35.
 
     Args:
-        vocabulary_size, out_features, embedding_dim, dropout: See :class:`TextLSTM`.
+        vocabulary_size, out_features, embedding_dim, dropout, read_padding: See :class:`TextLSTM`.
         widths: Filters of the convolutions.
 
     Example:
@@ -128,6 +139,7 @@ class TextCNN(nn.Module):
         embedding_dim: int = 20,
         widths: Sequence[int] = (32, 64, 128),
         dropout: float = 0.0,
+        read_padding: bool = False,
     ) -> None:
         super().__init__()
         require(out_features >= 1, "TextCNN: out_features must be positive")
@@ -135,7 +147,8 @@ class TextCNN(nn.Module):
         require(0 <= dropout < 1, f"TextCNN: dropout must be in [0, 1), not {dropout}")
         self.vocabulary_size, self.out_features = vocabulary_size, out_features
         self.embedding_dim, self.widths, self.dropout = embedding_dim, tuple(widths), dropout
-        self.embedding = WordEmbedding(vocabulary_size, embedding_dim)
+        self.read_padding = read_padding
+        self.embedding = WordEmbedding(vocabulary_size, embedding_dim, read_padding)
         before = [embedding_dim, *widths]
         self.convolutions = nn.ModuleList(keras_init_(nn.Conv1d(a, b, 3)) for a, b in zip(before, widths, strict=False))
         self.head = keras_init_(nn.Linear(widths[-1], out_features))
@@ -148,7 +161,7 @@ class TextCNN(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """Return the outputs (B, K) of texts (B, T)."""
-        words, count = words_first(words)
+        words, count = words_first(words, self.read_padding)
         words = F.pad(words, (0, max(0, self.min_words - words.shape[1])))
         positions = count.clamp(min=self.min_words)  # (B,), number of positions that count
         x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
