@@ -121,6 +121,20 @@ def test_a_dry_run_leaves_nothing_behind(run, tmp_path, options):
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
+def test_as_given_is_the_original_to_the_letter_but_for_what_is_chosen(run, tmp_path):
+    small = "--dataset mnist_5k --image-size 28 --code-size 8 --context-size 16 --max-steps 2"
+    done = run(f"train_cpc.py {small} --as-given --gate sigmoid --no-batch-statistics --name x", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    path = tmp_path / "runs" / "cpc" / "x"
+    model = torchdl.load(path)
+    assert (model.separate_passes, model.batch_statistics, model.every_term) == (True, False, False)
+    assert (model.context.gate, model.context.reset_after, model.encoder.center_images) == ("sigmoid", False, False)
+    config = json.loads((path / "config.json").read_text())["config"]
+    assert (config["head"], config["background"], config["gate"]) == ("paired", "china", "sigmoid")
+    with open(path / "metrics.csv", newline="") as file:
+        assert float(next(csv.DictReader(file))["val/steps_at_chance"]) == 2
+
+
 MISTAKES = {
     "--image-size 9": "image-size.*15.* 9",
     "--image-size 5": "image-size .*8.*1024.* 5",
