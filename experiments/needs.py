@@ -15,6 +15,7 @@ PACKAGES = {  # how to install them, by the name to import
     "keras": "pip install -e '.[test]'",
     "torchvision": "pip install torchvision",
     "efficientnet_lite_pytorch": "pip install -e '.[transfer]'",
+    "seglearn": "pip install -e '.[signals]'",
 }
 CUDA = "cuda"
 FOLDERS = {"cifar10-jpeg": "CIFAR-10 as JPEG files of Pillow's default quality"}

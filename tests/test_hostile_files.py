@@ -30,6 +30,7 @@ from torchdl.cli.parsing import defaults
 from torchdl.data import read_vectors
 from torchdl.data.idx import read_idx
 from torchdl.data.movielens import read_titles
+from torchdl.data.recordings import read_recordings
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.data.text import read_lines
 from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, RESULTS, WEIGHTS
@@ -278,6 +279,22 @@ TEXTS = 'kind,mail\nham,see you\nspam,"buy, now"\nham,thank you\n'
 WORDS = "2 3\na 1 2 3\nb 4 5 6\n"
 TITLES = "movieId,title,genres\n10,Ten,x\n11,Eleven,y\n"
 
+
+def a_recording(name: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        from scipy.io import wavfile
+
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = (gaussian(40, 2) * 1000).numpy()
+        if name.endswith(".npy"):
+            np.save(folder / name, samples.T)
+        else:
+            wavfile.write(folder / name, 8000, samples.astype(np.uint8 if "8" in name else np.int16))
+        return folder / name, lambda: read_recordings(folder / name)
+
+    return make
+
+
 READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "architecture": (model_file(ARCHITECTURE), mutate_json),
     "architecture of any model": (model_file(ARCHITECTURE), mutate_architecture),
@@ -306,6 +323,7 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "idx, gzipped": (idx_images(True), mutate),
     "table": (a_table(torchdl.read_table, TABLE), mutate),
     "series": (a_table(torchdl.read_series, SERIES), mutate),
+    **{f"recording, {name}": (a_recording(name), mutate) for name in ("x.npy", "16.wav", "8.wav")},
     "ratings": (a_table(torchdl.read_ratings, RATINGS, "ratings.csv"), mutate),
     "texts": (a_table(lambda path: torchdl.read_texts(path, "mail", "kind"), TEXTS), mutate),
     "lines": (a_table(read_lines, "see you\nbuy now\n"), mutate),

@@ -9,13 +9,14 @@ from .artifacts import load as load, save as save
 from .data import (
     AddingProblem as AddingProblem, ArrayDataset as ArrayDataset, BatchLoader as BatchLoader, Columns as Columns,
     Digits as Digits, FrameSequences as FrameSequences, ImageDataset as ImageDataset,
-    OrderedSequences as OrderedSequences, Ratings as Ratings, RatingSplit as RatingSplit,
+    OrderedSequences as OrderedSequences, Ratings as Ratings, RatingSplit as RatingSplit, Recordings as Recordings,
     SameNumbers as SameNumbers, Series as Series, ShiftedImages as ShiftedImages,
     SignalWindows as SignalWindows, SortedNumbers as SortedNumbers,
     Split as Split, Table as Table, TableFormat as TableFormat, TextDataset as TextDataset, Texts as Texts,
     Vocabulary as Vocabulary, Windows as Windows, google_prices as google_prices, load_digits as load_digits,
     load_images as load_images, load_prices as load_prices, long_distance as long_distance,
-    prepare_digit as prepare_digit, read_ratings as read_ratings, read_series as read_series, read_table as read_table,
+    prepare_digit as prepare_digit, read_ratings as read_ratings, read_recordings as read_recordings,
+    read_series as read_series, read_table as read_table,
     read_texts as read_texts, sine as sine, sine_of_square as sine_of_square, split_ratings as split_ratings,
     split_table as split_table, whole_batch as whole_batch,
 )

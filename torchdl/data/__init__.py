@@ -12,6 +12,7 @@ from torchdl.data.loader import BatchLoader, BatchRange
 from torchdl.data.ordered_sequences import OrderedSequences
 from torchdl.data.photographed_digits import prepare_digit
 from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratings
+from torchdl.data.recordings import Recordings, read_recordings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.data.signal_windows import SignalWindows

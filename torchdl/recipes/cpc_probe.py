@@ -66,13 +66,15 @@ def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs:
     head.eval().cpu()
 
 
-def linear_score(codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray) -> float:
+def linear_score(
+    codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray, max_iter: int = 500
+) -> float:
     """Return the test accuracy of scikit-learn's logistic regression on standardised embeddings (N, D)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(codes, labels)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=max_iter)).fit(codes, labels)
     return float(probe.score(test_codes, test_labels))
 
 

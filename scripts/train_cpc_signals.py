@@ -1,0 +1,134 @@
+"""Train contrastive predictive coding on signals: cut sequences, build the model, train, probe."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
+
+from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, Predictors, SignalEncoder, SignalWindows, Trainer
+from torchdl.cli.main import run_script
+from torchdl.cli.options import RunOptions
+from torchdl.cli.printing import say
+from torchdl.cli.run import Run
+from torchdl.data.recordings import Recordings, read_recordings
+from torchdl.data.shoulder_exercises import FOLDS, load_exercises, split_exercises
+from torchdl.errors import require
+from torchdl.recipes.signal_probe import probe_signals
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train an encoder by predicting the embeddings of a signal's next windows, and probe what it has learnt.
+
+    By default the signals are movements of the wrist in seven shoulder exercises of ten people, from the package
+    seglearn. Two people are for testing, and two for validation, by which the defaults were chosen.
+    """
+
+    signals: Path | None = None
+    """Your own recordings: a .csv, .npy or .wav file, or a folder of such files. Without labels nothing is probed."""
+    fold: int | None = None
+    """Which two people are for testing, from 0 to 4; by default the seed modulo 5."""
+    window: int = 16
+    """Samples of a window, at least the product of the strides."""
+    hop: int = 16
+    """Samples from the start of a window to that of the next."""
+    terms: int = 12
+    """Number of context windows."""
+    predict_terms: int = 4
+    """Number of future windows."""
+    batch_size: int = 32
+    """Sequences per step, on each process."""
+    kernels: tuple[int, ...] = (8, 4, 4)
+    """Kernel sizes of the encoder's convolutions."""
+    strides: tuple[int, ...] = (4, 2, 2)
+    """Their strides."""
+    code_size: int = 128
+    """Length of an embedding."""
+    context_size: int = 128
+    """Length of a context vector."""
+    temperature: float = 1.0
+    """Divisor of InfoNCE's scores."""
+    lr: float = 1e-3
+    """The learning rate. It falls to a third after two evaluations without a lower validation loss, down to 1e-4."""
+    segment: int = 200
+    """Samples of the segments that the probes classify; 50 are a second."""
+    probe_on: Literal["test", "validation"] = "test"
+    """The people whose segments the probes classify; choose settings by those of validation."""
+    probe_epochs: int = 30
+    """Epochs of the networks that learn from labels."""
+    run: RunOptions = field(default_factory=RunOptions)
+    trainer: Trainer = field(default_factory=lambda: Trainer(epochs=60, evaluate_every=20))
+
+
+def split_in_time(recordings: Recordings, span: int) -> tuple[Recordings, Recordings]:
+    """Return the first four fifths of each recording for training, and the rest, ``span`` at least, for validation."""
+    at = [signal.shape[1] * 4 // 5 for signal in recordings.signals]
+    first = tuple(signal[:, :end] for signal, end in zip(recordings.signals, at, strict=True))
+    rest = tuple(signal[:, end:] for signal, end in zip(recordings.signals, at, strict=True))
+    shortest = min(signal.shape[1] for signal in rest)
+    require(
+        shortest >= span,
+        f"the last fifth of each recording is for validation, and one has only {shortest:,} samples there, fewer than "
+        f"the {span:,} of a sequence: choose fewer terms, a smaller window or hop, or longer recordings",
+    )
+    return replace(recordings, signals=first), replace(recordings, signals=rest)
+
+
+def main(config: Config) -> None:
+    """Cut sequences, build the model, train, probe."""
+    seed = config.trainer.seed
+    fold = seed % FOLDS if config.fold is None else config.fold
+    config = replace(config, fold=fold)
+    require(
+        config.batch_size >= 2,
+        f"InfoNCE compares the sequences of a batch: --batch-size must be 2 or more, not {config.batch_size}",
+    )
+    # 1. Get the recordings; scale them by the mean and deviation of those for training, and cut sequences.
+    if config.signals is None:
+        everything = load_exercises()
+        train, validation, test = split_exercises(everything, fold)
+    else:
+        everything = read_recordings(config.signals)
+        span = (config.terms + config.predict_terms - 1) * config.hop + config.window
+        train, validation = split_in_time(everything, span)
+    mean, deviation = train.statistics()
+    shape = (config.window, config.hop, config.terms, config.predict_terms)
+    sequences, validation_sequences = (
+        SignalWindows(part.scaled(mean, deviation).signals, *shape, seed=seed, origin=everything.origin)
+        for part in (train, validation)
+    )
+    run = Run("cpc_signals", config, config.run, config.trainer, sequences)
+    run.record["scaling"] = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+    # 2. Build the model.
+    model = CPC(
+        SignalEncoder(everything.channels, config.code_size, config.kernels, config.strides),
+        ContextNetwork(config.code_size, config.context_size),
+        Predictors(config.context_size, config.code_size, config.predict_terms),
+        every_term=True,
+    )
+    # 3. Train.
+    task = CPCTask(model, lr=config.lr, temperature=config.temperature)
+    batches, validation_batches = (
+        BatchLoader(each, min(config.batch_size, len(each)), drop_last=True)
+        for each in (sequences, validation_sequences)
+    )
+    run.fit(task, batches, validation_batches)
+    # 4. Probe what the features say about people that no part of the training has seen.
+    if config.signals is None:
+        probed = test if config.probe_on == "test" else validation
+        trainer = Trainer(config.probe_epochs, seed=seed, device=config.trainer.device, dry_run=config.trainer.dry_run)
+        learnt, asked = (part.scaled(mean, deviation) for part in (train, probed))
+        report = probe_signals(model, learnt, asked, config.window, config.hop, config.segment, trainer)
+        if run.is_main:
+            run.keep(report)
+    if run.temporary is None:
+        say(f'features of your signals, scaled by the "scaling" in config.json: torchdl.CPCFeatures("{run.folder}")')
+    run.close()
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from helpers import gaussian
+from scipy.io import wavfile
+
+from torchdl import InputError, Recordings, read_recordings
+from torchdl.data import shoulder_exercises
+from torchdl.data.shoulder_exercises import load_exercises, split_exercises
+
+
+def some() -> Recordings:
+    signals = tuple(gaussian(2, 50 + 10 * number, seed=number) * 3 + 1 for number in range(4))
+    return Recordings(signals, torch.tensor([0, 1, 1, 2]), torch.tensor([1, 1, 2, 2]), ("a", "b", "c"))
+
+
+def test_recordings_are_selected_with_their_labels_and_subjects():
+    recordings = some()
+    for chosen in (recordings.subjects == 2, torch.tensor([2, 3])):
+        part = recordings.select(chosen)
+        assert torch.equal(part.signals[0], recordings.signals[2])
+        assert (part.labels.tolist(), part.subjects.tolist(), len(part)) == ([1, 2], [2, 2], 2)
+    assert Recordings(recordings.signals).select(torch.tensor([1])).labels is None
+
+
+def test_scaled_recordings_have_mean_0_and_deviation_1_in_the_training_part():
+    recordings = some()
+    samples = torch.cat(recordings.scaled(*recordings.statistics()).signals, 1)
+    torch.testing.assert_close(samples.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(samples.std(1, correction=0), torch.ones(2))
+    with pytest.raises(InputError, match=r"channel \[2\] is constant"):
+        Recordings((torch.stack([torch.arange(9.0), torch.full((9,), 0.1)]),)).statistics()
+
+
+def test_segments_are_parts_of_one_recording_with_its_class():
+    recordings = some()
+    segments, labels = recordings.segments(20, 15)
+    assert labels.tolist() == [0] * 3 + [1] * 3 + [1] * 4 + [2] * 5
+    assert torch.equal(segments[4], recordings.signals[1][:, 15:35])
+    for length in (0, 51):
+        with pytest.raises(InputError, match=f"from 1 to 50 samples, not {length}"):
+            recordings.segments(length, 5)
+    with pytest.raises(InputError, match="labels"):
+        Recordings(recordings.signals).segments(20, 15)
+
+
+def test_the_fingerprint_knows_every_part():
+    one = some()
+    changed = [
+        Recordings(one.signals[:3], one.labels[:3], one.subjects[:3]),
+        Recordings(one.signals, one.labels, one.subjects + 1),
+        Recordings((one.signals[0] + 1, *one.signals[1:]), one.labels, one.subjects),
+        Recordings(one.signals),
+    ]
+    assert len({each.fingerprint() for each in (one, *changed)}) == 5
+
+
+# files
+
+
+def test_every_kind_of_file_is_read_with_channels_first(tmp_path):
+    samples = (gaussian(2, 300) * 5000).round().clamp(-32768, 32767)
+    np.save(tmp_path / "b.npy", samples.numpy())
+    rows = "\n".join(f"{x:.0f},{y:.0f}" for x, y in samples.T.tolist())
+    (tmp_path / "a.csv").write_text(f"left,right\n{rows}\n")
+    (tmp_path / "notes.md").write_text("no recording")
+    found = read_recordings(tmp_path)
+    assert len(found) == 2
+    assert all(torch.equal(signal, samples) for signal in found.signals)
+    assert found.origin == f"600 samples in 2 recordings from {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (np.int16, [-32768, 0, 16384], [-1.0, 0.0, 0.5]),
+        (np.int32, [-(2**31), 0, 2**30], [-1.0, 0.0, 0.5]),
+        (np.uint8, [0, 128, 192], [-1.0, 0.0, 0.5]),
+        (np.float32, [-1.0, 0.0, 0.5], [-1.0, 0.0, 0.5]),
+    ],
+)
+def test_sounds_are_scaled_by_their_type(tmp_path, kind, values, expected):
+    wavfile.write(tmp_path / "x.wav", 8000, np.array(values, kind))
+    (signal,) = read_recordings(tmp_path / "x.wav").signals
+    assert signal.tolist() == [expected]
+
+
+def test_a_mistake_is_one_sentence(tmp_path):
+    def refused(name: str, sentence: str) -> None:
+        with pytest.raises(InputError, match=sentence):
+            read_recordings(tmp_path / name)
+
+    refused("none.npy", "no file or folder .*none.npy")
+    (tmp_path / "empty").mkdir()
+    refused("empty", r"empty has no recordings.*\.wav")
+    (tmp_path / "x.mp3").write_bytes(b"ID3")
+    refused("x.mp3", r"x.mp3 is no recording.*\.wav")
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
+    refused("x.npy", "x.npy cannot be read")
+    np.save(tmp_path / "object.npy", np.array([{}]))
+    refused("object.npy", "object.npy")
+    np.save(tmp_path / "nan.npy", np.array([0.0, 1.0, np.nan]))
+    refused("nan.npy", "nan.npy has NaN or an infinite value at sample 2")
+    np.save(tmp_path / "turned.npy", np.zeros((300, 2)))
+    refused("turned.npy", "transpose")
+    wavfile.write(tmp_path / "cut.wav", 8000, np.zeros(1000, np.int16))
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:500])
+    refused("cut.wav", "cut.wav cannot be read")
+    (tmp_path / "two").mkdir()
+    np.save(tmp_path / "two" / "a.npy", np.zeros(300))
+    np.save(tmp_path / "two" / "b.npy", np.zeros((2, 300)))
+    refused("two", "a.npy has 1 channels, but .*b.npy has 2")
+
+
+# the exercises
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Make up a file like seglearn's: two recordings for each of ten people."""
+    signals = [gaussian(60 + number, 6, seed=number).double().numpy() for number in range(20)]
+    data = {"X": signals, "y": np.arange(20) % 2, "subject": np.arange(20) // 2 + 1, "y_labels": ["up", "down"]}
+    path = tmp_path / "watch_dataset.npy"
+    np.save(path, data)
+    monkeypatch.setattr(shoulder_exercises, "exercises_file", lambda: path)
+    monkeypatch.setattr(shoulder_exercises, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_exercises_are_loaded_and_split_by_people(package):
+    recordings = load_exercises()
+    assert (len(recordings), recordings.channels, recordings.classes) == (20, 6, ("up", "down"))
+    assert recordings.signals[3].dtype == torch.float32
+    tested = []
+    for fold in range(5):
+        parts = split_exercises(recordings, fold)
+        people = [set(part.subjects.tolist()) for part in parts]
+        assert [len(each) for each in people] == [6, 2, 2]
+        assert set.union(*people) == set(range(1, 11))
+        tested += people[2]
+    assert sorted(tested) == list(range(1, 11))
+    with pytest.raises(InputError, match=r"fold .*5"):
+        split_exercises(recordings, 5)
+
+
+def test_another_file_or_none_is_refused_before_it_is_unpickled(package, monkeypatch):
+    package.write_bytes(package.read_bytes() + b" ")
+    with pytest.raises(InputError, match=r"watch_dataset.npy is not the file of seglearn"):
+        load_exercises()
+    monkeypatch.setattr(shoulder_exercises, "exercises_file", lambda: None)
+    with pytest.raises(InputError, match="pip install"):
+        load_exercises()
+
+
+@pytest.mark.skipif(shoulder_exercises.exercises_file() is None, reason="install the extra signals for its recordings")
+def test_the_real_recordings_are_those_of_ten_people_in_seven_exercises():
+    recordings = load_exercises()
+    assert (len(recordings), recordings.channels) == (140, 6)
+    counts = torch.zeros(11, 7, dtype=torch.int64)
+    counts.index_put_((recordings.subjects, recordings.labels), torch.tensor(1), accumulate=True)
+    assert (counts[1:] == 2).all()
+    assert sum(signal.shape[1] for signal in recordings.signals) == 244_102
+    assert len(recordings.classes) == 7

@@ -1,0 +1,169 @@
+"""Recordings of signals, which may differ in length: in memory, or from files.
+
+Shapes: R recordings, C channels, L samples (of each recording its own), N segments, S samples in a segment.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.data.info import fingerprint
+from torchdl.data.series import read_series
+from torchdl.data.signal_windows import as_recordings
+from torchdl.errors import InputError, require
+from torchdl.files import PathLike
+
+TABLES = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TABLES, ".npy", ".wav")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings (C, L) float32 with the same channels, their classes and the subjects that they are of.
+
+    Example:
+        >>> recordings = torchdl.Recordings((torch.zeros(2, 500), torch.ones(2, 300)), labels=torch.tensor([0, 1]))
+        >>> mean, deviation = recordings.statistics()
+        >>> mean
+        tensor([0.3750, 0.3750])
+        >>> segments, labels = recordings.scaled(mean, deviation).segments(length=200, hop=100)
+        >>> segments.shape, labels
+        (torch.Size([6, 2, 200]), tensor([0, 0, 0, 0, 1, 1]))
+    """
+
+    signals: tuple[Tensor, ...]
+    """(C, L) each."""
+    labels: Tensor | None = None
+    """(R,) int64, the class of each recording."""
+    subjects: Tensor | None = None
+    """(R,) int64, the number of the person or machine that each recording is of."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes."""
+    origin: str = "memory"
+    """Where the recordings come from, in words."""
+    fallback: bool = False
+    """Whether they replace data that was not found."""
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels."""
+        return len(self.signals[0])
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all signals, labels and subjects, in hexadecimal."""
+        numbers = [tensor for tensor in (self.labels, self.subjects) if tensor is not None]
+        return fingerprint([*self.signals, *numbers], str([tuple(signal.shape) for signal in self.signals]))
+
+    def select(self, chosen: Tensor) -> Recordings:
+        """Return the recordings with these indices (n,), or those for which a mask (R,) is true."""
+        chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
+        labels, subjects = (None if of_each is None else of_each[chosen] for of_each in (self.labels, self.subjects))
+        return replace(self, signals=tuple(self.signals[i] for i in chosen.tolist()), labels=labels, subjects=subjects)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation (C,) of each channel over all samples.
+
+        Raises:
+            InputError: A channel is constant.
+        """
+        samples = torch.cat(self.signals, 1).double()  # (C, samples)
+        mean, deviation = samples.mean(1), samples.std(1, correction=0)
+        constant = (deviation <= 1e-12 * mean.abs()).nonzero()[:, 0].tolist()
+        require(
+            not constant, f"channel {[c + 1 for c in constant]} is constant: leave it out, there is nothing to learn"
+        )
+        return mean.float(), deviation.float()
+
+    def scaled(self, mean: Tensor, deviation: Tensor) -> Recordings:
+        """Subtract a mean and divide by a deviation, (C,) each: those of the training part, for all parts."""
+        return replace(self, signals=tuple((signal - mean[:, None]) / deviation[:, None] for signal in self.signals))
+
+    def segments(self, length: int, hop: int) -> tuple[Tensor, Tensor]:
+        """Cut all recordings into segments (N, C, S) of ``length`` samples, ``hop`` apart, with their classes (N,).
+
+        Raises:
+            InputError: The recordings have no labels, or one is shorter than a segment.
+        """
+        require(self.labels is not None, "segments need recordings with labels")
+        shortest = min(signal.shape[1] for signal in self.signals)
+        require(shortest >= length >= 1, f"segments must have from 1 to {shortest:,} samples, not {length}")
+        cut = [signal.unfold(1, length, hop).transpose(0, 1) for signal in self.signals]  # (n, C, S) each
+        counts = torch.tensor([len(part) for part in cut])
+        return torch.cat(cut), self.labels.repeat_interleave(counts)  # type: ignore[union-attr]
+
+
+def read_recordings(path: PathLike) -> Recordings:
+    """Read recordings from a file, or from all files of a folder in the order of their names.
+
+    A ``.csv`` has a sample in each row, see :func:`torchdl.read_series`. A ``.npy`` has an array (L,) or (C, L), and a
+    ``.wav`` a sound, whose samples are scaled to [-1, 1].
+
+    Raises:
+        InputError: There is no such file, one cannot be read, or the files differ in channels.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "sound.wav")
+        >>> from scipy.io import wavfile
+        >>> wavfile.write(path, 16000, (16384 * torch.ones(800, 2)).short().numpy())
+        >>> recordings = torchdl.read_recordings(path)
+        >>> recordings.signals[0].shape, recordings.signals[0].max()
+        (torch.Size([2, 800]), tensor(0.5000))
+    """
+    place = Path(path)
+    require(place.exists(), f"there is no file or folder {place}")
+    files = [place]
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        require(bool(files), f"{place} has no recordings, files ending in {', '.join(SUFFIXES)}")
+    signals: list[Tensor] = []
+    for file in files:
+        (signal,) = as_recordings([read_signal(file)])
+        wrong = (~signal.isfinite()).nonzero()
+        if len(wrong):
+            raise InputError(f"{file} has NaN or an infinite value at sample {int(wrong[0, 1])}: repair it")
+        signals.append(signal)
+        channels = [len(signals[0]), len(signal)]
+        differ = f"{files[0]} has {channels[0]} channels, but {file} has {channels[1]}: choose files with the same ones"
+        require(channels[0] == channels[1], differ)
+    total = sum(signal.shape[1] for signal in signals)
+    recordings = f"{len(files):,} recording{'s' if len(files) > 1 else ''}"
+    return Recordings(tuple(signals), origin=f"{total:,} samples in {recordings} from {place}")
+
+
+def read_signal(path: Path) -> np.ndarray:
+    """Read the signal (L,) or (C, L) of one file."""
+    suffix = path.suffix.lower()
+    require(suffix in SUFFIXES, f"{path} is no recording: its name must end in {', '.join(SUFFIXES)}")
+    if suffix in TABLES:
+        return read_series(path).values.T.numpy()  # (L, C) -> (C, L)
+    try:
+        if suffix == ".npy":
+            values = np.load(path, mmap_mode="r", allow_pickle=False)  # a map allocates nothing that is not there
+            require(values.dtype.kind in "iuf" and values.size > 0, f"{path} holds no numbers, but {values.dtype}")
+            return np.array(values, np.float32)
+        from scipy.io import wavfile
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)  # of chunks with notes
+            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
+            _, samples = wavfile.read(path, mmap=True)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # damaged files raise many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read: {reason}") from error
+    zero = 128.0 if samples.dtype == np.uint8 else 0.0  # of sounds of eight bits
+    largest = 1.0 if samples.dtype.kind == "f" else 128.0 if zero else -float(np.iinfo(samples.dtype).min)
+    return ((np.asarray(samples, np.float32) - zero) / largest).T  # (L,) or (L, C) -> (C, L)
