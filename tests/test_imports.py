@@ -129,7 +129,7 @@ def test_an_import_the_wrong_way_is_found(path, source):
         ("torchdl/artifacts.py", "import torchdl.models"),
         ("torchdl/recipes/tabular.py", "from torchdl.models import MLP\nfrom torchdl.training import Trainer"),
         ("torchdl/cli/run.py", "from torchdl.recipes.report import Report"),
-        ("torchdl/keras.py", "from torchdl.cli.run import Run"),
+        ("torchdl/keras/sources.py", "from torchdl.cli.run import Run"),
         ("scripts/train.py", "import torchdl\nfrom torchdl import GAN\nfrom torchdl.training import device"),
     ],
 )

@@ -57,7 +57,7 @@ def is_drawn(path: Path) -> bool:
     ],
 )
 def test_a_data_sets_name_is_enough_for_a_model_of_its_images(monkeypatch, dataset, shape, classes):
-    monkeypatch.setattr("torchdl.keras.load_images", None)
+    monkeypatch.setattr("torchdl.keras.sources.load_images", None)
     model = make_lenet_model(dataset)
     assert isinstance(model, LenetLike)
     assert (model.in_shape, model.num_classes) == (shape, classes)

@@ -1,0 +1,115 @@
+"""Turn a file of Keras into the folder of a run, which the other scripts take, or a run into a file of Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
+
+import torch
+from torch import nn
+
+import torchdl
+from torchdl import GAN, Discriminator, Generator, InputError
+from torchdl.cli.main import run_script
+from torchdl.cli.parsing import Positional
+from torchdl.cli.record import WORKING_FOLDER
+from torchdl.errors import require
+from torchdl.files import CONFIG, WEIGHTS, write_json
+from torchdl.keras import describe_import, largest_difference, to_keras
+
+
+@dataclass(frozen=True)
+class Config:
+    """Convert a network between Keras and this project; the source decides the direction."""
+
+    source: Positional[Path]
+    """A file of Keras (.h5, .keras, or weights only), or the folder of a run."""
+    out: Path
+    """The folder of the new run, such as runs/imported; for a run, the file to write (.keras, .h5 or .weights.h5)."""
+    architecture: Path | None = None
+    """The JSON file with the layers, for a file of Keras that holds weights only."""
+    discriminator: Path | None = None
+    """The file of the discriminator, to make a GAN of the generator in the first file."""
+    network: str | None = None
+    """The class to make, such as SequenceModel, where the same layers are several networks."""
+    dataset: str = "mnist"
+    """The data set that the network was trained on. It and the next three go into the run, for probes and samples."""
+    color: bool = True
+    """Whether an encoder of CPC was trained on coloured digits."""
+    rescale: bool = True
+    """Whether its pixels were scaled to [-1, 1], instead of [0, 1]."""
+    background: Path | None = None
+    """The picture on which its digits were drawn; china or flower, or both of these photographs if not given."""
+
+
+def load(config: Config) -> nn.Module:
+    """Load the network of a file of Keras, or of two; print what to know about it, and compare it with Keras."""
+    found = describe_import(config.source, config.architecture, config.network)
+    for note in found.notes:
+        print(note)
+    try:
+        difference = largest_difference(config.source, found, config.architecture)
+        print(f"largest difference between its outputs and those of Keras, on random inputs: {difference:.1e}")
+    except InputError as error:
+        print(f"not compared with Keras: {error}")
+    return found.model
+
+
+def gan(generator: nn.Module, discriminator: nn.Module) -> GAN:
+    """Make a GAN of its two networks, if the images are square and grey."""
+    if not isinstance(generator, Generator) or not isinstance(discriminator, Discriminator):
+        kinds = f"{type(generator).__name__} and a {type(discriminator).__name__}"
+        raise InputError(f"--discriminator makes a GAN of a Generator and a Discriminator, not of a {kinds}")
+    side = math.isqrt(generator.img_dim)
+    require(
+        side**2 == generator.img_dim, f"the generator's images of {generator.img_dim} pixels are not square and grey"
+    )
+    require(generator.img_dim == discriminator.in_features, "the discriminator takes images of another size")
+    return GAN(generator, discriminator, (1, side, side)).eval()
+
+
+def settings(config: Config, model: nn.Module) -> dict[str, Any]:
+    """Return the settings that the other scripts read from a run with this network."""
+    encoder = getattr(model, "encoder", model)
+    if not isinstance(encoder, torchdl.ImageEncoder):
+        return {"dataset": config.dataset}
+    digits = {"color": config.color, "rescale": config.rescale, "background": config.background}
+    length = {"epochs": 10, "max_steps": 0}  # of the original, and so of a supervised encoder beside it
+    return {"dataset": config.dataset, "image_size": encoder.image_size, **digits, "trainer": length}
+
+
+def main(config: Config) -> None:
+    """Convert the source to the other side."""
+    if (config.source / WEIGHTS).is_file():
+        require(not config.out.exists(), f"{config.out} exists already: choose another --out")
+        to_keras(torchdl.load(config.source), config.out)
+        print(config.out)
+        return
+    taken = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
+    require(not taken, f"{config.out} exists already: choose another --out")
+    model = load(config)
+    if config.discriminator is not None:
+        model = gan(model, describe_import(config.discriminator, network="Discriminator").model)
+    torchdl.save(model, config.out)
+    digest = {"sha256": hashlib.sha256(config.source.read_bytes()).hexdigest()} if config.source.is_file() else {}
+    record = {
+        "config": settings(config, model),
+        WORKING_FOLDER: str(Path().absolute()),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "data": {"origin": config.source, **digest},
+        "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    write_json(config.out / CONFIG, record)
+    print(f"{type(model).__name__} with {record['parameters']:,} parameters: {config.out}")
+
+
+if __name__ == "__main__":
+    run_script(main, Config)

@@ -1,0 +1,162 @@
+"""Keras models with the weights of torchdl's networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from torchdl import models
+from torchdl.errors import InputError, require
+from torchdl.files import PathLike, require_suffix
+from torchdl.keras.layers import Piece, assign, function, keras_layer, pieces, recurrent, weights_of
+from torchdl.keras.networks import NETWORKS
+
+
+def import_keras() -> Any:
+    """Import Keras 3, with PyTorch as its backend unless the user has chosen another."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        import keras
+    except ImportError as error:
+        raise InputError("Keras is needed for this: pip install 'torchdl[keras]'") from error
+    require(keras.__version__.startswith("3"), f"Keras 3 is needed for this, not {keras.__version__}")
+    return keras
+
+
+def to_keras(model: nn.Module, path: PathLike) -> None:
+    """Write a network as a model of Keras 3 with the same weights; it needs the extra ``keras``.
+
+    The model is made of Keras' own layers, without a ``Lambda``, and has the network's outputs: a classifier's are
+    logits, so train and evaluate it with ``from_logits=True``. Images are channels last there. A recurrent layer of
+    Keras, other than a GRU, has one bias, the sum of PyTorch's two.
+
+    These differ, because Keras lacks something:
+
+    - :class:`TextCNN` and :class:`TextLSTM` ignore padding, unless they have ``read_padding``. The Keras model of the
+      first reads it, and that of the second ignores it only behind the words.
+    - A :class:`RatingModel` there has no index 0: index i here is i - 1 there.
+
+    Args:
+        model: One of the networks that :func:`from_keras` returns.
+        path: A file ``.keras`` or ``.h5`` to write, or ``.weights.h5`` for the weights, beside which a file ``.json``
+            with the layers is written.
+
+    Raises:
+        InputError: Keras is not installed, or has nothing for a part of the network.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/mlp.keras"
+        >>> mlp = torchdl.MLP(4, 3, hidden=(8,))
+        >>> torchdl.keras.to_keras(mlp, path)
+        >>> torchdl.keras.from_keras(path).layers[0].weight.equal(mlp.layers[0].weight)
+        True
+    """
+    path = Path(path)
+    require_suffix(path, ".h5", ".keras")
+    other = build_keras(model)
+    if path.name.endswith(".weights.h5"):
+        other.save_weights(path)
+        path.with_name(path.name.removesuffix(".weights.h5") + ".json").write_text(other.to_json(), encoding="utf-8")
+    else:
+        other.save(path)
+
+
+def build_keras(model: nn.Module) -> Any:
+    """Build the Keras model of a network, with its weights; see :func:`to_keras`."""
+    keras = import_keras()
+    if isinstance(model, models.CPC):
+        return build_cpc(keras, model)
+    if isinstance(model, models.Predictors):
+        return build_predictors(keras, model)
+    if isinstance(model, models.RatingModel):
+        return build_ratings(keras, model)
+    network = next((network for network in NETWORKS if network.model is type(model)), None)
+    if network is None:
+        known = ", ".join(["CPC", "Predictors", "RatingModel", *(network.model.__name__ for network in NETWORKS)])
+        raise InputError(f"{type(model).__name__} has no Keras original; these have: {known}")
+    shape = network.shape(model)
+    operations = [*network.describe(model, shape), *([function(network.applies)] if network.applies else [])]
+    return chained(keras, shape, operations, type(model).__name__)
+
+
+def chained(keras: Any, shape: Sequence[int | None], operations: Sequence[Piece], name: str) -> Any:
+    """Build a Keras model of operations that follow one another."""
+    text = operations[0].kind == "Embedding"
+    first = x = keras.Input(tuple(shape), dtype="int32" if text else "float32")
+    layers = []
+    for operation in operations:
+        layers.append(keras_layer(operation, keras.layers))
+        x = layers[-1](x)
+    for layer, operation in zip(layers, operations, strict=True):
+        assign(layer, weights_of(operation))
+    return keras.Model(first, x, name=name.lower())
+
+
+def build_cpc(keras: Any, model: models.CPC) -> Any:
+    """Build CPC, of inputs context and future (N, T, H, W, C) and outputs predictions and embeddings."""
+    encoder, context, predictors = model.encoder, model.context, model.predictors
+    if not (
+        isinstance(encoder, models.ImageEncoder)
+        and isinstance(context, models.ContextNetwork)
+        and isinstance(predictors, models.Predictors)
+    ):
+        parts = ", ".join(type(part).__name__ for part in (encoder, context, predictors))
+        raise InputError(
+            f"Keras' original has an ImageEncoder, a ContextNetwork and Predictors, unlike this CPC: {parts}"
+        )
+    layers, inner = keras.layers, build_keras(encoder)
+    inner.name = "encoder"
+    shape = (None, encoder.image_size, encoder.image_size, encoder.channels)
+    inputs = [keras.Input(shape, name=name) for name in ("context", "future")]
+    # one wrapper around the encoder: Keras loads no file in which two share it, as in the original
+    embeddings = layers.TimeDistributed(inner)(layers.Concatenate(axis=1)(inputs))  # (N, T + K, D)
+    codes = layers.Cropping1D((0, predictors.steps))(embeddings)  # (N, T, D)
+    (piece,) = recurrent(context.core, pooling=model.every_term)
+    cell = keras_layer(piece, layers)
+    summary = cell(codes)  # (N, T, H), or (N, H)
+    assign(cell, weights_of(piece))
+    predicted = stack(keras, summary, predictors, (-1,))  # (N, T or 1, K, D)
+    return keras.Model(inputs, [predicted, embeddings], name="cpc")
+
+
+def stack(keras: Any, contexts: Any, predictors: models.Predictors, terms: tuple[int, ...]) -> Any:
+    """Return the predictions of all steps, side by side on the axis before the last."""
+    reshape = keras.layers.Reshape
+    predicted = []
+    for linear in predictors.linear:
+        (piece,) = pieces(linear)
+        dense = keras_layer(piece, keras.layers)
+        predicted.append(reshape((*terms, 1, predictors.code_size))(dense(contexts)))
+        assign(dense, weights_of(piece))
+    return keras.layers.Concatenate(axis=-2)(predicted) if len(predicted) > 1 else predicted[0]
+
+
+def build_predictors(keras: Any, model: models.Predictors) -> Any:
+    """Build predictors, of contexts (N, H), with outputs (N, K, D)."""
+    first = keras.Input((model.context_size,))
+    return keras.Model(first, stack(keras, first, model, ()), name="predictors")
+
+
+def build_ratings(keras: Any, model: models.RatingModel) -> Any:
+    """Build the network of ratings, of the indices of users (N, 1) and items (N, 1), from 0, with outputs (N, 1)."""
+    require(not model.factors, "Keras' original has no factors: build the RatingModel with factors=0")
+    layers = keras.layers
+    inputs = [keras.Input((1,), dtype="int32", name=name) for name in ("user", "item")]
+    flat = []
+    for table, indices in zip((model.user_vectors, model.item_vectors), inputs, strict=True):
+        embedding = layers.Embedding(table.num_embeddings - 1, table.embedding_dim)  # without index 0, the unknown
+        flat.append(layers.Flatten()(embedding(indices)))
+        assign(embedding, {"embeddings": table.weight[1:].detach().cpu().numpy()})
+    x = layers.Concatenate()(flat)
+    for operation in pieces(model.layers):
+        layer = keras_layer(operation, layers)
+        x = layer(x)
+        assign(layer, weights_of(operation))
+    if model.mean:
+        x = layers.Rescaling(1.0, model.mean)(x)
+    return keras.Model(inputs, x, name="ratings")

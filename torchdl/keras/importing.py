@@ -1,0 +1,160 @@
+"""Networks of torchdl from the files of their Keras originals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from torchdl.errors import InputError, require
+from torchdl.files import PathLike
+from torchdl.keras.chain import Chain, chain_of
+from torchdl.keras.files import MODELS, KerasFile, Layer, read_model
+from torchdl.keras.graphs import GRAPHS
+from torchdl.keras.layers import CELLS
+from torchdl.keras.matching import Match, empty, fill_, match, training_notes
+from torchdl.keras.networks import NETWORKS, Network, flat_size
+from torchdl.keras.steps import MisfitError, unknown
+from torchdl.models import TextCNN, TextLSTM
+
+
+def read_chain(network: Network) -> Callable[[KerasFile, bool], Match | None]:
+    """Return a function that recognises a network whose layers follow one another."""
+
+    def read(file: KerasFile, keras_2: bool) -> Match | None:
+        require_one_output(file)
+        chain = chain_of(file.model, keras_2)
+        if not chain.steps or (model := network.build(chain)) is None:
+            return None
+        pieces = network.describe(model, chain.input_shape)
+        pairs, ending = match(chain, pieces, type(model).__name__, network.endings)
+        notes = [*padding_notes(model), *training_notes(chain, pieces, pairs)]
+        if network.applies and not ending:
+            notes.append(f"outputs: the file ends without the {network.applies} that the discriminator applies")
+        ending = "" if ending == network.applies else ending
+        return Match(model, pairs, described_inputs(network, chain), ending, notes, channels_first=chain.channels_first)
+
+    return read
+
+
+def padding_notes(model: nn.Module) -> list[str]:
+    """Say what a network of texts does with index 0."""
+    if not isinstance(model, (TextLSTM, TextCNN)):
+        return []
+    if model.read_padding:
+        return ["padding: index 0 is read like a word, as in the file, so outputs depend on how texts are padded"]
+    return ["padding: index 0 never changes an output; in Keras, the file's mask does so behind the words only"]
+
+
+def require_one_output(file: KerasFile) -> None:
+    """Raise :class:`MisfitError` if a model has several outputs."""
+    if len(file.outputs) > 1:
+        raise MisfitError(None, f"it has {len(file.outputs)} outputs ({', '.join(file.outputs)})")
+
+
+def described_inputs(network: Network, chain: Chain) -> str:
+    """Say what an input of a network is."""
+    words: dict[str, Any] = {"shape": "(N, " + ", ".join(str(size or "any") for size in chain.input_shape) + ")"}
+    if "{channels}" in network.inputs:
+        words |= dict(zip(("channels", "height", "width"), chain.image_shape, strict=True))
+    if "{size}" in network.inputs:
+        words["size"] = flat_size(chain)
+    return network.inputs.format(**words)
+
+
+def first_unknown(model: Layer) -> str:
+    """Say which layer fits no network: the first of a kind that none has, else the first of all."""
+    kinds = {"InputLayer", *MODELS, *CELLS.values(), "Dense", "Conv1D", "Conv2D"}
+    layers = [layer for layer in model.layers if layer.kind != "InputLayer"]
+    wrong = next((layer for layer in layers if layer.kind not in kinds), layers[0] if layers else model)
+    return str(MisfitError(wrong, unknown(wrong) if wrong.kind not in kinds else "begins none of these"))
+
+
+READERS = {**GRAPHS, **{n.model.__name__: read_chain(n) for n in NETWORKS if n.model.__name__ not in GRAPHS}}
+
+
+class Imported(NamedTuple):
+    """A network from a file of Keras, and what its user should know.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        notes: Sentences on its inputs and outputs, and on what differs from the file.
+        ending: The activation at the end of Keras' model that the network leaves to the loss: ``softmax``, ``sigmoid``
+            or ""; with it, both have the same outputs.
+        channels_first: Whether images are (N, C, H, W) in Keras, too.
+    """
+
+    model: nn.Module
+    notes: tuple[str, ...]
+    ending: str = ""
+    channels_first: bool = False
+
+
+def from_keras(path: PathLike, architecture: PathLike | None = None, network: str | None = None) -> nn.Module:
+    """Return the network of torchdl that a file of Keras holds, with its weights, in evaluation mode.
+
+    The file is recognised by its layers. It may be any of these, of any widths and depths that the classes have
+    arguments for: ``CPC`` whole, or its ``ImageEncoder``, ``ContextNetwork`` or ``Predictors``; ``ProbeHead`` and
+    ``ProbedEncoder``; ``LenetLike``, ``StridedCNN``, ``VGGLike``, ``Autoencoder``; ``MLP``, ``SequenceModel``,
+    ``RowReader``; ``TextLSTM``, ``TextCNN``, ``RatingModel``; ``Generator``, ``Discriminator``, or both as a ``GAN``.
+
+    Nothing in the file is run. A ``Lambda`` layer is refused, except where the layers around it show the original CPC:
+    between its predictors and its ``CPCLayer``, where its meaning is known.
+
+    Args:
+        path: A file ``.h5``, ``.keras`` or ``.weights.h5``; see :func:`torchdl.keras.files.read_model`.
+        architecture: The JSON file with the layers, for a file that holds weights only.
+        network: The name of the class to return, where the same layers are several networks of torchdl: a dense layer
+            that reads a sequence is an ``MLP`` or a linear ``SequenceModel``, for example.
+
+    Raises:
+        InputError: The file cannot be read, or holds another network.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/lenet.keras"
+        >>> torchdl.keras.to_keras(torchdl.LenetLike((1, 28, 28), 10, width=4), path)
+        >>> torchdl.keras.from_keras(path).width
+        4
+    """
+    return describe_import(path, architecture, network).model
+
+
+def describe_import(path: PathLike, architecture: PathLike | None = None, network: str | None = None) -> Imported:
+    """Return what :func:`from_keras` returns, with notes on its inputs and outputs."""
+    try:
+        return recognise(read_model(path, architecture), network)
+    except MisfitError as misfit:
+        raise InputError(f"{path} {misfit}") from misfit
+
+
+def recognise(file: KerasFile, network: str | None = None) -> Imported:
+    """Return the network that the layers of a file are.
+
+    Args:
+        file: The layers.
+        network: See :func:`from_keras`.
+
+    Raises:
+        MisfitError: They are none that torchdl knows, or not the one that ``network`` names.
+    """
+    require(network in (None, *READERS), f"unknown network {network!r}: choose one of {', '.join(READERS)}")
+    nearest: MisfitError | None = None
+    for name in [network] if network else READERS:
+        try:
+            found = empty(READERS[name], file, not file.version.startswith("3"))
+            if found is not None:
+                model = fill_(found)
+                break
+        except MisfitError as misfit:
+            nearest = misfit if nearest is None or misfit.progress > nearest.progress else nearest
+        except InputError as error:  # of the network's class
+            nearest = nearest or MisfitError(None, str(error))
+    else:
+        wanted = network or f"a network that torchdl knows ({', '.join(READERS)})"
+        raise MisfitError(None, f"does not hold {wanted}: {nearest or first_unknown(file.model)}")
+    notes = [f"inputs: {found.inputs}", *found.notes]
+    if found.ending:
+        notes.insert(1, f"outputs: logits, because the {found.ending} at the end of the file's model is left out here")
+    return Imported(model, tuple(notes), found.ending, found.channels_first)
