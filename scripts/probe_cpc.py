@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -32,7 +33,7 @@ class Config:
     """Measure on test digits what an encoder from train_cpc.py has learnt, without training it further."""
 
     run: Positional[Path]
-    """The folder of the run, such as runs/cpc/first."""
+    """The folder of the run, such as runs/cpc/first, or of an encoder from convert_keras.py."""
     epochs: int = 15
     """Epochs of the probes. The supervised encoder is trained for as many epochs as the run."""
     views: int = 5
@@ -78,7 +79,8 @@ def supervised_encoder(description: dict[str, Any], train: Digits, validation: D
 def main(config: Config) -> None:
     """Load the encoder, encode the digits, probe the embeddings, draw."""
     known, model = read_config(config.run).get("config", {}), torchdl.load(config.run)
-    if not isinstance(model, torchdl.CPC) or "image_size" not in known:
+    encoder = getattr(model, "encoder", model)  # of a CPC, or imported alone or with the original's probe
+    if not isinstance(encoder, torchdl.ImageEncoder) or "image_size" not in known:
         kind = type(model).__name__
         raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
     settings = read_settings(config.run, OfRun)
@@ -93,8 +95,8 @@ def main(config: Config) -> None:
     )
     print(describe_data(train))
     trainer = Trainer(**settings["trainer"], seed=config.seed, device=config.device)
-    description = artifacts.describe(model.encoder)
-    encoders = {"cpc": lambda: model.encoder}
+    description = artifacts.describe(encoder)
+    encoders: dict[str, Callable[[], nn.Module]] = {"cpc": lambda: encoder}
     if config.baselines:
         encoders["random"] = lambda: artifacts.build(description)
         encoders["supervised"] = lambda: supervised_encoder(description, train, validation, trainer)

@@ -10,7 +10,7 @@ from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
 from torchdl.files import read_config, read_settings
-from torchdl.models import GAN
+from torchdl.models import GAN, Generator
 from torchdl.recipes.gan_evaluation import FeatureExtractor, load_feature_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
 
@@ -34,7 +34,10 @@ def load_gan(folder: Path) -> GAN:
     """Load the GAN of a run; raise :class:`InputError` if the run holds another model."""
     model = artifacts.load(folder)
     if not isinstance(model, GAN):
-        raise InputError(f"{folder} holds a {type(model).__name__}, not a GAN: name a run of train_gan.py")
+        advice = "name a run of train_gan.py"
+        if isinstance(model, Generator):
+            advice = "convert the generator together with its --discriminator"
+        raise InputError(f"{folder} holds a {type(model).__name__}, not a GAN: {advice}")
     return model
 
 

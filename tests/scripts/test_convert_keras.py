@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from helpers import fill_
+from helpers.scripts import files
+
+import torchdl
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("keras")]
+
+
+def write(model, path):
+    torchdl.keras.to_keras(fill_(model).eval(), path)
+    return model
+
+
+def test_an_encoder_becomes_a_run_that_is_probed_and_goes_back(run, tmp_path):
+    encoder = write(torchdl.ImageEncoder(16, 3, 4, depth=2, filters=3, hidden=5), tmp_path / "encoder.h5")
+    done = run("convert_keras.py encoder.h5 --out runs/imported --dataset mnist_5k --no-color", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "(N, 3, 16, 16)" in done.out
+    assert float(done.out.split("random inputs: ")[1].split()[0]) < 1e-5
+    folder = tmp_path / "runs" / "imported"
+    images = torch.rand(2, 3, 16, 16)
+    assert torchdl.load(folder)(images).equal(encoder(images))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["config"]["image_size"] == 16
+    assert config["data"]["origin"] == "encoder.h5"
+
+    done = run("probe_cpc.py runs/imported --device abacus", tmp_path)  # the run and its digits are taken
+    assert done.code == 2
+    assert re.fullmatch(r"probe_cpc\.py: .*abacus.*\n", done.err)
+
+    done = run("convert_keras.py runs/imported --out back.keras", tmp_path)
+    assert (done.code, done.err, done.out) == (0, "", "back.keras\n")
+    assert torchdl.keras.from_keras(tmp_path / "back.keras")(images).equal(encoder(images))
+
+
+def test_two_files_become_a_gan_that_generates(run, tmp_path):
+    write(torchdl.Generator(8, 64, hidden=(9,)), tmp_path / "generator.keras")
+    write(torchdl.Discriminator(64, hidden=(9,)), tmp_path / "discriminator.keras")
+    command = "convert_keras.py generator.keras --discriminator discriminator.keras --out runs/gan/imported"
+    done = run(command, tmp_path)
+    assert (done.code, done.err) == (0, "")
+    done = run("generate.py runs/gan/imported --n 4 --out digits.png", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "digits.png").is_file()
+    done = run("convert_keras.py generator.keras --out runs/alone", tmp_path)
+    assert done.code == 0
+    done = run("generate.py runs/alone", tmp_path)
+    assert done.code == 2
+    assert "--discriminator" in done.err
+
+
+def test_a_mistake_is_one_sentence_and_writes_nothing(run, tmp_path):
+    write(torchdl.MLP(4, 3, hidden=(5,)), tmp_path / "mlp.keras")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    (tmp_path / "text.h5").write_text("no weights")
+    before = files(tmp_path)
+    for options, word in {
+        "nowhere.h5 --out run": "nowhere.h5",
+        "text.h5 --out run": "text.h5",
+        "mlp.keras --out taken": "taken exists already: .*--out",
+        "mlp.keras --out run --network CPC": "does not hold CPC",
+        "mlp.keras --out run --network Mlp": "unknown network .*MLP",
+        "mlp.keras --out run --discriminator mlp.keras": "Discriminator",
+        "taken --out model.keras": "taken",
+    }.items():
+        done = run(f"convert_keras.py {options}", tmp_path)
+        assert done.code == 2, (options, done.out, done.err)
+        assert len(done.err.splitlines()) == 1
+        assert re.search(word, done.err), (options, done.err)
+    assert files(tmp_path) == before
