@@ -34,7 +34,7 @@ def numbers(keras, value) -> np.ndarray:
 # The sources' networks
 
 
-def encoder(keras, side: int, channels: int = 3, code_size: int = 16, leaky: str = "LeakyReLU"):
+def encoder(keras, side: int, channels: int = 3, code_size: int = 16):
     layers = keras.layers
     depth, filters, hidden = (4, 64, 256) if side >= 48 else (3, 32, 128)
     x = first = keras.Input((side, side, channels))
@@ -55,7 +55,7 @@ def probe(keras, before, code_size: int = 16):
     return keras.Model(first, layers.Dense(10, activation="softmax")(x))
 
 
-def cpc(keras, side: int = 28, terms: int = 3, steps: int = 2, code_size: int = 16, **gru):
+def cpc(keras, side: int = 28, terms: int = 3, steps: int = 2, code_size: int = 16, units: int = 12, **gru):
     """Return the CPC of the source, whose Lambda stacks predictions, and whose last layer is its own class."""
     layers, ops = keras.layers, keras.ops
 
@@ -66,7 +66,7 @@ def cpc(keras, side: int = 28, terms: int = 3, steps: int = 2, code_size: int = 
 
     network = encoder(keras, side, code_size=code_size)
     x, y = keras.Input((terms, side, side, 3)), keras.Input((steps, side, side, 3))
-    context = layers.GRU(12, name="ar_context", **gru)(layers.TimeDistributed(network)(x))
+    context = layers.GRU(units, name="ar_context", **gru)(layers.TimeDistributed(network)(x))
     predicted = [layers.Dense(code_size, activation="linear", name=f"z_t_{i}")(context) for i in range(steps)]
     if steps == 1:
         predicted = layers.Lambda(lambda z: ops.expand_dims(z, axis=1))(predicted[0])
@@ -241,6 +241,12 @@ ORIGINALS = {
     "LeNet": Original("LenetLike", lambda k: lenet(k, (28, 28, 1)), images(4, 28, 28, 1), channels_first),
     "LeNet, odd sides": Original(
         "LenetLike", lambda k: lenet(k, (13, 29, 2), 3, 4, 2, 20), images(4, 13, 29, 2), channels_first
+    ),
+    "LeNet, in colour": Original(
+        "LenetLike", lambda k: lenet(k, (32, 32, 3), 10, 8, 4), images(4, 32, 32, 3), channels_first
+    ),
+    "autoencoder, depth 3": Original(
+        "Autoencoder", lambda k: autoencoder(k, 16, 3, 8), images(4, 32, 32, 3), channels_first
     ),
     "autoencoder": Original("Autoencoder", autoencoder, images(4, 32, 32, 3), channels_first),
     "lecture 38": Original("SequenceModel", lambda k: sequence(k, k.layers.Flatten()), reals(4, 10, 2), as_is),
