@@ -9,8 +9,11 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from helpers import gaussian
+from PIL import Image
 
 import torchdl
 
@@ -89,6 +92,23 @@ def test_every_public_name_has_an_example_that_runs(name):
 @pytest.mark.parametrize("name", mark(OTHERS))
 def test_every_other_example_runs(name):
     assert faults(read(ALL[name], name)) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("isolated_examples")
+def test_the_guides_code_for_own_sequences_runs(tmp_path):
+    for name in ("recordings", "frames"):
+        (tmp_path / name).mkdir()
+    for number in range(3):
+        np.save(tmp_path / "recordings" / f"{number}.npy", gaussian(2, 1500, seed=number).numpy())
+    for number in range(12):
+        Image.new("L", (30, 30), 20 * number).save(tmp_path / "frames" / f"{number}.png")
+    section = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("### CPC on your own sequences")[1]
+    names = dict(GLOBALS)
+    exec(section.split("```python")[1].split("```")[0], names)
+    assert names["embeddings"].shape == (1500 // 16, 64)
+    assert names["contexts"].shape == (len(names["sequences"]), 12, 64)
+    assert names["frames"][0][0].shape == (4, 1, 28, 28)
 
 
 def test_docstrings_are_found_in_every_file():
