@@ -138,6 +138,8 @@ def test_what_determines_the_items_is_recorded():
         (torch.zeros(7), {}, r"recording 1 has 7 items.* 4 \+ 4 .*takes 8"),
         (torch.zeros(30), {"lengths": [10, 5, 8, 7]}, "recording 2 has 5 items, and 1 more"),
         (torch.zeros(30), {"lengths": [10, 10]}, "add up to the 30 items"),
+        (torch.zeros(30), {"lengths": [10.5, 19.5]}, "must be whole"),
+        (torch.zeros(30), {"terms": 2.5}, "terms must be a whole number.* 2.5"),
         (torch.zeros(30), {"labels": [1, 2]}, r"labels .* 1 recordings or the 30 items"),
         (torch.zeros(30), {"labels": [0.5]}, "labels must be whole numbers"),
         (torch.zeros(30).long(), {}, "decimals, not torch.int64"),

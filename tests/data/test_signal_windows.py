@@ -12,6 +12,7 @@ from torchdl import (
     CPCTask,
     InputError,
     Predictors,
+    Recordings,
     SignalEncoder,
     SignalWindows,
     Trainer,
@@ -55,6 +56,7 @@ def test_windows_are_consecutive_samples_a_hop_apart_and_no_two_sequences_share_
         np.arange(200.0),
         [np.arange(200.0)],
         list(range(200)),
+        Recordings((torch.arange(200.0)[None],)),
     ],
 )
 def test_a_signal_may_be_a_tensor_an_array_or_a_list(signal):

@@ -20,6 +20,11 @@ from torchdl.errors import InputError, require
 ORDER, OFFSETS = 24, 25  # streams of independent draws
 
 
+def require_whole(name: str, value: int) -> None:
+    """Raise an error unless a value is a whole number, and 1 or more."""
+    require(hasattr(value, "__index__") and value >= 1, f"{name} must be a whole number, at least 1, not {value}")
+
+
 class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
     """Sequences of items that follow each other in a data set: T of context and the next K of future.
 
@@ -74,15 +79,16 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
     ) -> None:
         noun, distance = self.nouns
         for name, value in (("terms", terms), ("predict_terms", predict_terms), (distance, step)):
-            require(value >= 1, f"{name} must be at least 1, not {value}")
+            require_whole(name, value)
         if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
             raise InputError(f"sequences need items with a length and an order, not a {type(items).__name__}")
         self.items = as_tensor(items, "items") if hasattr(items, "dtype") else items
         self.source = look_through(self.items)
         self.terms, self.predict_terms, self.step, self.seed = terms, predict_terms, step, seed
         self.recording_lengths = torch.as_tensor([self.places] if lengths is None else lengths)  # (R,)
-        fits = self.recording_lengths.dim() == 1 and int(self.recording_lengths.sum()) == self.places
-        require(fits, f"the lengths of the recordings must add up to the {self.places:,} {noun} that there are")
+        whole = self.recording_lengths.dim() == 1 and not self.recording_lengths.is_floating_point()
+        fits = whole and int(self.recording_lengths.sum()) == self.places
+        require(fits, f"the lengths of the recordings must be whole and add up to the {self.places:,} {noun} there are")
         self._check_lengths()
         # leaves at least half a sequence's length to begin in, so that the epochs cut at different places
         self.counts = ((2 * self.recording_lengths - self.span) // (2 * self.span)).clamp(min=1)  # (R,)

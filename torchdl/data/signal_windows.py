@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchdl.data.arrays import ArrayLike, BatchDataset, as_tensor
 from torchdl.data.info import fingerprint
-from torchdl.data.ordered_sequences import OrderedSequences
+from torchdl.data.ordered_sequences import OrderedSequences, require_whole
 from torchdl.errors import require
 
 
@@ -61,8 +61,8 @@ class SignalWindows(OrderedSequences):
     recording from a random sample on. :class:`OrderedSequences` says why, and what the loader needs.
 
     Args:
-        signal: One recording, (L,) or (C, L), or a list of recordings, which may differ in length. Numbers of any kind
-            become float32. Scale them first, by the mean and the standard deviation of training data for example.
+        signal: One recording, (L,) or (C, L), or several, a list or :class:`Recordings`, which may differ in length.
+            Numbers of any kind become float32. Scale them first, by the training data's mean and deviation for example.
         window: W, the samples of a window. It must be enough for the encoder.
         hop: The samples from the start of a window to that of the next. If it is less than ``window``, the first future
             shares samples with the last context, which makes it easy to predict.
@@ -104,9 +104,9 @@ class SignalWindows(OrderedSequences):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
-        require(window >= 1, f"window must be at least 1 sample, not {window}")
+        require_whole("window", window)
         self.extent = window
-        recordings = as_recordings(signal)
+        recordings = as_recordings(getattr(signal, "signals", signal))
         windows = SlidingWindows(torch.cat(recordings, 1), window, origin, fallback)
         super().__init__(windows, terms, predict_terms, hop, [r.shape[1] for r in recordings], labels, seed)
         self._check_numbers(windows.signal.T)
