@@ -68,14 +68,17 @@ def test_the_whole_cpc_of_the_source_has_its_own_outputs(keras, tmp_path, steps,
     np.testing.assert_allclose(logits.sigmoid()[:, None].numpy(), expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("every_term", [False, True])
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
-def test_cpc_goes_to_keras_and_back(keras, tmp_path, suffix, every_term):
-    model = torchdl.image_cpc(28, code_size=8, context_size=6, predict_terms=2, every_term=every_term).eval()
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".keras", {"every_term": True}), (".h5", {"center_images": True}), (".weights.h5", {"gate": "relu6"})],
+)
+def test_cpc_goes_to_keras_and_back(keras, tmp_path, suffix, options):
+    model = torchdl.image_cpc(28, code_size=8, context_size=6, predict_terms=2, **options).eval()
     path = tmp_path / f"cpc{suffix}"
     to_keras(model, path)
     architecture = tmp_path / "cpc.json" if suffix == ".weights.h5" else None
     state, back = model.state_dict(), from_keras(path, architecture)
+    assert torchdl.artifacts.describe(back) == torchdl.artifacts.describe(model)
     assert all(value.equal(state[key]) for key, value in back.state_dict().items())
     context, future = (draw((5, terms, 28, 28, 3), terms) for terms in (3, 2))
     outputs = [numbers(keras, output) for output in build_keras(model)([context, future], training=False)]
@@ -87,6 +90,25 @@ def test_cpc_goes_to_keras_and_back(keras, tmp_path, suffix, every_term):
 
 def test_every_network_that_is_known_has_an_original_here():
     assert {original.name for original in ORIGINALS.values()} == set(READERS) - {"CPC", "Predictors", "GAN"}
+
+
+def test_an_encoder_that_centres_its_images_goes_to_keras_and_back(keras, tmp_path):
+    model = torchdl.ImageEncoder(15, 3, 4, center_images=True, depth=2).eval()
+    to_keras(model, tmp_path / "encoder.keras")
+    imported = describe_import(tmp_path / "encoder.keras")
+    assert imported.model.center_images
+    assert largest_difference(tmp_path / "encoder.keras", imported) < 1e-5
+
+
+def test_dense_layers_side_by_side_are_predictors(keras, tmp_path):
+    first = keras.Input((6,))
+    dense = [keras.layers.Dense(5, name=f"z_t_{i}") for i in range(3)]
+    theirs = randomize(keras.Model(first, [layer(first) for layer in dense]))
+    theirs.save(tmp_path / "predictors.keras")
+    model, contexts = from_keras(tmp_path / "predictors.keras"), draw((4, 6), 1)
+    expected = np.stack([numbers(keras, output) for output in theirs(contexts)], 1)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.from_numpy(contexts)).numpy(), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -133,6 +155,7 @@ def test_what_keras_lacks_is_said(keras, tmp_path):
         (torchdl.RatingModel(3, 3, factors=2), "factors"),
         (torchdl.SequenceModel("lstm", gate="hard_sigmoid"), "hard sigmoid"),
         (torchdl.AirbenchLike(), "AirbenchLike"),
+        (torchdl.image_cpc(28, batch_statistics=True), "batch_statistics"),
         (
             torchdl.CPC(torchdl.SignalEncoder(code_size=4), torchdl.ContextNetwork(4, 4), torchdl.Predictors(4, 4)),
             "Signal",

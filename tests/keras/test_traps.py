@@ -92,6 +92,12 @@ def test_a_grus_gates_reset_and_biases_are_keras_own(name, version, reset_after,
     np.testing.assert_allclose(run(model, x), np.stack(states, 1), **TOLERANCE)
 
 
+def test_a_hard_sigmoid_of_an_unknown_version_is_refused():
+    weights = {"kernel": draw((3, 15), 1), "recurrent_kernel": draw((5, 15), 2), "bias": draw(15, 3)}
+    cell = layer("GRU", {"recurrent_activation": "hard_sigmoid", "activation": "tanh"}, weights)
+    assert "versions" in refused((None, 3), cell, version="")
+
+
 @pytest.mark.parametrize(("name", "version"), GATES)
 def test_an_lstms_gates_are_in_keras_order(name, version):
     gate, m = GATES[name, version], 4

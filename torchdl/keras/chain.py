@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torchdl.keras.files import MODELS, Layer
-from torchdl.keras.layers import in_order
+from torchdl.keras.layers import CENTRING, in_order
 from torchdl.keras.steps import MisfitError, Reader, Shape, Step
 
 MAX_STEPS = 1000
@@ -77,12 +78,15 @@ def ordered(model: Layer) -> list[Layer]:
         return list(model.layers)
     masks = {layer.name for layer in model.layers if layer.kind == "NotEqual"}  # Keras 3's, of an embedding
     known = {layer.name: layer for layer in model.layers if layer.name not in masks}
+    means = {layer.inputs[1] for layer in known.values() if centres(layer, known)}
     after: dict[str, list[Layer]] = {}
     for layer in known.values():
+        if layer.name in means:
+            continue
         inputs = [name for name in layer.inputs if name not in masks]
-        if len(inputs) > 1:
+        if len(inputs) > 1 and not centres(layer, known):
             raise MisfitError(layer, "has several inputs")
-        for name in inputs:
+        for name in inputs[:1]:
             after.setdefault(name, []).append(layer)
     starts = [layer for layer in known.values() if not layer.inputs]
     if len(starts) != 1:
@@ -95,6 +99,15 @@ def ordered(model: Layer) -> list[Layer]:
             raise MisfitError(found[-1], "feeds itself")
         found.append(following[0])
     return found
+
+
+def centres(layer: Layer, known: Mapping[str, Layer]) -> bool:
+    """Return whether a layer subtracts the mean of each channel from an image."""
+    if layer.kind != CENTRING or len(layer.inputs) != 2 or layer.inputs[1] not in known:
+        return False
+    mean = known[layer.inputs[1]]
+    per_image = mean.config.get("keepdims") is True and mean.config.get("data_format") != "channels_first"
+    return mean.kind == "GlobalAveragePooling2D" and per_image and mean.inputs == layer.inputs[:1]
 
 
 def input_shape(layers: list[Layer]) -> Shape:

@@ -93,7 +93,8 @@ def chained(keras: Any, shape: Sequence[int | None], operations: Sequence[Piece]
         layers.append(keras_layer(operation, keras.layers))
         x = layers[-1](x)
     for layer, operation in zip(layers, operations, strict=True):
-        assign(layer, weights_of(operation))
+        if operation.module is not None:
+            assign(layer, weights_of(operation))
     return keras.Model(first, x, name=name.lower())
 
 
@@ -109,6 +110,10 @@ def build_cpc(keras: Any, model: models.CPC) -> Any:
         raise InputError(
             f"Keras' original has an ImageEncoder, a ContextNetwork and Predictors, unlike this CPC: {parts}"
         )
+    require(
+        not model.batch_statistics,
+        "Keras cannot evaluate by the batch's statistics: set batch_statistics to False, and measure this CPC again",
+    )
     layers, inner = keras.layers, build_keras(encoder)
     inner.name = "encoder"
     shape = (None, encoder.image_size, encoder.image_size, encoder.channels)

@@ -93,6 +93,7 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
                 return as_file(file.fill(model_of(parsed(config))), file.attribute("keras_version") or "")
             require(described is not None, "it holds weights only: name the JSON file with its architecture, too")
             version = str((described or {}).get("keras_version") or file.attribute("keras_version") or "")
+            version = version or ("" if file.has_names else "3")  # only Keras 3 numbers its weights
             return as_file(file.fill(model_of(described or {})), version)
     except InputError as error:
         reason = str(error)

@@ -82,6 +82,7 @@ def read_cpc(file: KerasFile, keras_2: bool) -> Match | None:
             "outputs: predictions and embeddings; the file's output is the sigmoid of the mean of their products, over "
             "steps and numbers"
         )
+        notes.append("batch norm: running statistics; the source evaluated by those of a batch (batch_statistics=True)")
     cpc = models.CPC(encoder.model, network, predictors, every_term)
     return Match(cpc, pairs, f"two sequences, context and future (N, T, ...), of {encoder.inputs}", notes=notes)
 

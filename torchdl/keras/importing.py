@@ -63,6 +63,13 @@ def described_inputs(network: Network, chain: Chain) -> str:
     return network.inputs.format(**words)
 
 
+def of_a_version(layer: Layer) -> Layer | None:
+    """Return a layer in a model whose function depends on Keras' version: Keras 3 has another hard sigmoid."""
+    if layer.config.get("recurrent_activation") == "hard_sigmoid":
+        return layer
+    return next(filter(None, map(of_a_version, layer.layers)), None)
+
+
 def first_unknown(model: Layer) -> str:
     """Say which layer fits no network: the first of a kind that none has, else the first of all."""
     kinds = {"InputLayer", *MODELS, *CELLS.values(), "Dense", "Conv1D", "Conv2D"}
@@ -141,6 +148,8 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
     """
     require(network in (None, *READERS), f"unknown network {network!r}: choose one of {', '.join(READERS)}")
     nearest: MisfitError | None = None
+    if not file.version and (unclear := of_a_version(file.model)):
+        raise MisfitError(unclear, "has a hard sigmoid, and the file does not say in which of Keras' versions")
     for name in [network] if network else READERS:
         try:
             found = empty(READERS[name], file, not file.version.startswith("3"))

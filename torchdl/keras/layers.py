@@ -28,6 +28,7 @@ FUNCTIONS: dict[type[nn.Module], str] = {
     nn.Softplus: "softplus",
 }
 CELLS = {"RNN_TANH": "SimpleRNN", "RNN_RELU": "SimpleRNN", "GRU": "GRU", "LSTM": "LSTM"}
+CENTRING = "Subtract"  # of an image's means, which a layer before it computes
 GATE_NAMES = {"sigmoid": "sigmoid", "relu6": "hard_sigmoid"}  # of Keras 3; Keras 2's hard sigmoid is not in it
 
 
@@ -270,7 +271,7 @@ def cell_to_keras(of: Piece, suffix: str) -> dict[str, np.ndarray]:
 
 
 def keras_layer(of: Piece, layers: Any) -> Any:
-    """Build the layer of ``keras.layers`` that a piece describes, without its weights.
+    """Build the layer of ``keras.layers`` that a piece describes, without its weights, or a function of layers.
 
     Raises:
         InputError: Keras has no such layer.
@@ -282,6 +283,8 @@ def keras_layer(of: Piece, layers: Any) -> Any:
         known = settings["function"] in FUNCTIONS.values()
         require(known, f"Keras has no activation {settings['function']}: only torchdl can use this network")
         return layers.Activation(settings["function"])
+    if of.kind == CENTRING:
+        return lambda x: layers.Subtract()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)])
     if of.kind in CELLS.values():
         gate, both = settings.pop("gate", None), settings.pop("bidirectional")
         if gate is not None:

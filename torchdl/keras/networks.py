@@ -11,8 +11,9 @@ from torch import nn
 from torchdl import models
 from torchdl.errors import require
 from torchdl.keras.chain import Chain
-from torchdl.keras.layers import CELLS, Piece, function, pieces, recurrent
+from torchdl.keras.layers import CELLS, CENTRING, Piece, function, pieces, recurrent
 from torchdl.keras.steps import MisfitError, Shape, Step
+from torchdl.models.cpc import original_sizes
 
 CLASSIFIES = ("softmax", "sigmoid")  # activations that end a classifier in Keras, and lie in the loss here
 KINDS = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
@@ -68,9 +69,14 @@ def build_encoder(chain: Chain) -> nn.Module | None:
     channels, side, width = chain.image_shape
     if side != width:
         raise MisfitError(None, f"its images of {side}x{width} pixels are not square, as ImageEncoder's are")
-    return models.ImageEncoder(
-        side, channels, dense[1], depth=len(convolutions), filters=convolutions[0], hidden=dense[0]
-    )
+    sizes = (len(convolutions), convolutions[0], dense[0])
+    given = {} if sizes == original_sizes(side) else dict(zip(("depth", "filters", "hidden"), sizes, strict=True))
+    return models.ImageEncoder(side, channels, dense[1], chain.steps[0].kind == CENTRING, **given)
+
+
+def describe_encoder(model: models.ImageEncoder, shape: Shape = ()) -> list[Piece]:
+    """Describe the encoder of CPC."""
+    return [*([Piece(CENTRING)] if model.center_images else []), *pieces(model.layers, channels=model.channels)]
 
 
 def build_probe_head(chain: Chain) -> nn.Module | None:
@@ -359,7 +365,7 @@ NETWORKS = (
     Network(
         models.ImageEncoder,
         build_encoder,
-        lambda m, _: pieces(m.layers, channels=m.channels),
+        describe_encoder,
         lambda m: (m.image_size, m.image_size, m.channels),
         (),
         CENTRED,
@@ -367,7 +373,7 @@ NETWORKS = (
     Network(
         models.ProbedEncoder,
         build_probed,
-        lambda m, _: pieces(m.encoder.layers, channels=m.encoder.channels) + pieces(m.head),
+        lambda m, _: describe_encoder(m.encoder) + pieces(m.head),
         lambda m: (m.encoder.image_size, m.encoder.image_size, m.encoder.channels),
         CLASSIFIES,
         CENTRED,

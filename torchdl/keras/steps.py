@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torchdl.keras.files import Layer
-from torchdl.keras.layers import CELLS
+from torchdl.keras.layers import CELLS, CENTRING
 
 DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianDropout", "GaussianNoise", "AlphaDropout")
 Shape = tuple[int | None, ...]
@@ -122,6 +122,7 @@ class Reader:
             "GlobalMaxPooling1D": self._maximum,
             "Rescaling": self._rescaling,
             "Bidirectional": self._bidirectional,
+            CENTRING: self._centring,
             **dict.fromkeys(CELLS.values(), self._cell),
             **dict.fromkeys(("ReLU", "LeakyReLU", "ELU", "Softmax", "Activation"), self._activation),
             **dict.fromkeys(DROPOUTS, self._dropout),
@@ -249,6 +250,11 @@ class Reader:
         if len(self.shape) != 2 or layer.config.get("keepdims"):
             raise MisfitError(layer, "does not return one number for each channel")
         self.shape = self.shape[-1:]
+        return Step(layer.kind, {}, layer)
+
+    def _centring(self, layer: Layer) -> Step:
+        if self.first:
+            raise MisfitError(layer, "subtracts means over other axes than those of channels last")
         return Step(layer.kind, {}, layer)
 
     def _rescaling(self, layer: Layer) -> Step:

@@ -50,7 +50,12 @@ class Weights:
     def fill(self, model: Layer) -> Layer:
         """Return a model with its weights."""
         root = self.inner(self.file, "model_weights") or self.file
-        return self.by_name(model, root) if "layer_names" in root.attrs else self.by_number(model, root)
+        return self.by_name(model, root) if self.has_names else self.by_number(model, root)
+
+    @property
+    def has_names(self) -> bool:
+        """Whether weights are stored by the names of their variables."""
+        return "layer_names" in (self.inner(self.file, "model_weights") or self.file).attrs
 
     def inner(self, group: h5py.Group | None, name: str) -> Any:
         """Return what a group holds under a name, or None."""

@@ -63,7 +63,7 @@ class ImageEncoder(nn.Module):
         self.image_size, self.channels, self.code_size = image_size, channels, code_size
         self.center_images = center_images
         self.depth, self.filters, self.hidden = depth, filters, hidden
-        original = (4, 64, 256) if image_size >= 48 else (3, 32, 128)
+        original = original_sizes(image_size)
         depth, filters, hidden = depth or original[0], filters or original[1], hidden or original[2]
         least = 2 ** (min(depth, 30) + 1) - 1  # each convolution turns s into (s - 1) / 2
         require(image_size >= least, f"ImageEncoder: image_size must be {least} or more, not {image_size}")
@@ -83,6 +83,11 @@ class ImageEncoder(nn.Module):
         if self.center_images:
             images = images - images.mean((2, 3), keepdim=True)
         return self.layers(images.contiguous(memory_format=torch.channels_last))  # 1.2x faster on CPUs
+
+
+def original_sizes(image_size: int) -> tuple[int, int, int]:
+    """Return the original's number of convolutions, of filters of each and of hidden units, for images of a size."""
+    return (4, 64, 256) if image_size >= 48 else (3, 32, 128)
 
 
 def normalized(norm: type[nn.Module], width: int) -> tuple[nn.Module, nn.Module]:
