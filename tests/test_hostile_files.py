@@ -72,6 +72,7 @@ MODELS = [
     *(torchdl.SequenceModel("gru", hidden=2, layers=2), torchdl.SequenceModel("mlp", length=3, hidden=2)),
     *(torchdl.RowReader((1, 4, 4), 2, hidden=2), torchdl.TextLSTM(3), torchdl.TextCNN(3), torchdl.BionodalRootUnit()),
     *(torchdl.RatingModel(2, 2, hidden=2, factors=2), torchdl.MatrixFactorization(2, 2), torchdl.models.Sine()),
+    torchdl.ProbedEncoder(torchdl.ImageEncoder(7, 1, 2, depth=2, filters=1, hidden=2), torchdl.ProbeHead(2, 2, 2)),
     *(torchdl.TransferModel("pixels", 2, 2, 2), torchdl.models.LinearHead(2, 2), torchdl.models.WordEmbedding(2, 2)),
 ]
 

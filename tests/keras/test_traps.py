@@ -464,3 +464,107 @@ def test_the_two_copies_of_cpcs_encoder_must_be_equal(change):
     )
     with pytest.raises(MisfitError, match="as in CPC"):
         recognise(KerasFile(alone, ("cpc",), "2.0.6"))
+
+
+# hostile layers
+
+JUNK = [None, -1, 0, 1.5, "x", [], {}, [1], [2, "x"], float("nan"), 10**12, True, {"class_name": []}, {"config": 3}]
+
+
+def hostile_files() -> list[KerasFile]:
+    cell = {"kernel": draw((3, 16), 1), "recurrent_kernel": draw((4, 16), 2), "bias": draw(16, 3)}
+    words = {"activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True}
+    encoder = torchdl.ImageEncoder(15, 1, 4, depth=1, filters=2, hidden=3)
+    stack = []
+    for piece in pieces(encoder.layers):
+        config = {"strides": 2} if piece.kind == "Conv2D" else dict(piece.settings)
+        kind = "LeakyReLU" if piece.kind == "Activation" else piece.kind
+        stack.append(layer(kind, {**config, "axis": -1, "alpha": 0.3, "momentum": 0.99}, weights_of(piece)))
+    shape, lenet = lenet_file(torchdl.LenetLike((3, 8, 12), 4, width=3, hidden=6))
+    table = layer("Embedding", {"mask_zero": False}, {"embeddings": draw((8, 3), 5)})
+    backward = layer("LSTM", words | {"go_backwards": True}, cell)
+    both = layer("Bidirectional", {"merge_mode": "concat"}, layers=(layer("LSTM", words, cell), backward))
+    models = [
+        sequential((15, 15, 1), *stack),
+        sequential(shape, *lenet),
+        sequential((None,), table, layer("LSTM", words, cell), layer("GlobalMaxPooling1D"), dense(4, 1, "sigmoid")),
+        sequential(
+            (None, 3), both, layer("GlobalMaxPooling1D"), dense(8, 6), layer("Reshape", {"target_shape": [3, 2]})
+        ),
+        sequential((6,), dense(6, 5, {"class_name": "LeakyReLU", "config": {"alpha": 0.2}}), dense(5, 1, "sigmoid")),
+    ]
+    return [KerasFile(model, (model.layers[-1].name,), "3.5.0") for model in models]
+
+
+def mutated(model: Layer, generator: np.random.Generator) -> Layer:
+    """Return a model with something wrong in one of its layers, or none."""
+    if not model.layers:
+        return wrong(model, generator)
+    place = int(generator.integers(len(model.layers)))
+    layers = list(model.layers)
+    act = generator.integers(10)
+    if act == 0:
+        del layers[place]
+    elif act == 1:
+        layers.insert(place, layers[int(generator.integers(len(layers)))])
+    else:
+        layers[place] = mutated(layers[place], generator) if act < 8 else wrong(layers[place], generator)
+    return model._replace(layers=tuple(layers), kind="Functional" if act % 2 else model.kind)
+
+
+def wrong(one: Layer, generator: np.random.Generator) -> Layer:
+    junk = JUNK[generator.integers(len(JUNK))]
+    settings = [
+        "activation",
+        "strides",
+        "padding",
+        "axis",
+        "rate",
+        "batch_shape",
+        "momentum",
+        "data_format",
+        *one.config,
+    ]
+    match generator.integers(6):
+        case 0 if one.weights:
+            weights = dict(one.weights)
+            name = list(weights)[generator.integers(len(weights))]
+            shape = tuple(int(size) for size in generator.integers(0, 4, generator.integers(5)))
+            weights[name] = np.zeros(shape, np.float32)
+            return one._replace(weights=weights)
+        case 1 if one.weights:
+            return one._replace(weights=dict(list(one.weights.items())[1:]))
+        case 2:
+            kinds = (
+                "Dense",
+                "Lambda",
+                "Dropout",
+                "Flatten",
+                "Reshape",
+                "Subtract",
+                "LSTM",
+                "TimeDistributed",
+                "CPCLayer",
+            )
+            return one._replace(kind=kinds[generator.integers(len(kinds))])
+        case 3:
+            return one._replace(inputs=((), ("nowhere",), (one.name,), (one.name, "x"))[generator.integers(4)])
+        case _:
+            return one._replace(config=one.config | {settings[generator.integers(len(settings))]: junk})
+
+
+@pytest.mark.slow
+def test_hostile_layers_are_refused_in_one_sentence_or_make_a_network():
+    files, generator, made = hostile_files(), np.random.default_rng(0), 0
+    assert all(recognise(file) for file in files)
+    for number in range(300):
+        file = files[number % len(files)]
+        model = file.model
+        for _ in range(1 + number % 2):
+            model = mutated(model, generator)
+        try:
+            recognise(file._replace(model=model))
+            made += 1
+        except (MisfitError, torchdl.InputError) as error:
+            assert "\n" not in str(error)  # noqa: PT017
+    assert 30 < made < 270

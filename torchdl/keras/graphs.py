@@ -186,7 +186,10 @@ def read_predictors(file: KerasFile, keras_2: bool) -> Match | None:
     elif len(dense) == 1 and not any(layer.kind == "Reshape" for layer in model.layers):
         return None
     elif len(dense) > 1:
-        dense = [next(layer for layer in dense if layer.name == name) for name in file.outputs]
+        if {layer.name for layer in dense} != set(file.outputs):
+            return None
+        known = {layer.name: layer for layer in dense}
+        dense = [known[name] for name in file.outputs]
     size, code_size = dense[0].weights["kernel"].shape
     predictors = models.Predictors(size, code_size, len(dense))
     pairs = [dense_pair(layer, linear) for layer, linear in zip(dense, predictors.linear, strict=True)]

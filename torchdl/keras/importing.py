@@ -160,6 +160,9 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
             nearest = misfit if nearest is None or misfit.progress > nearest.progress else nearest
         except InputError as error:  # of the network's class
             nearest = nearest or MisfitError(None, str(error))
+        except Exception as error:  # of many kinds, for settings that Keras does not write
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            nearest = nearest or MisfitError(None, f"its layers have settings of other kinds than Keras' ({reason})")
     else:
         wanted = network or f"a network that torchdl knows ({', '.join(READERS)})"
         raise MisfitError(None, f"does not hold {wanted}: {nearest or first_unknown(file.model)}")

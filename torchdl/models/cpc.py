@@ -66,7 +66,8 @@ class ImageEncoder(nn.Module):
         original = original_sizes(image_size)
         depth, filters, hidden = depth or original[0], filters or original[1], hidden or original[2]
         least = 2 ** (min(depth, 30) + 1) - 1  # each convolution turns s into (s - 1) / 2
-        require(image_size >= least, f"ImageEncoder: image_size must be {least} or more, not {image_size}")
+        fits = (image_size + 1).bit_length() >= depth + 2
+        require(fits, f"ImageEncoder: image_size must be {least} or more, not {image_size}")
         layers: list[nn.Module] = []
         side, width = image_size, channels
         for _ in range(depth):
