@@ -119,6 +119,7 @@ def test_an_lstms_gates_are_in_keras_order(name, version):
     [
         ({"go_backwards": True}, "other direction"),
         ({"return_state": True}, "last state"),
+        ({"time_major": True}, "time_major"),
         ({"activation": "relu"}, "activation relu"),
         ({"recurrent_activation": "tanh"}, "tanh"),
     ],

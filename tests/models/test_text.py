@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
+from helpers.keras_originals import numbers, randomize
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
@@ -234,36 +234,18 @@ def cnn_listing(keras, length: int):
     return keras.Model(i, layers.Dense(1)(layers.GlobalMaxPooling1D()(x)))
 
 
-def numbers(weights) -> list[np.ndarray]:
-    return [np.array(weight.value.detach().cpu()) for weight in weights]
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own
 @pytest.mark.parametrize("length", [35, 61])
 @pytest.mark.parametrize("kind", ["lstm", "cnn"])
-def test_outputs_and_sizes_are_those_of_keras(keras, kind, length):
-    theirs = (lstm_listing if kind == "lstm" else cnn_listing)(keras, length)
-    rng = np.random.default_rng(0)
-    for weight in theirs.weights:
-        weight.assign(0.3 * rng.standard_normal(weight.shape).astype(np.float32))
+def test_outputs_and_sizes_are_those_of_keras(keras, tmp_path, kind, length):
+    theirs = randomize((lstm_listing if kind == "lstm" else cnn_listing)(keras, length))
+    table = numbers(keras, theirs.weights[0]).copy()
+    table[0] = 0  # padding, which the listing would have taken for a word
+    theirs.weights[0].assign(table)
+    theirs.save(tmp_path / "text.keras")
     ours = (TextLSTM(WORDS) if kind == "lstm" else TextCNN(WORDS)).eval()
-    state = ours.state_dict()
-    arrays = numbers(theirs.weights)
-    arrays[0][0] = 0  # padding, which the listing would have taken for a word
-    theirs.weights[0].assign(arrays[0])
-    if kind == "lstm":
-        embedding, kernel, recurrent, bias, *head = arrays
-        # the gates' order is the same: input, forget, cell, output
-        ours_arrays = [embedding, kernel.T, recurrent.T, bias, np.zeros_like(bias)]
-    else:
-        embedding, *layers = arrays
-        head = layers[-2:]
-        ours_arrays = [embedding]
-        for kernel, bias in zip(layers[:-2:2], layers[1:-2:2], strict=True):
-            ours_arrays += [kernel.transpose(2, 1, 0), bias]
-    ours_arrays += [head[0].T, head[1]]
-    ours.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in zip(state, ours_arrays, strict=True)})
+    ours.load_state_dict(torchdl.keras.from_keras(tmp_path / "text.keras").state_dict())
     texts = torch.tensor(draw([length] * 8))
     expected = theirs(texts.numpy(), training=False).detach().cpu()
     torch.testing.assert_close(ours(texts), expected, rtol=1e-5, atol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from torchdl import models
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
-from torchdl.keras.exporting import import_keras
+from torchdl.keras.exporting import import_keras, quiet
 from torchdl.keras.files import Layer, read_model
 from torchdl.keras.importing import Imported
 
@@ -48,8 +47,7 @@ def largest_difference(
     require_no_code(file.model)
     keras = import_keras()
     model, generator = imported.model, np.random.default_rng(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras' own, of settings that older versions had
+    with quiet():
         try:
             other = load(keras, path, architecture)
         except Exception as error:  # Keras raises many kinds for files of older versions

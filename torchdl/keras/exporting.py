@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,20 @@ def import_keras() -> Any:
         raise InputError("Keras is needed for this: pip install 'torchdl[keras]'") from error
     require(keras.__version__.startswith("3"), f"Keras 3 is needed for this, not {keras.__version__}")
     return keras
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Keras' warnings of masks that end at a pooling, of settings of older versions, and of ``.h5`` files."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def to_keras(model: nn.Module, path: PathLike) -> None:
@@ -58,12 +75,13 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
     """
     path = Path(path)
     require_suffix(path, ".h5", ".keras")
-    other = build_keras(model)
-    if path.name.endswith(".weights.h5"):
+    with quiet():
+        other = build_keras(model)
+        if not path.name.endswith(".weights.h5"):
+            other.save(path)
+            return
         other.save_weights(path)
         path.with_name(path.name.removesuffix(".weights.h5") + ".json").write_text(other.to_json(), encoding="utf-8")
-    else:
-        other.save(path)
 
 
 def build_keras(model: nn.Module) -> Any:

@@ -280,6 +280,8 @@ class Reader:
             raise MisfitError(layer, f"reads inputs of shape {self.shape}, not sequences")
         if bool(config.get("go_backwards")) != backwards:
             raise MisfitError(layer, "reads its sequence in the other direction")
+        if config.get("time_major"):
+            raise MisfitError(layer, "takes the terms before the sequences (time_major)")
         if config.get("return_state"):
             raise MisfitError(layer, "returns its last state beside its outputs")
         settings: dict[str, Any] = {
