@@ -55,8 +55,8 @@ def load(config: Config) -> nn.Module:
     for note in found.notes:
         print(note)
     try:
-        difference = largest_difference(config.source, found, config.architecture)
-        print(f"largest difference between its outputs and those of Keras, on random inputs: {difference:.1e}")
+        largest, scale = largest_difference(config.source, found, config.architecture)
+        print(f"largest difference from Keras on random inputs: {largest:.1e}, of outputs up to {scale:.3g}")
     except InputError as error:
         print(f"not compared with Keras: {error}")
     return found.model

@@ -23,7 +23,7 @@ def test_an_encoder_becomes_a_run_that_is_probed_and_goes_back(run, tmp_path):
     done = run("convert_keras.py encoder.h5 --out runs/imported --dataset mnist_5k --no-color", tmp_path)
     assert (done.code, done.err) == (0, "")
     assert "(N, 3, 16, 16)" in done.out
-    assert float(done.out.split("random inputs: ")[1].split()[0]) < 1e-5
+    assert float(done.out.split("random inputs: ")[1].split(",")[0]) < 1e-5
     folder = tmp_path / "runs" / "imported"
     images = torch.rand(2, 3, 16, 16)
     assert torchdl.load(folder)(images).equal(encoder(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,21 @@ BATCH, TERMS = 8, 4
 CUSTOM = ("Lambda", "CPCLayer")
 
 
+class Difference(NamedTuple):
+    """How far the outputs of two networks differ.
+
+    Attributes:
+        largest: The largest absolute difference.
+        scale: The largest absolute output.
+    """
+
+    largest: float
+    scale: float
+
+
 def largest_difference(
     path: PathLike, imported: Imported, architecture: PathLike | None = None, seed: int = 0
-) -> float:
+) -> Difference:
     """Return the largest difference between the outputs of Keras' model and of a network, on random inputs.
 
     Args:
@@ -40,7 +52,7 @@ def largest_difference(
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
         >>> torchdl.keras.to_keras(torchdl.MLP(4, 3), path)
-        >>> torchdl.keras.largest_difference(path, torchdl.keras.describe_import(path)) < 1e-5
+        >>> torchdl.keras.largest_difference(path, torchdl.keras.describe_import(path)).largest < 1e-5
         True
     """
     file = read_model(path, architecture)
@@ -58,7 +70,8 @@ def largest_difference(
         ours = outputs(imported, as_here(imported, inputs))
     found = theirs if isinstance(theirs, (list, tuple)) else [theirs]
     values = [keras.ops.convert_to_numpy(value) for value in found]
-    return max(float(np.abs(value - own.numpy()).max()) for value, own in zip(values, ours, strict=True))
+    largest = max(float(np.abs(value - own.numpy()).max()) for value, own in zip(values, ours, strict=True))
+    return Difference(largest, max(float(np.abs(value).max()) for value in values))
 
 
 def require_no_code(layer: Layer) -> None:
