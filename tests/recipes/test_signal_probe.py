@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from helpers import gaussian
 
@@ -45,6 +46,7 @@ def test_hand_made_features_are_moments_and_amplitudes():
     torch.testing.assert_close(found[10], torch.tensor(33.0).log())
 
 
+@pytest.mark.slow
 def test_every_classifier_tells_waves_apart_and_leaves_the_model_as_it_was():
     cpc = network().train()
     before = {name: tensor.clone() for name, tensor in cpc.state_dict().items()}
