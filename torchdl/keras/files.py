@@ -61,7 +61,8 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
     """Read a model and its weights from a file of Keras.
 
     Args:
-        path: A file ``.keras`` (Keras 3), ``.h5`` (any version), or of weights only.
+        path: A file ``.keras`` (Keras 3), ``.h5`` (Keras 2 or 3), or of weights only; or a folder with one such file,
+            and the architecture if that lacks it.
         architecture: The JSON file with the layers (``model.to_json()``), for a file that holds weights only.
 
     Raises:
@@ -74,43 +75,74 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
         >>> [(layer.kind, *layer.weights) for layer in torchdl.keras.read_model(path).model.layers][1]
         ('Dense', 'kernel', 'bias')
     """
-    from torchdl.keras.weights import Weights  # which imports this module
-
     path = Path(path)
     try:
+        path, architecture = in_folder(path, architecture) if path.is_dir() else (path, architecture)
         described = None if architecture is None else read_json(architecture, dict[str, Any], MAX_TEXT)
-        if zipfile.is_zipfile(path):
+        data = contents(path)
+        if data.startswith(b"PK"):
             require(described is None, "it holds its own architecture: leave the other out")
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                metadata = parsed(member(archive, "metadata.json", MAX_TEXT))
                 described = parsed(member(archive, "config.json", MAX_TEXT))
-                version = str(parsed(member(archive, "metadata.json", MAX_TEXT)).get("keras_version", "3"))
-                weights = io.BytesIO(member(archive, "model.weights.h5", MAX_WEIGHTS))
-            with Weights(weights) as file:
-                return as_file(file.fill(model_of(described)), version)
-        with Weights(path) as file:
-            if (config := file.attribute("model_config")) is not None:
-                require(described is None, "it holds its own architecture: leave the other out")
-                return as_file(file.fill(model_of(parsed(config))), file.attribute("keras_version") or "")
-            require(described is not None, "it holds weights only: name the JSON file with its architecture, too")
-            version = str((described or {}).get("keras_version") or file.attribute("keras_version") or "")
-            version = version or ("" if file.has_names else "3")  # only Keras 3 numbers its weights
-            return as_file(file.fill(model_of(described or {})), version)
+                weights = member(archive, "model.weights.h5", MAX_WEIGHTS)
+            return with_weights(described, weights, str(metadata.get("keras_version", "3")))
+        return with_weights(described, data)
     except InputError as error:
         reason = str(error)
         raise InputError(reason if str(path) in reason else f"{path} is no model of Keras: {reason}") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path} cannot be read: there is no such file") from error
-    except Exception as error:  # of zipfile, h5py and json, for damaged files
+    except Exception as error:  # of zipfile and json, and of descriptions that are not as Keras writes them
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path} is no model of Keras, or damaged: {reason}") from error
 
 
+def in_folder(folder: Path, architecture: PathLike | None) -> tuple[Path, PathLike | None]:
+    """Return the only file of weights in a folder, and the only description beside it if it holds none itself."""
+    from torchdl.keras.weights import Weights
+
+    require(not (folder / "saved_model.pb").exists(), "it is a SavedModel of TensorFlow: save it as .keras or .h5")
+    weights = [path for path in sorted(folder.iterdir()) if path.suffix in (".h5", ".hdf5", ".keras")]
+    require(len(weights) == 1, f"the folder holds {len(weights)} files .h5 or .keras, not one: name the file")
+    path = weights[0]
+    if architecture is not None or path.suffix == ".keras" or Weights(contents(path)).attribute("model_config"):
+        return path, architecture
+    described = [other for other in sorted(folder.glob("*.json")) if other.name != "metadata.json"]
+    many = f"the folder holds {len(described)} files .json, not one"
+    require(len(described) == 1, f"{many}: name the JSON file with the architecture, too")
+    return path, described[0]
+
+
+def contents(path: Path) -> bytes:
+    """Return the bytes of a file, unless it is too large."""
+    require(path.exists(), "there is no such file")
+    require(path.is_file(), "it is no file")
+    require(path.stat().st_size <= MAX_WEIGHTS, f"it is larger than {MAX_WEIGHTS:,} bytes")
+    return path.read_bytes()
+
+
 def member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Return a member of an archive, unless it is larger than a limit."""
+    """Return a member of an archive, unless it is larger than a limit or than what such a file can be compressed to."""
     require(name in archive.namelist(), f"there is no {name} in it")
-    require(archive.getinfo(name).file_size <= limit, f"{name} is larger than {limit:,} bytes")
+    info = archive.getinfo(name)
+    require(info.file_size <= limit, f"{name} is larger than {limit:,} bytes")
+    require(info.file_size <= 100 * info.compress_size + 2**20, f"{name} is compressed too far")
     with archive.open(name) as file:
         return file.read(limit)
+
+
+def with_weights(described: dict[str, Any] | None, data: bytes, version: str = "") -> KerasFile:
+    """Return a model with the weights that an HDF5 file holds, which may hold its description, too."""
+    from torchdl.keras.weights import Weights  # which imports this module
+
+    file = Weights(data)
+    if (config := file.attribute("model_config")) is not None:
+        require(described is None, "it holds its own architecture: leave the other out")
+        described = parsed(config)
+    require(described is not None, "it holds weights only: name the JSON file with its architecture, too")
+    described = described or {}
+    version = version or str(described.get("keras_version") or file.attribute("keras_version") or "")
+    version = version or ("" if file.has_names else "3")  # only Keras 3 numbers its weights
+    return as_file(file.fill(model_of(described)), version)
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
-import h5py
 import numpy as np
 
-from torchdl.errors import require
-from torchdl.keras.files import MAX_TEXT, MAX_WEIGHTS, MODELS, Layer
+from torchdl.errors import InputError, require
+from torchdl.keras.files import MODELS, Layer
+from torchdl.keras.hdf5 import File, Object
 
 VARIABLES = {  # in Keras' order
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
@@ -23,64 +21,50 @@ VARIABLES = {  # in Keras' order
 
 
 class Weights:
-    """An HDF5 file of weights. Links to elsewhere and data that the file itself does not hold are refused.
+    """The weights in an HDF5 file.
 
     Args:
-        file: The file, or its path.
+        data: The file's bytes.
     """
 
-    def __init__(self, file: Path | IO[bytes]) -> None:
-        self.file = h5py.File(file, "r")
-        self.left = MAX_WEIGHTS
-
-    def __enter__(self) -> Weights:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.file.close()
+    def __init__(self, data: bytes) -> None:
+        self.root = File(data).root
+        self.group = self.root.child("model_weights") or self.root
+        self.has_names = bool(listed(self.group, "layer_names"))  # in the order of Keras 1 and 2
 
     def attribute(self, name: str) -> str | None:
         """Return a text that the file has as an attribute."""
-        if name not in self.file.attrs:
-            return None
-        size = self.file.attrs.get_id(name).get_storage_size()
-        require(size <= MAX_TEXT, f"its {name} is larger than {MAX_TEXT:,} bytes")
-        return text(self.file.attrs[name])
+        found = self.root.attribute(name)
+        return found[0] if found else None
 
     def fill(self, model: Layer) -> Layer:
         """Return a model with its weights."""
-        root = self.inner(self.file, "model_weights") or self.file
-        return self.by_name(model, root) if self.has_names else self.by_number(model, root)
+        if self.has_names:
+            return self.by_name(model, self.group)
+        require("layers" in self.group.children, "its weights are in neither Keras 2's nor Keras 3's order")
+        return self.by_number(model, self.group)
 
-    @property
-    def has_names(self) -> bool:
-        """Whether weights are stored by the names of their variables."""
-        return "layer_names" in (self.inner(self.file, "model_weights") or self.file).attrs
+    def inner(self, group: Object | None, path: str) -> Object | None:
+        """Return what a group holds under a path of names, or None."""
+        for name in path.split("/"):
+            group = None if group is None else group.child(name)
+        return group
 
-    def inner(self, group: h5py.Group | None, name: str) -> Any:
-        """Return what a group holds under a name, or None."""
-        if group is None or not isinstance(group, h5py.Group) or name not in group:
-            return None
-        require(isinstance(group.get(name, getlink=True), h5py.HardLink), f"{name!r} in it is a link to elsewhere")
-        return group[name]
-
-    def array(self, group: h5py.Group, path: str) -> np.ndarray:
-        """Return the numbers of a data set."""
-        found: Any = group
-        for part in path.split("/"):
-            found = self.inner(found, part)
-        require(isinstance(found, h5py.Dataset), f"there are no weights {path!r} in it")
-        require(found.dtype.kind == "f", f"its weights {path!r} are no real numbers")
-        plain = not found.external and not found.is_virtual and found.shape is not None
-        whole = plain and found.id.get_storage_size() == found.nbytes  # as Keras writes them: not compressed
-        require(whole, f"its weights {path!r} are compressed or stored elsewhere")
-        self.left -= found.nbytes
-        require(self.left >= 0, f"it has more than {MAX_WEIGHTS:,} bytes of weights")
-        return np.asarray(found[()])
+    def array(self, group: Object | None, path: str) -> np.ndarray:
+        """Return the numbers of an array."""
+        found = self.inner(group, path)
+        require(found is not None, f"there are no weights {path!r} in it")
+        assert found is not None
+        try:
+            numbers = found.array()
+        except InputError as error:
+            raise InputError(f"its weights {path!r} {error}") from error
+        require(bool(np.isfinite(numbers).all()), f"its weights {path!r} hold numbers that are not finite")
+        return numbers
 
     # Keras 3
 
-    def by_number(self, layer: Layer, group: h5py.Group | None) -> Layer:
+    def by_number(self, layer: Layer, group: Object | None) -> Layer:
         """Return a layer with the weights that Keras 3 stores as numbered variables."""
         if layer.kind in MODELS:
             inside, used, filled = self.inner(group, "layers"), dict[str, int](), []
@@ -97,7 +81,7 @@ class Weights:
         variables = self.inner(holder, "vars")
         if variables is None or layer.kind not in VARIABLES:
             return layer
-        arrays = [self.array(variables, str(number)) for number in range(len(variables))]
+        arrays = [self.array(variables, str(number)) for number in range(len(variables.children))]
         names = variables_of(layer)
         few = len(arrays) in (0, len(names))
         require(few, f"layer {layer.name!r} ({layer.kind}) has {len(arrays)} weights in it, not {', '.join(names)}")
@@ -105,22 +89,17 @@ class Weights:
 
     # Keras 1 and 2
 
-    def by_name(self, model: Layer, group: h5py.Group) -> Layer:
+    def by_name(self, model: Layer, group: Object) -> Layer:
         """Return a model with the weights that a group lists by the names of their variables."""
         filled = []
         for layer in model.layers:
             own = self.inner(group, layer.name)
             parts: dict[str, dict[str, np.ndarray]] = {}
-            for path in names_in(own):
+            for path in listed(own, "weight_names"):
                 scope, _, name = path.rpartition("/")
                 parts.setdefault(scope, {})[name.split(":")[0]] = self.array(own, path)
             filled.append(spread(layer, parts))
         return model._replace(layers=tuple(filled))
-
-
-def text(value: Any) -> str:
-    """Return an attribute that is a text, of either of HDF5's kinds."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def snake_case(name: str) -> str:
@@ -136,16 +115,16 @@ def variables_of(layer: Layer) -> list[str]:
     return [name for name in VARIABLES[layer.kind] if layer.config.get(switches.get(name, ""), True)]
 
 
-def names_in(group: h5py.Group | None) -> list[str]:
-    """Return the names of a layer's weights; a long list is stored in several attributes."""
+def listed(group: Object | None, attribute: str) -> list[str]:
+    """Return the texts of an attribute; Keras 2 stores a long list in several."""
     if group is None:
         return []
-    if "weight_names" in group.attrs:
-        return [text(name) for name in group.attrs["weight_names"]]
-    chunks: list[Any] = []
-    while (key := f"weight_names{len(chunks)}") in group.attrs:
-        chunks.append(group.attrs[key])
-    return [text(name) for chunk in chunks for name in chunk]
+    found = group.attribute(attribute) or []
+    for number in itertools.count():
+        if not (more := group.attribute(f"{attribute}{number}")):
+            break
+        found += more
+    return found
 
 
 def spread(layer: Layer, parts: Mapping[str, dict[str, np.ndarray]]) -> Layer:
@@ -162,6 +141,8 @@ def spread(layer: Layer, parts: Mapping[str, dict[str, np.ndarray]]) -> Layer:
         owners = [each for each in inside if each.kind in VARIABLES]
         require(len(owners) == len(left) or not left, f"layer {layer.name!r} has weights for {len(left)} layers in it")
         found = {id(each): part for each, part in zip(owners, left.values(), strict=False)}
+        fits = all(set(found[id(each)]) == set(variables_of(each)) for each in owners if left)
+        require(fits, f"layer {layer.name!r} has weights in another order than the layers in it")
     return handed(layer, found)
 
 
