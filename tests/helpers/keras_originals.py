@@ -233,12 +233,14 @@ ORIGINALS = {
     ),
     "lecture 24": Original("MLP", mlp, images(4, 28, 28), as_is),
     "lecture 24, in colour": Original("MLP", lambda k: mlp(k, (8, 8, 3)), images(4, 8, 8, 3), channels_first),
-    "lecture 32": Original("StridedCNN", strided, images(4, 28, 28, 1), channels_first),
+    "lecture 32": Original("StridedCNN", lambda k: strided(k, hidden=30), images(4, 28, 28, 1), channels_first),
     "lecture 33": Original(
-        "StridedCNN", lambda k: strided(k, (32, 32, 3), 1024, 0.5), images(4, 32, 32, 3), channels_first
+        "StridedCNN", lambda k: strided(k, (32, 32, 3), 40, 0.5), images(4, 32, 32, 3), channels_first
     ),
-    "lecture 36": Original("VGGLike", vgg, images(4, 32, 32, 3), channels_first),
-    "LeNet": Original("LenetLike", lambda k: lenet(k, (28, 28, 1)), images(4, 28, 28, 1), channels_first),
+    "lecture 36": Original("VGGLike", lambda k: vgg(k, width=6, hidden=20), images(4, 32, 32, 3), channels_first),
+    "LeNet": Original(
+        "LenetLike", lambda k: lenet(k, (28, 28, 1), width=6, hidden=30), images(4, 28, 28, 1), channels_first
+    ),
     "LeNet, odd sides": Original(
         "LenetLike", lambda k: lenet(k, (13, 29, 2), 3, 4, 2, 20), images(4, 13, 29, 2), channels_first
     ),
@@ -248,7 +250,7 @@ ORIGINALS = {
     "autoencoder, depth 3": Original(
         "Autoencoder", lambda k: autoencoder(k, 16, 3, 8), images(4, 32, 32, 3), channels_first
     ),
-    "autoencoder": Original("Autoencoder", autoencoder, images(4, 32, 32, 3), channels_first),
+    "autoencoder": Original("Autoencoder", lambda k: autoencoder(k, 8), images(4, 32, 32, 3), channels_first),
     "lecture 38": Original("SequenceModel", lambda k: sequence(k, k.layers.Flatten()), reals(4, 10, 2), as_is),
     "lecture 38, MLP": Original(
         "SequenceModel",

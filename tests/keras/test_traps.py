@@ -421,18 +421,24 @@ def test_dropouts_change_nothing_and_are_said_where_they_differ():
     assert any("[0.3, 0.1]" in note for note in imported((6,), *layers, dense(4, 2)).notes)
 
 
+def layers_of_encoder() -> list[Layer]:
+    torch.manual_seed(0)
+    encoder, found = torchdl.ImageEncoder(15, 1, 4, depth=1, filters=2, hidden=3), []
+    for piece in pieces(encoder.layers):
+        config = {"strides": 2} if piece.kind == "Conv2D" else dict(piece.settings)
+        kind = "LeakyReLU" if piece.kind == "Activation" else piece.kind
+        config |= {"axis": -1, "alpha": 0.3, "momentum": 0.99}
+        found.append(layer(kind, config, {name: array.copy() for name, array in weights_of(piece).items()}))
+    return found
+
+
 @pytest.mark.parametrize("change", [None, "kernel", "moving_variance"])
 def test_the_two_copies_of_cpcs_encoder_must_be_equal(change):
-    encoder = torchdl.ImageEncoder(15, 1, 4, depth=1, filters=2, hidden=3).eval()
-
     def copy(changed=None) -> Layer:
-        layers = []
-        for piece in pieces(encoder.layers):
-            config = {"strides": 2} if piece.kind == "Conv2D" else dict(piece.settings)
-            kind = "LeakyReLU" if piece.kind == "Activation" else piece.kind
-            weights = {k: w + (k == changed) for k, w in weights_of(piece).items()}
-            layers.append(layer(kind, {**config, "axis": -1}, weights))
-        return sequential((15, 15, 1), *layers)
+        layers = layers_of_encoder()
+        return sequential(
+            (15, 15, 1), *(x._replace(weights={k: w + (k == changed) for k, w in x.weights.items()}) for x in layers)
+        )
 
     def named(name: str, kind: str, inputs=(), config=None, weights=None, layers=()) -> Layer:
         return Layer(name, kind, config or {}, weights or {}, inputs, layers)
@@ -467,6 +473,16 @@ def test_the_two_copies_of_cpcs_encoder_must_be_equal(change):
         recognise(KerasFile(alone, ("cpc",), "2.0.6"))
 
 
+def test_what_an_input_must_look_like_is_said():
+    shape, layers = lenet_file(torchdl.LenetLike((3, 8, 12), 4, width=3, hidden=6))
+    (note, *_) = imported(shape, *layers).notes
+    assert "(N, 3, 8, 12)" in note
+    assert "(N, 8, 12, 3)" in note
+    assert "0 to 1" in note
+    (encoder, *_) = imported((15, 15, 1), *layers_of_encoder()).notes
+    assert "-1 to 1 (divided by 256" in encoder
+
+
 # hostile layers
 
 JUNK = [None, -1, 0, 1.5, "x", [], {}, [1], [2, "x"], float("nan"), 10**12, True, {"class_name": []}, {"config": 3}]
@@ -475,18 +491,12 @@ JUNK = [None, -1, 0, 1.5, "x", [], {}, [1], [2, "x"], float("nan"), 10**12, True
 def hostile_files() -> list[KerasFile]:
     cell = {"kernel": draw((3, 16), 1), "recurrent_kernel": draw((4, 16), 2), "bias": draw(16, 3)}
     words = {"activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True}
-    encoder = torchdl.ImageEncoder(15, 1, 4, depth=1, filters=2, hidden=3)
-    stack = []
-    for piece in pieces(encoder.layers):
-        config = {"strides": 2} if piece.kind == "Conv2D" else dict(piece.settings)
-        kind = "LeakyReLU" if piece.kind == "Activation" else piece.kind
-        stack.append(layer(kind, {**config, "axis": -1, "alpha": 0.3, "momentum": 0.99}, weights_of(piece)))
     shape, lenet = lenet_file(torchdl.LenetLike((3, 8, 12), 4, width=3, hidden=6))
     table = layer("Embedding", {"mask_zero": False}, {"embeddings": draw((8, 3), 5)})
     backward = layer("LSTM", words | {"go_backwards": True}, cell)
     both = layer("Bidirectional", {"merge_mode": "concat"}, layers=(layer("LSTM", words, cell), backward))
     models = [
-        sequential((15, 15, 1), *stack),
+        sequential((15, 15, 1), *layers_of_encoder()),
         sequential(shape, *lenet),
         sequential((None,), table, layer("LSTM", words, cell), layer("GlobalMaxPooling1D"), dense(4, 1, "sigmoid")),
         sequential(
