@@ -71,7 +71,7 @@ class Config:
     batch_statistics: bool | None = None
     """Use the batch's statistics in validation, too."""
     as_given: bool = False
-    """Follow the Keras original to the letter: --head paired --background china --gate hard_sigmoid --no-reset-after
+    """Follow the Keras original to the letter: --head paired --background flower --gate hard_sigmoid --no-reset-after
     --separate-passes --batch-statistics --no-center-images, each unless chosen otherwise."""
     every_term: bool | None = None
     """Predict from every term (as the paper; default of infonce) or the last one (as the original; of paired)."""
@@ -96,7 +96,7 @@ def defaults(config: Config) -> dict[str, Any]:
         "head": head,
         "every_term": head == "infonce",
         "positive_samples": config.batch_size // 2,
-        "background": Path("china") if original and config.color else None,
+        "background": Path("flower") if original and config.color else None,
         "center_images": head == "paired" and config.color and not original and not resumed,
         "gate": "hard_sigmoid" if original else "sigmoid",
         "reset_after": not original,

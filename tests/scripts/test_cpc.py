@@ -130,7 +130,7 @@ def test_as_given_is_the_original_to_the_letter_but_for_what_is_chosen(run, tmp_
     assert (model.separate_passes, model.batch_statistics, model.every_term) == (True, False, False)
     assert (model.context.gate, model.context.reset_after, model.encoder.center_images) == ("sigmoid", False, False)
     config = json.loads((path / "config.json").read_text())["config"]
-    assert (config["head"], config["background"], config["gate"]) == ("paired", "china", "sigmoid")
+    assert (config["head"], config["background"], config["gate"]) == ("paired", "flower", "sigmoid")
     with open(path / "metrics.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["val/steps_at_chance"]) == 2
 
