@@ -71,8 +71,8 @@ class Config:
     batch_statistics: bool | None = None
     """Use the batch's statistics in validation, too."""
     as_given: bool = False
-    """Follow the Keras original to the letter: --head paired --background flower --gate hard_sigmoid --no-reset-after
-    --separate-passes --batch-statistics --no-center-images, each unless chosen otherwise."""
+    """Follow the Keras original to the letter, but for what other options choose: the head paired, one photograph, two
+    passes, batch statistics, a GRU with hard sigmoids that resets before its product, images as they are."""
     every_term: bool | None = None
     """Predict from every term (as the paper; default of infonce) or the last one (as the original; of paired)."""
     temperature: float = 1.0
