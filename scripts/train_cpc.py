@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-import torch
-
-from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
+from torchdl import (
+    BatchLoader,
+    CPCFeatures,
+    CPCTask,
+    Digits,
+    SameNumbers,
+    SortedNumbers,
+    Trainer,
+    image_cpc,
+    load_digits,
+)
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
@@ -156,10 +164,10 @@ def main(config: Config) -> None:
     run.fit(task, batches, validation_batches, pictures={"sequences": figure})
     # 4. Look at the embeddings of test digits.
     if run.is_main:
-        with closing(run.logger()) as logger, torch.no_grad():
+        with closing(run.logger()) as logger:
             test = digits("test")
             images, labels = test.spread(min(1000, len(test)))
-            embeddings = model.to("cpu").eval().encoder(images)
+            embeddings = CPCFeatures(model, device="cpu").encode(images)
             logger.embedding(embeddings, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
     if run.temporary is None:
         say(f"see the embeddings in TensorBoard's projector, or probe them: python scripts/probe_cpc.py {run.folder}")

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl.models
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, plain, read_json, replacing, write_json
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
@@ -74,8 +74,7 @@ def build(description: object) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # constructors raise many kinds for numbers that are too large, say
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{cls.__name__} cannot be built from these arguments: {reason}") from error
+        raise InputError(f"{cls.__name__} cannot be built from these arguments: {first_line(error)}") from error
 
 
 # What is saved must be what is loaded

@@ -1,4 +1,4 @@
-"""The one exception that torchdl raises for a mistake that its user can correct."""
+"""The one exception that torchdl raises for a mistake that its user can correct, and what other errors say."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def require(condition: bool, message: str) -> None:
     """Raise :class:`InputError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise InputError(message)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's message, or the name of the error's class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

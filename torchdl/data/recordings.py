@@ -16,7 +16,7 @@ from torch import Tensor
 from torchdl.data.info import fingerprint
 from torchdl.data.series import read_series
 from torchdl.data.signal_windows import as_recordings
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -162,8 +162,7 @@ def read_signal(path: Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged files raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} cannot be read: {reason}") from error
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
     zero = 128.0 if samples.dtype == np.uint8 else 0.0  # of sounds of eight bits
     largest = 1.0 if samples.dtype.kind == "f" else 128.0 if zero else -float(np.iinfo(samples.dtype).min)
     return ((np.asarray(samples, np.float32) - zero) / largest).T  # (L,) or (L, C) -> (C, L)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike, read_json
 
 MODELS = ("Model", "Functional", "Sequential")
@@ -92,8 +92,7 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
         reason = str(error)
         raise InputError(reason if str(path) in reason else f"{path} is no model of Keras: {reason}") from error
     except Exception as error:  # of zipfile and json, and of descriptions that are not as Keras writes them
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path} is no model of Keras, or damaged: {reason}") from error
+        raise InputError(f"{path} is no model of Keras, or damaged: {first_line(error)[:200]}") from error
 
 
 def in_folder(folder: Path, architecture: PathLike | None) -> tuple[Path, PathLike | None]:

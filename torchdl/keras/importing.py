@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike
 from torchdl.keras.chain import Chain, chain_of
 from torchdl.keras.files import MODELS, KerasFile, Layer, read_model
@@ -161,8 +161,9 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
         except InputError as error:  # of the network's class
             nearest = nearest or MisfitError(None, str(error))
         except Exception as error:  # of many kinds, for settings that Keras does not write
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            nearest = nearest or MisfitError(None, f"its layers have settings of other kinds than Keras' ({reason})")
+            nearest = nearest or MisfitError(
+                None, f"its layers have settings of other kinds than Keras' ({first_line(error)})"
+            )
     else:
         wanted = network or f"a network that torchdl knows ({', '.join(READERS)})"
         raise MisfitError(None, f"does not hold {wanted}: {nearest or first_unknown(file.model)}")

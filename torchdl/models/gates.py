@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 
+CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 Gate = Literal["sigmoid", "hard_sigmoid", "relu6"]
 
 
@@ -54,8 +55,7 @@ class Gated(nn.RNNBase):
         for layer in range(self.num_layers):
             outputs = []
             for direction in ("", "_reverse")[: 2 if self.bidirectional else 1]:
-                names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                inputs, recurrent, bias, recurrent_bias = (getattr(self, f"{n}_l{layer}{direction}") for n in names)
+                inputs, recurrent, bias, recurrent_bias = (getattr(self, f"{n}_l{layer}{direction}") for n in CELL)
                 drives = F.linear(x, inputs, bias).unbind(1)  # (N, T, gates * M) -> T of (N, gates * M)
                 state = (x.new_zeros(len(x), self.hidden_size),) * (2 if lstm else 1)
                 states = []

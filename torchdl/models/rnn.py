@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
-from torchdl.models.gates import RECURRENT, Gate, check_gates, gated
+from torchdl.models.gates import CELL, RECURRENT, Gate, check_gates, gated
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
@@ -23,7 +23,6 @@ Kind = Literal["linear", "mlp", "rnn", "gru", "lstm"]
 KINDS = ("linear", "mlp", *RECURRENT)
 MAX_LAYERS = 1000
 POOLINGS = ("last", "max")
-CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 
 
 @plain_arguments

@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import msgspec
 import torch
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
 from torchdl.training.state import Progress
 
@@ -73,7 +73,7 @@ def reason_of(error: BaseException) -> str:
         return f"it holds a {found[1]}, which is not a tensor, a number or a text"
     if "weights_only" in str(error):
         return "it holds something other than tensors, numbers and texts"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchdl import random
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -122,5 +122,5 @@ def why_not_compile(device: torch.device) -> str:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # the compiler's errors have no common class
         torch._dynamo.reset()
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return ""
