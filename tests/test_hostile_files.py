@@ -35,7 +35,7 @@ from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.data.text import read_lines
 from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights
-from torchdl.pictures import load_png
+from torchdl.pictures import open_picture
 from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
 from torchdl.recipes.text_classification import CLASSES, VOCABULARY, TextClassifier
@@ -255,7 +255,13 @@ def a_picture(kind: str, mode: str = "RGB") -> Callable[[Path], Made]:
         pixels = (gaussian(5, 4, 3) * 40 + 128).clamp(0, 255).to(torch.uint8).numpy()
         path = folder / f"x.{kind}"
         Image.fromarray(pixels).convert(mode).save(path)
-        return path, lambda: load_png(path)
+
+        def read() -> None:
+            # damage may make 67 million pixels of few, which are allowed and take a second to decode
+            with open_picture(path, max_pixels=2**20) as image:
+                image.convert("RGB")
+
+        return path, read
 
     return make
 
