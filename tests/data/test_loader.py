@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from multiprocessing.connection import Client
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from torchdl import ArrayDataset, BatchLoader, ImageDataset, InputError, Supervised, Trainer
+from torchdl.data.loader import explaining_lost_workers
 
 
 class Numbers(Dataset):
@@ -256,6 +258,13 @@ def test_an_error_of_a_worker_is_one_sentence_unless_it_is_a_mistake_of_the_user
         list(BatchLoader(Failing(way), 2, workers=2))
     assert caught.type is error
     assert "\n" not in str(caught.value) or way == "mistake"
+
+
+def test_a_worker_lost_while_its_batch_was_fetched_is_a_sentence_and_a_connection_of_the_users_is_not(tmp_path):
+    with pytest.raises(InputError, match=r"lost \(DataLoader worker: .*\).*workers=0"), explaining_lost_workers():
+        Client(str(tmp_path / "gone"))
+    with pytest.raises(ConnectionResetError, match="of the user's"), explaining_lost_workers():
+        raise ConnectionResetError("of the user's own data set")
 
 
 def test_a_lost_worker_that_pytorch_reports_during_a_step_is_a_sentence_too():

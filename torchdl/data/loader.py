@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
 from torchdl.data.wrappers import draw_globally, get_batch, look_through, order_settings, set_epoch, within
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 
 CHUNK = 50  # number of batches whose examples are sorted by length together
 
@@ -94,14 +95,25 @@ def explaining_lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if LOST.search(str(error)) is None:
+    except (RuntimeError, OSError, EOFError) as error:
+        reason = loss_of_worker(error)
+        if not reason:
             raise
-        reason = [line for line in str(error).splitlines() if LOST.search(line)][-1].strip().rstrip(".")
         raise InputError(
             f"a process that prepares batches was lost ({reason}): it was killed, or memory ran out, or shared memory "
             "(/dev/shm); use fewer of them (workers=0 for none) or smaller batches, or enlarge /dev/shm"
         ) from error
+
+
+def loss_of_worker(error: Exception) -> str:
+    """Return what an error says of a lost worker; "" if it is about something else."""
+    if isinstance(error, RuntimeError):
+        lines = [line for line in str(error).splitlines() if LOST.search(line)]
+        return lines[-1].strip().rstrip(".") if lines else ""
+    # of a worker that died while its batch was fetched, Python's own connection says so
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    there = frame.f_globals.get("__name__", "").startswith("multiprocessing.")
+    return f"DataLoader worker: {first_line(error)}" if there else ""
 
 
 def check_dataset(dataset: Any) -> None:
