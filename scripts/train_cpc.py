@@ -59,7 +59,7 @@ class Config:
     color: bool = True
     """Draw the digits in random colours on crops of photographs, instead of in grey."""
     background: Path | None = None
-    """A picture to crop, or china or flower, instead of both photographs in scikit-learn."""
+    """A picture to crop behind the digits; or scikit-learn's china, flower or both (default)."""
     center_images: bool | None = None
     """Subtract the mean of each channel from each image; default of the head paired in colour."""
     rescale: bool = True

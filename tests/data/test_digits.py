@@ -188,6 +188,15 @@ def test_a_background_of_ones_own_is_what_is_cropped(tmp_path):
     assert exact[:][0].shape == (5, 3, 31, 31)
 
 
+def test_backgrounds_have_names():
+    china, flower, both, default = (
+        Digits(NOISE[:5], LABELS[:5], 28, background=name) for name in ("china", "flower", "both", None)
+    )
+    assert torch.equal(both.photographs, default.photographs)
+    assert torch.equal(both.photographs, torch.cat([china.photographs, flower.photographs]))
+    assert not torch.equal(china.photographs, flower.photographs)
+
+
 def small(folder):
     Image.new("RGB", (27, 200)).save(folder / "picture.png")
 

@@ -41,8 +41,8 @@ class Digits(ImageDataset):
         color: Whether to colour the images.
         rescale: Whether pixels are in [-1, 1] instead of [0, 1].
         seed: The seed of the colours and lookups.
-        background: A picture file to crop backgrounds from, or ``china`` or ``flower``, one of scikit-learn's two
-            photographs; by default both.
+        background: A picture file to crop backgrounds from, or scikit-learn's photographs ``china``, ``flower`` or
+            ``both`` (default).
         classes: The labels' names, by default the ten digits.
         origin: Where the images come from, in words.
         fallback: Whether they replace images that were not found.
@@ -171,9 +171,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load_photographs(path: PathLike | None, size: int) -> Tensor:
     """Load the pictures for the backgrounds: (P, C, H, W) float32 in [0, 1], with sides of at least ``size`` pixels.
 
-    The default is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``); a name of one of them,
-    ``china`` or ``flower``, is that one.
+    The default, ``both``, is scikit-learn's two photographs (``sklearn.datasets.load_sample_images``); a name of one of
+    them, ``china`` or ``flower``, is that one.
     """
+    path = None if str(path) == "both" else path
     if path is None or str(path) in PHOTOGRAPHS:
         from sklearn.datasets import load_sample_images  # imported late: it takes a second
 
