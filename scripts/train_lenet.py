@@ -19,6 +19,7 @@ from torchdl.recipes.image_classification import (
     classifier_training,
     evaluate_classifier,
     example_images,
+    image_classifier,
 )
 
 
@@ -48,11 +49,12 @@ def main(config: Config) -> None:
     model = LenetLike(train.image_shape, len(train.classes), config.width, config.depth, config.hidden)
     # 3. Train it.
     training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed)
-    run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    classifier = image_classifier(model, train, config.images, config.trainer.device)
+    run.fit(*training, pictures={"examples": example_images(training.train, train)}, predictor=classifier)
     # 4. Look at its errors.
     if run.is_main:
         more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
-        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, mirror, more=more, train=train))
+        run.keep(evaluate_classifier(classifier, test, mirror, more=more, train=train))
     run.close()
 
 

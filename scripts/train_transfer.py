@@ -27,6 +27,7 @@ from torchdl.recipes.image_classification import (
     classifier_training,
     evaluate_classifier,
     example_images,
+    image_classifier,
 )
 from torchdl.recipes.transfer import evaluate_head, extract_parts, fine_tuning, head_training, standardize_head
 
@@ -91,9 +92,10 @@ def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: Image
         build_task = fine_tuning(config.trainer.epochs, config.finetune_epochs, config.finetune_lr, config.learning)
     if config.run.resume is None:
         standardize_head(model, train, config.trainer.device)
-    before, since = model.features.fingerprint(), time.perf_counter()
+    before, since, device = model.features.fingerprint(), time.perf_counter(), config.trainer.device
     training = classifier_training(model, train, test, config.images, config.learning, config.trainer.seed, build_task)
-    run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    classifier = image_classifier(model, train, config.images, device)
+    run.fit(*training, pictures={"examples": example_images(training.train, train)}, predictor=classifier)
     took, moved = time.perf_counter() - since, model.features.fingerprint() != before
     require(moved <= bool(model.finetuned), "the backbone has changed while its head was trained")
     run.say(f"training and evaluation: {took:.1f} s; the backbone has {'changed, too' if moved else 'not changed'}")
@@ -104,7 +106,7 @@ def in_the_loop(run: Run, model: TransferModel, train: ImageDataset, test: Image
             "seconds": {"training and evaluation": took},
             "backbone has moved": moved,
         }
-        run.keep(evaluate_classifier(model, test, config.images, config.trainer.device, more=more, train=train))
+        run.keep(evaluate_classifier(classifier, test, more=more, train=train))
 
 
 def on_features(run: Run, model: TransferModel, train: ImageDataset, test: ImageDataset, config: Config) -> None:
@@ -118,11 +120,12 @@ def on_features(run: Run, model: TransferModel, train: ImageDataset, test: Image
             f"features of {len(part.features):,} {name} images, {part.cached:,} from the cache: {part.seconds:.1f} s"
         )
     before, since = model.features.fingerprint(), time.perf_counter()
-    run.fit(*head_training(model, parts, config.learning, config.trainer.seed, device))
+    classifier = image_classifier(model, train, config.images, device)
+    run.fit(*head_training(model, parts, config.learning, config.trainer.seed, device), predictor=classifier)
     took = time.perf_counter() - since
     require(model.features.fingerprint() == before, "the backbone has changed while its head was trained")
     run.say(f"head: {took:.1f} s")
-    run.keep(evaluate_head(model, parts, test, config.images, took, run.chosen_by, train))
+    run.keep(evaluate_head(classifier, parts, test, took, run.chosen_by, train))
 
 
 def check_resumed(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Who may import whom: scripts -> cli -> recipes -> training -> tasks -> losses and metrics; the rest stand alone."""
+"""Who may import whom: scripts -> cli -> recipes -> predict -> training -> tasks -> losses, metrics; the rest alone."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ ALLOWED = {
     "features": {"artifacts", "data", "training"},
     "tasks": {"losses", "metrics"},
     "training": {"tasks", "data", "plots"},
-    "recipes": APPLIED,
-    "cli": APPLIED | {"recipes"},
-    "keras": APPLIED | {"recipes", "cli"},
+    "predict": APPLIED,
+    "recipes": APPLIED | {"predict"},
+    "cli": APPLIED | {"predict", "recipes"},
+    "keras": APPLIED | {"predict", "recipes", "cli"},
 }
 EVERYTHING = set(ALLOWED)
 NAMES_A_SCRIPT = re.compile(r"(?<![-\w])--[a-z][a-z-]+|\bscripts/|\b(?:train|show|predict|probe|evaluate)_\w+\.py\b")

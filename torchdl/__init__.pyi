@@ -3,7 +3,8 @@
 # ruff: noqa: I001
 from . import (
     convolution as convolution, data as data, fast as fast, keras as keras, latent as latent, losses as losses,
-    metrics as metrics, models as models, plots as plots, recipes as recipes, tasks as tasks, training as training,
+    metrics as metrics, models as models, plots as plots, predict as predict, recipes as recipes, tasks as tasks,
+    training as training,
 )
 from .artifacts import load as load, save as save
 from .data import (
@@ -42,6 +43,7 @@ from .models import (
     conv_gan as conv_gan, deep_gan as deep_gan, image_cpc as image_cpc, simple_gan as simple_gan,
     transfer_model as transfer_model,
 )
+from .predict import load_predictor as load_predictor
 from .tasks import (
     AutoencoderTask as AutoencoderTask, CPCTask as CPCTask, GANTask as GANTask, Supervised as Supervised,
     Task as Task, Update as Update,

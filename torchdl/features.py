@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -19,7 +18,7 @@ from torchdl.data import BatchLoader
 from torchdl.data.arrays import as_tensor
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
-from torchdl.training.device import find_device, move
+from torchdl.training.device import evaluating, find_device, move
 
 
 class CPCFeatures:
@@ -77,13 +76,12 @@ class CPCFeatures:
         require(whole, f"contexts need a whole CPC model, with encoder and context network, not a {kind}")
         return self._compute(lambda sequences: cpc.context(cpc.encode(sequences)), sequences, epoch)  # type: ignore[operator]
 
-    @torch.no_grad()
     def _compute(self, compute: Callable[[Tensor], Tensor], inputs: Any, epoch: int) -> Tensor:
         """Return what ``compute`` makes of all inputs, on the CPU."""
         require(not hasattr(inputs, "__len__") or len(inputs) > 0, "there are no inputs")
         first = next(chain(self.model.parameters(), self.model.buffers()), torch.zeros(()))
         kind, found = first.dtype if first.is_floating_point() else torch.float32, []
-        with self._ready(first.device):
+        with evaluating(self.model, self.device):
             for batch in self._batches(inputs, epoch):
                 values = batch[0] if isinstance(batch, (tuple, list)) else batch
                 if not isinstance(values, Tensor) or not values.is_floating_point():
@@ -104,15 +102,3 @@ class CPCFeatures:
             yield from (batch for batch, _ in loader.batches(epoch))
         finally:
             loader.to(place)
-
-    @contextmanager
-    def _ready(self, place: torch.device) -> Iterator[None]:
-        """Put the model on the device and in evaluation mode, and back to ``place`` and its modes afterwards."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.to(self.device).eval()
-        try:
-            yield
-        finally:
-            self.model.to(place)
-            for module, training in modes:
-                module.training = training

@@ -32,6 +32,7 @@ PROBE = "probe"  # the folder of what a probe has found
 EMBEDDING = "00000"  # the folder of what TensorBoard's projector shows
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
+PREPROCESSING = "preprocessing.json"  # what is between raw inputs and tensors, and between outputs and answers
 MAX_JSON = 2**28  # bytes
 PLAIN: tuple[type[Any], ...] = (bool, int, float, str, bytes)
 

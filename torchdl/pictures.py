@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,11 +79,11 @@ def load_png(path: PathLike) -> Tensor:
 
 
 @contextmanager
-def open_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_picture(path: PathLike | Image.Image, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture that may be anybody's; its size is checked before its pixels are decoded.
 
     Args:
-        path: A file in one of :data:`FORMATS`.
+        path: A file in one of :data:`FORMATS`, or an image of Pillow's, which stays open.
         max_pixels: The maximum of width times height.
 
     Raises:
@@ -108,15 +108,22 @@ def open_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[Image
     Image.init()  # registers all formats that this Pillow has
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > MAX_PIXELS:  # asked for: raise Pillow's own limit as well
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    name = "this picture" if isinstance(path, Image.Image) else path
     try:
-        require(stat.S_ISREG(os.stat(path).st_mode), "it is not a file")  # reading from a pipe might never end
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        with nullcontext(path) if isinstance(path, Image.Image) else _opened(path) as image:
             width, height = image.size
             size = f"it has {width:,} x {height:,} pixels, more than max_pixels={max_pixels:,}"
             require(width * height <= max_pixels, size)
             yield image
     except Image.DecompressionBombError as error:  # Pillow's own limit comes first
         reason = f"it has more pixels than max_pixels={max_pixels:,}"
-        raise InputError(f"{path} cannot be read as an image: {reason}") from error
+        raise InputError(f"{name} cannot be read as an image: {reason}") from error
     except Exception as error:  # a damaged file makes Pillow raise anything: struct.error, RuntimeError, KeyError ...
-        raise InputError(f"{path} cannot be read as an image: {error or type(error).__name__}") from error
+        raise InputError(f"{name} cannot be read as an image: {error or type(error).__name__}") from error
+
+
+def _opened(path: PathLike) -> Image.Image:
+    from PIL import Image
+
+    require(stat.S_ISREG(os.stat(path).st_mode), "it is not a file")  # reading from a pipe might never end
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])

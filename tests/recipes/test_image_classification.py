@@ -24,6 +24,7 @@ from torchdl.cli.run import Run
 from torchdl.data import folder as folders
 from torchdl.data.folder import DecodedLate, read_folder
 from torchdl.files import CHECKPOINT
+from torchdl.predict import ImageClassifier
 from torchdl.recipes import image_classification
 from torchdl.recipes.image_classification import (
     DEFAULTS,
@@ -32,7 +33,7 @@ from torchdl.recipes.image_classification import (
     classifier_training,
     evaluate_classifier,
     example_images,
-    predict,
+    image_classifier,
 )
 from torchdl.training import checkpoint
 
@@ -56,9 +57,11 @@ def train(out: Path, data: ImageDataset, test: ImageDataset, images: ImageOption
         run = Run("tests", {"learning": asdict(learning)}, run_options, Trainer(device="cpu", **options), data)
         network, images = model(shape=data.image_shape), images or ImageOptions()
         training = classifier_training(network, data, test, images, learning)
-        history = run.fit(*training, pictures={"examples": example_images(training.train, data)})
+        classifier = image_classifier(network, data, images, "cpu")
+        pictures = {"examples": example_images(training.train, data)}
+        history = run.fit(*training, pictures=pictures, predictor=classifier)
         more = {"epoch chosen by": run.chosen_by}
-        run.keep(evaluate_classifier(network, test, images, "cpu", bool(learning.flip), more=more))
+        run.keep(evaluate_classifier(classifier, test, bool(learning.flip), more=more))
         run.close()
     return run, network, history, printed.getvalue()
 
@@ -417,11 +420,12 @@ def test_repeated_images_are_counted_and_the_accuracy_is_given_without_them_too(
     assert test.origin.endswith("; 3 of 9 test images are in the training part, too")
     assert "training part" not in data.origin
     logits = torch.tensor([[9.0, 0, 0]]).repeat(9, 1)  # always an ant
-    report = evaluate_classifier(model(), test, options, "cpu", logits=logits, train=data)
+    classifier = image_classifier(model(), data, options, "cpu")
+    report = evaluate_classifier(classifier, test, logits=logits, train=data)
     assert report.results["accuracy"] == pytest.approx(3 / 9)
     assert report.results["without duplicates"] == {"images": 6, "accuracy": pytest.approx(2 / 6)}
     assert report.summary.endswith("\n3 of 9 test images are in the training part, too; without them: accuracy 33.33%")
-    other = evaluate_classifier(model(), labelled(3, seed=5), options, "cpu", train=labelled(3, seed=6))
+    other = evaluate_classifier(classifier, labelled(3, seed=5), train=labelled(3, seed=6))
     assert "without duplicates" not in other.results
 
 
@@ -435,12 +439,16 @@ def test_pixels_are_in_the_range_that_was_asked_for(centred, low):
         assert (pixels.min(), pixels.max()) == (low, 1)
 
 
+def settings_of(data: ImageDataset):
+    return ImageClassifier.Settings(ImageOptions().input(data, "squash"), data.classes)
+
+
 def test_all_images_are_predicted_in_order_without_dropout():
     test = labelled(5, seed=1)
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(144, 3)).train()
-    logits, labels = predict(network, ImageOptions().loader(test, batch_size=4), torch.device("cpu"))
+    logits, names = ImageClassifier(network, settings_of(test), "cpu", batch_size=4).logits(test)
     with torch.no_grad():
         torch.testing.assert_close(logits, network[2](test[:][0].flatten(1)))
-    assert torch.equal(labels, test.labels)
-    assert not network.training
+    assert names == [str(number) for number in range(15)]
+    assert network.training  # as it was
     assert not logits.requires_grad

@@ -26,6 +26,7 @@ from torchdl.recipes.image_classification import (
     ImageOptions,
     classifier_training,
     evaluate_classifier,
+    image_classifier,
 )
 from torchdl.recipes.transfer import (
     FineTuning,
@@ -99,7 +100,7 @@ def in_the_loop(
         standardize_head(model, data, "cpu")
     run.fit(*classifier_training(model, data, test, OPTIONS, learning, build_task=build_task))
     model.finetuning = False
-    return evaluate_classifier(model, test, OPTIONS, "cpu").results
+    return evaluate_classifier(image_classifier(model, data, OPTIONS, "cpu"), test).results
 
 
 def on_features(
@@ -109,7 +110,8 @@ def on_features(
     run, since = open_run(tmp_path, data, test, name, trainer), time.perf_counter()
     parts = extract_parts(model, data, test, OPTIONS, learning.batch_size, "cpu", cache)
     run.fit(*head_training(model, parts, learning, device="cpu"))
-    report = evaluate_head(model, parts, test, OPTIONS, time.perf_counter() - since, run.chosen_by)
+    classifier = image_classifier(model, data, OPTIONS, "cpu")
+    report = evaluate_head(classifier, parts, test, time.perf_counter() - since, run.chosen_by)
     assert f"{report.results['accuracy']:.2%}" in report.summary
     assert "scikit-learn" in report.summary
     return report.results

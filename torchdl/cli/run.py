@@ -29,6 +29,7 @@ from torchdl.data.sources import data_roots
 from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
 from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, has_checkpoint, read_config, write_json
+from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
@@ -128,6 +129,7 @@ class Run:
         train: BatchLoader,
         validation: BatchLoader | None = None,
         pictures: Mapping[str, Tensor | Figure] | None = None,
+        predictor: Predictor[Any] | None = None,
     ) -> list[dict[str, float]]:
         """Train ``task``, save its model at every checkpoint, and draw the history.
 
@@ -138,16 +140,21 @@ class Run:
             train: The training batches.
             validation: The validation batches.
             pictures: Pictures (C, H, W) uint8, or figures, by name; they are logged once, before training.
+            predictor: Answers on raw inputs with the task's model; its settings are saved beside the model.
 
         Returns:
             The metrics of every evaluated epoch.
         """
 
         def saved() -> None:
+            if predictor is not None:
+                predictor.save_settings(self.folder)
             artifacts.save(task.trained, self.folder)
             self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
         artifacts.check(task.trained)  # not only after the first epoch
+        own = predictor is None or predictor.model is task.trained
+        require(own, "the predictor answers with another model than the task trains: build it with the task's model")
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         with self.opened() as resume:
             if self.is_main and not resume:
@@ -166,9 +173,11 @@ class Run:
                 if self.temporary is not None:
                     raise Stopped(str(stopped), stopped.signal_number) from stopped
                 raise
-            return self.finish(task, history)
+            return self.finish(task, history, predictor)
 
-    def finish(self, task: Task, history: list[dict[str, float]]) -> list[dict[str, float]]:
+    def finish(
+        self, task: Task, history: list[dict[str, float]], predictor: Predictor[Any] | None = None
+    ) -> list[dict[str, float]]:
         """Keep the best model, in the folder and in memory, and draw the history."""
         monitor = self.trainer.monitor
         if monitor and self.is_main and (self.folder / BEST).is_file():
@@ -179,6 +188,8 @@ class Run:
             self.say(f"the saved model is the last one, because {monitor} has had no value that is a number")
         distributed.unite(task)  # only process 0 has read the best model
         if self.is_main:
+            if predictor is not None:
+                predictor.save_settings(self.folder)  # an older version's run has none
             artifacts.save(task.trained, self.folder)  # of a run that was killed after its last checkpoint, too
             self.write_record()
             plots.plot_history(history, self.folder / PLOTS / "history.png")

@@ -57,7 +57,7 @@ def read_header(path: PathLike, max_pixels: int = MAX_PIXELS) -> Header | None:
 
 
 def decode(
-    path: PathLike,
+    picture: PathLike | Image.Image,
     image_size: int | None = None,
     grey: bool = False,
     white_value: float | None = None,
@@ -69,7 +69,7 @@ def decode(
     of more than eight bits are scaled so that white becomes 255; see :func:`narrow`.
 
     Args:
-        path: The file.
+        picture: The file, or an image of Pillow's.
         image_size: The side in pixels; None for the image's own size.
         grey: Whether to return one channel.
         white_value: The value of white in greys of more than eight bits; None for what the file says.
@@ -80,7 +80,7 @@ def decode(
     """
     from PIL import Image
 
-    with open_picture(path, max_pixels) as image:
+    with open_picture(picture, max_pixels) as image:
         resized = (image_size or 0) * max(image.size)  # pixels after one of the two axes is resized
         require(resized <= max_pixels, f"resizing it takes {resized:,} pixels, more than max_pixels={max_pixels:,}")
         # channels of 16 bits, of which Pillow keeps the upper eight; BGR;16 has 16 bits for all three together

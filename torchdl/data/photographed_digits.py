@@ -5,6 +5,8 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,13 +16,16 @@ from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 BOX, SIDE = 20, 28  # pixels: MNIST's digits fit in 20 x 20 of 28 x 28
 CENTRE = 14  # row and column of the pixel at MNIST's centres of mass
 LARGEST = 800  # pixels: a larger photograph is reduced first, which also averages its noise
 LEAST_CONTRAST = 0.08  # of ink, as a share of the paper's brightness
 
 
-def prepare_digit(picture: PathLike | Tensor | np.ndarray, max_pixels: int = MAX_PIXELS) -> Tensor:
+def prepare_digit(picture: PathLike | Image.Image | Tensor | np.ndarray, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Turn a photograph of one digit into an image like MNIST's, for a network that was trained on those.
 
     The photograph becomes grey, and its background is estimated and subtracted, so that uneven light and shadows do not
@@ -29,8 +34,8 @@ def prepare_digit(picture: PathLike | Tensor | np.ndarray, max_pixels: int = MAX
     describe it (http://yann.lecun.com/exdb/mnist).
 
     Args:
-        picture: An image file, or a tensor or array of pixels (H, W), (1, H, W) or (3, H, W) uint8: one digit on a
-            plain background, with some of it on all sides.
+        picture: An image file, an image of Pillow's, or a tensor or array of pixels (H, W), (1, H, W) or (3, H, W)
+            uint8: one digit on a plain background, with some of it on all sides.
         max_pixels: The maximum of H * W of a file.
 
     Returns:
@@ -116,7 +121,7 @@ def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
     return (chosen > 0.05 * chosen.max())[parts]
 
 
-def _greys(picture: PathLike | Tensor | np.ndarray, max_pixels: int) -> np.ndarray:
+def _greys(picture: PathLike | Image.Image | Tensor | np.ndarray, max_pixels: int) -> np.ndarray:
     """Read a picture as greys (H, W) in [0, 1], upright and on white if it is transparent, with sides up to 800."""
     if isinstance(picture, (Tensor, np.ndarray)):
         picture = torch.as_tensor(picture)

@@ -26,6 +26,7 @@ from torchdl.recipes.image_classification import (
     classifier_training,
     evaluate_classifier,
     example_images,
+    image_classifier,
 )
 from torchdl.training.trainer import Trainer
 
@@ -122,9 +123,11 @@ def fit_model_on(
     run = open_run("lenet", config, folder, trainer, train, test, verbose=verbose)
     model = LenetLike(train.image_shape, len(train.classes), **init)
     training = classifier_training(model, train, test, images, learning, seed)
-    history = run.fit(*training, pictures={"examples": example_images(training.train, train)})
+    classifier = image_classifier(model, train, images, device)
+    pictures = {"examples": example_images(training.train, train)}
+    history = run.fit(*training, pictures=pictures, predictor=classifier)
     more = {"epoch chosen by": run.chosen_by}
-    run.keep(evaluate_classifier(model, test, images, device, more=more, train=train))
+    run.keep(evaluate_classifier(classifier, test, more=more, train=train))
     return model, history
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from torch.utils.data import Dataset
 from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.folder import DecodedLate
+from torchdl.data.sources import names
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS, image_grid
 from torchdl.plots import plot_confusion, plot_predicted_images
+from torchdl.predict import ImageClassifier, ImageInput
+from torchdl.predict.images import DIGITS, Preparation
 from torchdl.recipes.learning import Overrides, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, find_schedule, make_optimizer
-from torchdl.training.device import find_device, move
 
 SHOWN = 36  # misclassified images in the figure
 
@@ -82,6 +84,12 @@ class ImageOptions:
         if note := duplicates_note(in_training(train.hashes(), test.hashes()), "images"):
             test.origin += f"; {note}"
         return train, test
+
+    def input(self, data: ImageDataset) -> ImageInput:
+        """Describe the images that a network learns from, and how other pictures become such images."""
+        named = self.dataset in names()
+        prepare: Preparation = "digit" if self.dataset in DIGITS else "crop" if named else "squash"
+        return ImageInput.of(data, prepare, None if named else self.white_value)
 
     def loader(self, images: ImageDataset, data: Dataset | None = None, **settings: Any) -> BatchLoader:
         """Return a loader of ``data``, by default of ``images``; workers decode images that do not fit in memory."""
@@ -162,27 +170,17 @@ def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -
     return image_grid(train.unscale(images))
 
 
-@torch.no_grad()
-def predict(model: nn.Module, loader: BatchLoader, device: torch.device, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the logits (N, K) and labels (N,) of a loader's images on the CPU, and leave the model in evaluation mode.
-
-    With ``mirror``, an image's logits are averaged with those of its mirror image.
-    """
-    model.eval().to(device)
-    loader.to(device)
-    logits, labels = [], []
-    for (x, y), _ in loader.batches(0):
-        x = move(x, device)
-        logits.append(((model(x) + model(x.flip(3))) / 2 if mirror else model(x)).cpu())
-        labels.append(y.cpu())
-    return torch.cat(logits), torch.cat(labels)
+def image_classifier(
+    model: nn.Module, train: ImageDataset, images: ImageOptions, device: str = "auto"
+) -> ImageClassifier:
+    """Return the predictor of a model that learns to classify the training images ``train``."""
+    settings = ImageClassifier.Settings(images.input(train), train.classes)
+    return ImageClassifier(model, settings, device, workers=images.workers)
 
 
 def evaluate_classifier(
-    model: nn.Module,
+    classifier: ImageClassifier,
     test: ImageDataset,
-    images: ImageOptions,
-    device: str = "auto",
     mirror: bool = False,
     logits: Tensor | None = None,
     more: Mapping[str, Any] | None = None,
@@ -191,10 +189,8 @@ def evaluate_classifier(
     """Evaluate a classifier on test images; the figures are its confusion matrix and its most confident mistakes.
 
     Args:
-        model: Maps images (N, C, H, W) to logits (N, K).
+        classifier: The classifier.
         test: The test images, with labels.
-        images: How to load the test images.
-        device: Where to compute.
         mirror: Whether to evaluate the mean logits of each image and its mirror image, too.
         logits: (N, K) of the test images, if they are known already.
         more: Further results to include.
@@ -202,13 +198,9 @@ def evaluate_classifier(
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 
-    loader = images.loader(test, batch_size=500)
-    loader.shard(0, 1)  # this process evaluates all images
-    on = find_device(device)
-    if logits is None or test.labels is None:
-        logits, labels = predict(model, loader, on)
-    else:
-        labels = test.labels.cpu()
+    require(test.labels is not None, "an evaluation needs labelled images")
+    labels = cast(Tensor, test.labels).cpu()
+    logits = classifier.logits(test)[0] if logits is None else logits
     predicted, names = logits.argmax(1), test.classes
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
     results = {
@@ -216,12 +208,12 @@ def evaluate_classifier(
         "loss": float(F.cross_entropy(logits.double(), labels)),
         "images": len(labels),
         "accuracy by class": dict(zip(names, (matrix.diagonal() / np.maximum(matrix.sum(1), 1)).tolist(), strict=True)),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
         **(more or {}),
     }
     mirrored = ""
     if mirror:
-        both, _ = predict(model, loader, on, mirror=True)
+        both, _ = classifier.logits(test, mirror=True)
         results["accuracy with mirror images"] = float((both.argmax(1) == labels).double().mean())
         mirrored = f", {results['accuracy with mirror images']:.2%} with mirror images"
     new = torch.full((len(labels),), True) if train is None else ~in_training(train.hashes(), test.hashes())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.models import TransferModel
+from torchdl.predict import ImageClassifier
 from torchdl.recipes.cpc_probe import linear_score
 from torchdl.recipes.image_classification import (
     DEFAULTS,
@@ -228,17 +229,16 @@ def head_training(
 
 @torch.no_grad()
 def evaluate_head(
-    model: TransferModel,
+    classifier: ImageClassifier,
     parts: FeatureParts,
     test: ImageDataset,
-    images: ImageOptions,
     seconds: float,
     chosen_by: str,
     train: ImageDataset | None = None,
 ) -> Report:
     """Evaluate a head on test features and compare it with scikit-learn's logistic regression on the same features."""
     x, test_x = parts.train.features, parts.test.features
-    logits = model.head.eval().cpu()(test_x)
+    logits = cast(TransferModel, classifier.model).head.eval().cpu()(test_x)
     since = time.perf_counter()
     baseline = linear_score(x.numpy(), parts.labels.numpy(), test_x.numpy(), parts.test_labels.numpy())
     more = {
@@ -252,5 +252,5 @@ def evaluate_head(
             "scikit-learn's logistic regression": time.perf_counter() - since,
         },
     }
-    report = evaluate_classifier(model, test, images, logits=logits, more=more, train=train)
+    report = evaluate_classifier(classifier, test, logits=logits, more=more, train=train)
     return replace(report, summary=f"{report.summary}\nscikit-learn's logistic regression: accuracy {baseline:.2%}")

@@ -23,6 +23,7 @@ from torchdl.files import (
     EVALUATION,
     METRICS,
     PLOTS,
+    PREPROCESSING,
     PREVIOUS,
     PROBE,
     RESULTS,
@@ -39,7 +40,7 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 FOLDERS = (PLOTS, SAMPLES, PROBE, EMBEDDING)
-FILES = (CONFIG, METRICS, RESULTS, EVALUATION, CHECKPOINT, PREVIOUS, BEST, ARCHITECTURE, WEIGHTS)
+FILES = (CONFIG, METRICS, RESULTS, EVALUATION, CHECKPOINT, PREVIOUS, BEST, ARCHITECTURE, WEIGHTS, PREPROCESSING)
 #: What a run writes in its folder, as patterns: only these are checked, for a folder may hold a user's own files, too.
 WRITTEN = (*FOLDERS, *FILES, "*.pbtxt", "events.out.tfevents.*", ".*.tmp")
 

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import torchdl
+from torchdl import ImageDataset, InputError
+from torchdl.predict import ImageInput
+from torchdl.predict.images import as_pixels, listed
+
+GREY, COLOUR = ImageInput(1, 28, 28, prepare="digit"), ImageInput(3, 8, 8, low=-1.0)
+NOISE = torch.randint(256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def images_of(given: ImageInput, pictures, size: int = 500) -> tuple[torch.Tensor, list[str]]:
+    batches = list(given.batches(pictures, size))
+    return torch.cat([batch.images for batch in batches]), [name for batch in batches for name in batch.names]
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        NOISE,
+        NOISE.numpy(),
+        NOISE.permute(0, 2, 3, 1).numpy(),
+        NOISE / 255,
+        list(NOISE),
+        [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in NOISE],
+        ImageDataset(NOISE),
+        ImageDataset(NOISE, torch.zeros(5, dtype=torch.int64)),
+    ],
+    ids=["tensor", "array", "channels last", "floats", "list", "Pillow", "data set", "labelled"],
+)
+def test_pictures_of_the_networks_size_are_scaled_and_nothing_else(pictures):
+    images, names = images_of(COLOUR, pictures, size=2)
+    assert torch.equal(images, ImageDataset(NOISE, low=-1)[:])
+    assert names == list("01234")
+
+
+def test_files_are_decoded_and_named(tmp_path):
+    for number, pixels in enumerate(NOISE):
+        folder = tmp_path / ("a" if number < 3 else "b")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    images, names = images_of(COLOUR, tmp_path)
+    assert torch.equal(images, ImageDataset(NOISE, low=-1)[:])
+    assert names == ["a/0.png", "a/1.png", "a/2.png", "b/3.png", "b/4.png"]
+    _, names = images_of(COLOUR, [tmp_path / "b", str(tmp_path / "a" / "0.png")])
+    assert names == [str(tmp_path / name) for name in ("b/3.png", "b/4.png", "a/0.png")]
+
+
+def test_a_larger_picture_is_cropped_or_squashed():
+    picture = torch.zeros(3, 8, 32, dtype=torch.uint8)
+    picture[:, :, 12:20] = 255  # the middle square is white
+    cropped, _ = images_of(COLOUR, picture)
+    squashed, _ = images_of(ImageInput(3, 8, 8, prepare="squash"), picture)
+    assert bool((cropped == 1).all())
+    assert bool((squashed[..., 4] > 0.8).all())
+    assert bool((squashed[..., [0, 7]] == 0).all())
+
+
+def test_squashing_is_what_a_folder_of_training_images_goes_through(tmp_path):
+    large = torch.randint(256, (30, 50, 3), generator=torch.Generator().manual_seed(1)).to(torch.uint8).numpy()
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "dog").mkdir()
+        for name in ("cat", "dog"):
+            Image.fromarray(large).save(tmp_path / split / name / "1.png")
+    trained = torchdl.load_images(tmp_path, "test", image_size=8)[:][0][:1]
+    own = ImageInput(3, 8, 8, prepare="squash")
+    assert torch.equal(images_of(own, tmp_path / "test" / "cat" / "1.png")[0], trained)
+    assert torch.equal(images_of(own, Image.fromarray(large))[0], trained)
+    assert torch.equal(images_of(own, large)[0], trained)
+
+
+def test_a_photographed_digit_is_prepared_and_one_of_mnist_is_taken_as_it_is(tmp_path):
+    digits = torchdl.load_images("mnist_5k", "test").images[:3]
+    photograph = 255 - digits[0, 0].repeat_interleave(10, 0).repeat_interleave(10, 1)
+    for name, pixels in {"digit": digits[0, 0], "photograph": photograph, "inverted": 255 - digits[0, 0]}.items():
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{name}.png")
+    found, _ = images_of(GREY, [tmp_path / "digit.png", tmp_path / "photograph.png", tmp_path / "inverted.png"])
+    assert torch.equal(found[0], digits[0] / 255)
+    assert torch.equal(found[1], torchdl.prepare_digit(tmp_path / "photograph.png") / 255)
+    assert (found[1:] - found[0]).abs().mean() < 0.1  # not white on black for black on white
+    assert torch.equal(images_of(GREY, digits)[0], digits / 255)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ([], "no pictures"),
+        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "pictures must be"),
+        (torch.full((3, 8, 8), 2.0), r"in \[0, 1\]"),
+        (torch.full((3, 8, 8), torch.nan), r"in \[0, 1\]"),
+        (np.zeros((2, 5, 8, 8), np.uint8), r"\(2, 5, 8, 8\)"),
+        (np.zeros((8, 8), np.int64), "int64"),
+        ({"a": 1}, "dict"),
+        (ImageDataset(NOISE[:, :, :4]), r"\(3, 8, 8\), not \(3, 4, 8\)"),
+    ],
+)
+def test_what_are_no_pictures_is_refused(pictures, said):
+    with pytest.raises(InputError, match=said):
+        images_of(COLOUR, pictures)
+
+
+def test_files_that_are_no_pictures_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no picture")
+    for path in ("empty", "text.png", "missing.png"):
+        with pytest.raises(InputError, match=path):
+            images_of(COLOUR, tmp_path / path)
+
+
+def test_an_array_that_can_be_read_in_two_ways_is_read_as_the_network_takes_it():
+    three = np.zeros((3, 28, 28), np.uint8)
+    assert as_pixels(three, GREY.shape).shape == (3, 1, 28, 28)
+    assert as_pixels(three, (3, 28, 28)).shape == (1, 3, 28, 28)
+    assert as_pixels(np.zeros((28, 28, 3), np.uint8), GREY.shape).shape == (1, 3, 28, 28)
+    assert as_pixels(np.zeros((7, 9, 9), np.uint8), GREY.shape).shape == (7, 1, 9, 9)
+    assert [name for name, _ in listed([three, three[0]], GREY.shape)] == ["0"] * 3 + ["1"]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        ImageInput(2, 8, 8),
+        ImageInput(1, 0, 8),
+        ImageInput(1, 8, 8, low=0.5),
+        ImageInput(3, 28, 28, prepare="digit"),
+        ImageInput(1, 2**20, 2**20),
+    ],
+)
+def test_settings_of_no_image_are_refused(images):
+    with pytest.raises(InputError):
+        images.check()

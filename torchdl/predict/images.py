@@ -1,0 +1,209 @@
+"""From pictures, in any form in which people have them, to the images that a network was trained on.
+
+Shapes: N pictures, B in a batch, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.data import BatchLoader, ImageDataset, prepare_digit
+from torchdl.data.folder import SUFFIXES, DecodedLate
+from torchdl.data.image_files import decode
+from torchdl.errors import require
+from torchdl.pictures import MAX_PIXELS
+
+Preparation = Literal["digit", "crop", "squash"]
+DIGITS = ("mnist", "mnist_5k")
+DARK = 64  # of 255: a picture of MNIST's size with such a border is an image like MNIST's, not a photograph
+
+
+class Pictures(NamedTuple):
+    """Images (B, C, H, W) float32 as a network sees them, and what each is called."""
+
+    images: Tensor
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The images that a network takes, and how other pictures become such images.
+
+    Arrays of uint8 that have the network's shape are scaled and nothing else, as in training. Files and other pictures
+    are prepared:
+
+    - ``digit``: a photograph of a handwritten digit becomes an image like MNIST's; see :func:`torchdl.prepare_digit`.
+    - ``crop``: the largest square (or other rectangle of the network's shape) in the middle is resized.
+    - ``squash``: all of the picture is resized, whatever its sides.
+
+    Attributes:
+        channels: C, 1 for greys or 3 for colours.
+        height: H.
+        width: W.
+        low: The value of black; white is 1.
+        prepare: How to prepare a picture.
+        white_value: The value of white in greys of more than eight bits; None for what the files say.
+    """
+
+    channels: int
+    height: int
+    width: int
+    low: float = 0.0
+    prepare: Preparation = "crop"
+    white_value: float | None = None
+
+    @classmethod
+    def of(cls, data: ImageDataset, prepare: Preparation, white_value: float | None = None) -> ImageInput:
+        """Describe the images of a data set."""
+        return cls(*data.image_shape, data.low.item() / 255, prepare, white_value)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def check(self) -> None:
+        """Raise :class:`InputError` unless these are images."""
+        sizes = self.channels in (1, 3) and min(self.height, self.width) >= 1 and self.height * self.width <= MAX_PIXELS
+        require(sizes, f"images cannot have the (channels, height, width) {self.shape}")
+        require(self.low in (0.0, -1.0), f"black must be 0 or -1, not {self.low}")
+        fits = self.prepare != "digit" or self.shape == (1, 28, 28)
+        require(fits, f"a photographed digit becomes an image of (1, 28, 28), not {self.shape}")
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Scale uint8 pixels (B, C, H, W) to float32 in [``low``, 1], as training did."""
+        return ImageDataset(pixels, low=self.low).scale(pixels)
+
+    def unscale(self, images: Tensor) -> Tensor:
+        """Scale images from [``low``, 1] to [0, 1], to show or save them."""
+        return (images - self.low) / (1 - self.low)
+
+    def batches(self, pictures: Any, size: int, workers: int = 0) -> Iterator[Pictures]:
+        """Yield batches of at most ``size`` pictures, prepared and scaled.
+
+        Args:
+            pictures: A file; a folder, whose files are sorted by name; an image of Pillow's; an array or tensor (H, W),
+                (C, H, W), (H, W, 3) or with N in front, uint8 or floats in [0, 1]; a data set of torchdl's; or a list
+                of files, images and arrays.
+            size: B.
+            workers: The number of processes that decode the files of a data set that are not in memory.
+
+        Raises:
+            InputError: There are no pictures, or one cannot be read.
+        """
+        if isinstance(pictures, ImageDataset):
+            yield from self._of_dataset(pictures, size, workers)
+            return
+        found = listed(pictures, self.shape)
+        for start in range(0, len(found), size):
+            part = found[start : start + size]
+            pixels = torch.stack([self.prepared(picture) for _, picture in part])
+            yield Pictures(self.scale(pixels), [name for name, _ in part])
+
+    def _of_dataset(self, data: ImageDataset, size: int, workers: int) -> Iterator[Pictures]:
+        require(
+            data.image_shape == self.shape,
+            f"the network takes images of (channels, height, width) {self.shape}, not {data.image_shape}",
+        )
+        loader = BatchLoader(
+            ImageDataset(data.images, low=self.low),
+            size,
+            workers=workers if isinstance(data.images, DecodedLate) else 0,
+        )
+        loader.shard(0, 1)  # this process answers on all of them
+        done = 0
+        for images, _ in loader.batches(0):
+            yield Pictures(images, [str(number) for number in range(done, done + len(images))])
+            done += len(images)
+
+    def prepared(self, picture: Any) -> Tensor:
+        """Return a picture as the pixels (C, H, W) uint8 that the network sees."""
+        if isinstance(picture, Tensor):
+            if tuple(picture.shape) == self.shape:
+                return picture
+            picture = as_picture(picture)
+        if self.prepare == "digit":
+            pixels = torch.from_numpy(decode(picture, grey=True))  # (1, H, W)
+            border = torch.cat([pixels[0, [0, -1]].flatten(), pixels[0, :, [0, -1]].flatten()])
+            like_training = tuple(pixels.shape) == self.shape and int(border.max()) < DARK
+            return pixels if like_training else prepare_digit(picture)
+        return torch.from_numpy(self.resized(decode(picture, None, self.channels == 1, self.white_value)))
+
+    def resized(self, pixels: np.ndarray) -> np.ndarray:
+        """Resize pixels (C, h, w) uint8 to (C, H, W), after cropping them unless they are to be squashed."""
+        from PIL import Image
+
+        height, width = pixels.shape[1:]
+        if (height, width) == (self.height, self.width):
+            return pixels
+        box = (0.0, 0.0, float(width), float(height))
+        if self.prepare == "crop":
+            scale = min(width / self.width, height / self.height)
+            across, down = scale * self.width, scale * self.height
+            left, top = (width - across) / 2, (height - down) / 2
+            box = (left, top, left + across, top + down)
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
+        array = np.array(image.resize((self.width, self.height), Image.Resampling.BILINEAR, box))
+        return array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy()
+
+
+def listed(pictures: Any, shape: tuple[int, int, int]) -> list[tuple[str, Any]]:
+    """Return pictures for a network's ``shape`` as a list of names and files, images or tensors (C, H, W) uint8."""
+    from PIL import Image
+
+    if isinstance(pictures, (str, os.PathLike)):
+        path = Path(pictures)
+        if not path.is_dir():
+            return [(str(path), path)]
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        require(bool(files), f"there are no images in {path}: name a folder with files such as .png or .jpg")
+        return [(str(file.relative_to(path)), file) for file in files]
+    if isinstance(pictures, Image.Image):
+        return [("0", pictures)]
+    if isinstance(pictures, (Tensor, np.ndarray)):
+        return [(str(number), pixels) for number, pixels in enumerate(as_pixels(pictures, shape))]
+    require(isinstance(pictures, Sequence), f"pictures are files, images or arrays, not {type(pictures).__name__}")
+    require(len(pictures) > 0, "there are no pictures")
+    found = []
+    for number, picture in enumerate(pictures):
+        parts = listed(picture, shape)
+        own = isinstance(picture, (str, os.PathLike))
+        if own and Path(picture).is_dir():  # several folders may hold files of the same name
+            parts = [(str(Path(picture) / name), file) for name, file in parts]
+        found += parts if own else [(str(number), pixels) for _, pixels in parts]
+    return found
+
+
+def as_pixels(array: Tensor | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+    """Return an array of pictures as uint8 pixels (N, C, H, W); if it could be read in two ways, ``shape`` decides."""
+    values = torch.as_tensor(array).detach().cpu()
+    if values.is_floating_point():
+        inside = values.numel() > 0 and bool(((values >= 0) & (values <= 1)).all())
+        require(inside, "pixels that are floats must be in [0, 1]; pixels in [0, 255] must be uint8")
+        values = (255 * values).round().to(torch.uint8)
+    require(values.dtype == torch.uint8, f"pixels must be uint8, or floats in [0, 1], not {values.dtype}")
+    if values.dim() == 2:
+        values = values[None, None]  # (H, W) -> (1, 1, H, W)
+    elif values.dim() == 3:
+        greys = (1, *values.shape[1:]) == shape or (values.shape[0] not in (1, 3) and values.shape[2] not in (1, 3))
+        values = values[:, None] if greys else values[None]  # (N, H, W) -> (N, 1, H, W), or one picture of (C, H, W)
+    last = values.dim() == 4 and values.shape[1] not in (1, 3)
+    values = values.permute(0, 3, 1, 2) if last else values  # (N, H, W, C) -> (N, C, H, W)
+    fits = values.dim() == 4 and values.shape[1] in (1, 3) and values.numel() > 0
+    require(fits, f"pictures must be (N, C, H, W) or (N, H, W, C) with one or three channels, not {tuple(array.shape)}")
+    return values
+
+
+def as_picture(pixels: Tensor) -> Any:
+    """Return pixels (C, H, W) uint8 as an image of Pillow's."""
+    from PIL import Image
+
+    return Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy())

@@ -1,0 +1,70 @@
+"""Load the predictor of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+import msgspec
+import torch
+
+from torchdl import artifacts
+from torchdl.errors import InputError, require
+from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
+from torchdl.predict.base import Predictor
+from torchdl.predict.image_classifier import ImageClassifier
+
+KINDS: dict[str, type[Predictor[Any]]] = {each.kind: each for each in (ImageClassifier,)}
+
+
+class Saved(TypedDict):
+    """What ``preprocessing.json`` holds."""
+
+    kind: str
+    settings: dict[str, Any]
+
+
+def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_size: int = 500) -> Predictor[Any]:
+    """Load a trained run as something to use: its model, with what is between raw inputs and answers.
+
+    No data set is needed, and no code of the folder is run: a stranger's folder is data. What a predictor takes and
+    returns depends on what was trained; see its ``predict``.
+
+    Args:
+        folder: The folder of a run, or one that :meth:`Predictor.save` has written.
+        device: auto, cpu, cuda, cuda:N or mps.
+        batch_size: The number of inputs that are computed at once.
+
+    Raises:
+        InputError: A file is missing, damaged or not torchdl's, or the files do not match.
+
+    Example:
+        >>> import tempfile
+        >>> from torchdl.predict import ImageClassifier, ImageInput
+        >>> folder = tempfile.mkdtemp()
+        >>> settings = ImageClassifier.Settings(ImageInput(3, 32, 32), ("cat", "dog"))
+        >>> ImageClassifier(torchdl.LenetLike((3, 32, 32), 2), settings).save(folder)
+        >>> torchdl.load_predictor(folder).predict(torch.zeros(3, 40, 50)).inputs
+        ['0']
+    """
+    folder = Path(folder)
+    require(folder.is_dir(), f"there is no folder {folder}: name that of a run")
+    if not (folder / PREPROCESSING).is_file():
+        trained = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()
+        require(trained, f"{folder} is not the folder of a run: it holds no {PREPROCESSING}")
+        raise InputError(
+            f"{folder} holds no {PREPROCESSING}, which says how raw inputs become tensors, because an older version "
+            "trained it: resume the finished run where its data is, which only writes what is missing"
+        )
+    saved = read_json(folder / PREPROCESSING, Saved)
+    cls = KINDS.get(saved["kind"])
+    known = ", ".join(KINDS)
+    if cls is None:
+        raise InputError(f"{folder / PREPROCESSING} is of the unknown kind {saved['kind']!r}, not one of {known}")
+    require((folder / WEIGHTS).is_file(), f"{folder} holds no model yet: wait for the first checkpoint of its training")
+    model = artifacts.load(folder)
+    try:
+        settings = msgspec.convert(saved["settings"], cls.Settings)
+        return cls(model, settings, device, batch_size)
+    except (msgspec.ValidationError, InputError) as error:
+        raise InputError(f"{folder / PREPROCESSING} is damaged or another model's: {error}") from error
