@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from torch import Tensor
 from torchdl import load_predictor
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
+from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, require_suffix
 from torchdl.pictures import save_png
 from torchdl.plots.figure import save_figure
-from torchdl.predict import ImageClassifier, Predictor
+from torchdl.predict import ImageClassifier, Predictor, TextClassifier
 
 if TYPE_CHECKING:
     import pandas
@@ -29,17 +31,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures or folders of pictures."""
+    """Answer with a trained run, on pictures, texts and files of them."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
-    """What to answer on: pictures and folders of pictures for a run that classifies images."""
+    """What to answer on: pictures and folders of pictures for a run that classifies images; texts, files with a text
+    per line and tables for one that classifies texts."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
     top: int = 1
     """Number of classes to show for each input, the most probable first."""
+    text: str = ""
+    """The column of texts in tables; if not given, that of the training."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -59,7 +64,23 @@ def classify_pictures(predictor: ImageClassifier, config: Config) -> Answer:
     return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
 
 
-ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {ImageClassifier: classify_pictures}
+def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
+    """Classify texts."""
+    require(len(config.inputs) > 0, f"{config.run} classifies texts: write some, or name files of texts")
+    inputs = [Path(given) if os.path.isfile(given) else given for given in config.inputs]
+    answers = predictor.predict(inputs, config.text)
+    for note in answers.notes:
+        say(note)
+    return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
+
+
+ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
+    ImageClassifier: classify_pictures,
+    TextClassifier: classify_texts,
+}
+
+# options for some kinds alone
+OWN: dict[str, tuple[type[Predictor[Any]], ...]] = {"text": (TextClassifier,)}
 
 
 def main(config: Config) -> None:
@@ -68,6 +89,10 @@ def main(config: Config) -> None:
     if config.out is not None:
         require_suffix(config.out, ".csv", ".json", ".npy", ".png")
     predictor = load_predictor(config.run, config.device)
+    for option, kinds in OWN.items():
+        unused = getattr(config, option) == getattr(Config, option) or isinstance(predictor, kinds)
+        wanted = " or ".join(kind.kind for kind in kinds)
+        require(unused, f"--{option} is for a run of a {wanted}, and {config.run} is one of a {predictor.kind}")
     answer = ANSWERS[type(predictor)](predictor, config)
     if config.out is None:
         shown = [name for name in answer.table.columns if not name.startswith("probability of ")]

@@ -17,10 +17,10 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.data import read_texts, read_vectors
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import TableFormat, notes, read_rows
-from torchdl.data.text import read_lines
-from torchdl.errors import require
-from torchdl.recipes.text_classification import TextClassifier, TextLearning, evaluate_texts, text_training
+from torchdl.data.delimited_files import TableFormat
+from torchdl.errors import InputError, require
+from torchdl.predict import TextClassifier, load_as
+from torchdl.recipes.text_classification import TextLearning, evaluate_texts, text_training
 from torchdl.tasks.supervised import logits_for
 
 
@@ -104,46 +104,32 @@ def main(config: Config) -> None:
     # 3. Train it.
     counts = ", ".join(f"{name} {count:,}" for name, count in train.counts.items())
     run.say(f"{len(vocabulary):,} words; training texts of each class: {counts}")
-    run.fit(*text_training(model, train, data, test_data, config.learning, config.trainer.seed))
+    settings = TextClassifier.Settings(vocabulary.settings, train.classes, config.longest, text, config.format)
+    classifier = TextClassifier(model, settings, config.trainer.device)
+    training = text_training(model, train, data, test_data, config.learning, config.trainer.seed)
+    run.fit(*training, predictor=classifier)
     # 4. Look at it beside TF-IDF.
     if run.is_main:
-        classifier = TextClassifier(model.cpu(), vocabulary, train.classes, data.longest)
-        classifier.save(run.folder)
         run.keep(evaluate_texts(classifier, train, test))
     run.close()
 
 
 def predict(config: Config) -> None:
-    """Classify texts, or those of files, with a finished run, and print the classes."""
-    require(config.run.resume is not None, "--predict needs a finished run: name its folder with --resume")
+    """Classify texts, or those of files, with a finished run, and print the classes; predict.py does so, too."""
+    if config.run.resume is None:
+        raise InputError("--predict needs a finished run: name its folder with --resume")
     require(all(text.strip() for text in config.predict), "a text to --predict is empty: write one")
-    classifier = TextClassifier.load(str(config.run.resume))
-    texts = [text for given in config.predict for text in texts_of(given, config)]
-    for text, row in zip(texts, classifier.probabilities(texts), strict=True):
-        unknown = classifier.unknown(text)
-        note = f"  (unknown words: {', '.join(unknown)})" if unknown else ""
-        note = note if classifier.vocabulary.tokenize(text) else "  (no words)"
-        print(f"{classifier.classes[row.argmax()]} ({row.max():.2%}): {text}{note}")
-
-
-def texts_of(given: str, config: Config) -> list[str]:
-    """Return a text alone, or the texts in the file of that name: a table's column, or the lines of another file."""
-    kind, column = Path(given).suffix, config.text or "v2"
-    if not os.path.isfile(given):
-        named = kind in (".txt", ".csv", ".tsv") and len(given.split()) == 1
-        require(not named, f"there is no file {given}: name one, or write a text of more than one word")
-        return [given]
-    if kind in (".csv", ".tsv"):
-        table = read_rows(given, config.format, missing=False)
-        names = ", ".join(table.columns)
-        require(column in table.columns, f"{given} has no column {column!r}: choose one of {names} with --text")
-        texts, said = [text for text in table[column] if text.strip()], notes(table)
-    else:
-        texts, said = read_lines(given, config.format.encoding)
-    require(len(texts) > 0, f"{given} has no texts: name another file")
-    for note in (f"{len(texts):,} texts from {given}", *said):
+    classifier = load_as(TextClassifier, config.run.resume)
+    given = [Path(text) if os.path.isfile(text) else text for text in config.predict]
+    answers = classifier.predict(given, config.text, config.format)
+    for note in answers.notes:
         say(note)
-    return texts
+    rows = zip(
+        answers.inputs, answers.labels, answers.probabilities.amax(1), answers.unknown, answers.wordless, strict=True
+    )
+    for text, label, probability, unknown, wordless in rows:
+        note = "  (no words)" if wordless else f"  (unknown words: {', '.join(unknown)})" if unknown else ""
+        print(f"{label} ({probability:.2%}): {text}{note}")
 
 
 if __name__ == "__main__":

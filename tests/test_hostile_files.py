@@ -33,12 +33,12 @@ from torchdl.data.movielens import read_titles
 from torchdl.data.recordings import read_recordings
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.data.text import read_lines
-from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, RESULTS, WEIGHTS
+from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, PREPROCESSING, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights
 from torchdl.pictures import open_picture
+from torchdl.predict import TextClassifier, load_predictor
 from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
-from torchdl.recipes.text_classification import CLASSES, VOCABULARY, TextClassifier
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
@@ -162,15 +162,17 @@ def an_extractor(folder: Path) -> Made:
     return write(folder / RESULTS, json.dumps(results)), lambda: load_feature_extractor(folder, "mnist")
 
 
-def a_classifier(name: str) -> Callable[[Path], Made]:
-    def make(folder: Path) -> Made:
-        model, vocabulary = torchdl.TextCNN(3, 1, 2, (2,)), torchdl.Vocabulary(["a", "b", "c"])
-        torchdl.save(model, folder)
-        TextClassifier(model, vocabulary, ["ham", "jam"], 5).save(folder)
-        artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
-        return folder / name, lambda: TextClassifier.load(folder).probabilities(["a b d", ""])
+def a_vocabulary(folder: Path) -> Made:
+    path = write(folder / "vocabulary.json", "")
+    torchdl.Vocabulary(["a", "b", "c"]).save(path)
+    return path, lambda: torchdl.Vocabulary.load(path).encode("a b d")
 
-    return make
+
+def a_text_classifier(folder: Path) -> Made:
+    model, vocabulary = torchdl.TextCNN(3, 1, 2, (2,)), torchdl.Vocabulary(["a", "b", "c"])
+    TextClassifier(model, TextClassifier.Settings(vocabulary.settings, ("ham", "jam"), 5)).save(folder)
+    artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
+    return folder / PREPROCESSING, lambda: load_predictor(folder).predict(["a b d", "x"]).to_frame()
 
 
 def some_columns(folder: Path) -> Made:
@@ -314,8 +316,8 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "config": (a_config, mutate_json),
     "config, extractor": (lambda folder: (folder / CONFIG, an_extractor(folder)[1]), mutate_json),
     "results, extractor": (an_extractor, mutate_json),
-    "vocabulary": (a_classifier(VOCABULARY), mutate_json),
-    "classes": (a_classifier(CLASSES), mutate_json),
+    "vocabulary": (a_vocabulary, mutate_json),
+    "preprocessing, texts": (a_text_classifier, mutate_json),
     "columns": (some_columns, mutate_json),
     "catalogue": (a_catalogue, mutate_arrays),
     "records": (some_records, mutate_json),

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from helpers import gaussian
 from sklearn import metrics
 
-from torchdl import InputError, TextCNN, Trainer, artifacts
+from torchdl import InputError, TextCNN, Trainer
 from torchdl.data import Texts, Vocabulary
+from torchdl.predict import TextClassifier, load_predictor
 from torchdl.recipes.text_classification import (
-    TextClassifier,
     TextLearning,
     evaluate_texts,
     find_mistakes,
@@ -86,7 +86,8 @@ def trained(texts, one_thread) -> tuple[TextClassifier, Texts, Texts]:
     model = TextCNN(len(vocabulary), 1, 4, dropout=0.0)
     training = text_training(model, train, data, test_data, TextLearning(batch_size=10))
     Trainer(epochs=5, device="cpu").fit(*training)
-    return TextClassifier(model, vocabulary, train.classes, 20), train, test
+    settings = TextClassifier.Settings(vocabulary.settings, train.classes, 20)
+    return TextClassifier(model, settings, "cpu"), train, test
 
 
 def test_an_evaluation_has_the_scores_of_the_model_and_of_the_baselines(trained, capsys):
@@ -128,19 +129,9 @@ def test_mistakes_are_sorted_by_confidence():
     assert mistakes["probability"].tolist() == [0.9, 0.7, 0.6]
 
 
-@pytest.mark.parametrize("path", [str, lambda path: path], ids=["str", "Path"])
-def test_a_saved_classifier_predicts_as_before(trained, tmp_path, path):
-    classifier, _, test = trained
-    artifacts.save(classifier.model, tmp_path)
-    classifier.save(path(tmp_path))
-    loaded = TextClassifier.load(path(tmp_path))
-    assert (loaded.classes, loaded.longest) == (classifier.classes, 20)
-    expected = classifier.model.state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.model.state_dict().items())
-    torch.testing.assert_close(loaded.probabilities(test.texts), classifier.probabilities(test.texts))
-    assert loaded.unknown("cheap and cheap") == ["and"]
-    with pytest.raises(InputError, match="put it in a list"):
-        loaded.probabilities("cheap and cheap")
-    (tmp_path / "classes.json").write_text('{"classes": ["x", "y", "z"], "longest": null}')
-    with pytest.raises(InputError, match=tmp_path.name):
-        TextClassifier.load(path(tmp_path))
+def test_a_saved_classifier_has_the_scores_of_its_evaluation(trained, tmp_path):
+    classifier, train, test = trained
+    classifier.save(tmp_path)
+    answers = load_predictor(tmp_path, "cpu").predict(test.texts)
+    measured = evaluate_texts(classifier, train, test).results["scores"]["this model"]
+    assert scores(test.labels.numpy(), answers.probabilities.numpy()) == measured

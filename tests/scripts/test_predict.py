@@ -52,6 +52,55 @@ def test_pictures_are_classified_as_the_training_script_did(classifier, run):
     assert done.out.split()[-2:-1] == [answers.labels[2]]
 
 
+@pytest.fixture(scope="module")
+def texts(run, tmp_path_factory):
+    """Train a classifier of texts; return a folder with its copy ``mails``."""
+    folder = tmp_path_factory.mktemp("texts")
+    mails = [
+        f"{kind},{words} {number % 5}" for number in range(20) for kind, words in (("ham", "see you"), ("spam", "buy"))
+    ]
+    (folder / "mails.csv").write_text("\n".join(["kind,mail", *mails]) + "\n")
+    command = "train_text.py --csv mails.csv --text mail --label kind --epochs 8 --lr 0.05 --dropout 0 --name x"
+    done = run(command, folder)
+    assert done.code == 0, done.err
+    shutil.move(folder / "runs" / "text" / "x", folder / "spam")
+    return folder
+
+
+def test_texts_and_files_of_texts_are_classified(texts, run):
+    (texts / "new.txt").write_text("buy buy\n\nsee you today\n")
+    done = run("predict.py spam new.txt 'see you' --out answers.csv", texts)
+    assert (done.code, done.err) == (0, "")
+    with (texts / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["class"]) for row in rows] == [
+        ("buy buy", "spam"),
+        ("see you today", "ham"),
+        ("see you", "ham"),
+    ]
+    assert [row["unknown words"] for row in rows] == ["", "today", ""]
+    done = run("predict.py spam mails.csv --out answers.npy", texts)
+    assert np.load(texts / "answers.npy").shape == (40, 2)
+    done = run("predict.py spam mails.csv --text kind", texts)
+    assert done.out.splitlines()[-1].split()[0] == "spam"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("spam", "write some"),
+        ("spam ' '", "empty"),
+        ("spam none.txt", "no file none.txt"),
+        ("spam blank.txt", "blank.txt has no texts"),
+        ("spam mails.csv --text sms", "no column 'sms'.*kind, mail.*--text mail"),
+        ("spam hello --out answers.png", "no picture"),
+    ],
+)
+def test_a_mistake_about_texts_is_one_sentence(texts, run, command, sentence):
+    (texts / "blank.txt").write_text("\n \n")
+    assert_mistake(run, f"predict.py {command}", texts, sentence)
+
+
 MISTAKES = {
     "digits": "name pictures",
     "digits missing.png": "missing.png",
@@ -60,6 +109,7 @@ MISTAKES = {
     "digits --top 0 pictures": "--top must be 1 or more",
     "digits pictures --out answers.xlsx": "answers.xlsx must end in",
     "digits pictures --out answers.png": "no picture of these answers",
+    "digits pictures --text mail": "--text is for a run of a text classifier",
     "nowhere pictures": "no folder nowhere",
     "pictures pictures": "not the folder of a run",
     "old pictures": "resume the finished run",

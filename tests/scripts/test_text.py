@@ -16,7 +16,8 @@ from sklearn import metrics
 
 import torchdl
 from torchdl import Vocabulary
-from torchdl.recipes.text_classification import TextClassifier
+from torchdl.files import PREPROCESSING
+from torchdl.predict import TextClassifier, load_as
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +70,8 @@ def test_scores_are_a_computation_by_hand(trained):
     # the split again, from what the script's own pieces give
     texts = torchdl.data.read_texts(trained[0] / "sms.csv", "message", "kind")
     train, test = texts.split(0.33, 1)
-    classifier = TextClassifier.load(folder)
-    assert classifier.classes == ("häm", "spam")
+    classifier = load_as(TextClassifier, folder, "cpu")
+    assert classifier.settings.classes == ("häm", "spam")
     assert classifier.vocabulary.words == Vocabulary.learn(train.texts, 20_000, True, 2, same_digits=True).words
     spam = classifier.probabilities(test.texts)[:, 1].numpy()
     true, answers = test.labels.numpy(), spam > 0.5
@@ -142,8 +143,11 @@ def test_a_run_of_before_goes_on(run, workplace):
     record = json.loads((folder / "config.json").read_text())
     record["config"]["encoding"] = record["config"].pop("format")["encoding"] or None
     (folder / "config.json").write_text(json.dumps(record))
+    before = (folder / PREPROCESSING).read_bytes()
+    (folder / PREPROCESSING).unlink()
     done = run("train_text.py --resume runs/text/two --epochs 10", workplace)
     assert (done.code, done.err) == (0, "")
+    assert (folder / PREPROCESSING).read_bytes() == before
 
 
 def test_a_run_that_goes_on_ends_as_one_in_one_go(run, workplace):
@@ -152,7 +156,7 @@ def test_a_run_that_goes_on_ends_as_one_in_one_go(run, workplace):
     part = run(f"{settings} --name part --epochs 1", workplace)
     rest = run("train_text.py --resume runs/text/part --epochs 3", workplace)
     assert [whole.code, part.code, rest.code] == [0, 0, 0], whole.err + part.err + rest.err
-    for name in ("weights.safetensors", "vocabulary.json", "results.json", "mistakes.csv"):
+    for name in ("weights.safetensors", PREPROCESSING, "results.json", "mistakes.csv"):
         first, second = ((workplace / "runs" / "text" / which / name).read_bytes() for which in ("whole", "part"))
         assert first == second, name
 
@@ -163,8 +167,8 @@ def test_given_vectors_are_said_used_and_kept_still(run, workplace):
     assert done.code == 0, done.err
     assert re.search(r"2 of \d+ words have a vector in glove.txt", done.out)
     folder = workplace / "runs" / "text" / "given"
-    model, vocabulary = torchdl.load(folder), Vocabulary.load(folder / "vocabulary.json")
-    assert model.embedding.weight[vocabulary.numbers["spam"]].tolist() == [1, 2, 3]
+    classifier = load_as(TextClassifier, folder)
+    assert classifier.model.embedding.weight[classifier.vocabulary.numbers["spam"]].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_given_vectors_are_said_used_and_kept_still(run, workplace):
         ("--resume runs/text/two --predict ' '", "--predict .*empty"),
         ("--resume runs/text/none --predict hello", "runs/text/none"),
         ("--resume runs/text/broken --predict hello", "runs/text/broken"),
-        ("--resume runs/text/half --predict hello", "runs/text/half"),
+        ("--resume runs/text/half --predict hello", "runs/text/half .*resume the finished run"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
@@ -204,8 +208,8 @@ def test_a_mistake_is_one_sentence(run, workplace, options, sentence):
     (workplace / "headless.csv").write_text("a,x\nb,y\na,z\na,x\n")
     for name in ("broken", "half"):
         shutil.copytree(workplace / "runs" / "text" / "two", workplace / "runs" / "text" / name)
-    Vocabulary(["a"]).save(workplace / "runs" / "text" / "broken" / "vocabulary.json")
-    (workplace / "runs" / "text" / "half" / "vocabulary.json").unlink()
+    (workplace / "runs" / "text" / "broken" / PREPROCESSING).write_text("{}")
+    (workplace / "runs" / "text" / "half" / PREPROCESSING).unlink()
     assert_mistake(run, f"train_text.py {options}", workplace, sentence)
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,10 +42,11 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
     return [word for word in text.translate(str.maketrans(filters, " " * len(filters))).split(" ") if word]
 
 
-class SavedVocabulary(TypedDict):
-    """What a vocabulary's file holds."""
+@dataclass(frozen=True)
+class VocabularySettings:
+    """A vocabulary as data: the arguments of :class:`Vocabulary`."""
 
-    words: list[str]
+    words: tuple[str, ...]
     lower: bool
     filters: str
     same_digits: bool
@@ -141,16 +143,25 @@ class Vocabulary:
         """Return the words with these indices, without padding, joined by spaces."""
         return " ".join(self.words[index - 1] for index in numbers if index > 0)
 
+    @property
+    def settings(self) -> VocabularySettings:
+        """The vocabulary as data."""
+        return VocabularySettings(self.words, self.lower, self.filters, self.same_digits)
+
+    @classmethod
+    def of(cls, settings: VocabularySettings) -> Vocabulary:
+        """Build a vocabulary from its settings."""
+        return cls(settings.words, settings.lower, settings.filters, settings.same_digits)
+
     def save(self, path: PathLike) -> None:
         """Write the vocabulary as JSON."""
-        settings = {"lower": self.lower, "filters": self.filters, "same_digits": self.same_digits}
-        write_json(Path(path), settings | {"words": self.words})
+        write_json(Path(path), asdict(self.settings))
 
     @classmethod
     def load(cls, path: PathLike) -> Vocabulary:
         """Read a file that :meth:`save` wrote; raise :class:`InputError` for any other."""
         try:
-            return cls(**read_json(path, SavedVocabulary))
+            return cls.of(read_json(path, VocabularySettings))
         except InputError as error:
             raise InputError(f"{path} is not a vocabulary ({error}): name a finished text run") from error
 

@@ -102,15 +102,18 @@ class TextLSTM(nn.Module):
         # drop whole words (Gal and Ghahramani 2016, 1512.05287, section 4.2): no single word may decide alone
         self.drop_words, self.drop = nn.Dropout1d(dropout), nn.Dropout(dropout)
 
-    def forward(self, words: Tensor) -> Tensor:
-        """Return the outputs (B, K) of texts (B, T); an empty text counts as one padding index."""
+    def features(self, words: Tensor) -> Tensor:
+        """Return the maxima (B, M) of texts (B, T), which the last layer reads."""
         padded = F.pad(words, (0, max(0, 1 - words.shape[1])))
         words, count = words_first(padded, self.read_padding)  # (B, T), T at least 1
         states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no state depends on later words
         position = torch.arange(words.shape[1], device=words.device)
         is_padding = position >= count.clamp(min=1)[:, None]  # (B, T)
-        maxima = states.masked_fill(is_padding[..., None], -torch.inf).amax(1)  # (B, M)
-        return self.head(self.drop(maxima))
+        return states.masked_fill(is_padding[..., None], -torch.inf).amax(1)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the outputs (B, K) of texts (B, T); an empty text counts as one padding index."""
+        return self.head(self.drop(self.features(words)))
 
 
 @plain_arguments
@@ -159,8 +162,8 @@ class TextCNN(nn.Module):
             positions = 3 * (positions + 2)
         self.min_words = positions + 2  # number of words that leaves one position after the last convolution
 
-    def forward(self, words: Tensor) -> Tensor:
-        """Return the outputs (B, K) of texts (B, T)."""
+    def features(self, words: Tensor) -> Tensor:
+        """Return the maxima (B, M) of texts (B, T), which the last layer reads; M is the number of the last filters."""
         words, count = words_first(words, self.read_padding)
         words = F.pad(words, (0, max(0, self.min_words - words.shape[1])))
         positions = count.clamp(min=self.min_words)  # (B,), number of positions that count
@@ -171,4 +174,8 @@ class TextCNN(nn.Module):
             x, positions = F.relu(convolution(x)), positions - 2
             counts = torch.arange(x.shape[2], device=x.device) < positions[:, None]  # (B, T')
             x = x * counts[:, None]  # ReLU's outputs are 0 or more, so surplus padding never changes a maximum
-        return self.head(self.drop(x.amax(2)))
+        return x.amax(2)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the outputs (B, K) of texts (B, T)."""
+        return self.head(self.drop(self.features(words)))

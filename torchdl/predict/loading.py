@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 import torch
@@ -13,8 +13,11 @@ from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
 from torchdl.predict.base import Predictor
 from torchdl.predict.image_classifier import ImageClassifier
+from torchdl.predict.text_classifier import TextClassifier
 
-KINDS: dict[str, type[Predictor[Any]]] = {each.kind: each for each in (ImageClassifier,)}
+KINDS: dict[str, type[Predictor[Any]]] = {each.kind: each for each in (ImageClassifier, TextClassifier)}
+
+PredictorT = TypeVar("PredictorT", bound=Predictor[Any])
 
 
 class Saved(TypedDict):
@@ -68,3 +71,13 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
         return cls(model, settings, device, batch_size)
     except (msgspec.ValidationError, InputError) as error:
         raise InputError(f"{folder / PREPROCESSING} is damaged or another model's: {error}") from error
+
+
+def load_as(
+    cls: type[PredictorT], folder: PathLike, device: str | torch.device = "auto", batch_size: int = 500
+) -> PredictorT:
+    """Load the predictor of a run that must be of the class ``cls``; see :func:`load_predictor`."""
+    predictor = load_predictor(folder, device, batch_size)
+    if not isinstance(predictor, cls):
+        raise InputError(f"{folder} is the run of another kind, {predictor.kind}, not {cls.kind}: name another run")
+    return predictor

@@ -1,38 +1,32 @@
-"""Train a text classifier, compare it with TF-IDF, and classify new texts.
+"""Train a text classifier, and compare it with TF-IDF.
 
 Shapes: N texts, T words of the longest text, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchdl import artifacts
 from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.text import TextDataset
-from torchdl.errors import InputError, require
-from torchdl.files import PathLike, read_json, write_json
 from torchdl.plots import plot_confusion, plot_precision_recall
+from torchdl.predict import TextClassifier
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName
-from torchdl.tasks.supervised import Loss, class_probabilities, logits_for, loss_for
+from torchdl.tasks.supervised import Loss, loss_for
 
 if TYPE_CHECKING:
     import pandas
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import Pipeline
 
-VOCABULARY, CLASSES = "vocabulary.json", "classes.json"
 SHOWN = 5  # mistakes in the summary
 
 
@@ -83,60 +77,6 @@ def text_training(
     task = learning.task(model, loss, {"accuracy": correct})
     batches = BatchLoader(data, learning.batch_size, shuffle=True, seed=seed, by_length=learning.by_length)
     return Training(task, batches, BatchLoader(test_data, 256, by_length=learning.by_length))
-
-
-class SavedClasses(TypedDict):
-    """What the classes' file holds: their names, and the maximum number of words."""
-
-    classes: Annotated[list[str | int | float], msgspec.Meta(min_length=1)]
-    longest: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | None
-
-
-class TextClassifier:
-    """A trained model with its vocabulary and classes.
-
-    Args:
-        model: The model, which is set to evaluation mode.
-        vocabulary: The words that it knows.
-        classes: The names of the classes.
-        longest: Maximum number of words read from a text; None for all.
-    """
-
-    def __init__(
-        self, model: nn.Module, vocabulary: Vocabulary, classes: Sequence[str], longest: int | None = None
-    ) -> None:
-        self.model, self.vocabulary, self.classes, self.longest = model.eval(), vocabulary, tuple(classes), longest
-
-    @classmethod
-    def load(cls, folder: PathLike) -> TextClassifier:
-        """Load the classifier of a finished run; raise :class:`InputError` if a part is missing or does not match."""
-        folder = Path(folder)
-        vocabulary, model = Vocabulary.load(folder / VOCABULARY), artifacts.load(folder)
-        try:
-            saved = read_json(folder / CLASSES, SavedClasses)
-        except InputError as error:
-            raise InputError(f"{error}: use a finished run of a text classifier") from error
-        classes, longest = [str(name) for name in saved["classes"]], saved["longest"]
-        expected = {"vocabulary_size": len(vocabulary), "out_features": logits_for(len(classes))}
-        match = all(getattr(model, name, None) == value for name, value in expected.items())
-        require(match, f"the model, vocabulary and classes in {folder} do not match: use an unchanged run")
-        return cls(model, vocabulary, classes, longest)
-
-    def save(self, folder: PathLike) -> None:
-        """Save the vocabulary and the classes in ``folder``, where a run has saved the model."""
-        self.vocabulary.save(Path(folder) / VOCABULARY)
-        write_json(Path(folder) / CLASSES, {"classes": self.classes, "longest": self.longest})
-
-    @torch.no_grad()
-    def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Return the class probabilities (N, K) of texts, as float64."""
-        data = TextDataset(texts, torch.zeros(len(texts)), self.vocabulary, self.longest)
-        return class_probabilities(torch.cat([self.model(words) for words, _ in BatchLoader(data, 256)]).double())
-
-    def unknown(self, text: str) -> list[str]:
-        """Return a text's words that are not in the vocabulary, without repetitions."""
-        words = self.vocabulary.tokenize(text)
-        return list(dict.fromkeys(word for word in words if word not in self.vocabulary.numbers))
 
 
 def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

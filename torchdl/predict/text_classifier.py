@@ -1,0 +1,184 @@
+"""Classify texts.
+
+Shapes: N texts, T words of the longest text, K classes, D features.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchdl.data import Vocabulary
+from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows
+from torchdl.data.text import TextDataset, read_lines
+from torchdl.data.vocabulary import VocabularySettings, as_texts
+from torchdl.errors import InputError, require
+from torchdl.predict.base import Predictor
+from torchdl.predict.classes import ClassAnswers
+from torchdl.tasks.supervised import class_probabilities, logits_for
+
+if TYPE_CHECKING:
+    import pandas
+
+TABLES, FILES = (".csv", ".tsv"), (".txt", ".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What a text classifier knows.
+
+    Attributes:
+        vocabulary: The words, and how a text becomes words.
+        classes: The names of the K classes.
+        longest: The maximum number of words that are read of a text, from its start; None for all.
+        text: The column of the texts in the training table.
+        format: How that table was written.
+    """
+
+    vocabulary: VocabularySettings
+    classes: tuple[str, ...]
+    longest: int | None = None
+    text: str = ""
+    format: TableFormat = CSV
+
+
+@dataclass(frozen=True)
+class TextAnswers(ClassAnswers):
+    """The probability of each class for each text.
+
+    Attributes:
+        unknown: The words of each text that are not in the vocabulary, without repetitions.
+        wordless: Whether each text has no words at all.
+        notes: Sentences on the files that were read.
+    """
+
+    unknown: Sequence[tuple[str, ...]] = ()
+    wordless: Sequence[bool] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self, top: int = 1) -> pandas.DataFrame:
+        """Return a table: the texts, their most probable classes, their unknown words, all probabilities."""
+        table = super().to_frame(top)
+        words = [
+            "(no words)" if none else ", ".join(row) for row, none in zip(self.unknown, self.wordless, strict=True)
+        ]
+        table.insert(len(table.columns) - len(self.classes), "unknown words", words)
+        return table
+
+
+class TextClassifier(Predictor[TextSettings]):
+    """Classify texts by a network that maps word indices (N, T) to logits: (N, 1) for two classes, else (N, K).
+
+    Example:
+        >>> from torchdl.predict import TextClassifier
+        >>> vocabulary = torchdl.Vocabulary.learn(["see you", "buy now"])
+        >>> settings = TextClassifier.Settings(vocabulary.settings, ("ham", "spam"))
+        >>> classifier = TextClassifier(torchdl.TextLSTM(len(vocabulary)), settings)
+        >>> answers = classifier.predict(["See you soon!", "buy"])
+        >>> answers.probabilities.shape, answers.unknown
+        (torch.Size([2, 2]), [('soon',), ()])
+    """
+
+    kind = "text classifier"
+    Settings = TextSettings
+
+    def check(self) -> None:
+        """Raise :class:`InputError` unless the settings are sound and the model's."""
+        settings = self.settings
+        self.vocabulary = Vocabulary.of(settings.vocabulary)
+        require(settings.longest is None or settings.longest >= 1, f"longest must be 1 or more, not {settings.longest}")
+        words, classes, outputs = len(self.vocabulary), settings.classes, logits_for(len(settings.classes))
+        require(getattr(self.model, "vocabulary_size", words) == words, "the model has another number of words")
+        match = len(set(classes)) == len(classes) > 1 and getattr(self.model, "out_features", outputs) == outputs
+        require(match, "the classes are not the model's")
+
+    def predict(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> TextAnswers:
+        """Return the probability of each class for each text.
+
+        Args:
+            inputs: A text; a file with a text per line, or with a table (``.csv``, ``.tsv``); or a list of these. A
+                string is a file's name if it is one word that ends in ``.txt``, ``.csv`` or ``.tsv``.
+            text: The column of the texts in tables; that of the training by default.
+            format: How the tables are written; as that of the training by default.
+
+        Raises:
+            InputError: There are no texts, one is empty, or a file cannot be read.
+        """
+        texts, said = self.read(inputs, text, format)
+        words = [self.vocabulary.tokenize(text) for text in texts]
+        unknown = [tuple(dict.fromkeys(word for word in row if word not in self.vocabulary.numbers)) for row in words]
+        wordless = [not row for row in words]
+        return TextAnswers(self.probabilities(texts), self.settings.classes, texts, unknown, wordless, said)
+
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
+        """Return the class probabilities (N, K) of texts, as float64."""
+        return class_probabilities(self.compute(self.model, texts).double())
+
+    def embed(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> Tensor:
+        """Return what the model's last layer reads (N, D), float32, by which to compare texts; see :meth:`predict`."""
+        features = getattr(self.model, "features", None)
+        if not callable(features):
+            raise InputError(f"a {type(self.model).__name__} has no features to compare texts by")
+        return self.compute(features, self.read(inputs, text, format)[0])
+
+    def compute(self, function: Callable[[Tensor], Tensor], texts: Sequence[str]) -> Tensor:
+        """Return what a function of word indices (B, T) returns for texts, on the CPU."""
+        data = TextDataset(texts, torch.zeros(len(texts)), self.vocabulary, self.settings.longest)
+        require(len(data) > 0, "there are no texts")
+        order = data.lengths.argsort(stable=True)  # texts of similar length need little padding
+        with self.ready():
+            parts = [
+                function(data.__getitems__(rows)[0].to(self.device)).cpu() for rows in order.split(self.batch_size)
+            ]
+        return torch.cat(parts)[order.argsort()]
+
+    def read(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> tuple[list[str], tuple[str, ...]]:
+        """Return all texts, and sentences on the files that were read; see :meth:`predict`."""
+        text, format = text or self.settings.text, format or self.settings.format
+        single = isinstance(inputs, (str, os.PathLike))
+        texts: list[str] = []
+        said: list[str] = []
+        for given in [inputs] if single else inputs.tolist() if hasattr(inputs, "tolist") else inputs:
+            if isinstance(given, os.PathLike) or is_file_name(given):
+                found, notes_on_it = read_file(Path(given), text, format)
+                said += [f"{len(found):,} texts from {given}", *notes_on_it]
+            else:
+                found = list(as_texts([given]))
+                require(bool(given.strip()), "a text is empty: write one")
+            texts += found
+        require(len(texts) > 0, "there are no texts")
+        return texts, tuple(said)
+
+
+def is_file_name(text: Any) -> bool:
+    """Return whether a string is the name of a file of texts, not a text."""
+    return isinstance(text, str) and len(text.split()) == 1 and text.strip().lower().endswith(FILES)
+
+
+def read_file(path: Path, text: str = "", format: TableFormat = CSV) -> tuple[list[str], tuple[str, ...]]:
+    """Return the texts of a file, and sentences on it; blank texts are left out.
+
+    Args:
+        path: A table (``.csv``, ``.tsv``), or a file with a text per line.
+        text: The table's column of texts.
+        format: How the table is written.
+    """
+    require(path.is_file(), f"there is no file {path}: name one, or write a text of more than one word")
+    if path.suffix.lower() not in TABLES:
+        texts, said = read_lines(path, format.encoding)
+        require(len(texts) > 0, f"{path} has no texts: name another file")
+        return texts, said
+    tabs = path.suffix.lower() == ".tsv" and format.separator == ","
+    table = read_rows(path, replace(format, separator="\t") if tabs else format, missing=False)
+    names = list(table.columns)
+    known = f'{path} has no column {text!r}: choose one of {", ".join(names)}, such as text="{names[-1]}"'
+    require(text in names, known)
+    texts = [cell.replace("\r\n", "\n") for cell in table[text] if cell.strip()]
+    require(len(texts) > 0, f"{path} has no texts in its column {text!r}: name another file or column")
+    return texts, notes(table)
