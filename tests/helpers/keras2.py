@@ -69,8 +69,37 @@ def perceptron() -> tuple[dict[str, Any], Weights]:
     return {"class_name": "Sequential", "config": {"name": "sequential_1", "layers": dense}}, weights
 
 
-def cpc(steps: int = 2, code_size: int = 5, units: int = 6) -> tuple[dict[str, Any], Weights]:
-    """Describe the whole CPC of 28x28 colour images: one encoder in two wrappers, so its weights are stored twice."""
+def hard_sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return Keras 2's hard sigmoid; Keras 3 has another."""
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return the sigmoid."""
+    return 1 / (1 + np.exp(-x))
+
+
+def gru_states(x: np.ndarray, weights: Mapping[str, np.ndarray], gate: Any, reset_after: bool) -> np.ndarray:
+    """Return the states (N, T, H) of Keras' GRU in all terms of sequences (N, T, D)."""
+    kernel, weight, bias = weights["kernel"], weights["recurrent_kernel"], weights["bias"]
+    h, states = np.zeros((len(x), len(weight))), []
+    (k_z, k_r, k_h), (w_z, w_r, w_h) = np.split(kernel, 3, 1), np.split(weight, 3, 1)
+    outer, inner = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
+    (b_z, b_r, b_h), (c_z, c_r, c_h) = np.split(outer, 3), np.split(inner, 3)
+    for term in x.transpose(1, 0, 2):
+        z = gate(term @ k_z + b_z + h @ w_z + c_z)
+        r = gate(term @ k_r + b_r + h @ w_r + c_r)
+        candidate = np.tanh(term @ k_h + b_h + (r * (h @ w_h + c_h) if reset_after else (r * h) @ w_h))
+        h = z * h + (1 - z) * candidate
+        states.append(h)
+    return np.stack(states, 1)
+
+
+def cpc(steps: int = 2, code_size: int = 5, units: int = 6, **gru: Any) -> tuple[dict[str, Any], Weights]:
+    """Describe the whole CPC of 28x28 colour images: one encoder in two wrappers, so its weights are stored twice.
+
+    ``gru`` has other settings of the GRU; None leaves a setting out.
+    """
     norm = {"axis": -1, "momentum": 0.99, "epsilon": 0.001, "center": True, "scale": True}
     conv = {"filters": 32, "kernel_size": [3, 3], "strides": [2, 2], "padding": "valid", "activation": "linear"}
     conv |= {"data_format": "channels_last", "dilation_rate": [1, 1], "use_bias": True}
@@ -100,6 +129,7 @@ def cpc(steps: int = 2, code_size: int = 5, units: int = 6) -> tuple[dict[str, A
     encoder = model("encoder", chain)
     gates = {"units": units, "activation": "tanh", "recurrent_activation": "hard_sigmoid", "use_bias": True}
     gates |= {"return_sequences": False, "go_backwards": False, "implementation": 1, "reset_after": False}
+    gates = {key: value for key, value in (gates | gru).items() if value is not None}
     predictors = [f"z_t_{step}" for step in range(steps)]
     code = {"function": ["4wEAAAAAAAAA\n", None, None], "function_type": "lambda", "arguments": {}}
     layers = [
@@ -113,8 +143,9 @@ def cpc(steps: int = 2, code_size: int = 5, units: int = 6) -> tuple[dict[str, A
         node("CPCLayer", "cpc_layer_1", "lambda_1", "time_distributed_2"),
     ]
     weights: dict[str, Mapping[str, np.ndarray]] = {f"time_distributed_{i}": trained | kept for i in (1, 2)}
-    gru = {"kernel": (code_size, 3 * units), "recurrent_kernel": (units, 3 * units), "bias": (3 * units,)}
-    weights["ar_context"] = arrays(50, "ar_context", **gru)
+    bias = (2, 3 * units) if gates.get("reset_after") else (3 * units,)
+    shapes = {"kernel": (code_size, 3 * units), "recurrent_kernel": (units, 3 * units), "bias": bias}
+    weights["ar_context"] = arrays(50, "ar_context", **shapes)
     for step, name in enumerate(predictors):
         weights[name] = arrays(60 + step, name, kernel=(units, code_size), bias=(code_size,))
     return model("model_1", layers), weights

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from helpers import keras2
 from helpers.mutations import Made, faults_of, mutate
 
@@ -75,6 +76,42 @@ def test_the_whole_cpc_of_keras_2_is_read(tmp_path, steps):
     np.testing.assert_array_equal(
         cpc.predictors.linear[0].weight.detach().numpy(), by_name["z_t_0"].weights["kernel"].T
     )
+
+
+@pytest.mark.parametrize("reset_after", [None, False, True])  # files before Keras 2.2 do not have it
+@pytest.mark.parametrize("gate", [keras2.hard_sigmoid, keras2.sigmoid])
+def test_the_grus_settings_of_a_cpc_of_keras_2_are_heeded(tmp_path, gate, reset_after):
+    description, weights = keras2.cpc(recurrent_activation=gate.__name__, reset_after=reset_after)
+    for own in weights.values():  # smaller ones, so that the gates are not all 0 or 1
+        own |= {name: array - 0.75 for name, array in own.items() if "kernel" in name or "ar_context" in name}
+    keras2.save(tmp_path / "cpc.h5", description, weights)
+    cpc = from_keras(tmp_path / "cpc.h5")
+    context, future = torch.rand(2, 3, 3, 28, 28), torch.rand(2, 2, 3, 28, 28)
+    with torch.no_grad():
+        codes, (predicted, _) = cpc.encode(context).double().numpy(), cpc(context, future)
+    own = {name.split("/")[-1].split(":")[0]: array.astype(float) for name, array in weights["ar_context"].items()}
+    last = keras2.gru_states(codes, own, gate, bool(reset_after))[:, -1]
+    for step in range(2):
+        dense = weights[f"z_t_{step}"]
+        expected = last @ dense[f"z_t_{step}/kernel:0"] + dense[f"z_t_{step}/bias:0"]
+        np.testing.assert_allclose(predicted[:, 0, step].numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_call_in_training_and_classes_of_others_are_refused(mlp):
+    description, weights = keras2.perceptron()
+    last = description["config"]["layers"][1]
+    for changed, words in (
+        ({"class_name": "mine>Dense"}, "mine>Dense"),
+        ({"module": "mine", "registered_name": "Dense"}, "mine>Dense"),
+        ({"inbound_nodes": [[["dense_1", 0, 0, {"training": True}]]]}, "training=True"),
+    ):
+        description["config"]["layers"][1] = {**last, **changed}
+        keras2.save(mlp, description, weights)
+        with pytest.raises(InputError, match=f"'dense_2'.*{words}"):
+            from_keras(mlp)
+    description["config"]["layers"][1] = {**last, "inbound_nodes": [[["dense_1", 0, 0, {"training": False}]]]}
+    keras2.save(mlp, description, weights)
+    assert type(from_keras(mlp)).__name__ == "MLP"
 
 
 def test_nested_layers_of_other_names_get_their_weights_in_order(tmp_path):

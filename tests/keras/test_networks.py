@@ -53,6 +53,134 @@ def test_a_network_has_keras_outputs_can_be_saved_and_goes_back_bit_for_bit(kera
     assert largest_difference(tmp_path / "back.keras", back).largest < 1e-5
 
 
+def bent_autoencoder(layers, flatten):
+    """Return layers of an autoencoder of images with channels first."""
+    first = {"data_format": "channels_first"}
+    convolve = {"padding": "same", "activation": "gelu", **first}
+    encoder = [layers.Conv2D(4, 3, **convolve), layers.MaxPooling2D(**first), layers.Flatten(flatten), layers.Dense(6)]
+    decoder = [layers.Dense(4 * 4 * 4), layers.Reshape((4, 4, 4)), layers.Conv2D(4, 3, **convolve)]
+    last = layers.Conv2D(3, 3, **{**convolve, "activation": "sigmoid"})
+    return [*encoder, *decoder, layers.UpSampling2D(**first), last]
+
+
+def frozen(model):
+    """Freeze the first layer of a model, whose weights Keras then stores last in a ``.h5``."""
+    model.layers[0].trainable = False
+    return model
+
+
+# forms that a file may have: the shape of an input, and layers that follow one another
+UNUSUAL = {
+    "channels first, flattened last": ((3, 8, 8), lambda k, s: bent_autoencoder(k.layers, "channels_last")),
+    "channels first, flattened first": ((3, 8, 8), lambda k, s: bent_autoencoder(k.layers, "channels_first")),
+    "four dimensions": ((2, 4, 5, 6), lambda k, s: [k.layers.Flatten(), k.layers.Dense(3)]),
+    "the first of two nested layers frozen": (
+        (10, 5),
+        lambda k, s: [
+            frozen(k.Sequential([k.Input(s), k.layers.LSTM(5, return_sequences=True), k.layers.LSTM(5)])),
+            k.layers.Dense(2),
+        ],
+    ),
+    "no sigmoid": ((6,), lambda k, s: [k.layers.Dense(5), k.layers.LeakyReLU(negative_slope=0.2), k.layers.Dense(1)]),
+    "the last context": ((None, 5), lambda k, s: [k.layers.GRU(4)]),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_files_of_unusual_forms_have_keras_outputs(keras, tmp_path, name):
+    shape, layers = UNUSUAL[name]
+    randomize(keras.Sequential([keras.Input(shape), *layers(keras, shape)])).save(tmp_path / "model.h5")
+    network = "Discriminator" if name == "no sigmoid" else None
+    imported = describe_import(tmp_path / "model.h5", network=network)
+    found = largest_difference(tmp_path / "model.h5", imported)
+    assert found.largest < 1e-5 < found.scale
+
+
+def of_a_nested_output(keras):
+    first = keras.Input((6,))
+    hidden = keras.layers.Dense(5, activation="relu")(first)
+    inner = keras.Model(first, [hidden, keras.layers.Dense(5, activation="relu")(hidden)])
+    outer = keras.Input((6,))
+    return keras.Model(outer, keras.layers.Dense(2)(inner(outer)[0]))
+
+
+def less_a_number(keras):
+    first = keras.Input((28, 28, 3))
+    return keras.Model(first, encoder(keras, 28)(first - 0.5))
+
+
+def rated_twice(keras):
+    model = ORIGINALS["lecture 61"].build(keras)
+    return keras.Model(model.inputs, [model.output, keras.layers.Dense(1)(model.layers[-3].output)])
+
+
+def stacked_last(keras):
+    first, layers = keras.Input((6,)), keras.layers
+    return keras.Model(first, layers.Concatenate()([layers.Reshape((5, 1))(layers.Dense(5)(first)) for _ in range(3)]))
+
+
+def text_with_channels_first(keras):
+    first, layers = keras.Input((20,)), keras.layers
+    x = layers.Conv1D(8, 3, activation="relu", data_format="channels_first")(layers.Embedding(51, 20)(first))
+    return keras.Model(first, layers.Dense(1)(layers.GlobalMaxPooling1D(data_format="channels_first")(x)))
+
+
+def of_layers(shape, *kinds):
+    def build(keras):
+        layers = [getattr(keras.layers, kind)(**settings) for kind, settings in kinds]
+        return keras.Sequential([keras.Input(shape), *layers])
+
+    return build
+
+
+FIRST = {"data_format": "channels_first"}
+REFUSED = {
+    of_a_nested_output: "2 outputs",
+    less_a_number: "something else than the means",
+    rated_twice: "2 outputs",
+    stacked_last: "one after the other",
+    text_with_channels_first: "before its terms",
+    of_layers((10, 2), ("Flatten", FIRST), ("Dense", {"units": 3})): "reorders",
+    of_layers((5, 3), ("LSTM", {"units": 5, "return_sequences": True}), ("GlobalMaxPooling1D", FIRST)): "before its",
+}
+
+
+@pytest.mark.parametrize(("build", "words"), REFUSED.items())
+def test_what_a_network_would_compute_otherwise_is_refused(keras, tmp_path, build, words):
+    randomize(build(keras)).save(tmp_path / "model.keras")
+    with pytest.raises(InputError, match=words):
+        describe_import(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"stateful": True}, "stateful"), ({"dropout": 0.3}, "dropouts"), ({"dtype": "mixed_float16"}, "mixed_float16")],
+)
+def test_settings_of_recurrent_layers_that_are_left_out_are_said(keras, tmp_path, settings, words):
+    layers = [keras.Input((10, 2), batch_size=8), keras.layers.LSTM(5, **settings), keras.layers.Dense(1)]
+    randomize(keras.Sequential(layers)).save(tmp_path / "model.keras")
+    assert any(words in note for note in describe_import(tmp_path / "model.keras").notes)
+
+
+def test_the_indices_of_ratings_are_in_the_order_of_the_vectors(keras, tmp_path):
+    model = randomize(ORIGINALS["lecture 61"].build(keras))
+    keras.Model(model.inputs[::-1], model.output).save(tmp_path / "model.keras")
+    imported = describe_import(tmp_path / "model.keras")
+    assert largest_difference(tmp_path / "model.keras", imported).largest < 1e-5
+    assert all(repr(tensor._keras_history.operation.name) in imported.notes[0] for tensor in model.inputs)
+
+
+def test_a_network_that_is_less_likely_is_read_by_its_name(keras, tmp_path):
+    for ours in (
+        torchdl.RowReader((1, 9, 7), 4, "gru", hidden=5),
+        torchdl.SequenceModel("mlp", length=6, in_features=6, out_features=2, hidden=5),
+    ):
+        to_keras(ours.eval(), tmp_path / "model.keras")
+        assert type(from_keras(tmp_path / "model.keras")) is not type(ours)
+        imported = describe_import(tmp_path / "model.keras", network=type(ours).__name__)
+        assert largest_difference(tmp_path / "model.keras", imported).largest < 1e-5
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("reset_after", [True, False])
 def test_the_whole_cpc_of_the_source_has_its_own_outputs(keras, tmp_path, steps, reset_after):
@@ -155,6 +283,7 @@ def test_what_keras_lacks_is_said(keras, tmp_path):
         (torchdl.RatingModel(3, 3, factors=2), "factors"),
         (torchdl.SequenceModel("lstm", gate="hard_sigmoid"), "hard sigmoid"),
         (torchdl.AirbenchLike(), "AirbenchLike"),
+        (torchdl.Autoencoder((2, 9, 15)), "9x15"),
         (torchdl.image_cpc(28, batch_statistics=True), "batch_statistics"),
         (
             torchdl.CPC(torchdl.SignalEncoder(code_size=4), torchdl.ContextNetwork(4, 4), torchdl.Predictors(4, 4)),

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers.keras2 import gru_states, hard_sigmoid, sigmoid
 from helpers.keras_originals import draw
 
 import torchdl
@@ -52,14 +53,10 @@ def run(model, x: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(x)).numpy()
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
 GATES = {
     ("sigmoid", "2.0.6"): sigmoid,
     ("sigmoid", "3.5.0"): sigmoid,
-    ("hard_sigmoid", "2.0.6"): lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    ("hard_sigmoid", "2.0.6"): hard_sigmoid,
     ("hard_sigmoid", "3.5.0"): lambda x: np.clip(x / 6 + 0.5, 0, 1),
 }
 
@@ -74,22 +71,13 @@ def test_a_grus_gates_reset_and_biases_are_keras_own(name, version, reset_after,
     gate, m = GATES[name, version], 5
     kernel, weight = draw((3, 3 * m), 1), draw((m, 3 * m), 2, 0.7)
     bias = draw((2, 3 * m) if reset_after else 3 * m, 3) if use_bias else np.zeros((2, 3 * m))
-    outer, inner = bias if reset_after or not use_bias else (bias, np.zeros(3 * m))
     config = {"recurrent_activation": name, "activation": "tanh", "return_sequences": True}
     config |= {} if reset_after is None else {"reset_after": reset_after}  # older files do not have it
     weights = {"kernel": kernel, "recurrent_kernel": weight} | ({"bias": bias.astype(np.float32)} if use_bias else {})
     model = imported((None, 3), layer("GRU", config, weights), version=version).model
 
-    x, h, states = draw((2, 6, 3), 4), np.zeros((2, m)), []
-    (k_z, k_r, k_h), (w_z, w_r, w_h) = np.split(kernel, 3, 1), np.split(weight, 3, 1)
-    (b_z, b_r, b_h), (c_z, c_r, c_h) = np.split(outer, 3), np.split(inner, 3)
-    for term in x.transpose(1, 0, 2):
-        z = gate(term @ k_z + b_z + h @ w_z + c_z)
-        r = gate(term @ k_r + b_r + h @ w_r + c_r)
-        candidate = np.tanh(term @ k_h + b_h + (r * (h @ w_h + c_h) if reset_after else (r * h) @ w_h))
-        h = z * h + (1 - z) * candidate
-        states.append(h)
-    np.testing.assert_allclose(run(model, x), np.stack(states, 1), **TOLERANCE)
+    x = draw((2, 6, 3), 4)
+    np.testing.assert_allclose(run(model, x), gru_states(x, weights | {"bias": bias}, gate, reset_after), **TOLERANCE)
 
 
 def test_a_hard_sigmoid_of_an_unknown_version_is_refused():
@@ -562,6 +550,25 @@ def wrong(one: Layer, generator: np.random.Generator) -> Layer:
             return one._replace(inputs=((), ("nowhere",), (one.name,), (one.name, "x"))[generator.integers(4)])
         case _:
             return one._replace(config=one.config | {settings[generator.integers(len(settings))]: junk})
+
+
+@pytest.mark.parametrize("circle", ["flatten", "dense", "embedding"])
+def test_a_circle_of_layers_ends(circle):
+    def named(name: str, kind: str, *inputs: str, weights=None) -> Layer:
+        return Layer(name, kind, {}, weights or {}, (*inputs, *((name,) if name == circle else ())))
+
+    table = {"embeddings": draw((8, 3), 1)}
+    layers = (
+        named("users", "InputLayer"),
+        named("embedding", "Embedding", *(() if circle == "embedding" else ("users",)), weights=table),
+        named("flatten", "Flatten", *(() if circle == "flatten" else ("embedding",))),
+        named("both", "Concatenate", "flatten", "embedding"),
+        dense(6, 6)._replace(name="dense", inputs=("dense", "both") if circle == "dense" else ("both",)),
+        dense(6, 1)._replace(name="last", inputs=("dense",)),
+    )
+    model = Layer("model", "Functional", {}, {}, (), layers)
+    with pytest.raises(MisfitError):
+        recognise(KerasFile(model, ("last",), "3.5.0"), "RatingModel")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from torchdl.keras.files import MODELS, Layer
+from torchdl.keras.files import MODELS, Layer, outputs_of
 from torchdl.keras.layers import CENTRING, in_order
 from torchdl.keras.steps import MisfitError, Reader, Shape, Step
 
@@ -19,13 +19,13 @@ class Chain(NamedTuple):
         input_shape: The shape of an input, without the batch, as the file has it.
         steps: The operations.
         channels_first: Whether images are (channel, height, width), and not (height, width, channel).
-        by_channel: Whether images are flattened as (height, width, channel).
+        flat_last: Whether images are flattened as (height, width, channel).
     """
 
     input_shape: Shape
     steps: tuple[Step, ...]
     channels_first: bool
-    by_channel: bool
+    flat_last: bool
 
     def of(self, *kinds: str) -> list[Step]:
         """Return the operations of these kinds."""
@@ -54,13 +54,14 @@ def chain_of(model: Layer, keras_2: bool) -> Chain:
     shape, layers = input_shape(found), [layer for layer in found if layer.kind != "InputLayer"]
     if len(layers) > MAX_STEPS:
         raise MisfitError(None, f"it has {len(layers):,} layers, more than {MAX_STEPS:,}")
-    formats = {layer.config.get("data_format") for layer in layers if layer.kind.startswith(("Conv", "MaxPool", "UpS"))}
+    spatial = ("Conv", "MaxPool", "UpS", "GlobalM")
+    formats = {layer.config.get("data_format") for layer in layers if layer.kind.startswith(spatial)}
     first = formats - {None} == {"channels_first"}
     if {"channels_first", "channels_last"} <= formats:
         raise MisfitError(None, "some of its layers take channels first, others last")
     reader = Reader(shape, first, keras_2)
     steps = [step for layer in layers for step in reader.steps(layer)]
-    return Chain(shape, tuple(in_order(steps)), first, reader.by_channel)
+    return Chain(shape, tuple(in_order(steps)), first, reader.flat_last)
 
 
 def unfolded(model: Layer) -> list[Layer]:
@@ -98,7 +99,17 @@ def ordered(model: Layer) -> list[Layer]:
         if len(found) > len(known):
             raise MisfitError(found[-1], "feeds itself")
         found.append(following[0])
+    require_output(model, found[-1])
     return found
+
+
+def require_output(model: Layer, layer: Layer) -> None:
+    """Raise :class:`MisfitError` unless a layer's output is that of its model, and the only one."""
+    outputs = outputs_of(model)
+    if len(outputs) > 1:
+        raise MisfitError(None, f"the model {model.name!r} has {len(outputs)} outputs ({', '.join(outputs)})")
+    if outputs != (layer.name,):
+        raise MisfitError(layer, f"is not the output of the model {model.name!r}, which is that of {outputs[0]!r}")
 
 
 def centres(layer: Layer, known: Mapping[str, Layer]) -> bool:

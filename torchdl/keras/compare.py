@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from torchdl import models
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike
 from torchdl.keras.exporting import import_keras, quiet
 from torchdl.keras.files import Layer, read_model
+from torchdl.keras.graphs import rating_inputs
 from torchdl.keras.importing import Imported
 
 BATCH, TERMS = 8, 4
@@ -64,13 +65,27 @@ def largest_difference(
             other = load(keras, path, architecture)
         except Exception as error:  # Keras raises many kinds for files of older versions
             raise InputError(f"Keras {keras.__version__} cannot load {path}") from error
-        inputs = [draw(generator, model, index, tensor.shape[1:]) for index, tensor in enumerate(other.inputs)]
-        theirs = other(inputs if len(inputs) > 1 else inputs[0], training=False)
+        names = [tensor._keras_history.operation.name for tensor in other.inputs]
+        order = rating_inputs(file.model) if isinstance(model, models.RatingModel) else names
+        drawn = [draw(generator, model, i, other.inputs[names.index(name)].shape[1:]) for i, name in enumerate(order)]
+        inputs = [drawn[order.index(name)] for name in names]
+        try:
+            theirs = other(inputs if len(inputs) > 1 else inputs[0], training=False)
+        except Exception as error:
+            raise InputError(f"Keras {keras.__version__} cannot compute with {path}: {first_line(error)}") from error
     with torch.no_grad():
-        ours = outputs(imported, as_here(imported, inputs))
+        ours = outputs(imported, as_here(imported, drawn))
     found = theirs if isinstance(theirs, (list, tuple)) else [theirs]
-    values = [keras.ops.convert_to_numpy(value) for value in found]
-    largest = max(float(np.abs(value - own.numpy()).max()) for value, own in zip(values, ours, strict=True))
+    values = [keras.ops.convert_to_numpy(value).astype(np.float32) for value in found]
+    if imported.applies:
+        values = [torch.from_numpy(value).sigmoid().numpy() for value in values]
+    if isinstance(model, models.ContextNetwork) and values[0].ndim == 2:
+        ours = [ours[0][:, -1]]
+    if isinstance(model, models.Predictors) and len(values) > 1:
+        ours = list(ours[0].unbind(-2))
+    largest = max(
+        float(np.abs(value - own.reshape(value.shape).numpy()).max()) for value, own in zip(values, ours, strict=True)
+    )
     return Difference(largest, max(float(np.abs(value).max()) for value in values))
 
 
@@ -126,7 +141,8 @@ def as_here(imported: Imported, inputs: list[np.ndarray]) -> list[Tensor]:
         return [torch.cat(tensors, 1) + 1]
     if isinstance(imported.model, models.RowReader):
         return [tensors[0][:, None]]
-    is_image = tensors[0].dim() >= 4 and not imported.channels_first
+    images = 5 if isinstance(imported.model, models.CPC) else 4  # dimensions
+    is_image = tensors[0].dim() == images and not imported.channels_first
     return [tensor.movedim(-1, -3) for tensor in tensors] if is_image else tensors
 
 
@@ -139,7 +155,7 @@ def outputs(imported: Imported, inputs: list[Tensor]) -> list[Tensor]:
     if isinstance(model, models.GAN):
         return [model.discriminator(output)]
     if isinstance(model, models.RatingModel):
-        return [output[:, None]]
+        return [output]
     if isinstance(model, models.Autoencoder) and not imported.channels_first:
         return [output.movedim(1, -1)]
-    return [{"softmax": lambda x: x.softmax(1), "sigmoid": torch.sigmoid, "": lambda x: x}[imported.ending](output)]
+    return [{"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "": lambda x: x}[imported.ending](output)]

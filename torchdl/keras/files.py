@@ -18,6 +18,8 @@ from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike, read_json
 
 MODELS = ("Model", "Functional", "Sequential")
+CUSTOM = "CPCLayer"  # the one class outside of Keras whose meaning is known
+KERAS = ("keras", "tf_keras", "tensorflow")  # whose layers are the same
 MAX_LAYERS = 10_000
 MAX_TEXT = 2**26  # bytes of a description
 MAX_WEIGHTS = 2**33  # bytes
@@ -153,9 +155,13 @@ def parsed(text: str | bytes) -> dict[str, Any]:
 
 def as_file(model: Layer, version: str) -> KerasFile:
     """Return a model with the names of its outputs."""
-    outputs = model.config.get("output_layers")
-    names = tuple(dict.fromkeys(sources(outputs))) or tuple(layer.name for layer in model.layers[-1:])
-    return KerasFile(model, names, version)
+    return KerasFile(model, outputs_of(model), version)
+
+
+def outputs_of(model: Layer) -> tuple[str, ...]:
+    """Return the names of the layers whose outputs are a model's; the last layer's where it does not say."""
+    named = tuple(dict.fromkeys(sources(model.config.get("output_layers"))))
+    return named or tuple(layer.name for layer in model.layers[-1:])
 
 
 # Descriptions
@@ -180,7 +186,7 @@ def layers_in(layer: Layer) -> Iterator[Layer]:
 def layer_of(description: Any) -> Layer:
     """Return a layer that Keras describes as ``{"class_name": ..., "config": ...}``, in any version."""
     require(isinstance(description, dict) and "class_name" in description, "a layer of it has no class_name")
-    kind, config = str(description["class_name"]).rpartition(">")[2], description.get("config") or {}
+    kind, config = kind_of(description), description.get("config") or {}
     inner: tuple[Layer, ...] = ()
     if kind in MODELS:
         config = {"layers": config} if isinstance(config, list) else config  # Sequential before Keras 2.2.3
@@ -199,7 +205,25 @@ def layer_of(description: Any) -> Layer:
     require(isinstance(config, dict), f"the settings of a {kind} are no JSON object")
     name = str(config.get("name") or description.get("name") or kind)
     config = {} if kind == "Lambda" else config
+    in_training = f"its layer {name!r} is called with training=True, so it computes as in training: call it without"
+    require(not trains(description.get("inbound_nodes")), in_training)
     return Layer(name, kind, config, {}, tuple(sources(description.get("inbound_nodes"))), inner)
+
+
+def kind_of(description: Any) -> str:
+    """Return the name of a layer's class, with its package before it if that is not Keras."""
+    package, _, kind = str(description["class_name"]).rpartition(">")
+    registered, module = str(description.get("registered_name") or ""), str(description.get("module") or "keras")
+    package = package or registered.rpartition(">")[0] or ("" if module.split(".")[0] in KERAS else module)
+    return f"{package}>{kind}" if package and kind != CUSTOM else kind
+
+
+def trains(calls: Any) -> bool:
+    """Return whether a description of a layer's calls holds ``training=True``, in any version of Keras."""
+    if isinstance(calls, dict) and calls.get("training") not in (None, False, 0):
+        return True
+    inner = calls.values() if isinstance(calls, dict) else calls if isinstance(calls, list) else ()
+    return any(trains(each) for each in inner)
 
 
 def in_sequence(layers: tuple[Layer, ...], shape: Any) -> tuple[Layer, ...]:

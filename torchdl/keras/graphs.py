@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from torchdl import models
-from torchdl.keras.chain import Chain, chain_of
+from torchdl.keras.chain import Chain, chain_of, require_output
 from torchdl.keras.files import MODELS, KerasFile, Layer
 from torchdl.keras.layers import CELLS, pieces, recurrent, tensor
-from torchdl.keras.matching import Match, Pair, difference, match, training_notes
+from torchdl.keras.matching import Match, Pair, difference, differences, match
 from torchdl.keras.networks import CENTRED, NETWORKS, context_network, rates
 from torchdl.keras.steps import MisfitError, Reader
 
@@ -32,12 +32,21 @@ def dense_pair(layer: Layer, module: Any) -> Pair:
 
 
 def stacked(model: Layer, stack: Layer) -> list[Layer]:
-    """List the dense layers that a layer stacks: a Lambda, or a concatenation of reshaped outputs."""
+    """List the dense layers that a layer stacks before the last axis: a Lambda, or a concatenation.
+
+    Raises:
+        MisfitError: A concatenation, or a reshaping before it, puts them in another order.
+    """
     known = {layer.name: layer for layer in model.layers}
     sources = [known[name] for name in stack.inputs]
-    if stack.kind != "Lambda":
-        sources = [known[source.inputs[0]] if source.kind == "Reshape" else source for source in sources]
-    return sources
+    shapes = [source.config["target_shape"] for source in sources if source.kind == "Reshape"]
+    if stack.kind == "Concatenate":
+        rank = len(shapes[0]) + 1 if shapes else 0
+        if stack.config.get("axis", -1) not in ((-2, rank - 2) if shapes else (-1,)):
+            raise MisfitError(stack, "does not put the outputs of the predictors one after the other", 3)
+    if wrong := next((shape for shape in shapes if len(shape) < 2 or shape[-2] != 1), None):
+        raise MisfitError(stack, f"stacks predictions of shape {wrong}, not of one step each", 3)
+    return [known[source.inputs[0]] if source.kind == "Reshape" else source for source in sources]
 
 
 def same_layers(layers: list[Layer], others: list[Layer]) -> bool:
@@ -76,7 +85,7 @@ def read_cpc(file: KerasFile, keras_2: bool) -> Match | None:
     predictors = models.Predictors(network.context_size, int(code_size), len(dense))  # type: ignore[arg-type]
     pairs = [*encoder.pairs, Pair(step, piece)]
     pairs += [dense_pair(layer, linear) for layer, linear in zip(dense, predictors.linear, strict=True)]
-    notes = list(encoder.notes)
+    notes = [*encoder.notes, *differences((), (), pairs[len(encoder.pairs) :])]
     if original:
         notes.append(
             "outputs: predictions and embeddings; the file's output is the sigmoid of the mean of their products, over "
@@ -98,6 +107,7 @@ def read_original(model: Layer, wrapped: list[Layer], cell: Layer, dense: list[L
         raise MisfitError(stack, "does not stack the outputs of all predictors", 4)
     context, future = known[cell.inputs[0]], known[last.inputs[1]]
     check_same(context, future)
+    require_output(model, last)
     return context, stacked(model, stack)
 
 
@@ -134,7 +144,7 @@ def read_encoder(wrapper: Layer, keras_2: bool) -> Match:
     pairs, _ = match(chain, found, "ImageEncoder")
     channels, height, width = chain.image_shape
     inputs = CENTRED.format(shape=chain.input_shape, channels=channels, height=height, width=width)
-    return Match(encoder, pairs, inputs, notes=training_notes(chain, found, pairs))
+    return Match(encoder, pairs, inputs, notes=differences(chain.steps, found, pairs))
 
 
 def check_same(context: Layer, future: Layer) -> None:
@@ -169,6 +179,7 @@ def read_context(file: KerasFile, keras_2: bool) -> Match | None:
     notes = (
         [] if step.settings["return_sequences"] else ["outputs: contexts of all terms; the file's is the last of them"]
     )
+    notes += differences((), (), pairs)
     return Match(network, pairs, f"embeddings (N, T, {network.code_size})", notes=notes)
 
 
@@ -182,6 +193,9 @@ def read_predictors(file: KerasFile, keras_2: bool) -> Match | None:
         return None
     joined = [layer for layer in model.layers if layer.kind == "Concatenate"]
     if joined:
+        require_output(model, joined[0])
+        if len(joined) > 1 or not same_layers(stacked(model, joined[0]), dense):
+            return None
         dense = stacked(model, joined[0])
     elif len(dense) == 1 and not any(layer.kind == "Reshape" for layer in model.layers):
         return None
@@ -193,7 +207,8 @@ def read_predictors(file: KerasFile, keras_2: bool) -> Match | None:
     size, code_size = dense[0].weights["kernel"].shape
     predictors = models.Predictors(size, code_size, len(dense))
     pairs = [dense_pair(layer, linear) for layer, linear in zip(dense, predictors.linear, strict=True)]
-    return Match(predictors, pairs, f"contexts (..., {size}); outputs are (..., {len(dense)}, {code_size})")
+    inputs = f"contexts (..., {size}); outputs are (..., {len(dense)}, {code_size})"
+    return Match(predictors, pairs, inputs, notes=differences((), (), pairs))
 
 
 # Ratings
@@ -212,9 +227,11 @@ def read_ratings(file: KerasFile, keras_2: bool) -> Match | None:
     arrays = [table.weights["embeddings"] for table in tables if table]
     reader = Reader((sum(array.shape[1] for array in arrays),), False, keras_2)
     steps, layer = [], joined[0]
-    while following := fed_by(model, layer.name):
-        layer = following[0]
-        steps += reader.steps(layer)
+    for _ in model.layers:
+        if following := fed_by(model, layer.name):
+            layer = following[0]
+            steps += reader.steps(layer)
+    require_output(model, layer)
     mean = 0.0
     if steps and steps[-1].kind == "Rescaling" and steps[-1].settings["scale"] in (1, 1.0):
         mean = float(steps.pop().settings["offset"] or 0)
@@ -234,15 +251,25 @@ def read_ratings(file: KerasFile, keras_2: bool) -> Match | None:
     notes = ["Index i of the file is i + 1 here, because index 0 stands for users and items that are not in training."]
     if not mean:
         notes.append("Outputs are ratings minus the mean rating of training, if the file was trained as in lecture 61.")
-    inputs = f"pairs (N, 2) of indices: first that of {joined[0].inputs[0]!r}, then that of {joined[0].inputs[1]!r}"
-    return Match(ratings, pairs, inputs, notes=[*notes, *training_notes(chain, found, pairs)], tensors=tensors)
+    inputs = "pairs (N, 2) of indices: first that of {!r}, then that of {!r}".format(*rating_inputs(model))
+    return Match(ratings, pairs, inputs, notes=[*notes, *differences(steps, found, pairs)], tensors=tensors)
+
+
+def rating_inputs(model: Layer) -> list[str]:
+    """Return the names of the inputs that the two vectors belong to, in the order in which they are concatenated."""
+    known = {layer.name: layer for layer in model.layers}
+    names = next(layer for layer in model.layers if layer.kind == "Concatenate").inputs
+    for _ in model.layers:  # as many steps as there can be, and no more, because a file may hold a circle
+        names = tuple((known[name].inputs or (name,))[0] for name in names)
+    return list(names)
 
 
 def table_before(known: dict[str, Layer], name: str) -> Layer | None:
     """Return the embedding that feeds a layer, perhaps through layers that flatten it."""
     layer = known.get(name)
-    while layer is not None and layer.kind in ("Flatten", "Reshape") and len(layer.inputs) == 1:
-        layer = known.get(layer.inputs[0])
+    for _ in known:
+        if layer is not None and layer.kind in ("Flatten", "Reshape") and len(layer.inputs) == 1:
+            layer = known.get(layer.inputs[0])
     is_table = (
         layer is not None and layer.kind == "Embedding" and layer.weights.get("embeddings", np.zeros(0)).ndim == 2
     )

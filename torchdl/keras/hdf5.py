@@ -190,7 +190,10 @@ class Object:
         kind, order, size = self.file.number(at, 1) & 15, self.file.number(at + 1, 1) & 65, self.file.number(at + 4, 4)
         widths = (2, 2, 1, 1, 1, 1, 4)
         values = tuple(self.file.number(at + 8 + sum(widths[:i]), width) for i, width in enumerate(widths))
-        require(kind == 1 and values == FLOATS.get(size) and order < 2, "are no real numbers")
+        require(
+            kind == 1 and values == FLOATS.get(size) and order < 2,
+            "are no real numbers of 16, 32 or 64 bits in the form of IEEE 754",
+        )
         return np.dtype(f"{'>' if order else '<'}f{size}")
 
     def array(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from torchdl.keras.chain import Chain, chain_of
 from torchdl.keras.files import MODELS, KerasFile, Layer, read_model
 from torchdl.keras.graphs import GRAPHS
 from torchdl.keras.layers import CELLS
-from torchdl.keras.matching import Match, empty, fill_, match, training_notes
+from torchdl.keras.matching import Match, differences, empty, fill_, match
 from torchdl.keras.networks import NETWORKS, Network, flat_size
 from torchdl.keras.steps import MisfitError, unknown
 from torchdl.models import TextCNN, TextLSTM
@@ -23,17 +23,25 @@ def read_chain(network: Network) -> Callable[[KerasFile, bool], Match | None]:
     """Return a function that recognises a network whose layers follow one another."""
 
     def read(file: KerasFile, keras_2: bool) -> Match | None:
-        require_one_output(file)
         chain = chain_of(file.model, keras_2)
         if not chain.steps or (model := network.build(chain)) is None:
             return None
         pieces = network.describe(model, chain.input_shape)
         pairs, ending = match(chain, pieces, type(model).__name__, network.endings)
-        notes = [*padding_notes(model), *training_notes(chain, pieces, pairs)]
-        if network.applies and not ending:
-            notes.append(f"outputs: the file ends without the {network.applies} that the discriminator applies")
-        ending = "" if ending == network.applies else ending
-        return Match(model, pairs, described_inputs(network, chain), ending, notes, channels_first=chain.channels_first)
+        notes = [*padding_notes(model), *differences(chain.steps, pieces, pairs)]
+        applies = "" if ending else network.applies
+        if applies:
+            notes.append(f"outputs: the file ends without the {applies} that the discriminator applies")
+        return Match(
+            model,
+            pairs,
+            described_inputs(network, chain),
+            "" if ending == network.applies else ending,
+            notes,
+            channels_first=chain.channels_first,
+            applies=applies,
+            likely=network.likely(chain),
+        )
 
     return read
 
@@ -45,12 +53,6 @@ def padding_notes(model: nn.Module) -> list[str]:
     if model.read_padding:
         return ["padding: index 0 is read like a word, as in the file, so outputs depend on how texts are padded"]
     return ["padding: index 0 never changes an output; in Keras, the file's mask does so behind the words only"]
-
-
-def require_one_output(file: KerasFile) -> None:
-    """Raise :class:`MisfitError` if a model has several outputs."""
-    if len(file.outputs) > 1:
-        raise MisfitError(None, f"it has {len(file.outputs)} outputs ({', '.join(file.outputs)})")
 
 
 def described_inputs(network: Network, chain: Chain) -> str:
@@ -90,12 +92,14 @@ class Imported(NamedTuple):
         ending: The activation at the end of Keras' model that the network leaves to the loss: ``softmax``, ``sigmoid``
             or ""; with it, both have the same outputs.
         channels_first: Whether images are (N, C, H, W) in Keras, too.
+        applies: The activation that the network applies, and Keras' model does not: ``sigmoid`` or "".
     """
 
     model: nn.Module
     notes: tuple[str, ...]
     ending: str = ""
     channels_first: bool = False
+    applies: str = ""
 
 
 def from_keras(path: PathLike, architecture: PathLike | None = None, network: str | None = None) -> nn.Module:
@@ -153,7 +157,7 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
     for name in [network] if network else READERS:
         try:
             found = empty(READERS[name], file, not file.version.startswith("3"))
-            if found is not None:
+            if found is not None and (network or found.likely):
                 model = fill_(found)
                 break
         except MisfitError as misfit:
@@ -167,7 +171,7 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
     else:
         wanted = network or f"a network that torchdl knows ({', '.join(READERS)})"
         raise MisfitError(None, f"does not hold {wanted}: {nearest or first_unknown(file.model)}")
-    notes = [f"inputs: {found.inputs}", *found.notes]
+    notes = list(dict.fromkeys([f"inputs: {found.inputs}", *found.notes]))
     if found.ending:
         notes.insert(1, f"outputs: logits, because the {found.ending} at the end of the file's model is left out here")
-    return Imported(model, tuple(notes), found.ending, found.channels_first)
+    return Imported(model, tuple(notes), found.ending, found.channels_first, found.applies)

@@ -69,7 +69,7 @@ def pieces(*modules: nn.Module, channels: int = 1) -> list[Piece]:
             folded = after.unflattened_size[0] if isinstance(after, nn.Unflatten) else 1
             found.append(Piece("Dense", {"units": leaf.out_features, "axes": 1}, leaf, flat, folded))
             flat = 1
-        elif not (isinstance(leaf, nn.Dropout) and leaf.p == 0):
+        elif not (isinstance(leaf, (nn.Dropout, nn.Dropout1d)) and leaf.p == 0):
             found.append(piece(leaf))
     return in_order(found)
 
@@ -155,14 +155,15 @@ def in_order(operations: Sequence[OperationT]) -> list[OperationT]:
 # Weights
 
 
-def to_torch(of: Piece, arrays: Arrays, by_channel: bool = True) -> dict[str, Tensor]:
+def to_torch(of: Piece, arrays: Arrays, flat_last: bool = True, folded_last: bool = True) -> dict[str, Tensor]:
     """Convert the weights of a Keras layer to the tensors of a piece's module, by their names there.
 
     Args:
         of: The piece that the layer corresponds to.
         arrays: The weights by Keras' names; those of the backward layer of a bidirectional one start ``backward_``. A
             bias that is missing is 0, and a scale is 1.
-        by_channel: Whether a dense layer beside an image has Keras' usual order (height, width, channel).
+        flat_last: Whether an image that a dense layer reads has been flattened as (height, width, channel).
+        folded_last: Whether an image that a dense layer's outputs are folded to is (height, width, channel).
     """
     if of.kind in CELLS.values():
         suffixes = {"": f"_l{of.layer}"} | (
@@ -189,9 +190,9 @@ def to_torch(of: Piece, arrays: Arrays, by_channel: bool = True) -> dict[str, Te
         }
     kernel = arrays["kernel"]
     bias = arrays.get("bias", np.zeros(kernel.shape[-1], kernel.dtype))
-    if by_channel and of.flat > 1:
+    if flat_last and of.flat > 1:
         kernel = swapped(kernel, 0, -1, of.flat)
-    if by_channel and of.folded > 1:
+    if folded_last and of.folded > 1:
         kernel, bias = swapped(kernel, 1, -1, of.folded), swapped(bias, 0, -1, of.folded)
     return {"weight": tensor(kernel.transpose(-1, -2, *range(kernel.ndim - 2))), "bias": tensor(bias)}
 

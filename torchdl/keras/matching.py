@@ -19,11 +19,12 @@ LABELS = {"axes": "inputs of this number of dimensions:"}  # of settings, where 
 
 
 class Pair(NamedTuple):
-    """A step of a Keras model and the piece of a network that does the same; see :func:`to_torch` on ``by_channel``."""
+    """A step of a Keras model and the piece of a network that does the same; see :func:`to_torch` on the rest."""
 
     step: Step
     piece: Piece
-    by_channel: bool = True
+    flat_last: bool = True
+    folded_last: bool = True
 
 
 class Match(NamedTuple):
@@ -37,6 +38,8 @@ class Match(NamedTuple):
         notes: What differs without changing an output.
         tensors: Weights of the network that no pair has, by their names in it.
         channels_first: Whether images are (N, C, H, W) in Keras, too.
+        applies: The activation that the network applies, and Keras' model does not.
+        likely: Whether to choose the network where its name is not given; others have the same layers.
     """
 
     model: nn.Module
@@ -46,6 +49,8 @@ class Match(NamedTuple):
     notes: Sequence[str] = ()
     tensors: Mapping[str, Tensor] = {}
     channels_first: bool = False
+    applies: str = ""
+    likely: bool = True
 
 
 def match(chain: Chain, pieces: Sequence[Piece], name: str, endings: Sequence[str] = ()) -> tuple[list[Pair], str]:
@@ -68,10 +73,12 @@ def match(chain: Chain, pieces: Sequence[Piece], name: str, endings: Sequence[st
     steps = [step for step in chain.steps if step.kind != "Dropout"]
     wanted = [piece for piece in pieces if piece.kind != "Dropout"]
     pairs: list[Pair] = []
+    if strange := next((step for step in steps if "is" in step.settings), None):
+        raise MisfitError(strange.layer, str(strange.settings["is"]), len(steps))  # whatever the network
     for step, piece in zip(steps, wanted, strict=False):
         if reason := difference(step, piece, name):
             raise MisfitError(step.layer, reason, len(pairs))
-        pairs.append(Pair(step, piece, chain.by_channel))
+        pairs.append(Pair(step, piece, chain.flat_last, not chain.channels_first))
     done = len(pairs)
     if done < len(wanted):
         raise MisfitError(None, f"it ends where {name} has {described(wanted[done])}", done)
@@ -85,8 +92,6 @@ def match(chain: Chain, pieces: Sequence[Piece], name: str, endings: Sequence[st
 
 def difference(step: Step, piece: Piece, name: str) -> str:
     """Say how a step differs from a piece of a network; return "" if it does not."""
-    if "is" in step.settings:
-        return str(step.settings["is"])
     if step.kind != piece.kind:
         own = f"has {described(step)}" if step.kind == "Activation" else "stands"
         return f"{own} where {name} has {described(piece)}"
@@ -105,27 +110,42 @@ def described(operation: Step | Piece) -> str:
     return f"a layer {operation.kind}"
 
 
-def training_notes(chain: Chain, pieces: Sequence[Piece], pairs: Sequence[Pair]) -> list[str]:
-    """Say what differs from the file without changing an output."""
+def differences(steps: Sequence[Step], pieces: Sequence[Piece], pairs: Sequence[Pair]) -> list[str]:
+    """Say what differs from the file besides the form of inputs and outputs, most of it in further training only."""
     notes = []
-    theirs = [step.settings["rate"] for step in chain.steps if step.kind == "Dropout"]
-    ours = [piece.settings["rate"] for piece in pieces if piece.kind == "Dropout"]
+    theirs = [rate for step in steps if step.kind == "Dropout" and (rate := step.settings["rate"])]
+    ours = [rate for piece in pieces if piece.kind == "Dropout" and (rate := piece.settings["rate"])]
     if theirs != ours:
         notes.append(f"The file's dropouts have the rates {theirs}, the network's {ours}: {TRAINING_ONLY}.")
-    for step, piece, _ in pairs:
+    configs = [layer.config for step, *_ in pairs for layer in (step.layer, *step.layer.layers)]
+    if any(config.get("dropout") or config.get("recurrent_dropout") for config in configs):
+        notes.append(f"The file's recurrent layers have dropouts of their own, which are left out: {TRAINING_ONLY}.")
+    if any(config.get("stateful") for config in configs):
+        notes.append("The file's recurrent layers are stateful: they go on where a batch ended; here each starts at 0.")
+    if policies := sorted({name for config in configs if "16" in (name := policy(config.get("dtype")))}):
+        notes.append(
+            f"The file computes in {', '.join(policies)}, this network in 32 bits, so outputs differ a little."
+        )
+    for step, piece, *_ in pairs:
         if isinstance(piece.module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             kept = 1 - (piece.module.momentum or 0.0)
             momentum = step.layer.config.get("momentum", 0.99)
             if not isinstance(momentum, (int, float)) or not math.isclose(momentum, kept, rel_tol=1e-6):
                 notes.append(f"Batch norm's momentum is {momentum} in the file, {kept:g} here: {TRAINING_ONLY}.")
                 break
-    if any(missing(step, piece) for step, piece, _ in pairs):
+    if any(missing(step, piece) for step, piece, *_ in pairs):
         notes.append(
             "Some layers of the file have no bias or scale; here they are 0 and 1, and further training moves them."
         )
-    if any(array.dtype == np.float64 for step, _, _ in pairs for array in step.weights.values()):
+    if any(array.dtype == np.float64 for step, *_ in pairs for array in step.weights.values()):
         notes.append("The file's weights of 64 bits are rounded to 32.")
     return notes
+
+
+def policy(dtype: Any) -> str:
+    """Return the name of the type of numbers that a layer computes in."""
+    inner = dtype.get("config") if isinstance(dtype, dict) else None
+    return str(inner.get("name") if isinstance(inner, dict) else dtype)
 
 
 def missing(step: Step, piece: Piece) -> bool:
@@ -144,12 +164,12 @@ def fill_(match: Match) -> nn.Module:
     """
     model, state = match.model, dict(match.tensors)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for step, piece, by_channel in match.pairs:
+    for step, piece, *order in match.pairs:
         if piece.module is None:
             continue
         prefix = next(name for name, found in model.named_modules() if found is piece.module)
         check_sizes(step, piece)
-        for name, value in to_torch(piece, step.weights, by_channel).items():
+        for name, value in to_torch(piece, step.weights, *order).items():
             key = f"{prefix}.{name}" if prefix else name
             if tuple(value.shape) != shapes.get(key):
                 reason = f"has weights for {tuple(value.shape)}, not for {shapes.get(key)} as {type(model).__name__}"

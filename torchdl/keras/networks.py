@@ -30,6 +30,7 @@ class Network(NamedTuple):
         endings: Activations that may follow in Keras and are left out here.
         inputs: Says what an input is.
         applies: The activation that the network applies to what ``describe`` returns.
+        likely: Whether a chain is this network where its name is not given, and others have the same layers.
     """
 
     model: type[nn.Module]
@@ -39,6 +40,7 @@ class Network(NamedTuple):
     endings: tuple[str, ...] = ()
     inputs: str = "{shape}"
     applies: str = ""
+    likely: Callable[[Chain], bool] = lambda chain: True
 
 
 def rates(steps: Iterable[Step]) -> float:
@@ -131,18 +133,17 @@ def build_autoencoder(chain: Chain) -> nn.Module | None:
     depth = len(chain.of("UpSampling2D"))
     if not depth or len(dense) != 2 or not convolutions:
         return None
-    model = models.Autoencoder(chain.image_shape, convolutions[0], depth, dense[0])
-    require_no_padding(model)
-    return model
+    return models.Autoencoder(chain.image_shape, convolutions[0], depth, dense[0])
 
 
-def require_no_padding(model: models.Autoencoder) -> None:
-    """Raise :class:`InputError` if an autoencoder pads its images, which Keras' original cannot."""
-    _, height, width = model.in_shape
+def describe_autoencoder(model: models.Autoencoder, shape: Shape = ()) -> list[Piece]:
+    """Describe an autoencoder, which must not pad its images, because Keras' original cannot."""
+    channels, height, width = model.in_shape
     require(
         not any(model.padding),
         f"{height}x{width} pixels cannot be halved {model.depth} times without padding, which Keras' original lacks",
     )
+    return pieces(model.encoder, model.decoder, channels=channels)
 
 
 # Flat inputs
@@ -231,8 +232,8 @@ def build_sequence(chain: Chain) -> nn.Module | None:
     shape: dict[str, Any] = {"in_features": features, "out_features": outputs, "horizon": horizon}
     if cells:
         return models.SequenceModel(KINDS[cells[0].kind], **shape, **cell_arguments(chain, cells))  # type: ignore[arg-type]
-    if length == features or chain.of("Dropout"):
-        return None  # an image, more likely
+    if chain.of("Dropout"):
+        return None
     activation = [step.settings["function"] for step in chain.of("Activation")][: len(dense) - 1]
     return models.SequenceModel(
         "mlp" if dense[:-1] else "linear",
@@ -242,6 +243,12 @@ def build_sequence(chain: Chain) -> nn.Module | None:
         activation=activation[0] if activation else None,
         **shape,
     )
+
+
+def reads_terms(chain: Chain) -> bool:
+    """Return whether inputs are likely to be sequences, and not images of as many rows as columns."""
+    length, features = chain.input_shape
+    return bool(chain.of(*CELLS.values())) or length != features
 
 
 def cell_arguments(chain: Chain, cells: list[Step]) -> dict[str, Any]:
@@ -280,16 +287,21 @@ def sequence_shape(model: models.SequenceModel) -> Shape:
 
 
 def build_row_reader(chain: Chain) -> nn.Module | None:
-    """Build a network that reads the rows of grey images: of as many rows as columns, or with a softmax."""
+    """Build a network that reads the rows of grey images."""
     cells, dense = chain.of(*CELLS.values()), units(chain.of("Dense"))
     if len(chain.input_shape) != 2 or None in chain.input_shape or not cells or len(dense) != 1:
         return None
     rows, width = chain.input_shape
     arguments = cell_arguments(chain, cells)
-    ends = chain.steps[-1].settings.get("function")
-    if arguments.pop("activation", None) is not None or (rows != width and ends != "softmax"):
+    if arguments.pop("activation", None) is not None:
         return None
     return models.RowReader((1, int(rows or 0), int(width or 0)), dense[0], KINDS[cells[0].kind], **arguments)  # type: ignore[arg-type]
+
+
+def reads_rows(chain: Chain) -> bool:
+    """Return whether sequences are likely to be the rows of an image: as many as columns, or with a softmax."""
+    rows, width = chain.input_shape
+    return rows == width or chain.steps[-1].settings.get("function") == "softmax"
 
 
 def row_reader_shape(model: models.RowReader) -> Shape:
@@ -314,6 +326,8 @@ def build_text_lstm(chain: Chain) -> nn.Module | None:
     if len(tables) != 1 or len(cells) != 1 or len(dense) != 1:
         return None
     table, cell = tables[0].settings, cells[0].settings
+    if table["mask_zero"] and cells[0].layer.config.get("zero_output_for_mask"):
+        raise MisfitError(cells[0].layer, "returns zeros at padding (zero_output_for_mask), which change the maxima")
     return models.TextLSTM(
         table["input_dim"] - 1,
         dense[0],
@@ -387,12 +401,7 @@ NETWORKS = (
         "embeddings {shape} of the encoder that it was trained on",
     ),
     Network(
-        models.Autoencoder,
-        build_autoencoder,
-        lambda m, _: pieces(m.encoder, m.decoder, channels=m.in_shape[0]),
-        lambda m: last_first(m.in_shape),
-        (),
-        ZERO_TO_ONE,
+        models.Autoencoder, build_autoencoder, describe_autoencoder, lambda m: last_first(m.in_shape), (), ZERO_TO_ONE
     ),
     Network(
         models.VGGLike,
@@ -451,8 +460,17 @@ NETWORKS = (
         row_reader_shape,
         CLASSIFIES,
         "grey images (N, 1, H, W), read row by row, where Keras takes {shape}; the course's pixels are 0 to 1",
+        likely=reads_rows,
     ),
-    Network(models.SequenceModel, build_sequence, describe_sequence, sequence_shape, CLASSIFIES, SEQUENCES),
+    Network(
+        models.SequenceModel,
+        build_sequence,
+        describe_sequence,
+        sequence_shape,
+        CLASSIFIES,
+        SEQUENCES,
+        likely=reads_terms,
+    ),
     Network(
         models.ContextNetwork,
         lambda chain: None,  # see :func:`torchdl.keras.graphs.read_context`

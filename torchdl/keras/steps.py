@@ -106,7 +106,7 @@ class Reader:
 
     def __init__(self, shape: Shape, channels_first: bool, keras_2: bool) -> None:
         self.shape, self.first, self.keras_2 = shape, channels_first, keras_2
-        self.by_channel = not channels_first
+        self.flat_last = not channels_first
         self.kinds: dict[str, Callable[[Layer], Step | None]] = {
             "Dense": self._dense,
             "Conv1D": self._convolution,
@@ -177,6 +177,8 @@ class Reader:
         """Return the sizes of the n dimensions besides the channels."""
         if len(self.shape) != n + 1:
             raise MisfitError(layer, f"reads {len(self.shape)} dimensions, not {n + 1}")
+        if self.first and n == 1:
+            raise MisfitError(layer, "takes the channels of a sequence before its terms")
         return self.shape[1:] if self.first else self.shape[:-1]
 
     def _set_sides(self, sides: Shape, channels: int | None) -> None:
@@ -221,11 +223,12 @@ class Reader:
         return Step("Embedding", settings, layer, layer.weights)
 
     def _flatten(self, layer: Layer) -> Step | None:
-        flat, order = len(self.shape) == 1, layer.config.get("data_format", "channels_last")
-        if len(self.shape) == 3:
-            if order == "channels_first" and not self.first:
-                raise MisfitError(layer, "reorders the axes of images with channels last")
-            self.by_channel = not self.first or order == "channels_first"
+        flat, reorders = len(self.shape) == 1, layer.config.get("data_format") == "channels_first"
+        image = len(self.shape) == 3
+        if reorders and not flat and not (image and self.first):
+            raise MisfitError(layer, "reorders the axes of inputs whose channels are last (data_format channels_first)")
+        if image:
+            self.flat_last = not self.first or reorders
         self.shape = (None if None in self.shape else math.prod(int(size or 0) for size in self.shape),)
         return None if flat else Step("Flatten", {}, layer)
 
@@ -240,28 +243,30 @@ class Reader:
         before, self.shape = self.shape, tuple(None if size == -1 else size for size in shape)
         if len(shape) == 1:
             if len(before) == 3:
-                self.by_channel = not self.first
+                self.flat_last = not self.first
             return Step("Flatten", {}, layer) if len(before) > 1 else None
         if self.first and len(shape) == 3:
             shape = (*shape[1:], shape[0])
         return Step("Reshape", {"target_shape": tuple(shape)}, layer)
 
     def _maximum(self, layer: Layer) -> Step:
-        if len(self.shape) != 2 or layer.config.get("keepdims"):
+        self._sides(layer, 1)
+        if layer.config.get("keepdims"):
             raise MisfitError(layer, "does not return one number for each channel")
         self.shape = self.shape[-1:]
         return Step(layer.kind, {}, layer)
 
     def _centring(self, layer: Layer) -> Step:
-        if self.first:
-            raise MisfitError(layer, "subtracts means over other axes than those of channels last")
+        if self.first or len(layer.inputs) != 2:  # two have been found to be an image and its means
+            raise MisfitError(layer, "subtracts something else than the means of images with channels last")
         return Step(layer.kind, {}, layer)
 
     def _rescaling(self, layer: Layer) -> Step:
         return Step(layer.kind, {key: layer.config.get(key) for key in ("scale", "offset")}, layer)
 
     def _dropout(self, layer: Layer) -> Step:
-        return Step("Dropout", {"rate": layer.config.get("rate", layer.config.get("stddev"))}, layer)
+        known = layer.kind in ("Dropout", "SpatialDropout1D")
+        return Step("Dropout", {"rate": layer.config.get("rate") if known else layer.kind}, layer)
 
     def _activation(self, layer: Layer) -> Step | None:
         described = layer.config.get("activation") if layer.kind == "Activation" else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -138,7 +138,8 @@ def spread(layer: Layer, parts: Mapping[str, dict[str, np.ndarray]]) -> Layer:
     if len(known) == len(left) and set(known) <= {each.name for each in inside}:
         found = {id(each): left[known[each.name]] for each in inside if each.name in known}
     else:
-        owners = [each for each in inside if each.kind in VARIABLES]
+        of_both = list(owners_in(layer))
+        owners = [each for wanted in (True, False) for trained, each in of_both if trained == wanted]  # as Keras stores
         require(len(owners) == len(left) or not left, f"layer {layer.name!r} has weights for {len(left)} layers in it")
         found = {id(each): part for each, part in zip(owners, left.values(), strict=False)}
         fits = all(set(found[id(each)]) == set(variables_of(each)) for each in owners if left)
@@ -149,6 +150,16 @@ def spread(layer: Layer, parts: Mapping[str, dict[str, np.ndarray]]) -> Layer:
 def innermost(layer: Layer) -> list[Layer]:
     """List the layers in a layer that hold no others, in order."""
     return [each for inner in layer.layers for each in (innermost(inner) if inner.layers else [inner])]
+
+
+def owners_in(layer: Layer, trained: bool = True) -> Iterator[tuple[bool, Layer]]:
+    """Yield the innermost layers with weights in order, and before each whether some of its weights are trained."""
+    trained = trained and layer.config.get("trainable") is not False
+    if layer.layers:
+        for inner in layer.layers:
+            yield from owners_in(inner, trained)
+    elif layer.kind in VARIABLES:
+        yield trained and any(not name.startswith("moving") for name in variables_of(layer)), layer
 
 
 def handed(layer: Layer, weights: Mapping[int, dict[str, np.ndarray]]) -> Layer:
