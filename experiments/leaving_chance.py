@@ -16,8 +16,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from experiments.machine import commit, machine
+from experiments.machine import machine
 from torchdl import BatchLoader, CPCTask, ImageEncoder, SortedNumbers, Trainer, image_cpc, load_digits
+from torchdl.cli.commit import commit
 from torchdl.cli.main import run_script
 from torchdl.errors import require
 from torchdl.files import read_json, write_json
@@ -133,7 +134,7 @@ def main(config: Config) -> None:
     require(not unknown, f"unknown variants {', '.join(unknown)}: choose among {', '.join(VARIANTS)}")
     kept: list[dict[str, Any]] = read_json(RESULTS) if RESULTS.exists() else []
     known = {(row["variant"], row["seed"]) for row in kept}
-    here = {"max_steps": config.max_steps, "commit": commit(HERE), "machine": machine()}
+    here = {"max_steps": config.max_steps, "commit": commit(), "machine": machine()}
     with ProcessPoolExecutor(config.jobs, get_context("spawn")) as pool:
         waiting = {
             pool.submit(measure, VARIANTS[name], seed, config.max_steps, config.data_root): (name, seed)

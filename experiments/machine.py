@@ -1,30 +1,13 @@
-"""The machine, the versions and the commit of a measurement."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-MEASURED = ("torchdl", "scripts", "experiments/benchmark.py")  # what results depend on
-
-
-def commit(folder: Path) -> str:
-    """Return a clone's commit, and whether its code has changed since; an empty string outside a clone."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        found = git("rev-parse", "--short=10", "HEAD")
-        return f"{found} with changes" if found and git("status", "--porcelain", "--", *MEASURED) else found
-    except FileNotFoundError:  # no git here
-        return ""
 
 
 def versions() -> dict[str, str]:

@@ -25,9 +25,10 @@ from types import FrameType
 from typing import Any
 
 from experiments.imports import hash_code
-from experiments.machine import commit, cpu, machine, versions
+from experiments.machine import cpu, machine, versions
 from experiments.records import copy_picture, fingerprints, is_fallback, read_config, read_figure, read_record
 from experiments.registry import Experiment, find, load
+from torchdl.cli.commit import commit
 from torchdl.errors import InputError, require
 from torchdl.files import has_checkpoint, write_json
 

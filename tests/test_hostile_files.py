@@ -33,12 +33,13 @@ from torchdl.data.movielens import read_titles
 from torchdl.data.recordings import read_recordings
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.data.text import read_lines
-from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, PREPROCESSING, RESULTS, WEIGHTS
+from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, METRICS, PREPROCESSING, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights
 from torchdl.pictures import open_picture
 from torchdl.predict import TextClassifier, load_predictor
 from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
+from torchdl.recipes.run_comparison import compare_runs
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
@@ -166,6 +167,19 @@ def a_vocabulary(folder: Path) -> Made:
     path = write(folder / "vocabulary.json", "")
     torchdl.Vocabulary(["a", "b", "c"]).save(path)
     return path, lambda: torchdl.Vocabulary.load(path).encode("a b d")
+
+
+def a_run(name: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        config = {"hidden": [3], "trainer": {"epochs": 3, "monitor": "val/loss", "mode": "min"}}
+        record = {"config": config, "data": {"fingerprint": "a"}, "versions": {"torch": "2"}, "command": "a.py --x"}
+        for run in (folder, folder / "other"):
+            write(run / CONFIG, json.dumps(record | {"commit": run.name}))
+            write(run / RESULTS, '{"accuracy": 0.5, "by class": {"a": 1, "b": 2}}')
+            write(run / METRICS, "epoch,step,val/loss\n1,5,0.5\n2,10,0.25\n")
+        return folder / name, lambda: compare_runs([folder, folder / "other"])
+
+    return make
 
 
 def a_text_classifier(folder: Path) -> Made:
@@ -323,6 +337,9 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "records": (some_records, mutate_json),
     "figure": (a_figure("results.json", '{"a": {"b": [1, 2.5]}}', ("a", "b")), mutate_json),
     "metrics": (a_figure("metrics.csv", "epoch,a\n1,0.5\n2,0.25\n", ("a",)), mutate),
+    "metrics, comparison": (a_run(METRICS), mutate),
+    "config, comparison": (a_run(CONFIG), mutate_json),
+    "results, comparison": (a_run(RESULTS), mutate_json),
     "plan": (a_plan, mutate_json),
     "registry": (a_registry, mutate),
     **{f"image, {kind}": (a_picture(kind), mutate) for kind in ("png", "jpg", "bmp", "tiff", "webp", "ppm")},

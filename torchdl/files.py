@@ -202,6 +202,17 @@ def check_archive(file: IO[bytes]) -> None:
     require(stored and whole, "its members are compressed or overlap, unlike those that torch.save writes")
 
 
+def leaves(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield what nested dictionaries hold, each with the keys that lead to it; however deep, without recursion."""
+    stack: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    while stack:
+        keys, each = stack.pop()
+        if isinstance(each, dict):
+            stack += [((*keys, str(key)), item) for key, item in reversed(each.items())]
+        else:
+            yield keys, each
+
+
 class Record(TypedDict, total=False):
     """What a run's ``config.json`` holds that others read."""
 

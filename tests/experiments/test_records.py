@@ -139,7 +139,6 @@ def test_a_machine_is_described_with_its_gpu_if_there_is_one(monkeypatch):
     monkeypatch.setattr(machine, "gpu", lambda: "")
     assert machine.machine() == {key: value for key, value in found.items() if key != "gpu"}
     assert set(machine.versions()) == {"python", "torch", "numpy", "scikit-learn"}
-    assert machine.commit(Path("/")) == ""
 
 
 def test_made_up_data_is_the_same_for_a_seed_and_read_by_the_library(tmp_path):

@@ -20,6 +20,7 @@ RATES = (np.array([0, 0.2, 1]), np.array([0, 0.8, 1]))
 IMAGES = gaussian(4, 1, 8, 8).sigmoid()
 ARGUMENTS = {
     "plot_bars": ({"a": {"x": 1.0, "y": -2.0}}, "weight"),
+    "plot_comparison": ({"a": [{"epoch": 1, "train/loss": 1.0}], "$b": [{"epoch": 1, "val/top1_chance": 0.1}]},),
     "plot_confusion": (np.eye(3, dtype=int), ("a", "b", "c")),
     "plot_embeddings": (gaussian(6, 2).numpy(), np.arange(6) % 2, ("a", "b"), "embeddings"),
     "plot_forecast": (gaussian(20), 15, gaussian(5), gaussian(5), "price"),

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from torchdl import artifacts, plots
+from torchdl.cli.commit import commit
 from torchdl.cli.options import RENAMED_VALUES, SCRIPT_OPTIONS, RunOptions
 from torchdl.cli.printing import describe_data, say
 from torchdl.cli.record import WORKING_FOLDER
@@ -28,7 +29,18 @@ from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.data.sources import data_roots
 from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
-from torchdl.files import BEST, CHECKPOINT, CONFIG, PLOTS, PREVIOUS, RESULTS, has_checkpoint, read_config, write_json
+from torchdl.files import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    PLOTS,
+    PREVIOUS,
+    RESULTS,
+    has_checkpoint,
+    leaves,
+    read_config,
+    write_json,
+)
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
@@ -119,6 +131,7 @@ class Run:
             WORKING_FOLDER: str(Path().absolute()),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "data": described,
+            "commit": commit(),
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
         }
         seed_generators(find_device(trainer.device), trainer.seed)  # last, for the initial weights
@@ -314,7 +327,4 @@ def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dictionaries to one with the innermost keys; ``prefix`` stands before those of the top level."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value) if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return {(prefix if len(keys) == 1 else "") + keys[-1]: value for keys, value in leaves(values)}

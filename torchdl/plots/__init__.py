@@ -1,6 +1,7 @@
 """Figures by kind: every function returns its ``matplotlib.figure.Figure``, and saves it as PNG if given a path."""
 
 from torchdl.plots.curves import (
+    plot_comparison,
     plot_forecast,
     plot_functions,
     plot_history,

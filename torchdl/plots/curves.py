@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+REFERENCE = re.compile("(?<!_at)_(chance|ceiling)$")  # steps_at_chance is a metric
+
+
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
     """Group metrics that share a panel: ``train/loss`` and ``val/loss``, ``val/top1`` and ``val/top1_chance``.
 
@@ -26,7 +30,7 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for name in names:
         if "/" in name and not name.startswith("charts/"):
-            metric = re.sub("_(chance|ceiling)$", "", name.split("/", 1)[1])
+            metric = REFERENCE.sub("", name.split("/", 1)[1])
             metric = re.sub(r"_step_\d+$", "_by_step", metric)
             grouped.setdefault(re.sub(r"_class_.*$", "_by_class", metric), []).append(name)
     return grouped
@@ -39,8 +43,8 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
     for (name, keys), axis in zip(names.items(), axes, strict=True):
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
-            ending = re.search(r"_(chance|ceiling|step_\d+|class_.*)$", key)
-            is_reference = key.endswith(("_chance", "_ceiling"))
+            is_reference = REFERENCE.search(key) is not None
+            ending = REFERENCE.search(key) or re.search(r"_(step_\d+|class_.*)$", key)
             marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
             part = key.split("/")[0]
             label = ending[1].replace("_", " ") if ending else {"val": "validation"}.get(part, part)
@@ -49,6 +53,56 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
         axis.grid(alpha=0.3)
         axis.legend(**({"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
     return finish(figure, path)
+
+
+def plot_comparison(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], x: str = "epoch", path: PathLike | None = None
+) -> Figure:
+    """Draw every metric of several runs' histories, each run in one colour in all panels.
+
+    Lines are solid, but dotted where they show the training beside a validation, and dashed for chance and ceilings.
+    The parts of a metric, such as those of its classes, are left out.
+
+    Args:
+        histories: The history of each run by its name; see :func:`plot_history`.
+        x: The horizontal axis: ``epoch``, or ``step`` for runs whose epochs differ in length.
+        path: Where to save the figure as PNG.
+    """
+    from matplotlib.lines import Line2D
+
+    known = dict.fromkeys(key for history in histories.values() for row in history for key in row)
+    names = panels(key for key in known if not re.search(r"_(step_\d+|class_.*)$", key))
+    columns = min(3, max(1, len(names)))
+    figure, axes = sheet(len(names), columns, 4.5, 3.2)
+    colors = colors_of(len(histories))
+    used = set()
+    for (name, keys), axis in zip(names.items(), axes, strict=True):
+        beside = {key.split("/")[0] for key in keys} > {"train"}  # a validation, too
+        for color, history in zip(colors, histories.values(), strict=True):
+            for key in keys:
+                style = "--" if REFERENCE.search(key) else ":" if beside and key.startswith("train/") else "-"
+                used.add(style)
+                points = [(row[x], row[key]) for row in history if math.isfinite(row.get(key, math.nan))]
+                marker = "." if len(points) < 30 and (style == "-" or len(points) == 1) else ""
+                axis.plot(*zip(*points, strict=True) if points else ((), ()), style, marker=marker, color=color)
+        axis.set(title=name, xlabel=x)
+        axis.grid(alpha=0.3)
+    names_and_colors = zip(histories, colors, strict=True)
+    entries: list[tuple[str, Any, str]] = [(name.replace("$", r"\$"), color, "-") for name, color in names_and_colors]
+    styles = {"-": "validation or samples", ":": "training", "--": "chance or ceiling"}
+    entries += [(name, "0.3", style) for style, name in styles.items() if style in used and len(used) > 1]
+    lines = [Line2D([], [], color=color, linestyle=style, label=name) for name, color, style in entries]
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=8)
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(lines) // columns))  # the panels keep their height
+    return finish(figure, path)
+
+
+def colors_of(count: int) -> list[tuple[float, ...]]:
+    """Return as many colours, as easy to tell apart as so many can be."""
+    import matplotlib
+
+    palette = matplotlib.colormaps["tab10" if count <= 10 else "tab20" if count <= 20 else "turbo"]
+    return [palette(place if count <= 20 else place / (count - 1)) for place in range(count)]
 
 
 def plot_label_efficiency(
