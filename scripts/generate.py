@@ -9,7 +9,6 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-import torch
 from torch import Tensor
 
 import torchdl
@@ -19,8 +18,9 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.errors import require
 from torchdl.files import require_suffix
-from torchdl.latent import INTERPOLATIONS, invert
-from torchdl.pictures import image_grid, save_png
+from torchdl.latent import invert
+from torchdl.pictures import image_grid, pairs_grid, save_png
+from torchdl.predict import ImageGenerator
 
 COLUMNS = 8  # of interpolations and reconstructions
 
@@ -50,7 +50,7 @@ class Config:
 
 
 def rebuild(config: Config, gan: GAN) -> Tensor:
-    """Reconstruct test images; return rows of them, each above the row of its reconstructions, in [-1, 1]."""
+    """Reconstruct test images; return a picture with rows of them, each above the row of its reconstructions."""
     root = config.data_root or data_root_of(config.run)
     data = torchdl.load_images(dataset_of(config.run), "test", root, low=-1, high=1).without_labels()
     require(config.n <= len(data), f"there are only {len(data):,} test images: --n must not be more")
@@ -60,28 +60,23 @@ def rebuild(config: Config, gan: GAN) -> Tensor:
     for number, error in enumerate(errors.tolist(), 1):
         print(f"image {number:3}: {error:.4f}")
     print(f"root mean squared error of a pixel in [0, 1]: {errors.mean():.4f} on average, {errors.max():.4f} at most")
-    missing = -config.n % COLUMNS
-    pairs = torch.stack([torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (images, found.images)], 1)
-    # (N, 2, C, H, W) -> (rows, columns, 2, C, H, W) -> (rows, 2, columns, C, H, W) -> (N * 2, C, H, W)
-    return pairs.unflatten(0, (-1, COLUMNS)).transpose(1, 2).flatten(0, 2)
+    return pairs_grid((images + 1) / 2, (found.images + 1) / 2, COLUMNS)
 
 
-@torch.no_grad()
 def main(config: Config) -> None:
-    """Load the GAN, generate images, save the picture."""
+    """Load the GAN, generate images, save the picture; without --invert, as predict.py does."""
     require(config.n >= 1, f"--n must be at least 1, not {config.n}")
     require(not (config.invert and config.interpolate), "--invert and --interpolate exclude each other: choose one")
     require_suffix(config.out, ".png")
     gan = load_gan(config.run)
+    generator = ImageGenerator.of(gan, "cpu")
     if config.invert:
-        images = rebuild(config, gan)
+        picture = rebuild(config, gan)
     elif config.interpolate:
-        ends = gan.noise(2 * -(-config.n // COLUMNS), config.seed)
-        images = gan(INTERPOLATIONS[config.interpolate](ends[::2], ends[1::2], COLUMNS)[: config.n])
+        picture = image_grid(generator.interpolate(config.n, config.seed, config.interpolate, COLUMNS), COLUMNS)
     else:
-        images = gan.generate_samples(config.n, config.seed)
-    in_rows = config.invert or config.interpolate
-    save_png(image_grid((images + 1) / 2, columns=COLUMNS if in_rows else None), config.out)
+        picture = image_grid(generator.predict(config.n, config.seed))
+    save_png(picture, config.out)
     print(config.out)
 
 

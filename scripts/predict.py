@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
@@ -20,39 +20,54 @@ from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, require_suffix
-from torchdl.pictures import save_png
+from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
-from torchdl.predict import ImageClassifier, Predictor, TextClassifier
+from torchdl.predict import (
+    ImageClassifier,
+    ImageEmbedder,
+    ImageGenerator,
+    ImageReconstructor,
+    Predictor,
+    TextClassifier,
+)
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+COLUMNS = 8  # of pictures with reconstructions and interpolations
+
 
 @dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures, texts and files of them."""
+    """Answer with a trained run, on pictures, texts and files of them; or generate images."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
-    """What to answer on: pictures and folders of pictures for a run that classifies images; texts, files with a text
-    per line and tables for one that classifies texts."""
+    """What to answer on: pictures and folders of pictures for a run that takes images; texts, files with a text per
+    line and tables for one that classifies texts."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
     top: int = 1
-    """Number of classes to show for each input, the most probable first."""
+    """Number of classes to show for each input, the most probable first; or of the most similar inputs."""
     text: str = ""
     """The column of texts in tables; if not given, that of the training."""
+    n: int = 64
+    """For a generator: the number of images."""
+    seed: int = 0
+    """For a generator: the seed of the noise."""
+    interpolate: Literal["linear", "spherical"] | None = None
+    """For a generator: make each row of eight lead from one image to another."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 class Answer(NamedTuple):
-    """What a run answers: a table, the numbers in it, and a picture or figure if there is one."""
+    """What a run answers: a table, the numbers in it, and a picture or figure, as far as there are such."""
 
-    table: pandas.DataFrame
+    table: pandas.DataFrame | None = None
     numbers: np.ndarray | None = None
     picture: Tensor | Figure | None = None
 
@@ -74,13 +89,51 @@ def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
 
 
+def compare_pictures(predictor: ImageEmbedder, config: Config) -> Answer:
+    """Find the most similar of the other pictures, for each."""
+    require(len(config.inputs) > 0, f"{config.run} embeds images: name pictures, or folders of them")
+    answers = predictor.predict(config.inputs)
+    advice = "name two or more, or write its embedding by embed.py"
+    require(len(answers) >= 2, f"{config.run} compares pictures with each other, and here is one: {advice}")
+    return Answer(answers.to_frame(config.top), answers.embeddings.numpy())
+
+
+def reconstruct_pictures(predictor: ImageReconstructor, config: Config) -> Answer:
+    """Encode and decode pictures; the picture has each above its reconstruction."""
+    require(len(config.inputs) > 0, f"{config.run} reconstructs images: name pictures, or folders of them")
+    answers = predictor.predict(config.inputs)
+    picture = pairs_grid(answers.originals, answers.images, min(COLUMNS, len(answers)))
+    return Answer(answers.to_frame(), answers.images.numpy(), picture)
+
+
+def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
+    """Generate images."""
+    require(not config.inputs, f"{config.run} generates images, and takes only --n and --seed, no inputs")
+    require(config.out is not None, f"{config.run} generates images: name a file for them, --out digits.png or .npy")
+    count, seed = config.n, config.seed
+    require(count >= 1, f"--n must be 1 or more, not {count}")
+    if config.interpolate:
+        images, columns = predictor.interpolate(count, seed, config.interpolate, COLUMNS), COLUMNS
+    else:
+        images, columns = predictor.predict(count, seed), None
+    return Answer(numbers=images.numpy(), picture=image_grid(images, columns))
+
+
 ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     ImageClassifier: classify_pictures,
+    ImageEmbedder: compare_pictures,
+    ImageReconstructor: reconstruct_pictures,
+    ImageGenerator: generate_images,
     TextClassifier: classify_texts,
 }
 
 # options for some kinds alone
-OWN: dict[str, tuple[type[Predictor[Any]], ...]] = {"text": (TextClassifier,)}
+OWN: dict[str, tuple[type[Predictor[Any]], ...]] = {
+    "text": (TextClassifier,),
+    "n": (ImageGenerator,),
+    "seed": (ImageGenerator,),
+    "interpolate": (ImageGenerator,),
+}
 
 
 def main(config: Config) -> None:
@@ -92,14 +145,16 @@ def main(config: Config) -> None:
     for option, kinds in OWN.items():
         unused = getattr(config, option) == getattr(Config, option) or isinstance(predictor, kinds)
         wanted = " or ".join(kind.kind for kind in kinds)
-        require(unused, f"--{option} is for a run of a {wanted}, and {config.run} is one of a {predictor.kind}")
+        require(
+            unused, f"--{option} is for runs of the kind {wanted}, and {config.run} is of the kind {predictor.kind}"
+        )
     answer = ANSWERS[type(predictor)](predictor, config)
-    if config.out is None:
+    if config.out is not None:
+        save(answer, config.out)
+        print(config.out if answer.table is None else f"{len(answer.table):,} answers: {config.out}")
+    elif answer.table is not None:
         shown = [name for name in answer.table.columns if not name.startswith("probability of ")]
         print(answer.table[shown].to_string(index=False))
-    else:
-        save(answer, config.out)
-        print(f"{len(answer.table):,} answers: {config.out}")
 
 
 def save(answer: Answer, path: Path) -> None:
@@ -112,10 +167,12 @@ def save(answer: Answer, path: Path) -> None:
         return
     if kind == ".npy" and numbers is None:
         raise InputError("these answers are not numbers: choose a file that ends in .csv or .json")
+    if kind in (".csv", ".json") and table is None:
+        raise InputError("these answers are no table: choose a file that ends in .png or .npy")
     with replacing(path) as temporary:
-        if kind == ".csv":
+        if kind == ".csv" and table is not None:
             table.to_csv(temporary, index=False)
-        elif kind == ".json":
+        elif kind == ".json" and table is not None:
             table.to_json(temporary, orient="records", indent=2, force_ascii=False)
         elif numbers is not None:
             with temporary.open("wb") as file:

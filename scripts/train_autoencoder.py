@@ -12,7 +12,14 @@ from torchdl import Autoencoder, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
-from torchdl.recipes.autoencoder import Coding, autoencoder_training, denoising_error, evaluate_autoencoder, shape_table
+from torchdl.recipes.autoencoder import (
+    Coding,
+    autoencoder_training,
+    denoising_error,
+    evaluate_autoencoder,
+    image_reconstructor,
+    shape_table,
+)
 from torchdl.recipes.image_classification import ImageOptions
 
 
@@ -46,11 +53,12 @@ def main(config: Config) -> None:
     # 3. Train it.
     seed, device = config.trainer.seed, config.trainer.device
     training = autoencoder_training(model, train, test, config.images, config.coding, seed)
-    run.fit(*training)
+    reconstructor = image_reconstructor(model, train, config.images, device)
+    run.fit(*training, predictor=reconstructor)
     # 4. Look at what the latent codes are good for.
     error = denoising_error(training, device, seed) if config.coding.noise else None
     if run.is_main:
-        run.keep(evaluate_autoencoder(training.task, train, test, device, error))
+        run.keep(evaluate_autoencoder(reconstructor, training.task, train, test, error))
     run.close()
 
 

@@ -10,17 +10,7 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-from torchdl import (
-    BatchLoader,
-    CPCFeatures,
-    CPCTask,
-    Digits,
-    SameNumbers,
-    SortedNumbers,
-    Trainer,
-    image_cpc,
-    load_digits,
-)
+from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
@@ -29,6 +19,8 @@ from torchdl.collective import rank_and_size
 from torchdl.errors import require
 from torchdl.models.gates import Gate
 from torchdl.plots import plot_sequences
+from torchdl.predict import ImageEmbedder, ImageInput
+from torchdl.predict.images import DIGITS, Preparation
 from torchdl.tasks import OptimizerName
 
 OF_MODEL = ("every_term", "center_images", "gate", "reset_after", "separate_passes", "batch_statistics")
@@ -158,17 +150,19 @@ def main(config: Config) -> None:
         optimizer=config.optimizer,
     )
     # 3. Train.
-    low, first = -1.0 if config.rescale else 0.0, train[: min(8, config.batch_size)]
-    figure = plot_sequences(first.context, first.future, first.label, first.digits, low)
+    prepare: Preparation = "crop" if config.color or config.dataset not in DIGITS else "digit"
+    pixels, first = ImageInput.of(train.images, prepare), train[: min(8, config.batch_size)]
+    embedder = ImageEmbedder(model, ImageEmbedder.Settings(pixels), config.trainer.device)
+    figure = plot_sequences(first.context, first.future, first.label, first.digits, pixels.low)
     batches, validation_batches = (BatchLoader(sequences, config.batch_size) for sequences in (train, validation))
-    run.fit(task, batches, validation_batches, pictures={"sequences": figure})
+    run.fit(task, batches, validation_batches, pictures={"sequences": figure}, predictor=embedder)
     # 4. Look at the embeddings of test digits.
     if run.is_main:
         with closing(run.logger()) as logger:
             test = digits("test")
             images, labels = test.spread(min(1000, len(test)))
-            embeddings = CPCFeatures(model, device="cpu").encode(images)
-            logger.embedding(embeddings, [test.classes[label] for label in labels.tolist()], (images - low) / (1 - low))
+            names = [test.classes[label] for label in labels.tolist()]
+            logger.embedding(embedder.features.encode(images), names, pixels.unscale(images))
     if run.temporary is None:
         say(f"see the embeddings in TensorBoard's projector, or probe them: python scripts/probe_cpc.py {run.folder}")
     run.close()

@@ -18,6 +18,7 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.errors import require
 from torchdl.pictures import image_grid, save_png
+from torchdl.predict import ImageGenerator
 from torchdl.tasks import OptimizerName, find_schedule
 
 
@@ -136,13 +137,13 @@ def main(config: Config) -> None:
         schedule=find_schedule(chosen["schedule"]),
     )
     # 3. Train.
-    run.fit(task, train, BatchLoader(test, 500))
+    generator = ImageGenerator.of(task.trained, config.trainer.device)
+    run.fit(task, train, BatchLoader(test, 500), predictor=generator)
     # 4. Generate.
     if run.is_main:
         path = run.folder / "samples" / "final.png"
-        samples = task.trained.generate_samples(config.samples)  # type: ignore[operator]
-        save_png(image_grid((samples + 1) / 2), path)
-        say(f"samples: {path}  (more: python scripts/generate.py {run.folder} --n 64 --out digits.png)")
+        save_png(image_grid(generator.predict(config.samples)), path)
+        say(f"samples: {path}  (more: python scripts/predict.py {run.folder} --n 64 --out digits.png)")
     run.close()
 
 

@@ -35,7 +35,7 @@ ALLOWED = {
     "features": {"artifacts", "data", "training"},
     "tasks": {"losses", "metrics"},
     "training": {"tasks", "data", "plots"},
-    "predict": APPLIED,
+    "predict": APPLIED | {"latent"},
     "recipes": APPLIED | {"predict"},
     "cli": APPLIED | {"predict", "recipes"},
     "keras": APPLIED | {"predict", "recipes", "cli"},

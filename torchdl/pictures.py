@@ -24,11 +24,16 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**26  # per picture: 8192 x 8192, 200 MB in RGB
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """Return images in [0, 1], of any shape, as uint8 on the CPU; values outside are clamped."""
+    return images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
 def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
     """Lay images (N, C, H, W) in [0, 1] out as one uint8 picture (C, rows * (H + p) + p, columns * (W + p) + p).
 
-    The grid is square by default; images (R, N, C, H, W) become R rows of N. Values outside [0, 1] are clamped.
-    The gaps, ``padding`` p pixels wide, are grey.
+    The grid is square by default; images (R, N, C, H, W) become R rows of N. Images of uint8 are laid out as they are;
+    other values outside [0, 1] are clamped. The gaps, ``padding`` p pixels wide, are grey.
     """
     if images.dim() == 5:
         columns = columns or images.shape[1]
@@ -36,13 +41,24 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
     n, channels, height, width = images.shape
     columns = columns or int(n**0.5 + 0.999999)
     rows = -(-n // columns)
-    pixels = images.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    pixels = images.cpu() if images.dtype == torch.uint8 else to_pixels(images)
     grid = torch.full((channels, rows * (height + padding) + padding, columns * (width + padding) + padding), 128)
     grid = grid.to(torch.uint8)
     for i, image in enumerate(pixels):
         top, left = (padding + (i // columns) * (height + padding), padding + (i % columns) * (width + padding))
         grid[:, top : top + height, left : left + width] = image
     return grid
+
+
+def pairs_grid(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
+    """Lay two batches of images (N, C, H, W) out in one picture: rows of the first, each above its row of the second.
+
+    See :func:`image_grid`.
+    """
+    missing = -len(above) % columns
+    pairs = torch.stack([torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (above, below)], 1)
+    # (N, 2, C, H, W) -> (rows, columns, 2, C, H, W) -> (rows * 2, columns, C, H, W)
+    return image_grid(pairs.unflatten(0, (-1, columns)).transpose(1, 2).flatten(0, 1))
 
 
 def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:

@@ -88,6 +88,26 @@ def test_a_photographed_digit_is_prepared_and_one_of_mnist_is_taken_as_it_is(tmp
     assert torch.equal(images_of(GREY, digits)[0], digits / 255)
 
 
+@pytest.mark.parametrize(("image_size", "rescale"), [(28, True), (40, False)])
+def test_a_digit_for_an_encoder_is_what_its_training_saw(image_size, rescale, tmp_path):
+    digits = torchdl.load_digits("test", image_size, color=False, rescale=rescale, name="mnist_5k")
+    raw = torchdl.load_images("mnist_5k", "test").images
+    own = ImageInput.of(digits, "digit")
+    assert (own.shape, own.low) == ((3, image_size, image_size), -1.0 if rescale else 0.0)
+    expected = digits[:4][0]
+    Image.fromarray(raw[0, 0].numpy()).save(tmp_path / "digit.png")
+    for pictures in (raw[:4], raw[:4, 0].numpy(), digits.subset(torch.arange(4)), [tmp_path / "digit.png", *raw[1:4]]):
+        assert torch.equal(images_of(own, pictures)[0], expected)
+
+
+def test_coloured_digits_are_drawn_as_in_training_and_scaled_for_the_network():
+    digits = torchdl.load_digits("test", 16, rescale=True, name="mnist_5k")
+    digits = digits.subset(torch.arange(3))
+    assert torch.equal(images_of(ImageInput.of(digits, "crop"), digits)[0], digits[:][0])
+    assert torch.equal(images_of(ImageInput(3, 16, 16), digits)[0], digits[:][0].add(1).mul(0.5))
+    assert digits.rescale
+
+
 @pytest.mark.parametrize(
     ("pictures", "said"),
     [
@@ -129,7 +149,7 @@ def test_an_array_that_can_be_read_in_two_ways_is_read_as_the_network_takes_it()
         ImageInput(2, 8, 8),
         ImageInput(1, 0, 8),
         ImageInput(1, 8, 8, low=0.5),
-        ImageInput(3, 28, 28, prepare="digit"),
+        ImageInput(1, 28, 30, prepare="digit"),
         ImageInput(1, 2**20, 2**20),
     ],
 )

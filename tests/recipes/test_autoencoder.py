@@ -20,6 +20,7 @@ import torchdl
 from torchdl import Autoencoder, ImageDataset, InputError, Trainer
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
+from torchdl.predict import ImageInput, ImageReconstructor
 from torchdl.recipes.autoencoder import (
     Coding,
     autoencoder_training,
@@ -27,6 +28,7 @@ from torchdl.recipes.autoencoder import (
     encode,
     evaluate_autoencoder,
     fit_pca,
+    image_reconstructor,
     nearest,
     shape_table,
     summarize,
@@ -36,13 +38,16 @@ from torchdl.recipes.image_classification import ImageOptions
 from torchdl.tasks import AutoencoderTask
 
 pytestmark = pytest.mark.usefixtures("quick")
-CPU = torch.device("cpu")
 PICTURES = ("reconstructions", "retrieval", "codes")
 
 
 def network(shape: tuple[int, int, int] = (1, 12, 12), depth: int = 2, code_size: int = 18) -> Autoencoder:
     torch.manual_seed(0)
     return Autoencoder(shape, width=4, depth=depth, code_size=code_size)
+
+
+def predictor(model: Autoencoder) -> ImageReconstructor:
+    return ImageReconstructor(model, ImageReconstructor.Settings(ImageInput(*model.in_shape)), "cpu")
 
 
 def train(
@@ -56,9 +61,10 @@ def train(
         run = Run("tests", asdict(coding), run_options, Trainer(device="cpu", **options), data)
         model = model or network(data.image_shape)
         training = autoencoder_training(model, data, test, ImageOptions(), coding)
-        history = run.fit(*training)
+        reconstructor = image_reconstructor(model, data, ImageOptions("a folder"), "cpu")
+        history = run.fit(*training, predictor=reconstructor)
         error = denoising_error(training, "cpu") if coding.noise else None
-        run.keep(evaluate_autoencoder(training.task, data, test, "cpu", error))
+        run.keep(evaluate_autoencoder(reconstructor, training.task, data, test, error))
         run.close()
     return run, model, history, printed.getvalue()
 
@@ -198,7 +204,7 @@ def test_fewer_codes_than_neighbours_are_enough():
 @pytest.mark.parametrize("count", [7, 60, 1000])
 def test_encoding_returns_images_labels_codes_and_errors_in_order(count):
     data, model = labelled(20), network().train()
-    coded = encode(model, data, count, CPU)
+    coded = encode(predictor(model), data, count)
     chosen = sorted({int(i) for i in np.linspace(0, 59, min(count, 60))}) if count < 60 else list(range(60))
     images, labels = data.__getitems__(chosen)
     with torch.no_grad():
@@ -208,14 +214,14 @@ def test_encoding_returns_images_labels_codes_and_errors_in_order(count):
     assert torch.equal(coded.labels, labels)
     torch.testing.assert_close(coded.codes, codes)
     np.testing.assert_allclose(coded.errors, errors, rtol=1e-5)
-    assert not model.training
+    assert model.training  # as before
     assert not coded.codes.requires_grad
 
 
 def test_encoding_many_images_omits_none():
     data = ImageDataset(torch.arange(1201)[:, None, None, None].expand(-1, 1, 4, 4).remainder(256).to(torch.uint8))
     data.labels = torch.arange(1201)
-    assert torch.equal(encode(network((1, 4, 4), 1), data, 5000, CPU).labels, data.labels)
+    assert torch.equal(encode(predictor(network((1, 4, 4), 1)), data, 5000).labels, data.labels)
 
 
 # a run
@@ -240,7 +246,7 @@ def test_the_error_equals_that_of_one_image_at_a_time(trained):
 def test_codes_components_and_pixels_are_compared_in_the_same_way(trained):
     run, model, *_, data, test = trained
     results, labels = results_of(run), (data.labels, test.labels)
-    coded = [encode(model, images, 1000, CPU).codes for images in (data, test)]
+    coded = [encode(predictor(model), images, 1000).codes for images in (data, test)]
     assert results["autoencoder"] == pytest.approx(usefulness(coded[0], labels[0], coded[1], labels[1], 3))
     rows = [pixels(images) for images in (data, test)]
     basis = np.linalg.svd(rows[0] - rows[0].mean(0), full_matrices=False)[2][:18]
@@ -309,6 +315,12 @@ def test_reconstructions_are_beside_the_inputs_of_the_network(trained):
                 assert (shown[top : top + 12, left : left + 12].float() - wanted).abs().max() <= 1
 
 
+def test_a_saved_run_reconstructs_test_images_as_its_evaluation_did(trained):
+    run, *_, test = trained
+    answers = torchdl.load_predictor(run.folder, "cpu").predict(test.images)
+    assert float(answers.errors.double().mean()) == results_of(run)["mse"]
+
+
 def test_retrieval_shows_each_query_beside_its_nearest_neighbours(trained):
     run, model, *_, data, test = trained
     shown = torch.from_numpy(np.array(Image.open(run.folder / "plots" / "retrieval.png")))[::2, ::2]
@@ -333,7 +345,7 @@ def test_tensorboard_has_the_pictures_and_its_projector_the_codes(trained):
     named = dict(re.findall(r'(\w+_path): "(.*?)"', (run.folder / "projector_config.pbtxt").read_text()))
     assert (run.folder / named["metadata_path"]).read_text().split() == [CLASSES[i] for i in test.labels]
     codes = torch.tensor(np.loadtxt(run.folder / named["tensor_path"]), dtype=torch.float32)
-    torch.testing.assert_close(codes, encode(model, test, 27, CPU).codes, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(codes, encode(predictor(model), test, 27).codes, atol=1e-5, rtol=1e-4)
 
 
 def test_training_lowers_the_error_and_leaves_the_saved_model(trained):

@@ -89,6 +89,25 @@ def test_the_projector_has_the_test_digits_codes_by_the_model_that_is_kept(train
     assert abs(sprite[28:56, :28].astype(int) - digits.images[side, 0].numpy()).max() <= 1
 
 
+def test_raw_digits_are_embedded_as_those_of_the_projector(trained, run, tmp_path):
+    path = shutil.copytree(trained[0] / "runs" / "cpc" / "x", tmp_path / "run")
+    (tensors,) = path.rglob("tensors.tsv")
+    codes = torch.tensor(np.loadtxt(tensors), dtype=torch.float32)
+    raw = torchdl.load_images("mnist_5k", "test").images
+    torch.testing.assert_close(torchdl.load_predictor(path, "cpu").embed(raw), codes, rtol=1e-4, atol=1e-4)
+    for number in (0, 1, 7):
+        Image.fromarray(raw[number, 0].numpy()).save(tmp_path / f"{number}.png")
+    done = run("predict.py run 0.png 1.png 7.png --out x.npy", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), codes[[0, 1, 7]], rtol=1e-4, atol=1e-4)
+    done = run("predict.py run 0.png 1.png 7.png --top 2", tmp_path)
+    assert done.out.splitlines()[1].split()[0] == "0.png"
+    assert {"1.png", "7.png"} < set(done.out.splitlines()[1].split())
+    assert_mistake(run, "predict.py run 0.png", tmp_path, "here is one")
+    assert_mistake(run, "predict.py run", tmp_path, "name pictures")
+    assert_mistake(run, "predict.py run 0.png 1.png --n 3", tmp_path, "--n is for runs of the kind image generator")
+
+
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
     shown = (workplace / "runs" / "cpc" / "x" / "plots" / "sequences.png").read_bytes()
     whole = run(f"train_cpc.py {SMALL} --epochs 1 --max-steps 35 --name whole", workplace)

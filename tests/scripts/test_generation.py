@@ -117,6 +117,34 @@ def test_another_feature_extractor_another_seed_and_fewer_kid_samples_are_used(r
     assert one["Fréchet distance"] == pytest.approx(other["Fréchet distance"], rel=1e-4)
 
 
+def test_a_run_generates_the_samples_of_its_training_by_both_scripts(run, workplace):
+    shutil.move(workplace / "runs" / "gan" / "x", workplace / "gan")  # away from its data
+    picture = (workplace / "gan" / "samples" / "final.png").read_bytes()
+    for command in ("predict.py gan --n 4 --out x.png", "generate.py gan --n 4 --out x.png"):
+        done = run(command, workplace)
+        assert (done.code, done.err, done.out) == (0, "", "x.png\n")
+        assert (workplace / "x.png").read_bytes() == picture
+    assert run("predict.py gan --n 5 --seed 2 --out x.npy", workplace).code == 0
+    images = torchdl.load_predictor(workplace / "gan", "cpu").predict(5, 2)
+    assert np.array_equal(np.load(workplace / "x.npy"), images.numpy())
+    pictures = []
+    for script in ("predict.py", "generate.py"):
+        assert run(f"{script} gan --n 10 --seed 2 --interpolate spherical --out x.png", workplace).code == 0
+        pictures.append((workplace / "x.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
+def test_a_finished_run_of_an_older_version_gets_its_preprocessing_by_a_resume(run, workplace):
+    path = workplace / "runs" / "gan" / "x"
+    saved = (path / "preprocessing.json").read_bytes()
+    (path / "preprocessing.json").unlink()
+    assert run("generate.py runs/gan/x --n 4 --out x.png", workplace).code == 0  # which knows what a GAN makes
+    assert_mistake(run, "predict.py runs/gan/x --n 4 --out x.png", workplace, "resume the finished run")
+    done = run("train_gan.py --resume runs/gan/x", workplace)
+    assert (done.code, done.err) == (0, "")
+    assert (path / "preprocessing.json").read_bytes() == saved
+
+
 @pytest.mark.parametrize(("count", "rows"), [(3, 2), (8, 2), (10, 4)])
 def test_test_images_are_drawn_above_their_reconstructions(run, trained, tmp_path, count, rows):
     options = f"--invert --n {count} --steps 3 --restarts 2"
@@ -155,6 +183,10 @@ MISTAKES = {
     "generate.py runs/gan/x --out c.npy": r"c\.npy must end in \.png",
     "generate.py runs/gan/x --out digits": r"digits must end in \.png",
     "generate.py runs/gan/x --invert --n 501": "500 .*--n",
+    "predict.py runs/gan/x": "--out digits.png",
+    "predict.py runs/gan/x --n 0 --out x.png": "--n must be 1 or more, not 0",
+    "predict.py runs/gan/x x.png --out x.png": "takes only --n",
+    "predict.py runs/gan/x --out x.csv": "no table",
 }
 
 

@@ -315,6 +315,27 @@ def test_training_an_autoencoder_leaves_a_run_that_can_be_read_and_looked_at(tra
         assert is_drawn(path / "plots" / f"{name}.png")
 
 
+def test_pictures_are_reconstructed_by_a_copied_run(trained, run, tmp_path):
+    path = shutil.copytree(trained[0] / "runs" / "autoencoder" / "x", tmp_path / "run")
+    shutil.copytree(trained[0] / "pictures" / "test", tmp_path / "test")
+    done = run("predict.py run test --out x.csv", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    with (tmp_path / "x.csv").open(newline="") as file:
+        errors = [float(row["mean squared error"]) for row in csv.DictReader(file)]
+    assert np.mean(errors) == json.loads((path / "results.json").read_text())["mse"]
+    assert run("predict.py run test --out x.npy", tmp_path).code == 0
+    assert run("predict.py run test --out x.png", tmp_path).code == 0
+    answers = torchdl.load_predictor(path, "cpu").predict(tmp_path / "test")
+    images = np.load(tmp_path / "x.npy")
+    assert np.array_equal(images, answers.images)
+    picture = np.asarray(Image.open(tmp_path / "x.png"))[::2, ::2]
+    assert picture.shape == (4 * 18 + 2, 8 * 18 + 2)  # twelve pictures in two rows, each above its reconstruction
+    assert np.array_equal(picture[2:18, 20:36], answers.originals[1, 0])
+    assert np.array_equal(picture[20:36, 20:36], images[1, 0])
+    assert np.array_equal(picture[56:72, 2:18], images[8, 0])
+    assert_mistake(run, "predict.py run", tmp_path, "name pictures")
+
+
 def test_printing_the_shapes_changes_nothing_of_the_training(run, trained, tmp_path):
     command = f"{CODER} --schedule constant --noise 0.1 --dataset {trained[0] / 'pictures'} --max-steps 4 --name x"
     done = run(command, tmp_path)

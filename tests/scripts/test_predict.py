@@ -109,7 +109,7 @@ MISTAKES = {
     "digits --top 0 pictures": "--top must be 1 or more",
     "digits pictures --out answers.xlsx": "answers.xlsx must end in",
     "digits pictures --out answers.png": "no picture of these answers",
-    "digits pictures --text mail": "--text is for a run of a text classifier",
+    "digits pictures --text mail": "--text is for runs of the kind text classifier",
     "nowhere pictures": "no folder nowhere",
     "pictures pictures": "not the folder of a run",
     "old pictures": "resume the finished run",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdl import artifacts, plots
 from torchdl.cli.commit import commit
@@ -166,7 +166,7 @@ class Run:
             self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
         artifacts.check(task.trained)  # not only after the first epoch
-        own = predictor is None or predictor.model is task.trained
+        own = predictor is None or same_parameters(predictor.model, task.trained)
         require(own, "the predictor answers with another model than the task trains: build it with the task's model")
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         with self.opened() as resume:
@@ -295,6 +295,11 @@ class Run:
         if self.temporary is not None:
             self.temporary.cleanup()
             self.say("dry run: everything ran, and nothing was kept")
+
+
+def same_parameters(model: nn.Module, other: nn.Module) -> bool:
+    """Return whether two models have the very same parameters, so that training one is training both."""
+    return [id(p) for p in model.parameters()] == [id(p) for p in other.parameters()]
 
 
 def rename_metrics(folder: Path) -> None:

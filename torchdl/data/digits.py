@@ -90,6 +90,13 @@ class Digits(ImageDataset):
         self.by_label = labels.argsort(stable=True)  # (N,): the images of label 0, then of 1, ...
         self.counts = labels.bincount(minlength=len(self.classes))  # images per label
 
+    def scaled_to(self, low: float, high: float = 1.0) -> Digits:
+        """Return a data set of the same digits (not copied) with pixels in [-1, 1] or in [0, 1]."""
+        require((low, high) in ((-1, 1), (0, 1)), f"digits have pixels in [-1, 1] or [0, 1], not [{low:g}, {high:g}]")
+        other = cast(Digits, super().scaled_to(low, high))
+        other.rescale = low == -1
+        return other
+
     def subset(self, indices: Tensor) -> Digits:
         """Return a new data set of the digits with these indices (n,), in that order."""
         require(self.labels is not None, "take the subset of digits before removing their labels")

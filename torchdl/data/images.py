@@ -86,6 +86,12 @@ class ImageDataset(BatchDataset[Any]):
         self.labels = None if self.labels is None else self.labels.to(self.device)  # files stay on the CPU
         return self
 
+    def scaled_to(self, low: float, high: float = 1.0) -> ImageDataset:
+        """Return a data set of the same images (not copied) with pixels in [``low``, ``high``]."""
+        other = copy.copy(self)
+        other.low, other.range = torch.tensor(255.0 * float(low), dtype=torch.float32), float(high - low)
+        return other
+
     def without_labels(self) -> ImageDataset:
         """Return a data set of the same images (not copied) without labels."""
         bare = copy.copy(self)

@@ -19,7 +19,13 @@ from torchdl.data import ImageDataset, load_images
 from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.models import Autoencoder, LenetLike
-from torchdl.recipes.autoencoder import Coding, autoencoder_training, evaluate_autoencoder, shape_table
+from torchdl.recipes.autoencoder import (
+    Coding,
+    autoencoder_training,
+    evaluate_autoencoder,
+    image_reconstructor,
+    shape_table,
+)
 from torchdl.recipes.image_classification import (
     DEFAULTS,
     ImageOptions,
@@ -192,8 +198,9 @@ def fit_model_cifar10(
     if verbose:
         run.say(shape_table(model, batch_size))
     training = autoencoder_training(model, train, test, images, coding, seed)
-    history = run.fit(*training)
-    run.keep(evaluate_autoencoder(training.task, train, test, device))
+    reconstructor = image_reconstructor(model, train, images, device)
+    history = run.fit(*training, predictor=reconstructor)
+    run.keep(evaluate_autoencoder(reconstructor, training.task, train, test))
     return model, history
 
 

@@ -1,7 +1,11 @@
 # The names of ``torchdl.predict``, for type checkers and for ``torchdl/predict/__init__.py``.
 from .base import Predictor as Predictor
 from .classes import ClassAnswers as ClassAnswers
+from .embeddings import EmbeddingAnswers as EmbeddingAnswers
 from .image_classifier import ImageClassifier as ImageClassifier
+from .image_embedder import ImageEmbedder as ImageEmbedder
+from .image_generator import ImageGenerator as ImageGenerator
+from .image_reconstructor import ImageReconstructor as ImageReconstructor, Reconstructions as Reconstructions
 from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
 from .text_classifier import TextClassifier as TextClassifier

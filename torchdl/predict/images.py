@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data import BatchLoader, ImageDataset, prepare_digit
+from torchdl.data.digits import resize
 from torchdl.data.folder import SUFFIXES, DecodedLate
 from torchdl.data.image_files import decode
 from torchdl.errors import require
@@ -23,6 +24,7 @@ from torchdl.pictures import MAX_PIXELS
 
 Preparation = Literal["digit", "crop", "squash"]
 DIGITS = ("mnist", "mnist_5k")
+DIGIT = (1, 28, 28)  # the shape of their images
 DARK = 64  # of 255: a picture of MNIST's size with such a border is an image like MNIST's, not a photograph
 
 
@@ -41,6 +43,7 @@ class ImageInput:
     are prepared:
 
     - ``digit``: a photograph of a handwritten digit becomes an image like MNIST's; see :func:`torchdl.prepare_digit`.
+      A network of larger images gets it enlarged, as in training.
     - ``crop``: the largest square (or other rectangle of the network's shape) in the middle is resized.
     - ``squash``: all of the picture is resized, whatever its sides.
 
@@ -75,8 +78,8 @@ class ImageInput:
         sizes = self.channels in (1, 3) and min(self.height, self.width) >= 1 and self.height * self.width <= MAX_PIXELS
         require(sizes, f"images cannot have the (channels, height, width) {self.shape}")
         require(self.low in (0.0, -1.0), f"black must be 0 or -1, not {self.low}")
-        fits = self.prepare != "digit" or self.shape == (1, 28, 28)
-        require(fits, f"a photographed digit becomes an image of (1, 28, 28), not {self.shape}")
+        fits = self.prepare != "digit" or self.height == self.width
+        require(fits, f"a photographed digit becomes a square image, not one of {self.shape}")
 
     def scale(self, pixels: Tensor) -> Tensor:
         """Scale uint8 pixels (B, C, H, W) to float32 in [``low``, 1], as training did."""
@@ -113,11 +116,8 @@ class ImageInput:
             data.image_shape == self.shape,
             f"the network takes images of (channels, height, width) {self.shape}, not {data.image_shape}",
         )
-        loader = BatchLoader(
-            ImageDataset(data.images, low=self.low),
-            size,
-            workers=workers if isinstance(data.images, DecodedLate) else 0,
-        )
+        late = isinstance(data.images, DecodedLate)
+        loader = BatchLoader(data.without_labels().scaled_to(self.low), size, workers=workers if late else 0)
         loader.shard(0, 1)  # this process answers on all of them
         done = 0
         for images, _ in loader.batches(0):
@@ -127,14 +127,15 @@ class ImageInput:
     def prepared(self, picture: Any) -> Tensor:
         """Return a picture as the pixels (C, H, W) uint8 that the network sees."""
         if isinstance(picture, Tensor):
-            if tuple(picture.shape) == self.shape:
-                return picture
+            if picture.shape[1:] == self.shape[1:] and len(picture) in (1, self.channels):
+                return picture.expand(self.shape)  # greys become three equal channels
             picture = as_picture(picture)
         if self.prepare == "digit":
-            pixels = torch.from_numpy(decode(picture, grey=True))  # (1, H, W)
+            pixels = torch.from_numpy(decode(picture, grey=True))  # (1, h, w)
             border = torch.cat([pixels[0, [0, -1]].flatten(), pixels[0, :, [0, -1]].flatten()])
-            like_training = tuple(pixels.shape) == self.shape and int(border.max()) < DARK
-            return pixels if like_training else prepare_digit(picture)
+            like_training = tuple(pixels.shape) == DIGIT and int(border.max()) < DARK
+            digit = pixels if like_training else prepare_digit(picture)
+            return resize(digit, self.height).expand(self.shape)  # (1, 28, 28) -> (1, S, S) -> (C, S, S)
         return torch.from_numpy(self.resized(decode(picture, None, self.channels == 1, self.white_value)))
 
     def resized(self, pixels: np.ndarray) -> np.ndarray:

@@ -13,9 +13,14 @@ from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
 from torchdl.predict.base import Predictor
 from torchdl.predict.image_classifier import ImageClassifier
+from torchdl.predict.image_embedder import ImageEmbedder
+from torchdl.predict.image_generator import ImageGenerator
+from torchdl.predict.image_reconstructor import ImageReconstructor
 from torchdl.predict.text_classifier import TextClassifier
 
-KINDS: dict[str, type[Predictor[Any]]] = {each.kind: each for each in (ImageClassifier, TextClassifier)}
+KINDS: dict[str, type[Predictor[Any]]] = {
+    each.kind: each for each in (ImageClassifier, ImageEmbedder, ImageGenerator, ImageReconstructor, TextClassifier)
+}
 
 PredictorT = TypeVar("PredictorT", bound=Predictor[Any])
 

@@ -21,6 +21,7 @@ from torchdl.errors import require
 from torchdl.models import Autoencoder
 from torchdl.pictures import image_grid, side_by_side
 from torchdl.plots import plot_embeddings
+from torchdl.predict import ImageReconstructor
 from torchdl.recipes.cpc_probe import map_embeddings
 from torchdl.recipes.image_classification import ImageOptions
 from torchdl.recipes.learning import Learning
@@ -74,6 +75,14 @@ def autoencoder_training(
     return AutoencoderTraining(task, batches, images.loader(test, test_pixels, batch_size=500))
 
 
+def image_reconstructor(
+    model: Autoencoder, train: ImageDataset, images: ImageOptions, device: str = "auto"
+) -> ImageReconstructor:
+    """Return the predictor of an autoencoder that learns from the training images ``train``."""
+    settings = ImageReconstructor.Settings(images.input(train))
+    return ImageReconstructor(model, settings, device, workers=images.workers)
+
+
 def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: int = 0) -> float:
     """Return the mean squared error of denoised test images; all processes must call this and share the work."""
     return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
@@ -95,18 +104,16 @@ class Coded(NamedTuple):
     errors: Tensor
 
 
-@torch.no_grad()
-def encode(model: Autoencoder, images: ImageDataset, count: int, device: torch.device) -> Coded:
+def encode(reconstructor: ImageReconstructor, images: ImageDataset, count: int) -> Coded:
     """Encode and decode at most ``count`` evenly spaced images; the result is on the CPU."""
-    model.eval().to(device)
-    chosen = at_equal_distances(len(images), affordable(images, count))
+    chosen = images.subset(at_equal_distances(len(images), affordable(images, count)).to(images.device))
     parts = []
-    for indices in chosen.split(500):
-        batch, labels = images.__getitems__(indices.to(images.device))
-        codes = model.encode(batch.to(device))
-        errors = (model.decode(codes) - batch.to(device)).square().flatten(1).mean(1)  # (B, C, H, W) -> (B,)
-        parts.append(Coded(batch.cpu(), labels.cpu(), codes.cpu(), errors.cpu()))
-    return Coded(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    with reconstructor.ready():
+        for batch in reconstructor.batches(chosen):
+            found = reconstructor.reconstruct(batch.images)
+            parts.append((found.images.cpu(), found.codes.cpu(), found.errors.cpu()))
+    pixels, codes, errors = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Coded(pixels, cast(Tensor, chosen.labels).cpu(), codes, errors)
 
 
 def fit_pca(images: ImageDataset, components: int) -> PCA:
@@ -162,7 +169,11 @@ def usefulness(reference: Tensor, labels: Tensor, codes: Tensor, true: Tensor, c
 
 
 def evaluate_autoencoder(
-    task: AutoencoderTask, train: ImageDataset, test: ImageDataset, device: str = "auto", error: float | None = None
+    reconstructor: ImageReconstructor,
+    task: AutoencoderTask,
+    train: ImageDataset,
+    test: ImageDataset,
+    error: float | None = None,
 ) -> Report:
     """Compare latent codes with principal components and with pixels.
 
@@ -170,16 +181,15 @@ def evaluate_autoencoder(
     and a map of the codes.
 
     Args:
-        task: The trained task.
+        reconstructor: The trained autoencoder.
+        task: The task that trained it.
         train: The training images, with labels.
         test: The test images, with labels.
-        device: Where to compute.
         error: The result of :func:`denoising_error`, for a task with noise.
     """
-    model = cast(Autoencoder, task.model)
-    on = find_device(device)
+    model = cast(Autoencoder, reconstructor.model)
     pca = fit_pca(train, model.code_size)
-    reference, tested = encode(model, train, REFERENCE, on), encode(model, test, len(test), on)
+    reference, tested = encode(reconstructor, train, REFERENCE), encode(reconstructor, test, len(test))
     flat = tested.images.flatten(1).numpy()  # (N, C, H, W) -> (N, C * H * W)
     projected = pca.transform(flat)
     pca_errors = ((pca.inverse_transform(projected).clip(0, 1) - flat) ** 2).mean(1)
@@ -208,7 +218,7 @@ def evaluate_autoencoder(
     task.eval().to("cpu")
     with torch.no_grad():
         rows = [image_grid(picture) for picture in task.preview().values()]
-    task.to(on)
+    task.to(reconstructor.device)
     queries = at_equal_distances(len(tested.images), QUERIES)
     found = nearest(reference.codes, tested.codes[queries], NEIGHBOURS)  # (Q, n)
     columns = [tested.images[queries, None], reference.images[found]]  # (Q, 1, C, H, W), (Q, n, C, H, W)

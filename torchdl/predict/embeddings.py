@@ -1,0 +1,70 @@
+"""Answers that are embeddings.
+
+Shapes: N inputs, D numbers per embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdl.errors import require
+
+if TYPE_CHECKING:
+    import pandas
+
+ROWS = 1000  # of the similarities of all pairs that are in memory at a time
+
+
+@dataclass(frozen=True)
+class EmbeddingAnswers:
+    """The embedding of each input, by which to compare inputs.
+
+    Attributes:
+        embeddings: (N, D) float32.
+        inputs: What each input is called, such as its file; or its number, from 0.
+
+    Example:
+        >>> from torchdl.predict import EmbeddingAnswers
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+        >>> EmbeddingAnswers(embeddings, ("cat", "dog", "lion")).nearest()
+        [[('lion', 1.0)], [('cat', 0.0)], [('cat', 1.0)]]
+    """
+
+    embeddings: Tensor
+    inputs: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def nearest(self, count: int = 1) -> list[list[tuple[str, float]]]:
+        """Return the other inputs with the most similar embeddings, and their cosine similarities in [-1, 1]."""
+        require(count >= 1, f"the number of inputs to find must be 1 or more, not {count}")
+        require(len(self) >= 2, "an embedding is compared with those of other inputs: give two inputs or more")
+        directions, found = F.normalize(self.embeddings.double(), dim=1), []
+        for start in range(0, len(self), ROWS):
+            rows = directions[start : start + ROWS]
+            similarities = rows @ directions.T  # (rows, N)
+            own = torch.arange(len(rows))
+            similarities[own, start + own] = -torch.inf
+            best = similarities.topk(min(count, len(self) - 1))
+            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                found.append([(self.inputs[i], round(value, 6)) for i, value in zip(indices, values, strict=True)])
+        return found
+
+    def to_frame(self, top: int = 1) -> pandas.DataFrame:
+        """Return a table: the inputs, and the most similar others with their cosine similarities."""
+        import pandas  # imported late: it takes a second
+
+        columns: dict[str, list[object]] = {"input": list(self.inputs)}
+        found = self.nearest(top)
+        for place in range(min(top, len(self) - 1)):
+            suffix = "" if place == 0 else f" {place + 1}"
+            columns[f"nearest{suffix}"] = [row[place][0] for row in found]
+            columns[f"similarity{suffix}"] = [row[place][1] for row in found]
+        return pandas.DataFrame(columns)
