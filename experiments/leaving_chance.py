@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from experiments.machine import machine
+from experiments.run import end_with_parent
 from torchdl import BatchLoader, CPCTask, ImageEncoder, SortedNumbers, Trainer, image_cpc, load_digits
 from torchdl.cli.commit import commit
 from torchdl.cli.main import run_script
 from torchdl.errors import require
 from torchdl.files import read_json, write_json
+from torchdl.models.cpc import FirstNorm
 from torchdl.models.gates import Gate
 from torchdl.tasks import Update
 from torchdl.training.device import seed_generators, setup_process
@@ -42,7 +44,7 @@ class Variant:
     center_images: bool = False
     batch_size: int = 32
     lr: float = 1e-3
-    first_norm: str = "batch"
+    first_norm: FirstNorm = "batch"
     normed_codes: bool = False
 
 
@@ -83,6 +85,8 @@ class Config:
     """Steps after which a training is given up."""
     jobs: int = 1
     """Trainings at a time, with one thread each."""
+    table: bool = False
+    """Measure nothing, and print the table of what is known."""
     data_root: Path | None = None
     """The folder of the data sets."""
 
@@ -114,12 +118,10 @@ def measure(variant: Variant, seed: int, max_steps: int, root: Path | None) -> i
         reset_after=variant.reset_after,
         separate_passes=variant.separate_passes,
         batch_statistics=variant.batch_statistics,
+        first_norm=variant.first_norm,
     )
-    layers = cast(ImageEncoder, model.encoder).layers
-    if variant.first_norm == "instance":
-        layers[1] = nn.InstanceNorm2d(64, eps=1e-3, affine=True)
     if variant.normed_codes:
-        layers.append(nn.BatchNorm1d(128, eps=1e-3, affine=False))
+        cast(ImageEncoder, model.encoder).layers.append(nn.BatchNorm1d(128, eps=1e-3, affine=False))
     task = UntilLeft(model, "paired", variant.lr)
     try:
         Trainer(max_steps=max_steps, seed=seed, device="cpu").fit(task, train, validation)
@@ -128,14 +130,28 @@ def measure(variant: Variant, seed: int, max_steps: int, root: Path | None) -> i
     return None
 
 
+def table(kept: Sequence[dict[str, Any]]) -> str:
+    """Return results as a table in Markdown, a row for each variant and a column for each seed."""
+    found = {(row["variant"], row["seed"]): row["left"] or f"not in {row['max_steps']:,}" for row in kept}
+    seeds = sorted({seed for _, seed in found})
+    rows = [["conventions", *(f"seed {seed}" for seed in seeds)], ["---"] * (1 + len(seeds))]
+    for name in VARIANTS:
+        if any((name, seed) in found for seed in seeds):
+            rows.append([name, *(str(found.get((name, seed), "")) for seed in seeds)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main(config: Config) -> None:
     """Measure what is missing, and keep each result at once."""
     unknown = sorted(set(config.only) - set(VARIANTS))
     require(not unknown, f"unknown variants {', '.join(unknown)}: choose among {', '.join(VARIANTS)}")
     kept: list[dict[str, Any]] = read_json(RESULTS) if RESULTS.exists() else []
+    if config.table:
+        print(table(kept))
+        return
     known = {(row["variant"], row["seed"]) for row in kept}
     here = {"max_steps": config.max_steps, "commit": commit(), "machine": machine()}
-    with ProcessPoolExecutor(config.jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(config.jobs, get_context("spawn"), end_with_parent) as pool:
         waiting = {
             pool.submit(measure, VARIANTS[name], seed, config.max_steps, config.data_root): (name, seed)
             for seed in config.seeds

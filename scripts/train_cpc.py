@@ -23,7 +23,7 @@ from torchdl.predict import ImageEmbedder, ImageInput
 from torchdl.predict.images import DIGITS, Preparation
 from torchdl.tasks import OptimizerName
 
-OF_MODEL = ("every_term", "center_images", "gate", "reset_after", "separate_passes", "batch_statistics")
+OF_MODEL = ("every_term", "center_images", "first_norm", "gate", "reset_after", "separate_passes", "batch_statistics")
 SEQUENCES = {"sorted": SortedNumbers, "same": SameNumbers}
 
 
@@ -54,6 +54,9 @@ class Config:
     """A picture to crop behind the digits; or scikit-learn's china, flower or both (default)."""
     center_images: bool | None = None
     """Subtract the mean of each channel from each image; default of the head paired in colour."""
+    first_norm: Literal["batch", "instance"] = "batch"
+    """Normalise the first convolution over the batch like the original, or for each image alone, so that its colour
+    does not matter."""
     rescale: bool = True
     """Scale pixels to [-1, 1], instead of [0, 1]."""
     code_size: int = 128

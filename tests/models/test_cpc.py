@@ -318,6 +318,16 @@ def test_centred_images_are_those_minus_their_mean_colour():
     assert (plain(images + shift) - plain(images)).abs().max() > 0.1
 
 
+def test_with_instance_norm_the_colour_of_a_whole_image_does_not_matter():
+    images, shift = gaussian(5, 3, 28, 28), 3 * gaussian(5, 3, 1, 1, seed=1)
+    encoder = ImageEncoder(28, first_norm="instance").eval()
+    torch.testing.assert_close(encoder(images + shift), encoder(images), rtol=1e-4, atol=1e-4)
+    outputs = encoder.layers[:2](images)  # of the first convolution, normalised
+    torch.testing.assert_close(outputs.mean((2, 3)), torch.zeros(5, 32), rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="first_norm 'layer'"):
+        ImageEncoder(28, first_norm="layer")
+
+
 def test_two_passes_have_batch_statistics_of_their_own():
     context, future = gaussian(4, 4, 3, 28, 28), 3 + gaussian(4, 2, 3, 28, 28, seed=1)
     one, two = (image_cpc(28, predict_terms=2, separate_passes=separate).train() for separate in (False, True))

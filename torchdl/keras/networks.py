@@ -72,7 +72,9 @@ def build_encoder(chain: Chain) -> nn.Module | None:
     if side != width:
         raise MisfitError(None, f"its images of {side}x{width} pixels are not square, as ImageEncoder's are")
     sizes = (len(convolutions), convolutions[0], dense[0])
-    given = {} if sizes == original_sizes(side) else dict(zip(("depth", "filters", "hidden"), sizes, strict=True))
+    given: dict[str, Any] = (
+        {} if sizes == original_sizes(side) else dict(zip(("depth", "filters", "hidden"), sizes, strict=True))
+    )
     return models.ImageEncoder(side, channels, dense[1], chain.steps[0].kind == CENTRING, **given)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from torchdl.models.gates import RECURRENT, Gate, gated
 from torchdl.models.init import keras_init_
 
 MAX_STEPS = 1000
+FirstNorm = Literal["batch", "instance"]
+FIRST_NORMS = ("batch", "instance")
 
 
 @plain_arguments
@@ -41,6 +43,9 @@ class ImageEncoder(nn.Module):
         hidden: Units of the hidden layer; None for the original's.
         center_images: Whether to subtract the mean of each channel from each image, so that the colour of a whole image
             does not matter.
+        first_norm: How the outputs of the first convolution are normalised: over the batch (``batch``), or for each
+            image alone (``instance``; Ulyanov et al. 2016, arXiv 1607.08022). With the latter, too, the colour of a
+            whole image does not matter, and the images are left as they are.
 
     Example:
         >>> torchdl.ImageEncoder(image_size=28, channels=1, code_size=16)(torch.zeros(5, 1, 28, 28)).shape
@@ -56,12 +61,14 @@ class ImageEncoder(nn.Module):
         depth: int | None = None,
         filters: int | None = None,
         hidden: int | None = None,
+        first_norm: FirstNorm = "batch",
     ) -> None:
         super().__init__()
+        require(first_norm in FIRST_NORMS, f"ImageEncoder: unknown first_norm {first_norm!r}: choose batch or instance")
         sizes = [1 if size is None else size for size in (channels, code_size, depth, filters, hidden)]
         require(min(sizes) >= 1, "ImageEncoder: channels, code_size, depth, filters and hidden must be positive")
         self.image_size, self.channels, self.code_size = image_size, channels, code_size
-        self.center_images = center_images
+        self.center_images, self.first_norm = center_images, first_norm
         self.depth, self.filters, self.hidden = depth, filters, hidden
         original = original_sizes(image_size)
         depth, filters, hidden = depth or original[0], filters or original[1], hidden or original[2]
@@ -73,6 +80,8 @@ class ImageEncoder(nn.Module):
         for _ in range(depth):
             layers += [nn.Conv2d(width, filters, 3, stride=2), *normalized(nn.BatchNorm2d, filters)]
             side, width = (side - 3) // 2 + 1, filters
+        if first_norm == "instance":
+            layers[1] = nn.InstanceNorm2d(filters, eps=1e-3, affine=True)
         layers += [nn.Flatten(), nn.Linear(filters * side**2, hidden), *normalized(nn.BatchNorm1d, hidden)]
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(hidden, code_size)))
 
@@ -364,6 +373,7 @@ def image_cpc(
     reset_after: bool = True,
     separate_passes: bool = False,
     batch_statistics: bool = False,
+    first_norm: FirstNorm = "batch",
 ) -> CPC:
     """Build the original's network for sequences of images.
 
@@ -377,7 +387,7 @@ def image_cpc(
         (torch.Size([5, 4, 2, 16]), torch.Size([5, 6, 16]))
     """
     return CPC(
-        ImageEncoder(image_size, channels, code_size, center_images),
+        ImageEncoder(image_size, channels, code_size, center_images, first_norm=first_norm),
         ContextNetwork(code_size, context_size, cell, gate, reset_after),
         Predictors(context_size, code_size, predict_terms),
         every_term,
