@@ -98,8 +98,7 @@ def main(config: Config) -> None:
     mean, deviation = train.statistics()
     shape = (config.window, config.hop, config.terms, config.predict_terms)
     sequences, validation_sequences = (
-        SignalWindows(part.scaled(mean, deviation).signals, *shape, seed=seed, origin=everything.origin)
-        for part in (train, validation)
+        SignalWindows(part.scaled(mean, deviation), *shape, seed=seed) for part in (train, validation)
     )
     run = Run("cpc_signals", config, config.run, config.trainer, sequences)
     run.record["scaling"] = {"mean": mean.tolist(), "deviation": deviation.tolist()}

@@ -114,6 +114,19 @@ def test_a_mistake_is_one_sentence(tmp_path):
     np.save(tmp_path / "two" / "a.npy", np.zeros(300))
     np.save(tmp_path / "two" / "b.npy", np.zeros((2, 300)))
     refused("two", "a.npy has 1 channels, but .*b.npy has 2")
+    (tmp_path / "rates").mkdir()
+    for rate in (8000, 16000):
+        wavfile.write(tmp_path / "rates" / f"{rate}.wav", rate, np.zeros(100, np.int16))
+    refused("rates", "16000.wav has 16,000 samples a second and .*8000.wav has 8,000")
+
+
+def test_labels_and_subjects_are_one_for_each_recording():
+    signals = some().signals
+    for wrong in ({"labels": torch.tensor([0, 1])}, {"subjects": torch.zeros(4, 1)}, {"signals": ()}):
+        with pytest.raises(InputError, match="one"):
+            Recordings(**{"signals": signals, **wrong})
+    with pytest.raises(InputError, match="hop"):
+        some().segments(20, 0)
 
 
 # the exercises

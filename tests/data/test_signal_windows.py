@@ -82,10 +82,8 @@ def test_settings_and_fingerprint_identify_the_sequences():
     others = [made(numbered(150, 150), 20, 10, 2, 1), made([numbered(300)[0] + 1], 20, 10, 2, 1)]
     assert len({each.fingerprint() for each in (one, *others)}) == 3
     assert one.fingerprint() == made(numbered(300), 20, 20, 2, 1).fingerprint()
-    assert (
-        SignalWindows(numbered(300, 100), 20, 10, 2, 1, origin="a file").origin
-        == "400 samples in 2 recordings from a file"
-    )
+    read = SignalWindows(Recordings(tuple(numbered(300, 100)), origin="a file", fallback=True), 20, 10, 2, 1)
+    assert (read.origin, read.fallback) == ("400 samples in 2 recordings from a file", True)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +97,7 @@ def test_settings_and_fingerprint_identify_the_sequences():
         (torch.zeros(1, 2, 200), {}, r"\(channels, samples\), not \(1, 2, 200\)"),
         ([], {}, "no recording"),
         (["text"], {}, "must be numbers"),
+        (torch.zeros(1, 200, dtype=torch.complex64), {}, "complex"),
         ([torch.zeros(1, 100), torch.tensor([[0.0] * 99 + [float("inf")]])], {}, "recording 2 .*infinite.*index 99"),
     ],
 )

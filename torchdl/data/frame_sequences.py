@@ -99,15 +99,18 @@ def recordings_in(folder: Path) -> dict[str, list[Path]]:
         InputError: There is no such folder, it has images beside folders, or a recording has no images.
     """
     require(folder.is_dir(), f"there is no folder {folder}: name a folder of images, or of folders of images")
-    images = images_in(folder)
-    parts = sorted(folders_in(folder), key=lambda path: in_natural_order(path.name))
     advice = "put each recording's images into a folder of its own"
-    require(not images or not parts, f"{folder} has both folders and {named(images, folder)}: {advice}")
-    found = {folder.name: images} if images or not parts else {part.name: images_in(part) for part in parts}
-    for name, frames in found.items():
-        place = folder if len(found) == 1 and not parts else folder / name
+    parts = sorted(folders_in(folder), key=lambda path: in_natural_order(path.name))
+    found = {part: images_in(part) for part in [folder, *parts]}
+    for place, frames in found.items():
+        mixed = f"{place} has both folders and {named(frames, place)}: {advice}"
+        require(not (frames and folders_in(place)), mixed)
+    if parts:
+        del found[folder]
+    for place, frames in found.items():
         require(len(frames) > 0, f"{place} has no images: {advice}, with names like frame2.png, frame10.png")
-    return {name: sorted(frames, key=lambda path: in_natural_order(path.name)) for name, frames in found.items()}
+        frames.sort(key=lambda path: in_natural_order(path.name))
+    return {place.name: frames for place, frames in found.items()}
 
 
 def read_frames(

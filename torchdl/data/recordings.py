@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data.info import fingerprint
+from torchdl.data.ordered_sequences import require_whole
 from torchdl.data.series import read_series
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, first_line, require
@@ -49,6 +50,13 @@ class Recordings:
     """Where the recordings come from, in words."""
     fallback: bool = False
     """Whether they replace data that was not found."""
+
+    def __post_init__(self) -> None:
+        count = len(self.signals)
+        require(count > 0, "there is no recording: give or choose one at least")
+        for name, of_each in (("labels", self.labels), ("subjects", self.subjects)):
+            fits = of_each is None or of_each.shape == (count,)
+            require(fits, f"{name} must have one number for each of the {count} recordings")
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -94,6 +102,7 @@ class Recordings:
             InputError: The recordings have no labels, or one is shorter than a segment.
         """
         require(self.labels is not None, "segments need recordings with labels")
+        require_whole("hop", hop)
         shortest = min(signal.shape[1] for signal in self.signals)
         require(shortest >= length >= 1, f"segments must have from 1 to {shortest:,} samples, not {length}")
         cut = [signal.unfold(1, length, hop).transpose(0, 1) for signal in self.signals]  # (n, C, S) each
@@ -108,7 +117,7 @@ def read_recordings(path: PathLike) -> Recordings:
     ``.wav`` a sound, whose samples are scaled to [-1, 1].
 
     Raises:
-        InputError: There is no such file, one cannot be read, or the files differ in channels.
+        InputError: There is no such file, one cannot be read, or the files differ in channels or in the sampling rate.
 
     Example:
         >>> import os, tempfile
@@ -126,8 +135,14 @@ def read_recordings(path: PathLike) -> Recordings:
         files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
         require(bool(files), f"{place} has no recordings, files ending in {', '.join(SUFFIXES)}")
     signals: list[Tensor] = []
+    rates: dict[int, Path] = {}  # a file with each rate
     for file in files:
-        (signal,) = as_recordings([read_signal(file)])
+        values, rate = read_signal(file)
+        if rate is not None:
+            rates.setdefault(rate, file)
+        differ = " and ".join(f"{name} has {each:,} samples a second" for each, name in rates.items())
+        require(len(rates) < 2, f"{differ}: resample the sounds to one rate")
+        (signal,) = as_recordings([values])
         wrong = (~signal.isfinite()).nonzero()
         if len(wrong):
             raise InputError(f"{file} has NaN or an infinite value at sample {int(wrong[0, 1])}: repair it")
@@ -140,23 +155,23 @@ def read_recordings(path: PathLike) -> Recordings:
     return Recordings(tuple(signals), origin=f"{total:,} samples in {recordings} from {place}")
 
 
-def read_signal(path: Path) -> np.ndarray:
-    """Read the signal (L,) or (C, L) of one file."""
+def read_signal(path: Path) -> tuple[np.ndarray, int | None]:
+    """Read the signal (L,) or (C, L) of one file, and its samples per second if the file says so."""
     suffix = path.suffix.lower()
     require(suffix in SUFFIXES, f"{path} is no recording: its name must end in {', '.join(SUFFIXES)}")
     if suffix in TABLES:
-        return read_series(path).values.T.numpy()  # (L, C) -> (C, L)
+        return read_series(path).values.T.numpy(), None  # (L, C) -> (C, L)
     try:
         if suffix == ".npy":
             values = np.load(path, mmap_mode="r", allow_pickle=False)  # a map allocates nothing that is not there
             require(values.dtype.kind in "iuf" and values.size > 0, f"{path} holds no numbers, but {values.dtype}")
-            return np.array(values, np.float32)
+            return np.array(values, np.float32), None
         from scipy.io import wavfile
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)  # of chunks with notes
             warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
-            _, samples = wavfile.read(path, mmap=True)
+            rate, samples = wavfile.read(path, mmap=True)
     except InputError:
         raise
     except OSError as error:
@@ -165,4 +180,4 @@ def read_signal(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read: {first_line(error)}") from error
     zero = 128.0 if samples.dtype == np.uint8 else 0.0  # of sounds of eight bits
     largest = 1.0 if samples.dtype.kind == "f" else 128.0 if zero else -float(np.iinfo(samples.dtype).min)
-    return ((np.asarray(samples, np.float32) - zero) / largest).T  # (L,) or (L, C) -> (C, L)
+    return ((np.asarray(samples, np.float32) - zero) / largest).T, int(rate)  # (L,) or (L, C) -> (C, L)

@@ -69,10 +69,8 @@ class SignalWindows(OrderedSequences):
         terms: T, the number of windows of context.
         predict_terms: K, the number of windows of future.
         labels: A class for each recording, or one for each sample of all recordings in a row; a window has the class of
-            its middle. None without classes.
+            its middle. None without classes, even if :class:`Recordings` have some.
         seed: The seed of the places and of the order.
-        origin: Where the signal comes from, in words.
-        fallback: Whether it replaces data that was not found.
 
     A batch is ``(context, future)``, of (B, T, C, W) and (B, K, C, W); see :class:`OrderedSequences` for ``labels``.
 
@@ -101,13 +99,12 @@ class SignalWindows(OrderedSequences):
         predict_terms: int = 4,
         labels: ArrayLike | None = None,
         seed: int = 0,
-        origin: str = "memory",
-        fallback: bool = False,
     ) -> None:
         require_whole("window", window)
         self.extent = window
         recordings = as_recordings(getattr(signal, "signals", signal))
-        windows = SlidingWindows(torch.cat(recordings, 1), window, origin, fallback)
+        source = getattr(signal, "origin", "memory"), getattr(signal, "fallback", False)  # of Recordings
+        windows = SlidingWindows(torch.cat(recordings, 1), window, *source)
         super().__init__(windows, terms, predict_terms, hop, [r.shape[1] for r in recordings], labels, seed)
         self._check_numbers(windows.signal.T)
 
@@ -135,6 +132,7 @@ def as_recordings(signal: ArrayLike | Sequence[ArrayLike]) -> list[Tensor]:
         values = as_tensor(np.asarray(each) if isinstance(each, (list, tuple)) else each, f"recording {number}")
         shape = tuple(values.shape)
         require(values.dim() in (1, 2), f"a recording must be (samples,) or (channels, samples), not {shape}")
+        require(not values.is_complex(), f"recording {number} has complex numbers: make channels of their parts")
         values = values.float()[None] if values.dim() == 1 else values.float()  # (L,) -> (C, L)
         turned = (
             f"recording {number} has {shape[0]:,} channels of {shape[-1]:,} samples: transpose it, (channels, samples)"
