@@ -21,10 +21,12 @@ from torchdl.errors import require
 from torchdl.models.rnn import Kind
 from torchdl.recipes.forecasting import (
     direction_data,
+    direction_forecaster,
     direction_training,
     evaluate_direction,
     evaluate_forecaster,
     forecaster_training,
+    series_forecaster,
 )
 from torchdl.recipes.learning import Learning
 from torchdl.tasks import ScheduleName
@@ -151,18 +153,28 @@ def main(config: Config) -> None:
         None if direction else config.horizon if config.direct else 1,
     )
     # 3. Train it. 4. Compare its forecasts with those that need no training.
-    learning, seed = chosen["learning"], config.trainer.seed
+    learning, seed, device = chosen["learning"], config.trainer.seed, config.trainer.device
+    file: dict[str, Any] = {
+        "format": config.format,
+        "time": config.time,
+        "date_order": config.date_order,
+        "sort": config.sort,
+    }
     if direction:
         data = direction_data(split, config.column)
-        run.fit(*direction_training(model, data, learning, seed))
+        directions = direction_forecaster(model, split, config.column, device, **file)
+        run.fit(*direction_training(model, data, learning, seed), predictor=directions)
         if run.is_main:
-            run.keep(evaluate_direction(model, data, config.column))
+            run.keep(evaluate_direction(directions, split))
     else:
-        run.fit(*forecaster_training(model, split, config.horizon, config.period, learning, seed))
+        training = forecaster_training(model, split, config.horizon, config.period, learning, seed)
+        returns = config.experiment == "returns"
+        forecaster = series_forecaster(model, split, config.horizon, config.period, device, returns=returns, **file)
+        run.fit(*training, predictor=forecaster)
         if run.is_main:
             columns = len(series.columns)
             linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
-            run.keep(evaluate_forecaster(model, linear, split, config.horizon, config.period))
+            run.keep(evaluate_forecaster(forecaster, linear, split))
     run.close()
 
 

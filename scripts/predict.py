@@ -23,6 +23,8 @@ from torchdl.files import replacing, require_suffix
 from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
 from torchdl.predict import (
+    DirectionForecaster,
+    Forecaster,
     ImageClassifier,
     ImageEmbedder,
     ImageGenerator,
@@ -40,13 +42,13 @@ COLUMNS = 8  # of pictures with reconstructions and interpolations
 
 @dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures, texts and files of them; or generate images."""
+    """Answer with a trained run, on pictures, texts, series and files of them; or generate images."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
     """What to answer on: pictures and folders of pictures for a run that takes images; texts, files with a text per
-    line and tables for one that classifies texts."""
+    line and tables for one that classifies texts; a CSV file for one that forecasts a series."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
@@ -60,6 +62,8 @@ class Config:
     """For a generator: the seed of the noise."""
     interpolate: Literal["linear", "spherical"] | None = None
     """For a generator: make each row of eight lead from one image to another."""
+    horizon: int | None = None
+    """For a forecaster: the number of terms to forecast; that of the training if not given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -119,12 +123,33 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
     return Answer(numbers=images.numpy(), picture=image_grid(images, columns))
 
 
+def one_file(config: Config) -> str:
+    """Return the file of a series."""
+    require(len(config.inputs) == 1, f"{config.run} forecasts a series: name one CSV file, not {len(config.inputs)}")
+    return config.inputs[0]
+
+
+def forecast_series(predictor: Forecaster, config: Config) -> Answer:
+    """Forecast the next terms of a series."""
+    found = predictor.predict(one_file(config), config.horizon)
+    wanted = config.out is not None and config.out.suffix.lower() == ".png"
+    return Answer(found.to_frame(), found.values.numpy(), found.figure() if wanted else None)
+
+
+def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer:
+    """Forecast whether a column of a series rises next."""
+    found = predictor.predict(one_file(config))
+    return Answer(found.to_frame(), np.array([found.probability]))
+
+
 ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     ImageClassifier: classify_pictures,
     ImageEmbedder: compare_pictures,
     ImageReconstructor: reconstruct_pictures,
     ImageGenerator: generate_images,
     TextClassifier: classify_texts,
+    Forecaster: forecast_series,
+    DirectionForecaster: forecast_direction,
 }
 
 # options for some kinds alone
@@ -133,6 +158,7 @@ OWN: dict[str, tuple[type[Predictor[Any]], ...]] = {
     "n": (ImageGenerator,),
     "seed": (ImageGenerator,),
     "interpolate": (ImageGenerator,),
+    "horizon": (Forecaster,),
 }
 
 
@@ -173,7 +199,8 @@ def save(answer: Answer, path: Path) -> None:
         if kind == ".csv" and table is not None:
             table.to_csv(temporary, index=False)
         elif kind == ".json" and table is not None:
-            table.to_json(temporary, orient="records", indent=2, force_ascii=False)
+            options: dict[str, Any] = {"double_precision": 15, "force_ascii": False, "date_format": "iso"}
+            table.to_json(temporary, orient="records", indent=2, **options)
         elif numbers is not None:
             with temporary.open("wb") as file:
                 np.save(file, numbers, allow_pickle=False)

@@ -14,13 +14,21 @@ from torchdl.errors import require
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
+NAIVE = ("last value", "mean of the training part", "drift", "season before")
+
 
 def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
     """Forecast all windows at once; the model's own predictions are its next inputs (lecture 38).
 
+    This is the step between tensors: windows and forecasts are in the model's own scale. A model that was trained on a
+    :class:`torchdl.Split`, as those of all runs are, needs scaled windows (``split.test()``) and returns scaled terms
+    (see ``split.unscale``): given prices, it returns nonsense. To ask a finished run what comes after a series in its
+    own unit, use ``torchdl.load_predictor(run).predict(prices)``, which knows the scale; see
+    :class:`torchdl.predict.Forecaster`.
+
     Args:
         model: Maps (N, T, D) to the next term (N, D), or to several terms (N, any number, D).
-        x: (N, T, D), the windows before the forecasts.
+        x: (N, T, D), the windows before the forecasts, scaled as in training.
         horizon: H.
 
     Returns:
@@ -81,6 +89,29 @@ def drift(x: Tensor, horizon: int) -> Tensor:
     require(x.shape[1] >= 2, f"drift needs windows of at least two terms, not {x.shape[1]}")
     slope = (x[:, -1:] - x[:, :1]) / (x.shape[1] - 1)  # (N, 1, D)
     return x[:, -1:] + slope * torch.arange(1, horizon + 1, device=x.device).view(1, -1, 1)  # (H,) -> (1, H, 1)
+
+
+def naive_forecasts(x: Tensor, length: int, horizon: int, period: int = 0) -> dict[str, Tensor]:
+    """Return the forecasts (N, H, D), by name, that need no training; the names are :data:`NAIVE`.
+
+    Args:
+        x: (N, any number, D), the known terms, scaled as by :class:`torchdl.Split`.
+        length: T, the number of terms at the end of ``x`` that :func:`drift` sees.
+        horizon: H.
+        period: Terms per season; 0 for none.
+
+    Example:
+        >>> x = torch.tensor([[[1.0], [2.0], [5.0]]])
+        >>> found = torchdl.forecasts.naive_forecasts(x, length=2, horizon=2)
+        >>> {name: values.flatten().tolist() for name, values in found.items()}
+        {'last value': [5.0, 5.0], 'mean of the training part': [0.0, 0.0], 'drift': [8.0, 11.0]}
+    """
+    found = {NAIVE[0]: last_value(x, horizon), NAIVE[1]: torch.zeros_like(x[:, :1]).expand(-1, horizon, -1)}
+    if length > 1:
+        found[NAIVE[2]] = drift(x[:, -length:], horizon)
+    if period:
+        found[NAIVE[3]] = seasonal_last_value(x, horizon, period)
+    return found
 
 
 @torch.no_grad()

@@ -23,12 +23,14 @@ from torchdl.recipes.forecasting import (
     best_naive,
     conclusion,
     direction_data,
+    direction_forecaster,
     direction_training,
     evaluate_direction,
     evaluate_forecaster,
     forecaster_training,
     forecasts,
     rises,
+    series_forecaster,
     verdict,
 )
 from torchdl.recipes.learning import Learning
@@ -102,8 +104,8 @@ def test_ar_2_recovers_a_sine_and_forecasts_it_without_error_as_lecture_40_prove
     weight, bias = model.head.parameters()
     np.testing.assert_allclose(weight.detach()[0], [-1, 2 * math.cos(0.1)], atol=1e-4)  # older term first
     assert float(bias.detach()) == pytest.approx(0, abs=1e-5)
-    predictions, actual, _ = forecasts(model, model, split, 100, 0)
-    error = split.unscale(predictions["AR(2), least squares"]) - split.unscale(actual)
+    predictions, actual, _ = forecasts(series_forecaster(model, split, 100, device="cpu"), model, split, 100)
+    error = predictions["AR(2), least squares"] - actual
     assert error.shape == (1, 100, 1)
     assert float(error.square().mean().sqrt()) < 1e-3
 
@@ -303,7 +305,7 @@ def test_a_verdict_claims_no_more_than_the_interval():
 def test_labels_are_the_rises_at_the_next_term_split_by_time():
     prices = google_prices()
     split = Split(prices, 10, 300)
-    train, test = rises(prices, split, "close")
+    train, test = rises(split, "close")
     close = prices.values[:, 3]
     assert len(train) == split.boundary - 10
     assert len(test) == 300
@@ -325,7 +327,8 @@ def test_a_trained_linear_model_is_compared_with_all_baselines(quick, capsys):
     model, linear = (SequenceModel("linear", length=10, horizon=1) for _ in range(2))
     training = forecaster_training(model, split, 20, 63, Learning(lr=1e-2))
     Trainer(epochs=20, device="cpu").fit(*training)
-    report = evaluate_forecaster(model, linear, split, 20, 63)
+    forecaster = series_forecaster(model, split, 20, 63, "cpu")
+    report = evaluate_forecaster(forecaster, linear, split)
     results = report.results
     assert (results["train"], results["held out"], results["parameters"]) == (100, 100, 11)
     assert list(results["errors"]) == ["one step ahead", "20 steps ahead"]
@@ -364,7 +367,7 @@ def test_predicted_directions_are_compared_with_the_more_frequent_direction(quic
     torch.manual_seed(0)
     model = SequenceModel("rnn", 5, 1, 5, hidden=4)
     Trainer(epochs=1, device="cpu").fit(*direction_training(model, data, Learning()))
-    report = evaluate_direction(model, data, "close")
+    report = evaluate_direction(direction_forecaster(model, split, "close", "cpu"), split)
     results, ups = report.results, float(data.test.targets.mean())
     with torch.no_grad():
         correct = (model(data.test.inputs) > 0) == (data.test.targets > 0.5)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchdl import random
 from torchdl.data.arrays import BatchDataset, as_tensor
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, require_columns, row_number
+from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, repeated, require_columns, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
@@ -141,7 +141,63 @@ def read_series(
         tensor([[11.],
                 [12.]], dtype=torch.float64)
     """
-    table = read_rows(path, format, row_index=True)
+    return _from_rows(str(path), read_rows(path, format, row_index=True), columns, format, time, date_order, sort)
+
+
+def table_series(
+    table: pandas.DataFrame,
+    columns: Sequence[str] = (),
+    time: str = "",
+    date_order: DateOrder | None = None,
+    sort: bool = False,
+) -> Series:
+    """Return the time series in a table with one term per row, by the rules of :func:`read_series`.
+
+    Args:
+        table: The table. Its index is a column, too, unless it only numbers the rows from 0. Messages count rows from
+            0, as the table does.
+        columns, time, date_order, sort: See :func:`read_series`.
+
+    Raises:
+        InputError: As :func:`read_series`.
+
+    Example:
+        >>> import pandas
+        >>> days = pandas.date_range("2024-01-02", periods=2)
+        >>> torchdl.data.series.table_series(pandas.DataFrame({"close": [11.0, 12.0]}, index=days)).times
+        array(['2024-01-02T00:00:00.000000', '2024-01-03T00:00:00.000000'],
+              dtype='datetime64[us]')
+    """
+    import pandas  # imported late: it takes a second
+
+    require(len(table) > 0, "the table has no rows")
+    counts = isinstance(table.index, pandas.RangeIndex) and table.index.start == 0 and table.index.step == 1
+    frame = table.reset_index(drop=counts or table.index.name in table.columns)
+    twice = ", ".join(map(repr, repeated([str(name) for name in frame.columns])))
+    require(not twice, f"the table has several columns named {twice}: rename them")
+    texts = {str(name): _as_texts(column) for name, column in frame.items()}
+    rows = pandas.DataFrame(texts, dtype=object)
+    rows.attrs["first_row"] = 0
+    return _from_rows("the table", rows, columns, CSV, time, date_order, sort)
+
+
+def _as_texts(column: pandas.Series) -> list[str | None]:
+    """Return the cells of a column as a file would hold them, with every digit; None for missing values."""
+    column = column.dt.to_timestamp() if column.dtype.name.startswith("period") else column
+    cells = zip(column.tolist(), column.isna(), strict=True)
+    return [None if missing else str(cell) for cell, missing in cells]
+
+
+def _from_rows(
+    path: str,
+    table: pandas.DataFrame,
+    columns: Sequence[str],
+    format: TableFormat,
+    time: str,
+    date_order: DateOrder | None,
+    sort: bool,
+) -> Series:
+    """Return the series in the rows of a table of texts; ``path`` is what messages call it."""
     texts = {str(name): table[name] for name in table.columns}
     require_columns(path, table, [*columns, *({time} - {"", "none"})])
     if not time and (joined := join_parts(texts)) is not None:
@@ -197,7 +253,7 @@ def read_series(
     return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
 
 
-def _chronological(path: PathLike, table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
+def _chronological(path: str, table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
     """Return the order of the rows (L,) by time, which must be that of the file unless ``sort``."""
     name, times = column
     rows = np.argsort(times, kind="stable")

@@ -82,6 +82,29 @@ def read_times(column: pandas.Series, order: DateOrder | None = None) -> np.ndar
     return best
 
 
+def later_times(times: np.ndarray, count: int) -> np.ndarray | None:
+    """Return the next ``count`` times after equally spaced ones (N,) ``datetime64``; None if they are not.
+
+    Days, weeks, months, quarters, years and the working days of weeks without holidays are equally spaced, too.
+
+    Example:
+        >>> import numpy as np
+        >>> months = np.array(["2023-11-30", "2023-12-31", "2024-01-31"], dtype="datetime64[us]")
+        >>> torchdl.data.time_columns.later_times(months, 2).astype("datetime64[D]").astype(str).tolist()
+        ['2024-02-29', '2024-03-31']
+    """
+    import pandas  # imported late: it takes a second
+
+    index = pandas.DatetimeIndex(times, freq="infer")
+    if index.freq is None:
+        return None
+    try:
+        later = pandas.date_range(index[-1], periods=count + 1, freq=index.freq)[1:]
+    except (ValueError, OverflowError):  # beyond the times that there can be
+        return None
+    return later.to_numpy().astype("datetime64[us]")
+
+
 def read_clocks(column: pandas.Series) -> np.ndarray:
     """Read the cells of a column as times of day: (N,) ``timedelta64[us]``, NaT for other cells."""
     texts = column.astype(object).str.strip()

@@ -9,6 +9,7 @@ from torchdl.plots.curves import (
     plot_line_fit,
     plot_lines,
     plot_measured,
+    plot_next_terms,
     plot_paths,
     plot_precision_recall,
     plot_roc,

@@ -214,6 +214,34 @@ def plot_forecast(
     return finish(figure, path)
 
 
+def plot_next_terms(
+    panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]],
+    times: np.ndarray | None = None,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw the last known terms (K,) of series and forecasts (H,), by name, of what comes next: a panel per series.
+
+    ``times`` (K + H,) are those of all terms; without them, terms are counted from the last known one, which is 0.
+    """
+    figure, axes = sheet(len(panels), 1, 9, 3.6 if len(panels) == 1 else 3.0)
+    for axis, (title, (known, forecasts)) in zip(axes, panels.items(), strict=True):
+        now = len(known) - 1
+        ahead = len(next(iter(forecasts.values())))
+        x = np.arange(-now, ahead + 1) if times is None else times
+        axis.axvspan(x[now], x[-1], color="C1", alpha=0.1, linewidth=0)
+        axis.plot(x[: now + 1], known, color="0.4", label="known", marker="." if now < 60 else "")
+        for number, ((name, values), line) in enumerate(zip(forecasts.items(), ("-", "--", ":", "-."), strict=False)):
+            later = np.concatenate([known[-1:], values])  # from the last known term on
+            color, marker = ("C3", "C0", "C2", "C4")[number % 4], "." if ahead <= 60 and not number else ""
+            axis.plot(x[now:], later, line, color=color, label=name, marker=marker, markevery=(1, 1))
+        axis.set_title(title, parse_math=False, loc="left")  # names may hold a $
+        axis.grid(alpha=0.3)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)  # above the curves
+    if times is None:
+        axes[-1].set_xlabel("step (0: the last known term)")
+    return finish(figure, path)
+
+
 def plot_roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: PathLike | None = None
 ) -> Figure:

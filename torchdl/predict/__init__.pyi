@@ -1,11 +1,14 @@
 # The names of ``torchdl.predict``, for type checkers and for ``torchdl/predict/__init__.py``.
 from .base import Predictor as Predictor
 from .classes import ClassAnswers as ClassAnswers
+from .direction_forecaster import DirectionAnswer as DirectionAnswer, DirectionForecaster as DirectionForecaster
 from .embeddings import EmbeddingAnswers as EmbeddingAnswers
+from .forecaster import Forecast as Forecast, Forecaster as Forecaster
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_embedder import ImageEmbedder as ImageEmbedder
 from .image_generator import ImageGenerator as ImageGenerator
 from .image_reconstructor import ImageReconstructor as ImageReconstructor, Reconstructions as Reconstructions
 from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
+from .series import SeriesInput as SeriesInput
 from .text_classifier import TextClassifier as TextClassifier

@@ -12,6 +12,8 @@ from torchdl import artifacts
 from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
 from torchdl.predict.base import Predictor
+from torchdl.predict.direction_forecaster import DirectionForecaster
+from torchdl.predict.forecaster import Forecaster
 from torchdl.predict.image_classifier import ImageClassifier
 from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
@@ -19,7 +21,16 @@ from torchdl.predict.image_reconstructor import ImageReconstructor
 from torchdl.predict.text_classifier import TextClassifier
 
 KINDS: dict[str, type[Predictor[Any]]] = {
-    each.kind: each for each in (ImageClassifier, ImageEmbedder, ImageGenerator, ImageReconstructor, TextClassifier)
+    each.kind: each
+    for each in (
+        DirectionForecaster,
+        Forecaster,
+        ImageClassifier,
+        ImageEmbedder,
+        ImageGenerator,
+        ImageReconstructor,
+        TextClassifier,
+    )
 }
 
 PredictorT = TypeVar("PredictorT", bound=Predictor[Any])

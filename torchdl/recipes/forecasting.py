@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchdl.data import ArrayDataset, BatchLoader
-from torchdl.data.series import Series, Split, Windows
+from torchdl.data.series import Split, Windows
 from torchdl.errors import require
-from torchdl.forecasts import drift, fit_linear_, forecast, last_value, seasonal_last_value
+from torchdl.forecasts import fit_linear_, naive_forecasts
 from torchdl.metrics import error_ratio, forecast_errors
 from torchdl.models import SequenceModel
 from torchdl.plots import plot_forecast, plot_lines
+from torchdl.predict import DirectionForecaster, Forecaster, SeriesInput
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import binary_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NAIVE = ("last value", "mean of the training part", "drift", "season before")
 
 
 def forecaster_training(
@@ -53,23 +52,6 @@ def forecaster_training(
     return Training(learning.task(model, F.mse_loss), train, BatchLoader(split.test(direct), 500))
 
 
-def naive_forecasts(x: Tensor, length: int, horizon: int, period: int) -> dict[str, Tensor]:
-    """Return the forecasts (N, H, D), by name, that need no training.
-
-    Args:
-        x: (N, any number, D), all known terms, scaled as by :class:`torchdl.Split`.
-        length: T, the number of terms at the end of ``x`` that :func:`torchdl.forecasts.drift` sees.
-        horizon: H.
-        period: Terms per season; 0 for none.
-    """
-    found = {NAIVE[0]: last_value(x, horizon), NAIVE[1]: torch.zeros_like(x[:, :1]).expand(-1, horizon, -1)}
-    if length > 1:
-        found[NAIVE[2]] = drift(x[:, -length:], horizon)
-    if period:
-        found[NAIVE[3]] = seasonal_last_value(x, horizon, period)
-    return found
-
-
 def best_naive(split: Split, horizon: int, period: int = 0) -> str:
     """Return the name of the naive forecast with the least squared error in the training part, for the first column.
 
@@ -83,36 +65,60 @@ def best_naive(split: Split, horizon: int, period: int = 0) -> str:
     return min(errors, key=errors.__getitem__)
 
 
-@torch.no_grad()
+def series_forecaster(
+    model: SequenceModel, split: Split, horizon: int, period: int = 0, device: str = "auto", **described: Any
+) -> Forecaster:
+    """Return the predictor of a model that learns to forecast a split's series.
+
+    Args:
+        model: Forecasts the next term, or several terms at once.
+        split: The series.
+        horizon: H, the number of terms of multi-step forecasts.
+        period: Terms per season; 0 for none.
+        device: The device to predict on.
+        **described: ``returns``, and how a file is read; see :meth:`torchdl.predict.SeriesInput.of`.
+    """
+    naive = best_naive(split, horizon, period)
+    return Forecaster(model, Forecaster.Settings(SeriesInput.of(split, **described), horizon, naive, period), device)
+
+
 def forecasts(
-    model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int
+    forecaster: Forecaster, linear: SequenceModel, split: Split, horizon: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Forecast H terms from every start in the test part with the model and all baselines.
 
     Returns:
-        The forecasts (N, H, D) by name, the actual terms (N, H, D) and the terms before them (N, T, D); all are scaled.
+        The forecasts (N, H, D) by name, the actual terms (N, H, D) and the terms before them (N, T, D), all in the
+        unit of the series.
     """
-    x, y = split.test(horizon)[:]
+    settings, values = forecaster.settings, split.series.values
+
+    def tested(length: int) -> tuple[Tensor, Tensor]:
+        return Windows(values[split.boundary - length :], length, horizon)[:]
+
+    x, y = tested(split.length)
+    fitted = Forecaster(fit_linear_(linear, *split.train()[:]), settings, "cpu")
     predictions = {
-        f"{model.kind}, trained": forecast(model, x, horizon),
-        f"AR({split.length}), least squares": forecast(fit_linear_(linear, *split.train()[:]), x, horizon),
+        f"{getattr(forecaster.model, 'kind', 'model')}, trained": forecaster.forecast(x, horizon),
+        f"AR({split.length}), least squares": fitted.forecast(x, horizon),
     }
-    # a season may be longer than the model's window
-    known, _ = Split(split.series, max(split.length, period), split.test_size).test(horizon)[:]
-    return predictions | naive_forecasts(known, split.length, horizon, period), y, x
+    known, _ = tested(max(split.length, settings.period))  # a season may be longer than the model's window
+    return predictions | forecaster.naive_forecasts(known, horizon), y, x
 
 
-def evaluate_forecaster(
-    model: SequenceModel, linear: SequenceModel, split: Split, horizon: int, period: int = 0
-) -> Report:
+def evaluate_forecaster(forecaster: Forecaster, linear: SequenceModel, split: Split) -> Report:
     """Evaluate one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
-    The model is compared with the naive forecast that is best in the training part (:func:`best_naive`).
-    ``model`` is moved to the CPU and set to evaluation mode; ``linear`` forecasts the next term and is fitted by
-    least squares.
+    The model is compared with the naive forecast that is best in the training part (:func:`best_naive`). The results
+    also have the forecast of the terms after the series.
+
+    Args:
+        forecaster: The forecaster.
+        linear: Forecasts the next term; it is fitted by least squares.
+        split: The series.
     """
-    model.cpu().eval()
-    series = split.series
+    series, settings = split.series, forecaster.settings
+    horizon, period = settings.horizon, settings.period
     steps: dict[str, dict[str, dict[str, float]]] = {}
     against: dict[str, dict[str, str | float]] = {}
     by_step: dict[str, tuple[list[int], list[float]]] = {}
@@ -120,9 +126,9 @@ def evaluate_forecaster(
     known = series.values[: split.boundary, 0]
     scale = float(known.diff().abs().mean())
     for ahead in dict.fromkeys((1, horizon)):
-        predictions, y, x = forecasts(model, linear, split, ahead, period)
-        actual, last = split.unscale(y)[..., 0], split.unscale(x)[:, -1, 0]  # (N, H), (N,)
-        values = {name: split.unscale(predicted)[..., 0] for name, predicted in predictions.items()}
+        predictions, y, x = forecasts(forecaster, linear, split, ahead)
+        actual, last = y[..., 0], x[:, -1, 0]  # (N, H), (N,)
+        values = {name: predicted[..., 0] for name, predicted in predictions.items()}
         title = "one step ahead" if ahead == 1 else f"{ahead} steps ahead"
         steps[title] = {name: forecast_errors(v, actual, last, scale) for name, v in values.items()}
         ours = next(iter(values))
@@ -133,26 +139,30 @@ def evaluate_forecaster(
         if ahead > 1:
             numbers = list(range(1, ahead + 1))
             by_step = {n: (numbers, (v - actual).square().mean(0).sqrt().tolist()) for n, v in values.items()}
+    later = forecaster.forecast_after(series)
     results = {
         "series": series.columns[0],
         "train": split.boundary,
         "held out": split.test_size,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in forecaster.model.parameters()),
         "errors": steps,
         "against the best naive forecast": against,
+        "terms after the series": {
+            "naive forecast": later.rule,
+            "forecast": dict(zip(series.columns, later.values.T.tolist(), strict=True)),
+        },
     }
-    figures = {"forecast": draw(model, split)}
+    figures = {"forecast": draw(forecaster, split)}
     if by_step:
         figures["errors"] = plot_lines(by_step, "steps ahead", f"root mean squared error of {series.columns[0]}")
     return Report(results, "\n".join(lines), figures)
 
 
-@torch.no_grad()
-def draw(model: nn.Module, split: Split) -> Figure:
+def draw(forecaster: Forecaster, split: Split) -> Figure:
     """Draw the test terms with one-step forecasts and with one multi-step forecast of the whole test part."""
-    x, _ = split.test()[:]
-    one_step = split.unscale(forecast(model, x, 1))[:, 0, 0]  # (test terms,)
-    multi_step = split.unscale(forecast(model, x[:1], split.test_size))[0, :, 0]  # (test terms,)
+    x, _ = Windows(split.series.values[split.boundary - split.length :], split.length)[:]
+    one_step = forecaster.forecast(x, 1)[:, 0, 0]  # (test terms,)
+    multi_step = forecaster.forecast(x[:1], split.test_size)[0, :, 0]  # (test terms,)
     return plot_forecast(split.series.values[:, 0], split.boundary, one_step, multi_step, split.series.columns[0])
 
 
@@ -181,16 +191,21 @@ def conclusion(low: float, high: float) -> str:
     return "the model is better" if high < 1 else "the model is WORSE" if low > 1 else "no clear difference"
 
 
-def rises(series: Series, split: Split, target: str) -> tuple[ArrayDataset, ArrayDataset]:
-    """Return windows (N, T, D) of all columns, labelled (N, 1) by whether the target rises next (lecture 53)."""
-    column = series.columns.index(target)
+def rises(split: Split, target: str, values: Tensor | None = None) -> tuple[ArrayDataset, ArrayDataset]:
+    """Return windows (N, T, D) of all columns, labelled (N, 1) by whether the target rises next (lecture 53).
 
-    def labelled(windows: Windows, values: Tensor) -> ArrayDataset:
-        change = values[split.length :] > values[split.length - 1 : -1]
-        return ArrayDataset(windows[:][0], change.float()[:, None], series.origin, series.fallback)
+    The windows are those of ``values`` (L, D), by default of the scaled series.
+    """
+    series, length, start = split.series, split.length, split.boundary - split.length
+    values = split.scaled if values is None else values
+    column = series.values[:, series.columns.index(target)]
 
-    values, start = series.values[:, column], split.boundary - split.length
-    return labelled(split.train(), values[: split.boundary]), labelled(split.test(), values[start:])
+    def labelled(part: slice) -> ArrayDataset:
+        known, change = column[part][length - 1 : -1], column[part][length:]
+        windows = Windows(values[part], length)[:][0]
+        return ArrayDataset(windows, (change > known).float()[:, None], series.origin, series.fallback)
+
+    return labelled(slice(split.boundary)), labelled(slice(start, None))
 
 
 class Direction(NamedTuple):
@@ -207,7 +222,7 @@ def direction_data(split: Split, target: str) -> Direction:
         InputError: There is no such column, or the target always or never rises in one of the parts.
     """
     split.series.select([target])  # raises with the names of the columns
-    data = Direction(*rises(split.series, split, target))
+    data = Direction(*rises(split, target))
     for part, name in ((data.train, "training"), (data.test, "test")):
         share = float(part.targets.mean())
         does = "rises" if share else "falls or stays"
@@ -222,16 +237,28 @@ def direction_training(model: SequenceModel, data: Direction, learning: Learning
     return Training(task, train, BatchLoader(data.test, 500))
 
 
-@torch.no_grad()
-def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Report:
+def direction_forecaster(
+    model: SequenceModel, split: Split, target: str, device: str = "auto", **file: Any
+) -> DirectionForecaster:
+    """Return the predictor of a model that learns whether the column ``target`` of a split's series rises next.
+
+    ``file`` is how a file is read; see :meth:`torchdl.predict.SeriesInput.of`.
+    """
+    share = float(rises(split, target)[0].targets.double().mean())
+    return DirectionForecaster(
+        model, DirectionForecaster.Settings(SeriesInput.of(split, **file), target, share), device
+    )
+
+
+def evaluate_direction(forecaster: DirectionForecaster, split: Split) -> Report:
     """Compare predicted directions with the baseline of always predicting the training part's more frequent direction.
 
-    ``model`` is moved to the CPU and set to evaluation mode.
+    The results also have the probability that the target rises after the series.
     """
-    model.cpu().eval()
-    train, test = (part.to("cpu") for part in data)
-    correct = binary_accuracy(model(test.inputs), test.targets)
-    train_accuracy = float(binary_accuracy(model(train.inputs), train.targets).mean())
+    target = forecaster.settings.target
+    train, test = rises(split, target, split.series.values)  # windows in the unit of the series
+    correct = binary_accuracy(forecaster.logits(test.inputs), test.targets)
+    train_accuracy = float(binary_accuracy(forecaster.logits(train.inputs), train.targets).mean())
     ups = float(train.targets.mean())
     always = binary_accuracy(torch.full_like(test.targets, ups - 0.5), test.targets)
     _, low, high = error_ratio(1 - correct, 1 - always)
@@ -245,7 +272,8 @@ def evaluate_direction(model: SequenceModel, data: Direction, target: str) -> Re
         "accuracy in training": train_accuracy,
         "accuracy of the more frequent answer": baseline,
         "wrong answers against it": {"ratio": ratio, "low": low, "high": high},
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "probability of a rise after the series": forecaster.predict(split.series).probability,
+        "parameters": sum(p.numel() for p in forecaster.model.parameters()),
     }
     summary = (
         f"test accuracy {accuracy:.1%} on {len(test):,} terms, training accuracy {train_accuracy:.1%}\n"
