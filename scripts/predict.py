@@ -30,6 +30,7 @@ from torchdl.predict import (
     ImageGenerator,
     ImageReconstructor,
     Predictor,
+    SignalEmbedder,
     TextClassifier,
 )
 
@@ -47,8 +48,9 @@ class Config:
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
-    """What to answer on: pictures and folders of pictures for a run that takes images; texts, files with a text per
-    line and tables for one that classifies texts; a CSV file for one that forecasts a series."""
+    """What to answer on: pictures and folders of pictures for a run that takes images; recordings and folders of them
+    for one that takes signals; texts, files with a text per line and tables for one that classifies texts; a CSV file
+    for one that forecasts a series."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
@@ -93,12 +95,13 @@ def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
 
 
-def compare_pictures(predictor: ImageEmbedder, config: Config) -> Answer:
-    """Find the most similar of the other pictures, for each."""
-    require(len(config.inputs) > 0, f"{config.run} embeds images: name pictures, or folders of them")
+def compare(predictor: ImageEmbedder | SignalEmbedder, config: Config) -> Answer:
+    """Find the most similar of the other pictures for each, or of the other windows of recordings."""
+    wanted = "recordings" if isinstance(predictor, SignalEmbedder) else "pictures"
+    require(len(config.inputs) > 0, f"{config.run} compares {wanted}: name some, or folders of them")
     answers = predictor.predict(config.inputs)
-    advice = "name two or more, or write its embedding by embed.py"
-    require(len(answers) >= 2, f"{config.run} compares pictures with each other, and here is one: {advice}")
+    advice = "name more, or save its embedding with embed.py"
+    require(len(answers) >= 2, f"{config.run} compares inputs with each other, and there is one: {advice}")
     return Answer(answers.to_frame(config.top), answers.embeddings.numpy())
 
 
@@ -144,8 +147,9 @@ def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer
 
 ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     ImageClassifier: classify_pictures,
-    ImageEmbedder: compare_pictures,
+    ImageEmbedder: compare,
     ImageReconstructor: reconstruct_pictures,
+    SignalEmbedder: compare,
     ImageGenerator: generate_images,
     TextClassifier: classify_texts,
     Forecaster: forecast_series,

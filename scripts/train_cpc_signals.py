@@ -17,6 +17,7 @@ from torchdl.cli.run import Run
 from torchdl.data.recordings import Recordings, read_recordings
 from torchdl.data.shoulder_exercises import FOLDS, load_exercises, split_exercises
 from torchdl.errors import require
+from torchdl.predict import SignalEmbedder
 from torchdl.recipes.signal_probe import probe_signals
 
 
@@ -95,13 +96,12 @@ def main(config: Config) -> None:
         everything = read_recordings(config.signals)
         span = (config.terms + config.predict_terms - 1) * config.hop + config.window
         train, validation = split_in_time(everything, span)
-    mean, deviation = train.statistics()
+    settings = SignalEmbedder.Settings.of(train, config.window, config.hop)
     shape = (config.window, config.hop, config.terms, config.predict_terms)
     sequences, validation_sequences = (
-        SignalWindows(part.scaled(mean, deviation), *shape, seed=seed) for part in (train, validation)
+        SignalWindows(settings.scaled(part), *shape, seed=seed) for part in (train, validation)
     )
     run = Run("cpc_signals", config, config.run, config.trainer, sequences)
-    run.record["scaling"] = {"mean": mean.tolist(), "deviation": deviation.tolist()}
     # 2. Build the model.
     model = CPC(
         SignalEncoder(everything.channels, config.code_size, config.kernels, config.strides),
@@ -115,17 +115,17 @@ def main(config: Config) -> None:
         BatchLoader(each, min(config.batch_size, len(each)), drop_last=True)
         for each in (sequences, validation_sequences)
     )
-    run.fit(task, batches, validation_batches)
+    run.fit(task, batches, validation_batches, predictor=SignalEmbedder(model, settings, config.trainer.device))
     # 4. Probe what the features say about people that no part of the training has seen.
     if config.signals is None:
         probed = test if config.probe_on == "test" else validation
         trainer = Trainer(config.probe_epochs, seed=seed, device=config.trainer.device, dry_run=config.trainer.dry_run)
-        learnt, asked = (part.scaled(mean, deviation) for part in (train, probed))
+        learnt, asked = (settings.scaled(part) for part in (train, probed))
         report = probe_signals(model, learnt, asked, config.window, config.hop, config.segment, trainer)
         if run.is_main:
             run.keep(report)
     if run.temporary is None:
-        say(f'features of your signals, scaled by the "scaling" in config.json: torchdl.CPCFeatures("{run.folder}")')
+        say(f"embed your signals: python scripts/embed.py {run.folder} FILE --out codes.csv")
     run.close()
 
 

@@ -103,8 +103,8 @@ def test_raw_digits_are_embedded_as_those_of_the_projector(trained, run, tmp_pat
     done = run("predict.py run 0.png 1.png 7.png --top 2", tmp_path)
     assert done.out.splitlines()[1].split()[0] == "0.png"
     assert {"1.png", "7.png"} < set(done.out.splitlines()[1].split())
-    assert_mistake(run, "predict.py run 0.png", tmp_path, "here is one")
-    assert_mistake(run, "predict.py run", tmp_path, "name pictures")
+    assert_mistake(run, "predict.py run 0.png", tmp_path, "there is one")
+    assert_mistake(run, "predict.py run", tmp_path, "compares pictures: name some")
     assert_mistake(run, "predict.py run 0.png 1.png --n 3", tmp_path, "--n is for runs of the kind image generator")
 
 

@@ -28,11 +28,12 @@ def test_a_users_own_signals_train_a_model_that_encodes_them(run, workplace):
     done = run(f"train_cpc_signals.py --signals sounds {SMALL} --name own", workplace)
     assert (done.code, done.err) == (0, "")
     folder = workplace / "runs" / "cpc_signals" / "own"
-    assert f'CPCFeatures("{folder.relative_to(workplace)}")' in done.out
+    assert "embed.py runs/cpc_signals/own FILE" in done.out
     assert "paired" not in done.out
-    record = json.loads((folder / "config.json").read_text())
-    assert record["scaling"]["mean"] == pytest.approx([3, 3], abs=0.5)
-    assert record["scaling"]["deviation"] == pytest.approx([7, 7], rel=0.1)
+    settings = json.loads((folder / "preprocessing.json").read_text())["settings"]
+    assert (settings["channels"], settings["window"], settings["hop"]) == (2, 16, 16)
+    assert settings["mean"] == pytest.approx([3, 3], abs=0.5)
+    assert settings["deviation"] == pytest.approx([7, 7], rel=0.1)
     assert torchdl.CPCFeatures(folder, device="cpu").encode(gaussian(5, 2, 16)).shape == (5, 4)
     header = (folder / "metrics.csv").read_text().splitlines()[0]
     assert "val/top1_chance" in header

@@ -50,6 +50,8 @@ class Recordings:
     """Where the recordings come from, in words."""
     fallback: bool = False
     """Whether they replace data that was not found."""
+    names: tuple[str, ...] = ()
+    """What each recording is called, such as its file."""
 
     def __post_init__(self) -> None:
         count = len(self.signals)
@@ -57,6 +59,7 @@ class Recordings:
         for name, of_each in (("labels", self.labels), ("subjects", self.subjects)):
             fits = of_each is None or of_each.shape == (count,)
             require(fits, f"{name} must have one number for each of the {count} recordings")
+        require(len(self.names) in (0, count), f"names must have one for each of the {count} recordings")
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -75,7 +78,9 @@ class Recordings:
         """Return the recordings with these indices (n,), or those for which a mask (R,) is true."""
         chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
         labels, subjects = (None if of_each is None else of_each[chosen] for of_each in (self.labels, self.subjects))
-        return replace(self, signals=tuple(self.signals[i] for i in chosen.tolist()), labels=labels, subjects=subjects)
+        signals = tuple(self.signals[i] for i in chosen.tolist())
+        names = tuple(self.names[i] for i in chosen.tolist()) if self.names else ()
+        return replace(self, signals=signals, labels=labels, subjects=subjects, names=names)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return the mean and the standard deviation (C,) of each channel over all samples.
@@ -152,7 +157,8 @@ def read_recordings(path: PathLike) -> Recordings:
         require(channels[0] == channels[1], differ)
     total = sum(signal.shape[1] for signal in signals)
     recordings = f"{len(files):,} recording{'s' if len(files) > 1 else ''}"
-    return Recordings(tuple(signals), origin=f"{total:,} samples in {recordings} from {place}")
+    names = tuple(file.name if place.is_dir() else str(file) for file in files)
+    return Recordings(tuple(signals), origin=f"{total:,} samples in {recordings} from {place}", names=names)
 
 
 def read_signal(path: Path) -> tuple[np.ndarray, int | None]:

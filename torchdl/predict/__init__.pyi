@@ -11,4 +11,5 @@ from .image_reconstructor import ImageReconstructor as ImageReconstructor, Recon
 from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
 from .series import SeriesInput as SeriesInput
+from .signal_embedder import SignalEmbedder as SignalEmbedder, SignalInput as SignalInput
 from .text_classifier import TextClassifier as TextClassifier

@@ -18,6 +18,7 @@ from torchdl.predict.image_classifier import ImageClassifier
 from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
 from torchdl.predict.image_reconstructor import ImageReconstructor
+from torchdl.predict.signal_embedder import SignalEmbedder
 from torchdl.predict.text_classifier import TextClassifier
 
 KINDS: dict[str, type[Predictor[Any]]] = {
@@ -29,6 +30,7 @@ KINDS: dict[str, type[Predictor[Any]]] = {
         ImageEmbedder,
         ImageGenerator,
         ImageReconstructor,
+        SignalEmbedder,
         TextClassifier,
     )
 }

@@ -119,14 +119,15 @@ class Logger:
             for path in paths:
                 self.writer.add_image(path.stem, load_png(path), 0)
 
-    def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
+    def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor | None = None) -> None:
         """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
         if self.writer is not None and self.folder is not None:
             shutil.rmtree(self.folder / EMBEDDING, ignore_errors=True)  # from before a resume
             (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            height, width = images.shape[2:]  # the projector needs square images
-            square = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
-            self.writer.add_embedding(embeddings, list(labels), square, tag="embeddings")
+            if images is not None:
+                height, width = images.shape[2:]  # the projector needs square images
+                images = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
+            self.writer.add_embedding(embeddings, list(labels), images, tag="embeddings")
 
     def flush(self) -> None:
         """Write what was logged to TensorBoard's file."""
