@@ -23,6 +23,7 @@ from torchdl.cli.record import WORKING_FOLDER
 from torchdl.errors import require
 from torchdl.files import CONFIG, WEIGHTS, write_json
 from torchdl.keras import describe_import, largest_difference, to_keras
+from torchdl.keras.exporting import files_written
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Config:
     """The picture on which its digits were drawn; china or flower, or both of these photographs if not given."""
 
 
-def load(config: Config) -> nn.Module:
-    """Load the network of a file of Keras, or of two; print what to know about it, and compare it with Keras."""
-    found = describe_import(config.source, config.architecture, config.network)
+def load(path: Path, architecture: Path | None = None, network: str | None = None) -> nn.Module:
+    """Load the network of a file of Keras; print what to know about it, and compare it with Keras."""
+    found = describe_import(path, architecture, network)
     for note in found.notes:
         print(note)
     try:
-        largest, scale = largest_difference(config.source, found, config.architecture)
+        largest, scale = largest_difference(path, found, architecture)
         print(f"largest difference from Keras on random inputs: {largest:.1e}, of outputs up to {scale:.3g}")
     except InputError as error:
         print(f"not compared with Keras: {error}")
@@ -88,15 +89,19 @@ def settings(config: Config, model: nn.Module) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Convert the source to the other side."""
     if (config.source / WEIGHTS).is_file():
-        require(not config.out.exists(), f"{config.out} exists already: choose another --out")
+        taken = next((path for path in files_written(config.out) if path.exists()), None)
+        require(taken is None, f"{taken} exists already: choose another --out")
+        for name in ("architecture", "discriminator", "network"):
+            of_files = f"--{name} is for files of Keras, and {config.source} is the folder of a run: leave it out"
+            require(getattr(config, name) is None, of_files)
         to_keras(torchdl.load(config.source), config.out)
         print(config.out)
         return
-    taken = config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir()))
-    require(not taken, f"{config.out} exists already: choose another --out")
-    model = load(config)
+    free = not config.out.exists() or (config.out.is_dir() and not any(config.out.iterdir()))
+    require(free, f"{config.out} exists already: choose another --out")
+    model = load(config.source, config.architecture, config.network)
     if config.discriminator is not None:
-        model = gan(model, describe_import(config.discriminator, network="Discriminator").model)
+        model = gan(model, load(config.discriminator, network="Discriminator"))
     torchdl.save(model, config.out)
     digest = {"sha256": hashlib.sha256(config.source.read_bytes()).hexdigest()} if config.source.is_file() else {}
     record = {

@@ -276,6 +276,14 @@ def test_weights_with_an_architecture_beside_them_are_read(keras, tmp_path):
     np.testing.assert_allclose(ours, numbers(keras, theirs(x, training=False)), **TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_weights_of_other_widths_go_to_keras_as_float32(keras, tmp_path, kind):
+    model = torchdl.ImageEncoder(15, 3, 4, depth=2).to(kind)
+    to_keras(model, tmp_path / "new" / "encoder.keras")
+    back = from_keras(tmp_path / "new" / "encoder.keras").state_dict()
+    assert all(value.float().equal(back[name].float()) for name, value in model.state_dict().items())
+
+
 def test_what_keras_lacks_is_said(keras, tmp_path):
     for model, word in (
         (torchdl.MLP(3, 2, activation="sine"), "sine|Sine"),

@@ -46,6 +46,7 @@ def test_two_files_become_a_gan_that_generates(run, tmp_path):
     command = "convert_keras.py generator.keras --discriminator discriminator.keras --out runs/gan/imported"
     done = run(command, tmp_path)
     assert (done.code, done.err) == (0, "")
+    assert done.out.count("largest difference") == 2
     done = run("generate.py runs/gan/imported --n 4 --out digits.png", tmp_path)
     assert (done.code, done.err) == (0, "")
     assert (tmp_path / "digits.png").is_file()
@@ -61,15 +62,19 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     (tmp_path / "text.h5").write_text("no weights")
+    (tmp_path / "taken.json").write_text("")
+    torchdl.save(torchdl.MLP(4, 3, hidden=(5,)), tmp_path / "run")
     before = files(tmp_path)
     for options, word in {
-        "nowhere.h5 --out run": "nowhere.h5",
-        "text.h5 --out run": "text.h5",
+        "nowhere.h5 --out new": "nowhere.h5",
+        "text.h5 --out new": "text.h5",
         "mlp.keras --out taken": "taken exists already: .*--out",
-        "mlp.keras --out run --network CPC": "does not hold CPC",
-        "mlp.keras --out run --network Mlp": "unknown network .*MLP",
-        "mlp.keras --out run --discriminator mlp.keras": "Discriminator",
+        "mlp.keras --out new --network CPC": "does not hold CPC",
+        "mlp.keras --out new --network Mlp": "unknown network .*MLP",
+        "mlp.keras --out new --discriminator mlp.keras": "Discriminator",
         "taken --out model.keras": "taken",
+        "run --out taken.weights.h5": r"taken\.json exists already",
+        "run --out model.keras --network MLP": "--network",
     }.items():
         done = run(f"convert_keras.py {options}", tmp_path)
         assert done.code == 2, (options, done.out, done.err)

@@ -15,7 +15,7 @@ from torch import nn
 from torchdl import models
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, require_suffix
-from torchdl.keras.layers import Piece, assign, function, keras_layer, pieces, recurrent, weights_of
+from torchdl.keras.layers import Piece, assign, function, keras_layer, numpy, pieces, recurrent, weights_of
 from torchdl.keras.networks import NETWORKS
 
 
@@ -56,6 +56,8 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
     - :class:`TextCNN` and :class:`TextLSTM` ignore padding, unless they have ``read_padding``. The Keras model of the
       first reads it, and that of the second ignores it only behind the words.
     - A :class:`RatingModel` there has no index 0: index i here is i - 1 there.
+    - An :class:`MLP`, a :class:`Discriminator` and a :class:`Generator` have flat images there, in the order (channel,
+      height, width), as here.
 
     Args:
         model: One of the networks that :func:`from_keras` returns.
@@ -77,11 +79,19 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
     require_suffix(path, ".h5", ".keras")
     with quiet():
         other = build_keras(model)
-        if not path.name.endswith(".weights.h5"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _, *beside = files_written(path)
+        if not beside:
             other.save(path)
             return
         other.save_weights(path)
-        path.with_name(path.name.removesuffix(".weights.h5") + ".json").write_text(other.to_json(), encoding="utf-8")
+        beside[0].write_text(other.to_json(), encoding="utf-8")
+
+
+def files_written(path: Path) -> list[Path]:
+    """List the files that :func:`to_keras` writes: the one at a path, and the JSON file beside one of weights only."""
+    name = path.name.removesuffix(".weights.h5")
+    return [path] if name == path.name else [path, path.with_name(f"{name}.json")]
 
 
 def build_keras(model: nn.Module) -> Any:
@@ -174,7 +184,7 @@ def build_ratings(keras: Any, model: models.RatingModel) -> Any:
     for table, indices in zip((model.user_vectors, model.item_vectors), inputs, strict=True):
         embedding = layers.Embedding(table.num_embeddings - 1, table.embedding_dim)  # without index 0, the unknown
         flat.append(layers.Flatten()(embedding(indices)))
-        assign(embedding, {"embeddings": table.weight[1:].detach().cpu().numpy()})
+        assign(embedding, {"embeddings": numpy(table.weight[1:])})
     x = layers.Concatenate()(flat)
     for operation in pieces(model.layers):
         layer = keras_layer(operation, layers)

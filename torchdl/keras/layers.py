@@ -229,6 +229,11 @@ def tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32, order="C"))
 
 
+def numpy(value: Tensor) -> np.ndarray:
+    """Return a tensor's numbers as an array of float32."""
+    return value.detach().float().cpu().numpy()
+
+
 def weights_of(of: Piece) -> dict[str, np.ndarray]:
     """Convert the weights of a piece's module to those of the Keras layer, by Keras' names; see :func:`to_torch`."""
     module = of.module
@@ -240,7 +245,7 @@ def weights_of(of: Piece) -> dict[str, np.ndarray]:
             backward = cell_to_keras(of, f"_l{of.layer}_reverse")
             found |= {f"backward_{name}": array for name, array in backward.items()}
         return found
-    own = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+    own = {name: numpy(value) for name, value in module.state_dict().items()}
     if of.kind == "Embedding":
         return {"embeddings": own["weight"]}
     if of.kind == "BatchNormalization":
@@ -259,7 +264,7 @@ def cell_to_keras(of: Piece, suffix: str) -> dict[str, np.ndarray]:
     """Convert the weights of one direction of a recurrent layer; where Keras has one bias, it gets the sum of two."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     values = [getattr(of.module, name + suffix) for name in names]
-    kernel, weight, bias, *inner = (value.detach().cpu().numpy() for value in values if value is not None)
+    kernel, weight, bias, *inner = (numpy(value) for value in values if value is not None)
     if inner:
         bias = np.stack([bias, *inner]) if of.kind == "GRU" else bias + inner[0]
     arrays = {"kernel": kernel.T, "recurrent_kernel": weight.T, "bias": bias}
