@@ -17,6 +17,7 @@ from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.collective import rank_and_size
 from torchdl.errors import require
+from torchdl.files import read_config
 from torchdl.models.gates import Gate
 from torchdl.plots import plot_sequences
 from torchdl.predict import ImageEmbedder, ImageInput
@@ -101,11 +102,19 @@ def defaults(config: Config) -> dict[str, Any]:
         "positive_samples": config.batch_size // 2,
         "background": Path("flower") if original and config.color else None,
         "center_images": head == "paired" and config.color and not original and not resumed,
-        "gate": "hard_sigmoid" if original else "sigmoid",
-        "reset_after": not original,
+        "gate": "hard_sigmoid" if original and config.cell != "rnn" else "sigmoid",  # which has no gates
+        "reset_after": not (original and config.cell == "gru"),  # the only one with a reset
         "separate_passes": original,
         "batch_statistics": original,
     }
+
+
+def require_same_conventions(config: Config) -> None:
+    """Raise an error if ``--as-given`` would change nothing, because a resumed run has its conventions already."""
+    if config.run.resume is not None:
+        begun = read_config(config.run.resume).get("config", {}).get("as_given", False)
+        advice = "leave out --as-given and --no-as-given, or begin a new run"
+        require(config.as_given == begun, f"a resumed run keeps the conventions it began with: {advice}")
 
 
 def main(config: Config) -> None:
@@ -115,7 +124,18 @@ def main(config: Config) -> None:
     size = rank_and_size()[1]
     batch_size, positive = config.batch_size * size, config.positive_samples or 0  # of all processes, and of each
     require(config.batch_size >= 1, f"batch_size must be at least 1, not {config.batch_size}")
+    require(batch_size >= 2, "futures are compared with those of the batch: --batch-size must be 2 or more")
     require(config.head == "paired" or positive > 0, "InfoNCE needs real futures: --positive-samples must be 1 or more")
+    require(
+        config.head == "infonce" or positive % config.batch_size != 0,
+        "the head paired tells real futures from false ones and needs both: --positive-samples must be from 1 to "
+        f"{config.batch_size - 1}, not {positive}",
+    )
+    require(
+        config.color or config.background is None or config.run.resume is not None,
+        "a picture is behind coloured digits only: leave out --background or --no-color",
+    )
+    require_same_conventions(config)
 
     def digits(subset: str) -> Digits:
         return load_digits(

@@ -38,6 +38,10 @@ def workplace(trained, tmp_path):
     gan = tmp_path / "runs" / "gan" / "y"
     torchdl.save(torchdl.simple_gan(z_dim=4), gan)
     (gan / "config.json").write_text(json.dumps({"config": {"z_dim": 4}}))
+    imported = tmp_path / "runs" / "imported"
+    shutil.copytree(tmp_path / "runs" / "cpc" / "x", imported, ignore=lambda *_: {"checkpoint.pt", "metrics.csv"})
+    record = json.loads((imported / "config.json").read_text())
+    (imported / "config.json").write_text(json.dumps(record | {"data": {"origin": "encoder.h5"}}))
     (tmp_path / "file").touch()
     return tmp_path
 
@@ -154,6 +158,12 @@ def test_as_given_is_the_original_to_the_letter_but_for_what_is_chosen(run, tmp_
         assert float(next(csv.DictReader(file))["val/steps_at_chance"]) == 2
 
 
+def test_as_given_takes_a_cell_without_gates(run, tmp_path):
+    small = "--dataset mnist_5k --image-size 28 --code-size 8 --context-size 16"
+    done = run(f"train_cpc.py {small} --as-given --cell rnn --dry-run", tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
 MISTAKES = {
     "--image-size 9": "image-size.*15.* 9",
     "--image-size 5": "image-size .*8.*1024.* 5",
@@ -161,12 +171,16 @@ MISTAKES = {
     "--positive-samples 0": "InfoNCE.*--positive-samples",
     "--positive-samples -1 --head paired": "positive-samples.* 0",
     "--batch-size 0": "batch-size .*0",
+    "--batch-size 1": "--batch-size .*2",
+    "--positive-samples 0 --head paired": "paired.*--positive-samples .*1 to 31.* 0",
+    "--positive-samples 32 --head paired": "paired.*--positive-samples .*1 to 31.* 32",
+    "--no-color --background flower": "--background .*--no-color",
     "--batch-size 188": "750 .*188 .*4",
     "--batch-size 8 --positive-samples 9": "positive-samples .*8.* 9",
     "--terms 0": "terms .* 0",
     "--predict-terms 0": "predict-terms .* 0",
     "--code-size 0": "code-size",
-    "--color --background none.png": "none.png",
+    "--color --background none.png": "no picture none.png.*flower",
     "--color --background file": "file ",
     "--color --image-size 430": "640 x 427.* 430 x 430",
     "--temperature 0": "temperature",
@@ -181,6 +195,10 @@ MISTAKES = {
     "--resume runs/cpc/x --no-rescale": "runs/cpc/x .*rescale 0 .* 1",
     "--resume runs/cpc/x --image-size 32": "runs/cpc/x .*data",
     "--resume runs/cpc/x --code-size 16": "runs/cpc/x .*model",
+    "--resume runs/cpc/x --separate-passes": "runs/cpc/x .*model.*--separate-passes",
+    "--resume runs/cpc/x --gate hard_sigmoid": "runs/cpc/x .*model",
+    "--resume runs/cpc/x --as-given": "resumed.*--as-given",
+    "--resume runs/imported": "runs/imported .*no training",
 }
 
 

@@ -30,6 +30,7 @@ from torchdl.data.sources import data_roots
 from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
 from torchdl.files import (
+    ARCHITECTURE,
     BEST,
     CHECKPOINT,
     CONFIG,
@@ -106,6 +107,9 @@ class Run:
                 refuse_links(self.folder)
             record = read_config(self.folder)
             known = record.get("data", {})
+            begun = "fingerprint" in known or was_killed_early(self.folder)
+            advice = "begin a new run; an imported network cannot be trained further by a script"
+            require(begun, f"{self.folder} holds a network, but no training that can go on: {advice}")
             same = all(known.get(key) == value for key, value in described.items() if key.endswith("fingerprint"))
             require(same, f"{self.folder} was trained on other data: go on with the same data")
             if self.is_main and record.get("config", {}).get("trainer", {}).get("monitor") in RENAMED_VALUES:
@@ -170,6 +174,8 @@ class Run:
         require(own, "the predictor answers with another model than the task trains: build it with the task's model")
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         with self.opened() as resume:
+            if resume:
+                self.require_same_model(task.trained)
             if self.is_main and not resume:
                 self.write_record()
                 if pictures:
@@ -207,6 +213,13 @@ class Run:
             self.write_record()
             plots.plot_history(history, self.folder / PLOTS / "history.png")
         return history
+
+    def require_same_model(self, model: nn.Module) -> None:
+        """Raise :class:`InputError` if a resumed run's model is of other settings, even if its weights would fit."""
+        with suppress(FileNotFoundError):  # killed between its first checkpoint and its model
+            text = (self.folder / ARCHITECTURE).read_text(encoding="utf-8")
+            changed = artifacts.difference(model, artifacts.skeleton(text))
+            require(not changed, f"{self.folder} was trained with another model ({changed}): use its original settings")
 
     def refuse_taken_folder(self) -> None:
         """Raise :class:`InputError` if the folder of a new run holds anything but a run that was killed early."""

@@ -6,6 +6,7 @@ Shapes: N images in a set, B in a batch, C = 3 channels, S x S pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -188,6 +189,8 @@ def load_photographs(path: PathLike | None, size: int) -> Tensor:
         pictures = np.stack(load_sample_images().images)  # (P, H, W, C), in the order of their names
         pictures = pictures if path is None else pictures[[PHOTOGRAPHS.index(str(path))]]
     else:
+        named = f"there is no picture {path}: name a file, or scikit-learn's china, flower or both"
+        require(Path(path).exists(), named)
         with open_picture(path) as image:
             pictures = np.array(image.convert("RGB"))[None]  # a copy, since torch warns of read-only arrays
     height, width = pictures.shape[1:3]

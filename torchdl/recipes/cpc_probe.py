@@ -225,7 +225,7 @@ def probe_report(
     matrix = confusion_matrix(test.labels, first.predictions, labels=range(len(classes)))
     points, labels = map_embeddings(test.codes[0, :2000], seed), test.labels[:2000].numpy()
     curves = {name: results.by_labels for name, results in probes.items()}
-    xlabel = "number of labels (one per class: to name k-means clusters; more: logistic regression)"
+    xlabel = "number of labels\n(one per class names the clusters of k-means, more train a logistic regression)"
     return Report(
         {**more, "accuracy": {name: results.accuracy for name, results in probes.items()}},
         "\n".join(f"{name} encoder\n{describe(results)}" for name, results in probes.items()),
