@@ -119,6 +119,22 @@ def stacked_last(keras):
     return keras.Model(first, layers.Concatenate()([layers.Reshape((5, 1))(layers.Dense(5)(first)) for _ in range(3)]))
 
 
+def shifted_ratings(keras):
+    layers, inputs = keras.layers, [keras.Input((1,)), keras.Input((1,))]
+    vectors = [layers.Flatten()(layers.Embedding(9, 4)(each)) for each in (inputs[0] + 1, inputs[1])]
+    return keras.Model(inputs, layers.Dense(1)(layers.Dense(6, activation="relu")(layers.Concatenate()(vectors))))
+
+
+def cpc_of_scaled_images(keras):
+    layers, shape = keras.layers, (28, 28, 3)
+    inputs = [keras.Input((3, *shape)), keras.Input((2, *shape))]
+    scaled = [layers.Rescaling(2.0)(inputs[0]), inputs[1]]
+    codes = layers.TimeDistributed(encoder(keras, 28))(layers.Concatenate(axis=1)(scaled))
+    context = layers.GRU(5)(layers.Cropping1D((0, 2))(codes))
+    predicted = [layers.Reshape((1, 16))(layers.Dense(16)(context)) for _ in range(2)]
+    return keras.Model(inputs, [layers.Concatenate(axis=-2)(predicted), codes])
+
+
 def text_with_channels_first(keras):
     first, layers = keras.Input((20,)), keras.layers
     x = layers.Conv1D(8, 3, activation="relu", data_format="channels_first")(layers.Embedding(51, 20)(first))
@@ -139,6 +155,8 @@ REFUSED = {
     less_a_number: "something else than the means",
     rated_twice: "2 outputs",
     stacked_last: "one after the other",
+    shifted_ratings: "changes the inputs",
+    cpc_of_scaled_images: "changes the inputs",
     text_with_channels_first: "before its terms",
     of_layers((10, 2), ("Flatten", FIRST), ("Dense", {"units": 3})): "reorders",
     of_layers((5, 3), ("LSTM", {"units": 5, "return_sequences": True}), ("GlobalMaxPooling1D", FIRST)): "before its",

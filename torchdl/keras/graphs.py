@@ -31,6 +31,14 @@ def dense_pair(layer: Layer, module: Any) -> Pair:
     return Pair(step, pieces(module)[0])
 
 
+def require_inputs(model: Layer, layer: Layer) -> None:
+    """Raise :class:`MisfitError` unless inputs of the model feed a layer, and nothing else."""
+    known = {each.name: each for each in model.layers}
+    changed = next((known[name] for name in layer.inputs if known[name].kind != "InputLayer"), None)
+    if changed is not None or not layer.inputs:
+        raise MisfitError(changed or layer, "changes the inputs, which nothing does here", 3)
+
+
 def stacked(model: Layer, stack: Layer) -> list[Layer]:
     """List the dense layers that a layer stacks before the last axis: a Lambda, or a concatenation.
 
@@ -106,6 +114,8 @@ def read_original(model: Layer, wrapped: list[Layer], cell: Layer, dense: list[L
     if stack.kind not in ("Lambda", "Concatenate", "Reshape") or not same_layers(stacked(model, stack), dense):
         raise MisfitError(stack, "does not stack the outputs of all predictors", 4)
     context, future = known[cell.inputs[0]], known[last.inputs[1]]
+    for wrapper in (context, future):
+        require_inputs(model, wrapper)
     check_same(context, future)
     require_output(model, last)
     return context, stacked(model, stack)
@@ -126,6 +136,7 @@ def read_export(model: Layer, wrapped: list[Layer], cell: Layer, dense: list[Lay
     joined = known.get(wrapped[0].inputs[0])
     if joined is None or joined.kind != "Concatenate" or joined.config.get("axis") != 1:
         raise MisfitError(wrapped[0], "does not encode a context and its future, as in CPC", 3)
+    require_inputs(model, joined)
     stacks = [layer for layer in model.layers if layer.kind == "Concatenate" and layer is not joined]
     if len(stacks) != (len(dense) > 1) or not all(same_layers(stacked(model, stack), dense) for stack in stacks):
         raise MisfitError(cell, "does not feed predictors whose outputs are stacked, as in CPC", 4)
@@ -224,6 +235,8 @@ def read_ratings(file: KerasFile, keras_2: bool) -> Match | None:
     tables = [table_before(known, name) for name in joined[0].inputs]
     if None in tables:
         return None
+    for table in filter(None, tables):
+        require_inputs(model, table)
     arrays = [table.weights["embeddings"] for table in tables if table]
     reader = Reader((sum(array.shape[1] for array in arrays),), False, keras_2)
     steps, layer = [], joined[0]
