@@ -1,11 +1,11 @@
-"""Ask a trained run: classify pictures with it, for example. It needs the run's folder alone, and no data set."""
+"""Ask a trained run: classify pictures, for example. It needs the run's folder alone, and no data set."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,12 +17,13 @@ from torch import Tensor
 from torchdl import load_predictor
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
-from torchdl.cli.printing import say
+from torchdl.data.delimited_files import TableFormat
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, require_suffix
 from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
 from torchdl.predict import (
+    ClassAnswers,
     DirectionForecaster,
     Forecaster,
     ImageClassifier,
@@ -31,8 +32,10 @@ from torchdl.predict import (
     ImageReconstructor,
     Predictor,
     SignalEmbedder,
+    TabularPredictor,
     TextClassifier,
 )
+from torchdl.recipes.tabular import score
 
 if TYPE_CHECKING:
     import pandas
@@ -43,14 +46,14 @@ COLUMNS = 8  # of pictures with reconstructions and interpolations
 
 @dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures, texts, series and files of them; or generate images."""
+    """Answer with a trained run, on pictures, texts, tables or series, as it was trained; or generate images."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
     """What to answer on: pictures and folders of pictures for a run that takes images; recordings and folders of them
     for one that takes signals; texts, files with a text per line and tables for one that classifies texts; a CSV file
-    for one that forecasts a series."""
+    for one that predicts a column of a table or forecasts a series."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
@@ -58,6 +61,8 @@ class Config:
     """Number of classes to show for each input, the most probable first; or of the most similar inputs."""
     text: str = ""
     """The column of texts in tables; if not given, that of the training."""
+    missing: Literal["refuse", "fill"] = "refuse"
+    """Missing values in a table: an error, or numbers are replaced by the training mean and texts by no category."""
     n: int = 64
     """For a generator: the number of images."""
     seed: int = 0
@@ -66,16 +71,19 @@ class Config:
     """For a generator: make each row of eight lead from one image to another."""
     horizon: int | None = None
     """For a forecaster: the number of terms to forecast; that of the training if not given."""
+    format: TableFormat = field(default_factory=TableFormat)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
 
 class Answer(NamedTuple):
-    """What a run answers: a table, the numbers in it, and a picture or figure, as far as there are such."""
+    """What a run answers: a table, the numbers in it, a picture or figure, and sentences; as far as there are such."""
 
     table: pandas.DataFrame | None = None
     numbers: np.ndarray | None = None
     picture: Tensor | Figure | None = None
+    notes: tuple[str, ...] = ()  # printed before the answers
+    summary: str = ""  # printed after them
 
 
 def classify_pictures(predictor: ImageClassifier, config: Config) -> Answer:
@@ -89,10 +97,21 @@ def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     """Classify texts."""
     require(len(config.inputs) > 0, f"{config.run} classifies texts: write some, or name files of texts")
     inputs = [Path(given) if os.path.isfile(given) else given for given in config.inputs]
-    answers = predictor.predict(inputs, config.text)
-    for note in answers.notes:
-        say(note)
-    return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
+    written = None if config.format == TableFormat() else config.format  # as in the training
+    answers = predictor.predict(inputs, config.text, written)
+    return Answer(answers.to_frame(config.top), answers.probabilities.numpy(), notes=answers.notes)
+
+
+def predict_rows(predictor: TabularPredictor, config: Config) -> Answer:
+    """Predict a column for the rows of a table; if the table has that column, measure the error."""
+    require(len(config.inputs) == 1, f"{config.run} predicts rows of a table: name one CSV file")
+    rows = predictor.read(config.inputs[0], config.format)
+    answers = predictor.predict(rows, config.missing)
+    summary = score(predictor.settings, answers, rows)
+    if isinstance(answers, ClassAnswers):
+        return Answer(answers.to_frame(config.top), answers.probabilities.numpy(), None, answers.notes, summary)
+    require(config.top == 1, f"--top is for classes, but {config.run} predicts numbers")
+    return Answer(answers.to_frame(), answers.numbers.numpy(), None, answers.notes, summary)
 
 
 def compare(predictor: ImageEmbedder | SignalEmbedder, config: Config) -> Answer:
@@ -151,19 +170,32 @@ ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     ImageReconstructor: reconstruct_pictures,
     SignalEmbedder: compare,
     ImageGenerator: generate_images,
+    TabularPredictor: predict_rows,
     TextClassifier: classify_texts,
     Forecaster: forecast_series,
     DirectionForecaster: forecast_direction,
 }
-
-# options for some kinds alone
-OWN: dict[str, tuple[type[Predictor[Any]], ...]] = {
+#: The options that only some kinds of runs take.
+OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
+    "top": (ImageClassifier, ImageEmbedder, SignalEmbedder, TabularPredictor, TextClassifier),
     "text": (TextClassifier,),
     "n": (ImageGenerator,),
     "seed": (ImageGenerator,),
     "interpolate": (ImageGenerator,),
     "horizon": (Forecaster,),
+    "missing": (TabularPredictor,),
+    **{each.name: (TabularPredictor, TextClassifier) for each in fields(TableFormat)},
 }
+
+
+def given(config: Any, default: Any) -> Iterator[str]:
+    """Yield the names of the options that are not the defaults."""
+    for each in fields(config):
+        value, usual = getattr(config, each.name), getattr(default, each.name)
+        if is_dataclass(value):
+            yield from given(value, usual)
+        elif value != usual:
+            yield each.name
 
 
 def main(config: Config) -> None:
@@ -172,24 +204,27 @@ def main(config: Config) -> None:
     if config.out is not None:
         require_suffix(config.out, ".csv", ".json", ".npy", ".png")
     predictor = load_predictor(config.run, config.device)
-    for option, kinds in OWN.items():
-        unused = getattr(config, option) == getattr(Config, option) or isinstance(predictor, kinds)
-        wanted = " or ".join(kind.kind for kind in kinds)
-        require(
-            unused, f"--{option} is for runs of the kind {wanted}, and {config.run} is of the kind {predictor.kind}"
-        )
+    for name in given(config, Config(config.run)):
+        kinds = OPTIONS.get(name, (Predictor,))
+        wanted = " or ".join(kind.kind for kind in kinds if kind is not Predictor)
+        known = f"--{name} is for runs of the kind {wanted}, and {config.run} is of the kind {predictor.kind}"
+        require(isinstance(predictor, kinds), known)
     answer = ANSWERS[type(predictor)](predictor, config)
+    for note in answer.notes:
+        print(note)
     if config.out is not None:
         save(answer, config.out)
         print(config.out if answer.table is None else f"{len(answer.table):,} answers: {config.out}")
     elif answer.table is not None:
         shown = [name for name in answer.table.columns if not name.startswith("probability of ")]
-        print(answer.table[shown].to_string(index=False))
+        print(answer.table[shown or answer.table.columns].to_string(index=False))
+    if answer.summary:
+        print(answer.summary)
 
 
 def save(answer: Answer, path: Path) -> None:
     """Save an answer in the format that a file's name says."""
-    kind, (table, numbers, picture) = path.suffix.lower(), answer
+    kind, (table, numbers, picture) = path.suffix.lower(), answer[:3]
     if kind == ".png":
         if picture is None:
             raise InputError("there is no picture of these answers: choose a file that ends in .csv, .json or .npy")

@@ -16,9 +16,10 @@ from torchdl import MLP, BatchLoader, Supervised, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
-from torchdl.data.tabular import load_transistors
+from torchdl.data.tabular import Columns, load_transistors
 from torchdl.errors import require
 from torchdl.plots import plot_line_fit
+from torchdl.predict import TabularPredictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, make_optimizer, milestones
 from torchdl.tasks.optimizers import check_optimizer
@@ -64,10 +65,12 @@ def main(config: Config) -> None:
         optimizer=partial(make_optimizer, config.optimizer, lr=config.lr),
         schedule=partial(milestones, at=[config.later_epoch * len(loader)], factor=config.later_lr / config.lr),
     )
-    run.fit(task, loader)
+    columns = Columns({"year": (float(years.mean()), 1.0)}, {}, "transistors", logarithm=True)
+    predictor = TabularPredictor(model, columns, config.trainer.device)
+    run.fit(task, loader, predictor=predictor)
     # 4. Look at it beside least squares.
     if run.is_main:
-        weight, bias = (float(p.detach().flatten()[0]) for p in model.cpu().parameters())
+        weight = next(model.parameters()).item()
         x, y = years - years.mean(), logarithms
         slope = float((x * (y - y.mean())).sum() / x.square().sum())
         residual = y - y.mean() - slope * x
@@ -84,7 +87,7 @@ def main(config: Config) -> None:
             "R2": 1 - float(residual.square().sum() / (y - y.mean()).square().sum()),
             "processors": len(x),
         }
-        lines = {"trained": bias + weight * x, "least squares": y.mean() + slope * x}
+        lines = {"trained": predictor.answers(data.inputs).log(), "least squares": y.mean() + slope * x}
         summary = (
             f"slope: {weight:.5f} by training, {slope:.5f} by least squares (standard error {error:.5f}) a year\n"
             f"transistors double every {results['years to double, by training']:.3f} years, ± {doubling_error:.3f}"

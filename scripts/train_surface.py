@@ -22,8 +22,10 @@ from torchdl import MLP, ArrayDataset, BatchLoader, Supervised, Trainer, random
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
+from torchdl.data.tabular import Columns
 from torchdl.errors import require
 from torchdl.plots import plot_surfaces
+from torchdl.predict import TabularPredictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, find_schedule, make_optimizer
 from torchdl.tasks.optimizers import check_optimizer
@@ -96,13 +98,13 @@ def main(config: Config) -> None:
     task = Supervised(model, F.mse_loss, optimizer=optimizer, schedule=find_schedule(schedule))
     inner = grid(3)
     loader = BatchLoader(data, config.batch_size, shuffle=True, seed=config.trainer.seed)
-    run.fit(task, loader, BatchLoader(ArrayDataset(inner, surface(inner)), 2500))
+    predictor = TabularPredictor(model, Columns({"x1": (0.0, 1.0), "x2": (0.0, 1.0)}, {}, "y"), config.trainer.device)
+    run.fit(task, loader, BatchLoader(ArrayDataset(inner, surface(inner)), 2500), predictor=predictor)
     # 4. Look at how far it extrapolates.
     if run.is_main:
         wide = grid(5)
-        with torch.no_grad():
-            found = model.cpu().eval()(wide)
-        error = (found - surface(wide)).square()[:, 0]
+        found = predictor.answers(wide)  # (2500,)
+        error = (found - surface(wide)[:, 0]).square()
         outside = wide.abs().amax(1) > 3
         results = {
             "RMSE inside": float(error[~outside].mean().sqrt()),
@@ -111,12 +113,13 @@ def main(config: Config) -> None:
         results["RMSE outside of always 0"] = float(surface(wide)[outside].square().mean().sqrt())
 
         def shaped(points: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            x1, x2, y = (part.view(50, 50).numpy() for part in (*points.T, values[:, 0]))  # (S^2,) -> (S, S)
+            x1, x2, y = (part.view(50, 50).numpy() for part in (*points.T, values.flatten()))  # (S^2,) -> (S, S)
             return x1, x2, y
 
-        with torch.no_grad():
-            inside = model(inner)
-        learnt = {"learnt, with the points": shaped(inner, inside), "true": shaped(inner, surface(inner))}
+        learnt = {
+            "learnt, with the points": shaped(inner, predictor.answers(inner)),
+            "true": shaped(inner, surface(inner)),
+        }
         beyond = {"learnt from [-3, 3]²": shaped(wide, found), "true": shaped(wide, surface(wide))}
         figures = {
             "surface": plot_surfaces(learnt, torch.cat([x, surface(x)], 1).numpy()),

@@ -16,7 +16,8 @@ from torchdl.cli.run import Run
 from torchdl.data.delimited_files import TableFormat
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
-from torchdl.recipes.tabular import COLUMNS, TableLearning, evaluate_table, outputs, table_training
+from torchdl.predict import TabularPredictor
+from torchdl.recipes.tabular import TableLearning, evaluate_table, outputs, table_training
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def main(config: Config) -> None:
     # 3. Train it.
     for note in table.notes:
         run.say(note)
-    run.fit(*table_training(model, table, learning, config.trainer.seed))
+    predictor = TabularPredictor(model, table.columns, config.trainer.device)
+    run.fit(*table_training(model, table, learning, config.trainer.seed), predictor=predictor)
     # 4. Look at it beside linear models.
     if run.is_main:
-        table.columns.save(run.folder / COLUMNS)
-        run.keep(evaluate_table(model, table))
+        run.keep(evaluate_table(predictor, table))
     run.close()
 
 

@@ -36,7 +36,7 @@ from torchdl.data.text import read_lines
 from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, METRICS, PREPROCESSING, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights
 from torchdl.pictures import open_picture
-from torchdl.predict import TextClassifier, load_predictor
+from torchdl.predict import TabularPredictor, TextClassifier, load_predictor
 from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
 from torchdl.recipes.run_comparison import compare_runs
@@ -189,13 +189,14 @@ def a_text_classifier(folder: Path) -> Made:
     return folder / PREPROCESSING, lambda: load_predictor(folder).predict(["a b d", "x"]).to_frame()
 
 
-def some_columns(folder: Path) -> Made:
+def a_table_predictor(folder: Path) -> Made:
     import pandas
 
-    folder.mkdir(parents=True, exist_ok=True)
     table = pandas.DataFrame({"size": [1.0, 2.0, 4.0], "kind": ["a", "b", "a"], "price": ["x", "y", "x"]})
-    torchdl.Columns.fit(table, "price").save(folder / "columns.json")
-    return folder / "columns.json", lambda: torchdl.Columns.load(folder / "columns.json").inputs(table)
+    model = torchdl.MLP(3, 1, ())
+    TabularPredictor(model, torchdl.Columns.fit(table, "price"), "cpu").save(folder)
+    artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
+    return folder / PREPROCESSING, lambda: load_predictor(folder, "cpu").predict(table)
 
 
 def a_catalogue(folder: Path) -> Made:
@@ -332,7 +333,7 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "results, extractor": (an_extractor, mutate_json),
     "vocabulary": (a_vocabulary, mutate_json),
     "preprocessing, texts": (a_text_classifier, mutate_json),
-    "columns": (some_columns, mutate_json),
+    "preprocessing, table": (a_table_predictor, mutate_json),
     "catalogue": (a_catalogue, mutate_arrays),
     "records": (some_records, mutate_json),
     "figure": (a_figure("results.json", '{"a": {"b": [1, 2.5]}}', ("a", "b")), mutate_json),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,62 +9,16 @@ import torch
 from helpers.tables import table
 
 import torchdl
-from torchdl import MLP, Columns, InputError, Trainer, split_table
+from torchdl import MLP, Trainer, split_table
+from torchdl.predict import TabularPredictor
 from torchdl.recipes.tabular import (
     TableLearning,
-    check_fit,
     evaluate_table,
     least_squares,
     linear_weights,
     outputs,
-    predict,
-    score,
     table_training,
 )
-
-
-def columns_of(classes: tuple[str, ...] = ()) -> Columns:
-    return Columns({"a": (1.0, 2.0), "b": (0.0, 1.0)}, {}, "y", classes, (10.0, 5.0))
-
-
-@pytest.mark.parametrize("classes", [(), ("no", "yes"), ("r", "s", "t")])
-def test_predictions_are_the_formulas_and_scores_are_counted_by_hand(classes):
-    columns = columns_of(classes)
-    model = torchdl.MLP(2, outputs(columns), hidden=(), dropout=0)
-    check_fit(model, columns)
-    weight, bias = (p.detach().double().numpy() for p in model.parameters())
-    x = torch.tensor([[0.5, -1.0], [2.0, 0.25], [-3.0, 1.0], [0.0, 0.0]])
-    z = x.double().numpy() @ weight.T + bias
-    if not classes:
-        expected = 5 * z[:, 0] + 10
-    elif len(classes) == 2:
-        p = 1 / (1 + np.exp(-z[:, 0]))
-        expected = np.stack([1 - p, p], 1)
-    else:
-        expected = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-    found = predict(model, columns, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    goal = [classes[row.argmax()] for row in expected] if classes else list(expected + np.array([1, -1, 3, 0]))
-    goal[3] = None  # two of the three rows with a target are correct
-    if classes:
-        goal[0] = "another"
-        assert score(columns, found, pd.DataFrame({"y": goal})) == (
-            "accuracy 66.67% on 3 rows with a target, of which 1 have a class that is not in the training rows"
-        )
-    else:
-        rmse, mae = math.sqrt(11 / 3), 5 / 3
-        sentence = score(columns, found, pd.DataFrame({"y": goal}))
-        assert sentence == f"RMSE {rmse:.4g}, MAE {mae:.4g} on 3 rows with a target"
-        with pytest.raises(InputError, match=r"'y' .*'x' in row 3"):
-            score(columns, found, pd.DataFrame({"y": ["1", "x", "2", "3"]}))
-    for empty in (pd.DataFrame({"a": [1, 2, 3, 4]}), pd.DataFrame({"y": [None] * 4})):
-        assert "no target" in score(columns, found, empty)
-
-
-def test_a_model_of_another_table_is_refused():
-    for wrong in (torchdl.MLP(3, 1, (), 0.0), torchdl.MLP(2, 3, (), 0.0), torchdl.simple_gan()):
-        with pytest.raises(InputError, match=r"columns.json"):
-            check_fit(wrong, columns_of(("no", "yes")))
 
 
 def test_only_a_linear_model_has_weights_of_columns():
@@ -81,8 +34,9 @@ def test_a_model_is_compared_with_a_linear_and_a_trivial_one(quick, capsys, targ
     torch.manual_seed(0)
     model = MLP(len(rows.columns.names), outputs(rows.columns), (), 0.0)
     Trainer(epochs=5, device="cpu").fit(*table_training(model, rows, TableLearning()))
-    report = evaluate_table(model, rows)
-    results, predicted = report.results, predict(model, rows.columns, rows.test.inputs)
+    predictor = TabularPredictor(model, rows.columns, "cpu")
+    report = evaluate_table(predictor, rows)
+    results, predicted = report.results, predictor.answers(rows.test.inputs).numpy()
     assert (results["target"], results["rows"]) == (target, {"train": len(rows.train), "held out": len(rows.test)})
     if target == "kind":
         accuracy = (predicted.argmax(1) == rows.test.targets.flatten().numpy()).mean()
@@ -134,7 +88,7 @@ def test_the_linear_model_beside_ours_is_solved_in_double_precision(seed):
     a, b = random.normal(15, 8, 120).round(), random.normal(1020, 12, 120).round()
     rows = pd.DataFrame({"a": a, "b": b, "y": a + 0.1 * random.normal(size=120)})
     found = split_table(rows.assign(a=rows["a"].map("a{:g}".format), b=rows["b"].map("b{:g}".format)), "y")
-    report = evaluate_table(MLP(len(found.columns.names), 1, (), 0.0), found)
+    report = evaluate_table(TabularPredictor(MLP(len(found.columns.names), 1, (), 0.0), found.columns, "cpu"), found)
     assert report.results["errors"]["least squares"]["R2"] > 0.3
 
 
@@ -152,13 +106,13 @@ def test_test_rows_of_the_training_part_are_counted_and_left_out_once(target):
     assert 0 < count < total
     assert double.notes[-1] == f"{count} of {total} test rows are in the training part, too"
     torch.manual_seed(0)
-    model = MLP(width, outputs(double.columns), (), 0.0)
-    report = evaluate_table(model, double)
+    predictor = TabularPredictor(MLP(width, outputs(double.columns), (), 0.0), double.columns, "cpu")
+    report = evaluate_table(predictor, double)
     others = report.results["without duplicates"]
     assert others["rows"] == total - count
     keep = ~double.duplicates
     alone = replace(double, test=torchdl.ArrayDataset(double.test.inputs[keep], double.test.targets[keep]))
-    again = evaluate_table(model, alone).results
+    again = evaluate_table(predictor, alone).results
     key = "errors" if target == "price" else "accuracy"
     for name, scores in again[key].items():
         assert others[key][name] == pytest.approx(scores)

@@ -110,6 +110,8 @@ MISTAKES = {
     "digits pictures --out answers.xlsx": "answers.xlsx must end in",
     "digits pictures --out answers.png": "no picture of these answers",
     "digits pictures --text mail": "--text is for runs of the kind text classifier",
+    "digits pictures --missing fill": "--missing is for .*tabular predictor, .*image classifier",
+    "digits pictures --separator ;": "--separator is for .*tabular predictor",
     "nowhere pictures": "no folder nowhere",
     "pictures pictures": "not the folder of a run",
     "old pictures": "resume the finished run",

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import train_test_split
 
 import torchdl
-from torchdl import Columns, TableFormat, read_table, split_table
+from torchdl import TableFormat, read_table, split_table
 from torchdl.data.tabular import breast_cancer
 
 pytestmark = pytest.mark.slow
@@ -160,12 +160,19 @@ MISTAKES = {
     "train_tabular.py --csv gaps.csv --target price": r"'size' 1 \(first in row 3\).*missing",
     "train_tabular.py --lr 0": "learning rate .* 0.0",
     "train_tabular.py --resume runs/tabular/price --ignore size": "runs/tabular/price .*data",
-    "predict_tabular.py runs/tabular/none --csv own.csv": "none/columns.json .*No such file",
+    "predict_tabular.py runs/tabular/none --csv own.csv": "no folder runs/tabular/none",
     "predict_tabular.py runs/tabular/price --csv spoilt.csv": "'size' .*'\\?' in row 5",
     "predict_tabular.py runs/tabular/price --csv gaps.csv": "gaps.csv .*'size' 1.*--missing",
     "predict_tabular.py runs/tabular/x --csv own.csv": "'mean radius'",
     "predict_tabular.py runs/tabular/x --csv own.csv --out p.xlsx": r"p\.xlsx must end in \.csv",
-    "predict_tabular.py mixed --csv own.csv": "columns.json",
+    "predict_tabular.py mixed --csv own.csv": "mixed/preprocessing.json is .*another model's",
+    "predict.py runs/tabular/price": "name one CSV file",
+    "predict.py runs/tabular/price own.csv gaps.csv": "name one CSV file",
+    "predict.py runs/tabular/price gaps.csv": "gaps.csv .*'size' 1.*--missing fill",
+    "predict.py runs/tabular/price spoilt.csv --na x": r"'size' .*'\?' in row 5.*--na '\?'\)$",
+    "predict.py runs/tabular/x own.csv": "no column 'mean radius'",
+    "predict.py runs/tabular/x none.csv": "no file none.csv",
+    "predict.py runs/tabular/price own.csv --top 2": "--top .*predicts numbers",
     "train_tabular.py --csv bare.csv --target price": "bare.csv has values in place of .*--no-header",
     "explore.py semicolons.csv": "3 cells in row 2.*--separator ';', --decimal , or --comment '#'",
     "explore.py semicolons.csv --separator tab": "one column, 'size;kind;price;same'.*--separator ';'",
@@ -192,7 +199,7 @@ def spoilt(trained, tmp_path_factory):
     rows.to_csv(folder / "bare.csv", index=False, header=False)
     rows.to_csv(folder / "semicolons.csv", index=False, sep=";", decimal=",")
     shutil.copytree(folder / "runs" / "tabular" / "x", folder / "mixed")
-    shutil.copy(folder / "runs" / "tabular" / "price" / "columns.json", folder / "mixed")
+    shutil.copy(folder / "runs" / "tabular" / "price" / "preprocessing.json", folder / "mixed")
     return folder
 
 
@@ -242,12 +249,38 @@ def test_a_new_file_is_predicted_in_any_order_of_its_columns(run, trained, tmp_p
     assert (done.code, done.err) == (0, "")
     found = pd.read_csv(tmp_path / "p.csv")
     weight, bias = line(path)
-    logits = Columns.load(path / "columns.json").inputs(rows).double().numpy() @ weight[0] + bias[0]
+    logits = torchdl.load_predictor(path).settings.inputs(rows).double().numpy() @ weight[0] + bias[0]
     np.testing.assert_allclose(found["probability of malignant"], 1 / (1 + np.exp(-logits)), rtol=1e-4, atol=1e-12)
     np.testing.assert_allclose(found["probability of benign"] + found["probability of malignant"], 1)
     right = (found["diagnosis"] == rows["diagnosis"]).drop(index=7).mean()
     assert right > 0.95
     assert re.search(rf"^569 predictions: p.csv\naccuracy {right:.2%} .*568 rows", done.out, re.MULTILINE)
+
+
+def test_a_run_that_was_copied_away_answers_as_the_training_script_did(run, trained, tmp_path):
+    """The test rows are drawn again, and given in a file of their own."""
+    shutil.copytree(trained[0] / "runs" / "tabular", tmp_path / "copied")
+    rows = {"x": breast_cancer(), "price": pd.read_csv(trained[0] / "own.csv")}
+    for name, target in {"x": "diagnosis", "price": "price"}.items():
+        classes = rows[name][target] if name == "x" else None
+        _, test = train_test_split(rows[name], test_size=0.33, random_state=0, stratify=classes)
+        test.to_csv(tmp_path / f"{name}.csv", index=False)
+        results = results_of(tmp_path / "copied" / name)
+        done = run(f"predict.py copied/{name} {name}.csv --out {name}-answers.csv", tmp_path)
+        assert (done.code, done.err) == (0, "")
+        found = pd.read_csv(tmp_path / f"{name}-answers.csv")
+        if name == "x":
+            accuracy = (found["class"].to_numpy() == test["diagnosis"].to_numpy()).mean()
+            assert accuracy == results["accuracy"]["this model"]
+            assert f"accuracy {accuracy:.2%} on 188 rows" in done.out
+            run("predict.py copied/x x.csv --top 2 --out x.npy", tmp_path)
+            np.testing.assert_allclose(np.load(tmp_path / "x.npy")[:, 1], found["probability of malignant"], rtol=1e-12)
+        else:
+            error = found["price"].to_numpy() - test["price"].to_numpy()
+            assert np.abs(error).mean() == pytest.approx(results["errors"]["this model"]["MAE"], rel=1e-5)
+        done = run(f"predict_tabular.py copied/{name} --csv {name}.csv --out alias.csv", tmp_path)
+        alias = pd.read_csv(tmp_path / "alias.csv")
+        assert (alias[target] == found[found.columns[0]]).all()
 
 
 def test_rows_without_the_target_are_predicted_and_shown(run, trained, tmp_path):
@@ -313,6 +346,13 @@ def test_moores_slope_is_the_closed_form(run, tmp_path):
     assert results["standard error of the years"] == pytest.approx(np.std(math.log(2) / slopes), rel=0.05)
     assert is_drawn(path / "plots" / "moore.png")
     assert is_drawn(path / "plots" / "history.png")
+    # in the raw unit, where the predictions for years of the training are the trained line
+    pd.DataFrame({"year": [1971, 2030]}).to_csv(tmp_path / "years.csv", index=False)
+    done = run("predict.py runs/moore/x years.csv --out counts.csv", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    found = np.log(pd.read_csv(tmp_path / "counts.csv")["transistors"])
+    assert found[0] == pytest.approx(7, abs=0.5)
+    assert (found[1] - found[0]) / 59 == pytest.approx(results["slope by training"], rel=1e-5)
     # the rate falls where it is told to
     metrics = pd.read_csv(path / "metrics.csv").set_index("epoch")["charts/learning_rate"]
     assert metrics[[19, 21]].tolist() == pytest.approx([1e-3, 1e-4])
@@ -348,6 +388,8 @@ def test_a_surface_is_learnt_and_goes_on_with_sines_alone(run, tmp_path):
         near = np.abs(x).max(1) <= 3
         assert results["RMSE inside"] == pytest.approx(np.sqrt((error[near] ** 2).mean()), rel=1e-3)
         assert results["RMSE outside"] == pytest.approx(np.sqrt((error[~near] ** 2).mean()), rel=1e-3)
+        answers = torchdl.load_predictor(path, "cpu").predict(pd.DataFrame(x, columns=["x1", "x2"]))
+        np.testing.assert_allclose(answers.numbers, found, rtol=1e-4, atol=1e-5)
     assert outside["sine"] < 0.5 < 1 < outside["relu"]
 
 

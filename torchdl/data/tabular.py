@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -28,7 +28,7 @@ from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.numerals import looks_like_numbers, notation_note, to_numbers
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike, read_json, write_json
+from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
@@ -173,7 +173,7 @@ def breast_cancer() -> pandas.DataFrame:
 
 @dataclass(frozen=True)
 class Columns:
-    """The encoding of a table's rows as numbers; fitted on the training rows, and saved as JSON with the model.
+    """The encoding of a table's rows as numbers; fitted on the training rows, and saved with the model.
 
     Attributes:
         numeric: The mean and standard deviation that scale each numeric column.
@@ -184,6 +184,7 @@ class Columns:
         classes: The target's classes; empty if the target is numeric.
         scale: The mean and standard deviation of a numeric target.
         constant: Columns that are left out, since they are constant in the training rows.
+        logarithm: Whether the model learns the logarithm of a numeric target; ``scale`` is then that of the logarithm.
 
     Example:
         >>> import pandas
@@ -202,6 +203,7 @@ class Columns:
     classes: tuple[str, ...] = ()
     scale: tuple[float, float] = (0.0, 1.0)
     constant: tuple[str, ...] = ()
+    logarithm: bool = False
 
     @classmethod
     def fit(cls, table: pandas.DataFrame, target: str, task: TableTask = "auto") -> Columns:
@@ -247,10 +249,17 @@ class Columns:
         self.require_present(rows)
         table = rows.apply(stripped)
         table.attrs = dict(rows.attrs)
-        for name in (*self.numeric, *([] if self.classes else [self.target])):
-            if name in table.columns:
-                table[name] = numeric_column(table, name, format.decimal)
-        return table
+        return self.typed(table, format.decimal)
+
+    def typed(self, table: pandas.DataFrame, decimal: str = ".") -> pandas.DataFrame:
+        """Return a table with float64 in its numeric columns, those of a numeric target included.
+
+        Raises:
+            InputError: The table lacks a column, or has a text in a numeric column.
+        """
+        self.require_present(table)
+        names = [*self.numeric, *([] if self.classes else [self.target])]
+        return table.assign(**{name: numeric_column(table, name, decimal) for name in names if name in table.columns})
 
     def inputs(self, table: pandas.DataFrame) -> Tensor:
         """Encode rows as (N, D) float32; a missing number becomes the training mean, a missing category all zeros."""
@@ -280,13 +289,23 @@ class Columns:
         """Encode the target: (N, 1) float32, scaled numbers or 0 and 1 for two classes; (N,) int64 for more classes."""
         if not self.classes:
             mean, deviation = self.scale
-            scaled = ((numeric_column(table, self.target) - mean) / deviation).to_numpy("float32")
+            values = numeric_column(table, self.target)
+            if self.logarithm:
+                require(not (values <= 0).any(), f"{self.target!r} must be positive, for its logarithm to be learned")
+                values = np.log(values)
+            scaled = ((values - mean) / deviation).to_numpy("float32")
             return torch.from_numpy(scaled.copy())[:, None]  # (N,) -> (N, 1)
         labels = torch.from_numpy(category_places(table[self.target], self.classes))
         unknown = sorted({category_name(value) for value in table[self.target][(labels < 0).numpy()]})
         known = ", ".join(self.classes)
         require(not unknown, f"{self.target!r} {', '.join(map(repr, unknown))} is not in the training classes {known}")
         return labels.float()[:, None] if len(self.classes) == 2 else labels  # (N, 1) or (N,)
+
+    def numbers(self, scaled: Tensor) -> Tensor:
+        """Return numbers (N,) in the target's unit, float64, of scaled ones (N, 1), such as :meth:`targets` returns."""
+        mean, deviation = self.scale
+        values = scaled[:, 0].double() * deviation + mean  # (N, 1) -> (N,)
+        return values.exp() if self.logarithm else values
 
     def unseen(self, table: pandas.DataFrame) -> dict[str, int]:
         """Return the number of rows with a category that is not in the training rows, by column."""
@@ -302,22 +321,13 @@ class Columns:
         counts = {name: int(table[name].isna().sum()) for name in (*self.numeric, *self.categorical)}
         return {name: count for name, count in counts.items() if count}
 
-    def save(self, path: Path) -> None:
-        """Write the columns as JSON."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def load(cls, path: PathLike) -> Columns:
-        """Read a file that :meth:`save` wrote; raise InputError for any other."""
-        found: Columns = read_json(path, cls)
-        pairs = {**found.numeric, found.target: found.scale}
-        for name, (mean, deviation) in pairs.items():
-            scales = math.isfinite(mean) and 0 < deviation < math.inf
-            require(scales, f"{path} cannot be read: it scales {name!r} by {mean} ± {deviation}")
-        require(bool(found.names), f"{path} cannot be read: it has no columns to learn from")
-        distinct = len(found.classes) != 1 and not repeated(found.classes) and not repeated(found.names)
-        require(distinct, f"{path} cannot be read: its classes or categories are not distinct")
-        return found
+    def check(self) -> None:
+        """Raise :class:`InputError` unless the encoding is one that :meth:`fit` can return."""
+        for name, (mean, deviation) in {**self.numeric, self.target: self.scale}.items():
+            require(math.isfinite(mean) and 0 < deviation < math.inf, f"{name!r} is scaled by {mean} ± {deviation}")
+        require(bool(self.names), "there are no columns to learn from")
+        distinct = len(self.classes) != 1 and not repeated(self.classes) and not repeated(self.names)
+        require(distinct, "classes or categories are not distinct")
 
 
 def mean_and_deviation(table: pandas.DataFrame, name: str) -> tuple[float, float]:

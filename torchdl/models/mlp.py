@@ -60,8 +60,17 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (B, K) of inputs (B, ...) of D numbers each."""
+        return self.layers(self.flat(x))
+
+    def hidden_units(self, x: Tensor) -> Tensor:
+        """Return the activations (B, H) of the last hidden layer, by which to compare inputs (B, ...)."""
+        require(len(self.hidden) > 0, "this MLP has no hidden layer")
+        return self.layers[:-1](self.flat(x))
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Return inputs (B, ...) of D numbers each as (B, D)."""
         require(
             x.dim() > 1 and x[0].numel() == self.in_features,
             f"this MLP takes a batch of inputs of {self.in_features} numbers each, not {tuple(x.shape)}",
         )
-        return self.layers(x.flatten(1))  # (B, ...) -> (B, D)
+        return x.flatten(1)

@@ -10,6 +10,8 @@ from .image_generator import ImageGenerator as ImageGenerator
 from .image_reconstructor import ImageReconstructor as ImageReconstructor, Reconstructions as Reconstructions
 from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
+from .numbers import NumberAnswers as NumberAnswers
 from .series import SeriesInput as SeriesInput
 from .signal_embedder import SignalEmbedder as SignalEmbedder, SignalInput as SignalInput
+from .tabular import TabularPredictor as TabularPredictor
 from .text_classifier import TextClassifier as TextClassifier

@@ -5,7 +5,7 @@ Shapes: N inputs, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ class ClassAnswers:
     Attributes:
         probabilities: (N, K) float64; each row adds up to 1.
         classes: The names of the K classes.
-        inputs: What each input is called, such as its file; or its number, from 0.
+        inputs: What each input is called, such as its file; or its number, from 0. Of a table's rows it is the index.
+        notes: Sentences on what a reader of the answers should know, such as that missing values were filled.
 
     Example:
         >>> from torchdl.predict import ClassAnswers
@@ -36,7 +37,8 @@ class ClassAnswers:
 
     probabilities: Tensor
     classes: tuple[str, ...]
-    inputs: Sequence[str]
+    inputs: Sequence[Hashable] | pandas.Index
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -54,10 +56,11 @@ class ClassAnswers:
         return [[(self.classes[k], p) for p, k in zip(*row, strict=True)] for row in rows]
 
     def to_frame(self, top: int = 1) -> pandas.DataFrame:
-        """Return a table: the inputs, their most probable classes, and the probability of every class."""
-        import pandas  # imported late: it takes a second
+        """Return a table: the inputs, their most probable classes, and the probability of every class.
 
-        columns: dict[str, list[object]] = {"input": list(self.inputs)}
+        The rows of a table have its index instead of the column of inputs.
+        """
+        columns: dict[str, list[object]] = {}
         for place in range(min(top, len(self.classes))):
             suffix = "" if place == 0 else f" {place + 1}"
             found = [row[place] for row in self.top(place + 1)]
@@ -65,4 +68,13 @@ class ClassAnswers:
             columns[f"confidence{suffix}"] = [probability for _, probability in found]
         for number, name in enumerate(self.classes):
             columns[f"probability of {name}"] = self.probabilities[:, number].tolist()
-        return pandas.DataFrame(columns)
+        return answers_frame(columns, self.inputs)
+
+
+def answers_frame(columns: Mapping[str, object], inputs: Sequence[Hashable] | pandas.Index) -> pandas.DataFrame:
+    """Return a table of answers: of a table's rows with its index, of other inputs with a first column ``input``."""
+    import pandas  # imported late: it takes a second
+
+    if isinstance(inputs, pandas.Index):
+        return pandas.DataFrame(columns, index=inputs)
+    return pandas.DataFrame({"input": list(inputs), **columns})

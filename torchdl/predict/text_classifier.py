@@ -55,12 +55,10 @@ class TextAnswers(ClassAnswers):
     Attributes:
         unknown: The words of each text that are not in the vocabulary, without repetitions.
         wordless: Whether each text has no words at all.
-        notes: Sentences on the files that were read.
     """
 
     unknown: Sequence[tuple[str, ...]] = ()
     wordless: Sequence[bool] = ()
-    notes: tuple[str, ...] = ()
 
     def to_frame(self, top: int = 1) -> pandas.DataFrame:
         """Return a table: the texts, their most probable classes, their unknown words, all probabilities."""
@@ -114,7 +112,7 @@ class TextClassifier(Predictor[TextSettings]):
         words = [self.vocabulary.tokenize(text) for text in texts]
         unknown = [tuple(dict.fromkeys(word for word in row if word not in self.vocabulary.numbers)) for row in words]
         wordless = [not row for row in words]
-        return TextAnswers(self.probabilities(texts), self.settings.classes, texts, unknown, wordless, said)
+        return TextAnswers(self.probabilities(texts), self.settings.classes, texts, said, unknown, wordless)
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """Return the class probabilities (N, K) of texts, as float64."""

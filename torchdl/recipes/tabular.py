@@ -9,24 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.data import BatchLoader
 from torchdl.data.duplicates import duplicates_note
 from torchdl.data.tabular import Columns, Table, category_places, numeric_column
-from torchdl.errors import require
 from torchdl.plots import plot_bars, plot_confusion, plot_predictions, plot_roc
+from torchdl.predict import ClassAnswers, NumberAnswers, TabularPredictor
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import ScheduleName
-from torchdl.tasks.supervised import class_probabilities, logits_for, loss_for
+from torchdl.tasks.supervised import logits_for, loss_for
 
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = "columns.json"
 SHOWN = 30  # columns in the figure of weights
 
 
@@ -59,16 +57,6 @@ def table_training(model: nn.Module, table: Table, learning: TableLearning, seed
     return Training(task, train, BatchLoader(table.test, 500))
 
 
-@torch.no_grad()
-def predict(model: nn.Module, columns: Columns, inputs: Tensor) -> np.ndarray:
-    """Return class probabilities (N, K), or predicted numbers (N,) in the target's unit, as float64."""
-    output = model(inputs).double()
-    if not columns.classes:
-        mean, deviation = columns.scale
-        return (output[:, 0] * deviation + mean).numpy()
-    return class_probabilities(output).numpy()
-
-
 def linear_weights(model: nn.Module) -> Tensor | None:
     """Return the weights (outputs, D) of a model that is a single linear layer; None for other models."""
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -76,17 +64,17 @@ def linear_weights(model: nn.Module) -> Tensor | None:
     return layers[0].weight.detach() if single else None
 
 
-def evaluate_table(model: nn.Module, table: Table) -> Report:
-    """Compare a model with logistic regression or least squares, and with a trivial prediction, on the test rows.
+def evaluate_table(predictor: TabularPredictor, table: Table) -> Report:
+    """Compare a predictor with logistic regression or least squares, and with a trivial prediction, on the test rows.
 
     If test rows are in the training part, too, the scores without them are added.
 
-    The model and the table are moved to the CPU; the model is set to evaluation mode.
+    The table is moved to the CPU.
     """
-    model.cpu().eval()
+    model = predictor.model
     for part in (table.train, table.test):
         part.to("cpu")
-    report = _evaluate_classes(model, table) if table.columns.classes else _evaluate_numbers(model, table)
+    report = _evaluate_classes(predictor, table) if table.columns.classes else _evaluate_numbers(predictor, table)
     results = {
         "target": table.columns.target,
         "rows": {"train": len(table.train), "held out": len(table.test)},
@@ -107,7 +95,7 @@ def evaluate_table(model: nn.Module, table: Table) -> Report:
     return Report(results, report.summary, figures)
 
 
-def _evaluate_classes(model: nn.Module, table: Table) -> Report:
+def _evaluate_classes(predictor: TabularPredictor, table: Table) -> Report:
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
@@ -116,7 +104,7 @@ def _evaluate_classes(model: nn.Module, table: Table) -> Report:
     x, test_x = (part.inputs.double().numpy() for part in (table.train, table.test))
     train, true = (part.targets.flatten().long().numpy() for part in (table.train, table.test))  # (N, 1) -> (N,)
     probabilities = {
-        "this model": predict(model, table.columns, table.test.inputs),
+        "this model": predictor.answers(table.test.inputs).numpy(),
         "logistic regression": LogisticRegression(max_iter=10_000).fit(x, train).predict_proba(test_x),
     }
     right = {name: p.argmax(1) == true for name, p in probabilities.items()}
@@ -141,14 +129,13 @@ def _evaluate_classes(model: nn.Module, table: Table) -> Report:
     return Report(results, "\n".join(lines), figures)
 
 
-def _evaluate_numbers(model: nn.Module, table: Table) -> Report:
+def _evaluate_numbers(predictor: TabularPredictor, table: Table) -> Report:
     from sklearn import metrics  # imported late: it takes a second
 
-    mean, deviation = table.columns.scale
     x, test_x = (part.inputs.numpy() for part in (table.train, table.test))
-    train, true = (part.targets[:, 0].double().numpy() * deviation + mean for part in (table.train, table.test))
+    train, true = (table.columns.numbers(part.targets).numpy() for part in (table.train, table.test))
     predictions = {
-        "this model": predict(model, table.columns, table.test.inputs),
+        "this model": predictor.answers(table.test.inputs).numpy(),
         "least squares": least_squares(x, train, test_x),
         "the mean": np.full(len(true), train.mean()),
     }
@@ -191,24 +178,24 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray, test_inputs: np.ndarr
     return predictions
 
 
-def check_fit(model: nn.Module, columns: Columns) -> None:
-    """Raise :class:`InputError` unless a model's numbers of inputs and outputs match the columns."""
-    expected = {"in_features": len(columns.names), "out_features": outputs(columns)}
-    actual = {name: getattr(model, name, None) for name in expected}
-    require(actual == expected, f"the model has {actual}, but its {COLUMNS} needs {expected}: use an unchanged run")
+def score(columns: Columns, answers: ClassAnswers | NumberAnswers, table: pandas.DataFrame) -> str:
+    """Return the accuracy or the errors of a predictor's answers on the rows with a target, as a sentence.
 
-
-def score(columns: Columns, predicted: np.ndarray, table: pandas.DataFrame) -> str:
-    """Return the accuracy or the errors of predictions by :func:`predict` on the rows with a target, as a sentence."""
+    Args:
+        columns: The encoding.
+        answers: The answers for the rows.
+        table: The rows.
+    """
     target = table[columns.target] if columns.target in table.columns else None
     if target is None or not target.notna().any():
         return "there is no target to compare with"
     known = target.notna().to_numpy()
-    if columns.classes:
+    if isinstance(answers, ClassAnswers):
         labels = category_places(target, columns.classes)
-        accuracy, foreign = (predicted.argmax(1) == labels)[known].mean(), int((labels[known] < 0).sum())
+        right = answers.probabilities.argmax(1).numpy() == labels
+        accuracy, foreign = right[known].mean(), int((labels[known] < 0).sum())
         others = f", of which {foreign:,} have a class that is not in the training rows" if foreign else ""
         return f"accuracy {accuracy:.2%} on {known.sum():,} rows with a target{others}"
-    error = predicted[known] - numeric_column(table, columns.target).to_numpy()[known]
+    error = answers.numbers.numpy()[known] - numeric_column(table, columns.target).to_numpy()[known]
     rmse, mae = np.sqrt((error**2).mean()), np.abs(error).mean()
     return f"RMSE {rmse:.4g}, MAE {mae:.4g} on {known.sum():,} rows with a target"
