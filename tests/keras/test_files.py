@@ -114,6 +114,14 @@ def test_a_call_in_training_and_classes_of_others_are_refused(mlp):
     assert type(from_keras(mlp)).__name__ == "MLP"
 
 
+def test_weights_that_a_layer_of_keras_has_only_with_an_extension_are_refused(mlp):
+    description, weights = keras2.perceptron()
+    adapter = {"dense_1/lora_kernel_a:0": np.ones((4, 2), "f4")}  # of low rank, added to the kernel
+    keras2.save(mlp, description, {**weights, "dense_1": {**weights["dense_1"], **adapter}})
+    with pytest.raises(InputError, match=r"'dense_1'.*lora_kernel_a"):
+        from_keras(mlp)
+
+
 def test_nested_layers_of_other_names_get_their_weights_in_order(tmp_path):
     description, weights = keras2.cpc()
     own = weights["time_distributed_1"]

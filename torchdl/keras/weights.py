@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from torchdl.errors import InputError, require
-from torchdl.keras.files import MODELS, Layer
+from torchdl.keras.files import MODELS, Layer, layers_in
 from torchdl.keras.hdf5 import File, Object
 
 VARIABLES = {  # in Keras' order
@@ -99,6 +99,10 @@ class Weights:
                 scope, _, name = path.rpartition("/")
                 parts.setdefault(scope, {})[name.split(":")[0]] = self.array(own, path)
             filled.append(spread(layer, parts))
+            for each in (filled[-1], *layers_in(filled[-1])):
+                strange = set(each.weights) - {*VARIABLES.get(each.kind, each.weights), "seed_generator_state"}
+                more = f"layer {each.name!r} ({each.kind}) has weights that change what it computes: {sorted(strange)}"
+                require(not strange, more)
         return model._replace(layers=tuple(filled))
 
 
