@@ -14,7 +14,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
 from torchdl.recipes.learning import Learning
-from torchdl.recipes.sequence_memory import adding_report, adding_training
+from torchdl.recipes.sequence_memory import adding_predictor, adding_report, adding_training
 
 TEST = 1  # makes the seed of the test sequences differ from that of the training sequences
 
@@ -52,10 +52,11 @@ def main(config: Config) -> None:
     # 2. Build the model.
     model = SequenceModel(config.kind, 2, 1, None, config.hidden, config.layers, pooling=config.pooling)
     # 3. Train it.
-    history = run.fit(*adding_training(model, train, test, config.learning))
+    predictor = adding_predictor(model, config.trainer.device)
+    history = run.fit(*adding_training(model, train, test, config.learning), predictor=predictor)
     # 4. Look at the error.
     if run.is_main:
-        run.keep(adding_report(model, test, history))
+        run.keep(adding_report(predictor, test, history))
     run.close()
 
 

@@ -51,7 +51,7 @@ class Config:
     quick: bool = False
     """Run a part that takes a minute or two: 10 and 20 terms, long distance, no gru and gru_max."""
     out: Path = Path("runs/long_distance")
-    """The folder of the results and the figure."""
+    """The folder of the results, the figure and the networks."""
     threads: int = 1
     """CPU threads; 0 lets PyTorch choose. Several do not make such small networks faster."""
 
@@ -73,7 +73,8 @@ def main(config: Config) -> None:
         build = partial(SequenceModel, length=terms, hidden=config.hidden, **reading)
         trainer = Trainer(config.epochs, seed=seed, device="cpu", clip_norm=config.clip_norm, evaluate_every=10**6)
         since = time.perf_counter()
-        result = tell_apart(build, terms, distance, config.sequences, config.learning, trainer)
+        result, predictor = tell_apart(build, terms, distance, config.sequences, config.learning, trainer)
+        predictor.save(config.out / "networks" / f"{distance}-{name}-{terms}-{seed}")
         found.setdefault(distance, {}).setdefault(name, {}).setdefault(terms, []).append(result)
         print(
             f"{distance} distance, T = {terms}, seed {seed}, {name}: test accuracy {result.held_out:.2f} % "

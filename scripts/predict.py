@@ -31,6 +31,7 @@ from torchdl.predict import (
     ImageGenerator,
     ImageReconstructor,
     Predictor,
+    SequencePredictor,
     SignalEmbedder,
     TabularPredictor,
     TextClassifier,
@@ -53,7 +54,7 @@ class Config:
     inputs: Positional[tuple[str, ...]] = ()
     """What to answer on: pictures and folders of pictures for a run that takes images; recordings and folders of them
     for one that takes signals; texts, files with a text per line and tables for one that classifies texts; a CSV file
-    for one that predicts a column of a table or forecasts a series."""
+    for one that predicts a column of a table or forecasts a series; an .npy file for one that reads sequences."""
     out: Path | None = None
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
@@ -71,6 +72,12 @@ class Config:
     """For a generator: make each row of eight lead from one image to another."""
     horizon: int | None = None
     """For a forecaster: the number of terms to forecast; that of the training if not given."""
+    time: str = ""
+    """A series' column of times; if not given, that of the training. none: its rows are in order."""
+    date_order: Literal["day", "month"] | None = None
+    """For a series: whether the day or the month comes first in 03/04/2020; if not given, as in the training."""
+    sort: bool = False
+    """Sort a series' rows by time."""
     format: TableFormat = field(default_factory=TableFormat)
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -145,23 +152,42 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
     return Answer(numbers=images.numpy(), picture=image_grid(images, columns))
 
 
+def forecast_series(predictor: Forecaster, config: Config) -> Answer:
+    """Forecast the next terms of a series."""
+    found = predictor.predict(one_file(config), config.horizon, **series_file(config))
+    wanted = config.out is not None and config.out.suffix.lower() == ".png"
+    return Answer(found.to_frame(), found.values.numpy(), found.figure() if wanted else None, found.notes)
+
+
+def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer:
+    """Forecast whether a column of a series rises next."""
+    found = predictor.predict(one_file(config), **series_file(config))
+    return Answer(found.to_frame(), np.array([found.probability]), notes=found.notes)
+
+
 def one_file(config: Config) -> str:
     """Return the file of a series."""
     require(len(config.inputs) == 1, f"{config.run} forecasts a series: name one CSV file, not {len(config.inputs)}")
     return config.inputs[0]
 
 
-def forecast_series(predictor: Forecaster, config: Config) -> Answer:
-    """Forecast the next terms of a series."""
-    found = predictor.predict(one_file(config), config.horizon)
-    wanted = config.out is not None and config.out.suffix.lower() == ".png"
-    return Answer(found.to_frame(), found.values.numpy(), found.figure() if wanted else None)
+def series_file(config: Config) -> dict[str, Any]:
+    """Return how the file of a series is written, where the options say so; otherwise it is as in the training."""
+    default = Config(config.run)
+    names = ("format", "time", "date_order", "sort")
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
 
 
-def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer:
-    """Forecast whether a column of a series rises next."""
-    found = predictor.predict(one_file(config))
-    return Answer(found.to_frame(), np.array([found.probability]))
+def read_sequences(predictor: SequencePredictor, config: Config) -> Answer:
+    """Predict a number or a class for sequences."""
+    one = len(config.inputs) == 1 and config.inputs[0].lower().endswith(".npy")
+    shape = f"(sequences, terms, {predictor.settings.features})"
+    require(one, f"{config.run} reads sequences: name one .npy file, an array of {shape}")
+    answers = predictor.predict(config.inputs[0])
+    if isinstance(answers, ClassAnswers):
+        return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
+    require(config.top == 1, f"--top is for classes, but {config.run} predicts numbers")
+    return Answer(answers.to_frame(), answers.numbers.numpy())
 
 
 ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
@@ -174,17 +200,19 @@ ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     TextClassifier: classify_texts,
     Forecaster: forecast_series,
     DirectionForecaster: forecast_direction,
+    SequencePredictor: read_sequences,
 }
 #: The options that only some kinds of runs take.
 OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
-    "top": (ImageClassifier, ImageEmbedder, SignalEmbedder, TabularPredictor, TextClassifier),
+    "top": (ImageClassifier, ImageEmbedder, SequencePredictor, SignalEmbedder, TabularPredictor, TextClassifier),
     "text": (TextClassifier,),
     "n": (ImageGenerator,),
     "seed": (ImageGenerator,),
     "interpolate": (ImageGenerator,),
     "horizon": (Forecaster,),
+    **dict.fromkeys(("time", "date_order", "sort"), (DirectionForecaster, Forecaster)),
     "missing": (TabularPredictor,),
-    **{each.name: (TabularPredictor, TextClassifier) for each in fields(TableFormat)},
+    **{each.name: (DirectionForecaster, Forecaster, TabularPredictor, TextClassifier) for each in fields(TableFormat)},
 }
 
 
@@ -207,7 +235,8 @@ def main(config: Config) -> None:
     for name in given(config, Config(config.run)):
         kinds = OPTIONS.get(name, (Predictor,))
         wanted = " or ".join(kind.kind for kind in kinds if kind is not Predictor)
-        known = f"--{name} is for runs of the kind {wanted}, and {config.run} is of the kind {predictor.kind}"
+        option = "--" + name.replace("_", "-")
+        known = f"{option} is for runs of the kind {wanted}, and {config.run} is of the kind {predictor.kind}"
         require(isinstance(predictor, kinds), known)
     answer = ANSWERS[type(predictor)](predictor, config)
     for note in answer.notes:

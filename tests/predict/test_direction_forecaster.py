@@ -35,6 +35,8 @@ def test_the_trainings_own_probability_equals_that_of_a_copied_run_to_the_bit(qu
         assert own.predict(known).probability == pytest.approx(float(expected[start]), rel=1e-5)
     assert found.rises == pytest.approx(float(train.targets.mean()))
     assert found.last == float(PRICES.values[-1, 3])
+    assert forecaster().predict(PRICES.values[:20]).notes == ()
+    assert "'open' reaches" in forecaster().predict(10 * PRICES.values).notes[0]
     for scaled, raw in zip((train, test), rises(SPLIT, "close", PRICES.values), strict=True):
         assert torch.equal(own.settings.series.scale(raw.inputs), scaled.inputs)
         assert torch.equal(raw.targets, scaled.targets)

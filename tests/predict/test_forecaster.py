@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -105,6 +106,23 @@ def test_prices_follow_from_the_forecast_returns():
     assert list(table.columns[2::2]) == columns
     assert list(table.columns[3::2]) == [f"{name}, {found.rule}" for name in columns]
     assert [axis.get_title(loc="left") for axis in found.figure().axes] == columns
+
+
+def test_a_series_that_has_left_the_range_of_the_training_is_said_to_have():
+    low, high = WALK.values[:60].amin(0), WALK.values[:60].amax(0)
+    inside = ((low + high) / 2).expand(6, 2).clone()
+    assert forecaster().predict(inside).notes == ()
+    inside[0] = low
+    inside[3] = high
+    assert forecaster().predict(inside).notes == ()
+    inside[2, 1] = high[1] + 100
+    (note,) = forecaster().predict(inside).notes
+    assert f"'volume' reaches {float(high[1]) + 100:.4g}" in note
+    inside[1, 0] = -7
+    assert "'close' reaches -7" in forecaster().predict(inside).notes[0]
+    below = {"low": (), "high": ()}
+    unknown = replace(forecaster().settings, series=replace(forecaster().settings.series, **below))
+    assert Forecaster(forecaster().model, unknown, "cpu").predict(inside).notes == ()
 
 
 # what people have
@@ -262,6 +280,7 @@ CHANGES = {
     "series.mean": [1.0],
     "series.deviation": [1.0, 0.0],
     "series.length": 5,
+    "series.low": [0.0],
     "series.format": {"separator": "ab"},
     "series.date_order": "year",
     "series": 3,

@@ -22,6 +22,7 @@ from torchdl.recipes.learning import Learning
 from torchdl.recipes.sequence_memory import (
     Result,
     absolute_error,
+    adding_predictor,
     adding_report,
     adding_training,
     distance_report,
@@ -65,17 +66,20 @@ class Known(nn.Module):
 def test_one_half_of_the_sequences_is_for_training_and_the_other_for_testing(quick, distance, places):
     model = Known(places)
     trainer = Trainer(2, seed=3, device="cpu", evaluate_every=10**6)
-    assert tell_apart(lambda: model, 6, distance, 100, DEFAULTS(16), trainer) == Result(100, 0)
+    result, predictor = tell_apart(lambda: model, 6, distance, 100, DEFAULTS(16), trainer)
+    assert result == Result(100, 0)
     x, _ = torchdl.long_distance(100, 6, distance, seed=3)[:]
     train, test = torch.cat(model.seen[True]), torch.cat(model.seen[False][1:])  # the first is a trial batch
     assert torch.equal(train[:50].unique(dim=0), x[:50].unique(dim=0))
     assert torch.equal(train[50:].unique(dim=0), x[:50].unique(dim=0))
     assert torch.equal(test, x[50:])
+    labels = torchdl.long_distance(100, 6, distance, seed=3).targets[50:, 0]
+    assert predictor.predict(x[50:]).labels == ["even" if label else "odd" for label in labels]  # all are wrong
 
 
 def test_a_network_that_reads_other_terms_is_at_chance(quick):
     trainer = Trainer(1, device="cpu", evaluate_every=10**6)
-    wrong = tell_apart(lambda: Known((3, 4, 5)), 6, "long", 4000, DEFAULTS(500), trainer)
+    wrong, _ = tell_apart(lambda: Known((3, 4, 5)), 6, "long", 4000, DEFAULTS(500), trainer)
     assert all(abs(accuracy - 50) < 4 * 100 * 0.5 / 2000**0.5 for accuracy in wrong)
 
 
@@ -89,7 +93,7 @@ def test_the_seed_decides_the_weights_and_the_result(quick):
 
     for seed in (1, 1, 2):
         torch.rand(3)  # earlier draws must not matter
-        found.append(tell_apart(build, 5, "short", 200, DEFAULTS(20), Trainer(2, seed=seed, device="cpu")))
+        found.append(tell_apart(build, 5, "short", 200, DEFAULTS(20), Trainer(2, seed=seed, device="cpu"))[0])
     assert found[0] == found[1] != found[2]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -106,7 +110,10 @@ def test_the_seed_decides_the_weights_and_the_result(quick):
 def test_recurrent_networks_learn_and_a_linear_model_stays_at_chance(quick, kind, pooling, distance, least):
     build = partial(SequenceModel, kind, length=4, hidden=12, pooling=pooling)
     trainer = Trainer(25, device="cpu", clip_norm=1.0, evaluate_every=10**6)
-    result = tell_apart(build, 4, distance, 2000, DEFAULTS(50, lr=0.03), trainer)
+    result, predictor = tell_apart(build, 4, distance, 2000, DEFAULTS(50, lr=0.03), trainer)
+    x, labels = torchdl.long_distance(2000, 4, distance)[1000:]
+    right = [["even", "odd"][int(label)] for label in labels[:, 0]]  # the recipe's own accuracy, by the predictor
+    assert result.held_out == pytest.approx(np.mean(np.array(predictor.predict(x).labels) == right) * 100)
     assert result.held_out > least
     assert kind != "linear" or abs(result.held_out - 50) < 8
 
@@ -185,7 +192,7 @@ def test_adding_is_reported_from_the_history(quick, capsys):
     torch.manual_seed(0)
     model = SequenceModel("rnn", 2, 1, hidden=4)
     history = Trainer(2, device="cpu").fit(*adding_training(model, train, test, Learning(batch_size=20)))
-    report = adding_report(model, test, history)
+    report = adding_report(adding_predictor(model, "cpu"), test, history)
     x, target = test[:]
     with torch.no_grad():
         errors = model.eval()(x) - target
@@ -193,6 +200,7 @@ def test_adding_is_reported_from_the_history(quick, capsys):
     assert report.results["mean absolute error"] == pytest.approx(errors.abs().mean().item(), rel=1e-5)
     assert report.results["mse of always saying the mean"] == pytest.approx(2 / 3)
     assert report.results["mse by step"] == {2: history[0]["val/loss"], 4: history[1]["val/loss"]}
+    assert report.results["mse"] == pytest.approx(history[1]["val/loss"], rel=1e-6)
     assert f"{report.results['mse']:.5f} on 10 sums" in report.summary
     assert list(report.figures) == ["mse"]
     assert not capsys.readouterr().out
@@ -206,7 +214,11 @@ def test_the_table_is_complete_on_the_console_in_json_and_as_a_figure(run, tmp_p
     done = run(f"{FAR} --terms 4 --seeds 0 1 --distances short spread --networks gru_max", tmp_path)
     assert (done.code, done.err) == (0, "")
     folder = tmp_path / "runs" / "long_distance"
-    assert set(files(tmp_path)) == {f"runs/long_distance/accuracy.{kind}" for kind in ("json", "png")}
+    own = {f"runs/long_distance/accuracy.{kind}" for kind in ("json", "png")}
+    networks = {f"{distance}-gru_max-4-{seed}" for distance in ("short", "spread") for seed in (0, 1)}
+    parts = ("architecture.json", "preprocessing.json", "weights.safetensors")
+    assert set(files(tmp_path)) == own | {f"runs/long_distance/networks/{n}/{part}" for n in networks for part in parts}
+    assert torchdl.load_predictor(folder / "networks" / "short-gru_max-4-0").predict(torch.zeros(4, 1)).classes
     assert is_drawn(folder / "accuracy.png")
     written = json.loads((folder / "accuracy.json").read_text())
     assert written["settings"]["hidden"] == 3
@@ -286,7 +298,10 @@ def test_adding_leaves_results_and_figures(added):
     assert results["mse of always saying the mean"] == pytest.approx(1 / 6)
     assert (results["range"], results["terms"], results["sequences"]) == ([0, 1], 6, 24)
     assert list(results["mse by step"]) == ["3", "4"]
-    assert results["mse by step"]["4"] == results["mse"]
+    assert results["mse by step"]["4"] == pytest.approx(results["mse"], rel=1e-6)
+    x, target = torchdl.AddingProblem(24, 6, 0.0, torchdl.random.key(0, 1))[:]
+    found = torchdl.load_predictor(path, "cpu").predict(x).numbers
+    assert results["mean absolute error"] == pytest.approx(float((found - target[:, 0]).abs().mean()), rel=1e-6)
     assert f"MSE {results['mse']:.5f} on 24 sums" in done.out
     for name in ("history", "mse"):
         assert is_drawn(path / "plots" / f"{name}.png")

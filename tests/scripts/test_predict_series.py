@@ -31,6 +31,13 @@ def runs(run, tmp_path_factory):
         done = run(TRAIN.format(name, experiment), folder)
         assert done.code == 0, done.err
         shutil.move(folder / "runs" / "forecast" / experiment, folder / experiment)
+    adding = "adding_problem.py --sequences 20 --terms 6 --hidden 3 --epochs 1 --threads 1 --device cpu --name x"
+    done = run(adding, folder)
+    assert done.code == 0, done.err
+    shutil.move(folder / "runs" / "adding" / "x", folder / "adding")
+    np.save(folder / "sequences.npy", torchdl.AddingProblem(4, 6)[:][0].numpy())  # (4, 6, 2)
+    np.save(folder / "single.npy", np.zeros((4, 6, 1)))
+    table[::-1].to_csv(folder / "written.csv", index=False, sep=";", decimal=",", date_format="%d/%m/%Y")
     table[["close", "date"]].tail(7).to_csv(folder / "last.csv", index=False)
     table[["close", "date"]].tail(5).to_csv(folder / "short.csv", index=False)
     table.assign(close=table["close"].where(table.index != 190)).to_csv(folder / "gap.csv", index=False)
@@ -76,6 +83,22 @@ def test_the_next_direction_is_that_of_the_training_script(runs, run):
     assert "rises" in done.out
 
 
+def test_a_file_that_is_written_in_another_way_than_the_trainings_is_described_by_options(runs, run):
+    expected = torchdl.load_predictor(runs / "prices", "cpu").predict(runs / "prices.csv")
+    options = "--separator ';' --decimal , --date-order day --sort"
+    done = run(f"predict.py prices written.csv {options} --out written.npy --device cpu", runs)
+    assert (done.code, done.err) == (0, "")
+    assert np.load(runs / "written.npy").tolist() == expected.values.tolist()
+    assert "'close' reaches" in done.out  # the prices have left the training's range
+
+
+def test_sequences_are_added(runs, run):
+    done = run("predict.py adding sequences.npy --out sums.csv --device cpu", runs)
+    assert (done.code, done.err) == (0, "")
+    sums = torchdl.load_predictor(runs / "adding", "cpu").predict(torchdl.AddingProblem(4, 6)[:][0]).numbers
+    assert pandas.read_csv(runs / "sums.csv")["sum"].tolist() == pytest.approx(sums.tolist(), rel=1e-12)
+
+
 MISTAKES = {
     "prices": "name one CSV file, not 0",
     "prices last.csv prices.csv": "name one CSV file, not 2",
@@ -87,6 +110,14 @@ MISTAKES = {
     "direction last.csv": "no column 'open'",
     "direction prices.csv --horizon 2": "--horizon is for runs of the kind forecaster",
     "direction prices.csv --out next.png": "no picture of these answers",
+    "prices written.csv": "separator",
+    "prices written.csv --separator ';' --decimal ,": r"sort the rows by time \(--sort\)",
+    "adding": "name one .npy file",
+    "adding last.csv": "name one .npy file",
+    "adding missing.npy": "missing.npy",
+    "adding single.npy": r"must be \(N, T, 2\).* not \(4, 6, 1\)",
+    "adding sequences.npy --date-order day": "--date-order is for runs of the kind",
+    "adding sequences.npy --top 2": "--top is for classes",
     "old last.csv": "resume the finished run",
 }
 

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from torchdl.data.info import fingerprint
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, first_line, require
+from torchdl.files import PathLike
 
 Batch = TypeVar("Batch", covariant=True)
 ArrayLike = Any  # a tensor, a NumPy array or nested lists of numbers
@@ -60,6 +61,25 @@ def as_classes(labels: ArrayLike, name: str) -> Tensor:
     """Return a tensor unchanged, and otherwise what :func:`as_tensor` makes, with bytes as int64."""
     tensor = as_tensor(labels, name)
     return tensor if isinstance(labels, Tensor) or tensor.dtype != torch.uint8 else tensor.long()
+
+
+def read_npy(path: PathLike, dtype: type[np.floating] | None = None) -> np.ndarray:
+    """Read an array of numbers from a file of NumPy's, which may be anybody's; as ``dtype``, if it is given.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds anything but numbers.
+    """
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # a map allocates nothing that is not there
+        numbers = isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and values.size > 0
+        require(numbers, f"{path} holds no array of numbers, but {getattr(values, 'dtype', 'several arrays')}")
+        return np.array(values, dtype)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # damaged files raise many kinds
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 class ArrayDataset(Dataset):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdl.data.arrays import read_npy
 from torchdl.data.info import fingerprint
 from torchdl.data.ordered_sequences import require_whole
 from torchdl.data.series import read_series
@@ -167,19 +168,15 @@ def read_signal(path: Path) -> tuple[np.ndarray, int | None]:
     require(suffix in SUFFIXES, f"{path} is no recording: its name must end in {', '.join(SUFFIXES)}")
     if suffix in TABLES:
         return read_series(path).values.T.numpy(), None  # (L, C) -> (C, L)
+    if suffix == ".npy":
+        return read_npy(path, np.float32), None
     try:
-        if suffix == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)  # a map allocates nothing that is not there
-            require(values.dtype.kind in "iuf" and values.size > 0, f"{path} holds no numbers, but {values.dtype}")
-            return np.array(values, np.float32), None
         from scipy.io import wavfile
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=wavfile.WavFileWarning)  # of chunks with notes
             warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, samples = wavfile.read(path, mmap=True)
-    except InputError:
-        raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # damaged files raise many kinds

@@ -20,7 +20,8 @@ from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
 
 Kind = Literal["linear", "mlp", "rnn", "gru", "lstm"]
-KINDS = ("linear", "mlp", *RECURRENT)
+FIXED = ("linear", "mlp")  # read sequences of one length
+KINDS = (*FIXED, *RECURRENT)
 MAX_LAYERS = 1000
 POOLINGS = ("last", "max")
 

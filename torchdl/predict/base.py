@@ -5,13 +5,14 @@ The settings are a frozen dataclass, saved as ``preprocessing.json`` beside the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchdl import artifacts
 from torchdl.errors import require
@@ -69,6 +70,11 @@ class Predictor(Generic[SettingsT]):
     def save_settings(self, folder: PathLike) -> None:
         """Save the settings alone, as ``preprocessing.json``, in an existing folder."""
         write_json(Path(folder) / PREPROCESSING, {"kind": self.kind, "settings": asdict(self.settings)})  # type: ignore[call-overload]
+
+    def computed(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply a function of the model to inputs (N, ...), in batches; the result is on the CPU."""
+        with self.ready():
+            return torch.cat([function(part.to(self.device)).cpu() for part in x.split(self.batch_size)])
 
     def ready(self) -> AbstractContextManager[None]:
         """Put the model on the device and in evaluation mode, without gradients; leaving undoes that."""

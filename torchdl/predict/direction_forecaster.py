@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from torchdl.data.time_columns import later_times
@@ -31,6 +30,7 @@ class DirectionAnswer:
         rises: The share of rises in the training part, which needs no network.
         last: The last known value of the column.
         time: The time of the next term, if the series has times that are equally spaced; or None.
+        notes: Sentences on what a reader should know, such as that the series has left the training's range.
 
     Example:
         >>> from torchdl.predict import DirectionAnswer
@@ -44,6 +44,7 @@ class DirectionAnswer:
     rises: float
     last: float
     time: np.datetime64 | None = None
+    notes: tuple[str, ...] = ()
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with one row: the more probable direction, its probability and the share in training."""
@@ -95,23 +96,24 @@ class DirectionForecaster(Predictor[DirectionSettings]):
 
     def logits(self, windows: Tensor) -> Tensor:
         """Return the logits (N, 1), on the CPU, of windows (N, T, D) in the unit of the series."""
-        x = self.settings.series.scale(windows)
-        with self.ready():
-            return torch.cat([self.model(part.to(self.device)).cpu() for part in x.split(self.batch_size)])
+        return self.computed(self.model, self.settings.series.scale(windows))
 
-    def predict(self, inputs: Any) -> DirectionAnswer:
+    def predict(self, inputs: Any, **file: Any) -> DirectionAnswer:
         """Return the probability that the column rises at the term after the end of a series.
 
         Args:
             inputs: The series; see :meth:`torchdl.predict.SeriesInput.read`. Of a long one, only the last terms matter.
+            **file: What is written in another way than the training's file; see :meth:`SeriesInput.read`.
 
         Raises:
             InputError: The series lacks a column, has too few terms, or a value is not a finite number.
         """
         settings = self.settings
-        series = settings.series.read(inputs)
-        logits = self.logits(series.values[None, -settings.series.length :])  # (1, T, D) to (1, 1)
+        series = settings.series.read(inputs, **file)
+        window = series.values[-settings.series.length :]  # (T, D)
+        logits = self.logits(window[None])  # (1, 1)
         last = series.select([settings.target]).values[-1]
         later = None if series.times is None else later_times(series.times, 1)
         time = None if later is None else later[0]
-        return DirectionAnswer(settings.target, float(logits.double().sigmoid()), settings.rises, float(last), time)
+        probability, notes = float(logits.double().sigmoid()), settings.series.notes(window)
+        return DirectionAnswer(settings.target, probability, settings.rises, float(last), time, notes)

@@ -6,6 +6,7 @@ Shapes: N windows, L known terms, K of them seen by a naive forecast, T by the n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Forecast:
         rule: The name of that rule: the one with the smallest error in the training part.
         times: (H,) ``datetime64``, if the series has times that are equally spaced (months, for example, are); or None.
         prices: If these are returns, the prices that follow from them.
+        notes: Sentences on what a reader should know, such as that the series has left the training's range.
 
     Example:
         >>> from torchdl.predict import Forecast
@@ -53,6 +55,7 @@ class Forecast:
     rule: str
     times: np.ndarray | None = None
     prices: Forecast | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -137,9 +140,7 @@ class Forecaster(Predictor[ForecasterSettings]):
         """Forecast H terms (N, H, D) after each of N windows (N, T, D); all are in the unit of the terms."""
         horizon = self.settings.horizon if horizon is None else horizon
         x = self.settings.series.scale(windows)
-        with self.ready():
-            parts = [forecast(self.model, part.to(self.device), horizon).cpu() for part in x.split(self.batch_size)]
-        return self.settings.series.unscale(torch.cat(parts))
+        return self.settings.series.unscale(self.computed(partial(forecast, self.model, horizon=horizon), x))
 
     def naive_forecasts(self, windows: Tensor, horizon: int | None = None) -> dict[str, Tensor]:
         """Return the naive forecasts (N, H, D), by name, after windows (N, K, D), where K is T or more.
@@ -152,18 +153,19 @@ class Forecaster(Predictor[ForecasterSettings]):
         x = series.scale(windows, torch.float64)  # the last value is to be the last value
         return {n: series.unscale(values) for n, values in naive_forecasts(x, series.length, horizon, period).items()}
 
-    def predict(self, inputs: Any, horizon: int | None = None) -> Forecast:
+    def predict(self, inputs: Any, horizon: int | None = None, **file: Any) -> Forecast:
         """Forecast the terms after the end of a series.
 
         Args:
             inputs: The series, in the unit in which it was read for training (prices, if returns are forecast); see
                 :meth:`torchdl.predict.SeriesInput.read`. Of a long one, only the last terms matter.
             horizon: H; by default the one of the training.
+            **file: What is written in another way than the training's file; see :meth:`SeriesInput.read`.
 
         Raises:
             InputError: The series lacks a column, has too few terms, or a value is not a finite number.
         """
-        series = self.settings.series.read(inputs)
+        series = self.settings.series.read(inputs, **file)
         found = self.forecast_after(self.settings.series.terms(series), horizon)
         if not self.settings.series.returns:
             return found
@@ -184,6 +186,8 @@ class Forecaster(Predictor[ForecasterSettings]):
             "at least as many",
         )
         naive = self.naive_forecasts(values[:, -max(settings.series.length, settings.period) :], horizon)
-        found = self.forecast(values[:, -settings.series.length :], horizon)
+        window = values[:, -settings.series.length :]  # (1, T, D)
+        found = self.forecast(window, horizon)
         times = None if series.times is None else later_times(series.times, horizon)
-        return Forecast(series, found[0], naive[settings.naive][0], settings.naive, times)
+        notes = settings.series.notes(window[0])
+        return Forecast(series, found[0], naive[settings.naive][0], settings.naive, times, notes=notes)

@@ -18,6 +18,7 @@ from torchdl.predict.image_classifier import ImageClassifier
 from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
 from torchdl.predict.image_reconstructor import ImageReconstructor
+from torchdl.predict.sequence_predictor import SequencePredictor
 from torchdl.predict.signal_embedder import SignalEmbedder
 from torchdl.predict.tabular import TabularPredictor
 from torchdl.predict.text_classifier import TextClassifier
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Predictor[Any]]] = {
         ImageEmbedder,
         ImageGenerator,
         ImageReconstructor,
+        SequencePredictor,
         SignalEmbedder,
         TabularPredictor,
         TextClassifier,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class SeriesInput:
         mean: (D,), the mean of the training part.
         deviation: (D,), its standard deviation.
         length: T.
+        low, high: (D,), the smallest and the largest value in the training part; none if they are unknown.
         returns: Whether the network's terms are the relative changes of the columns, not the columns themselves.
         format, time, date_order, sort: How a file is read; see :func:`torchdl.read_series`.
 
@@ -43,6 +44,8 @@ class SeriesInput:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     length: int
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
     returns: bool = False
     format: TableFormat = CSV
     time: str = ""
@@ -58,8 +61,9 @@ class SeriesInput:
             returns: See the class.
             **file: ``format``, ``time``, ``date_order`` and ``sort``.
         """
-        scale = (tuple(split.mean.tolist()), tuple(split.deviation.tolist()))
-        return cls(split.series.columns, *scale, split.length, returns, **file)
+        mean, deviation = (tuple(each.tolist()) for each in (split.mean, split.deviation))
+        low, high = (tuple(each.tolist()) for each in split.series.values[: split.boundary].aminmax(dim=0))
+        return cls(split.series.columns, mean, deviation, split.length, low, high, returns, **file)
 
     def check(self) -> None:
         """Raise :class:`InputError` unless these describe a series."""
@@ -68,19 +72,21 @@ class SeriesInput:
         require(count == len(self.mean) == len(self.deviation), "mean and deviation must have a number for each column")
         sound = all(map(math.isfinite, (*self.mean, *self.deviation))) and min(self.deviation) > 0
         require(sound, "mean and deviation must be finite, and deviation above 0")
+        require(len(self.low) == len(self.high) in (0, count), "low and high must have a number for each column")
         require(self.length >= 1, f"length must be 1 or more, not {self.length}")
 
-    def read(self, raw: Any) -> Series:
+    def read(self, raw: Any, **file: Any) -> Series:
         """Read the columns, in their own unit, from whatever holds them; other columns are ignored.
 
         Args:
             raw: A text file; a :class:`torchdl.Series`; a DataFrame; an array, tensor or list (L, D), with the columns
                 in the training's order, or (L,) for a single one.
+            **file: ``format``, ``time``, ``date_order`` or ``sort``, where they differ from the training's.
 
         Raises:
             InputError: A column is missing, a value is not a finite number, or there are too few terms for a window.
         """
-        series = self._columns(raw)
+        series = replace(self, **file)._columns(raw)
         require(
             bool(series.values.isfinite().all()),
             f"the series must be finite numbers: there are {int((~series.values.isfinite()).sum()):,} others",
@@ -117,6 +123,16 @@ class SeriesInput:
     def terms(self, series: Series) -> Series:
         """Return the terms that the network reads: the series itself, or its returns."""
         return series.returns() if self.returns else series
+
+    def notes(self, terms: Tensor) -> tuple[str, ...]:
+        """Return a sentence for each column whose terms (L, D) reach beyond those of the training part."""
+        found = []
+        for name, low, high, values in zip(self.columns, self.low, self.high, terms.T, strict=False):
+            far = [value for value in (float(values.min()), float(values.max())) if not low <= value <= high]
+            if far:
+                reached = f"{name!r} reaches {far[-1]:.4g}, but only {low:.4g} to {high:.4g} in the training part"
+                found.append(f"{reached}: a network is often wrong where it has not learnt")
+        return tuple(found)
 
     def scale(self, terms: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Scale terms (..., D) as training did."""

@@ -6,10 +6,9 @@ Shapes: N rows, D input numbers per row, K classes, H hidden units.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
 
 from torchdl.data.delimited_files import CSV, TableFormat, notes, repeated
@@ -150,8 +149,3 @@ class TabularPredictor(Predictor[Columns]):
         if hidden is None or not getattr(self.model, "hidden", True):
             raise InputError("the model has no hidden layer to compare rows by: train one with hidden layers")
         return self.computed(hidden, self.encoded(inputs, missing, format)[0])
-
-    def computed(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Apply a function of the model to encoded rows, in batches; the result is on the CPU."""
-        with self.ready():
-            return torch.cat([function(part.to(self.device)).cpu() for part in inputs.split(self.batch_size)])

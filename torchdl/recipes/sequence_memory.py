@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torchdl import random
 from torchdl.data import AddingProblem, ArrayDataset, BatchLoader, long_distance
 from torchdl.errors import require
+from torchdl.models.rnn import FIXED
 from torchdl.plots import plot_measured
+from torchdl.predict import SequencePredictor
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import binary_accuracy
@@ -38,8 +40,10 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
 
 def tell_apart(
     build: Callable[[], nn.Module], terms: int, distance: str, count: int, learning: Learning, trainer: Trainer
-) -> Result:
+) -> tuple[Result, SequencePredictor]:
     """Train a network on the first half of :func:`torchdl.long_distance`'s sequences and test it on the second half.
+
+    The network is returned, too, as a predictor of whether the number of negative deciding terms is even or odd.
 
     Args:
         build: Builds the network, which maps sequences (N, T, 1) to logits (N, 1); called after seeding the generators.
@@ -58,7 +62,10 @@ def tell_apart(
     task = learning.task(network, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     batches = BatchLoader(train, learning.batch_size, shuffle=True, seed=trainer.seed)
     history = trainer.fit(task, batches, BatchLoader(test, 500))
-    return Result(*(100 * history[-1][f"{part}/accuracy"] for part in ("train", "val")))
+    length = terms if getattr(network, "kind", "") in FIXED else None
+    settings = SequencePredictor.Settings(1, classes=("even", "odd"), length=length)
+    accuracies = (100 * history[-1][f"{part}/accuracy"] for part in ("train", "val"))
+    return Result(*accuracies), SequencePredictor(network, settings, trainer.device)
 
 
 #: Results by distance, network and number of terms, one per seed.
@@ -115,17 +122,24 @@ def adding_training(model: nn.Module, train: AddingProblem, test: AddingProblem,
     return Training(task, BatchLoader(train, learning.batch_size), BatchLoader(test, 500))
 
 
-def adding_report(model: nn.Module, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
-    """Report the test error on the adding problem, at the end and during training."""
+def adding_predictor(model: nn.Module, device: str = "auto") -> SequencePredictor:
+    """Return the predictor of a network that learns to add."""
+    return SequencePredictor(model, SequencePredictor.Settings(2, name="sum"), device)
+
+
+def adding_report(predictor: SequencePredictor, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
+    """Report the test error on the adding problem, of the network as it is now and during training."""
     curve = {int(row["step"]): row["val/loss"] for row in history if "val/loss" in row}
+    sequences, sums = test[:]
+    errors = predictor.outputs(sequences) - sums.cpu()  # (N, 1)
     results = {
-        "mse": history[-1]["val/loss"],
+        "mse": float(errors.square().double().mean()),
         "mse of always saying the mean": test.baseline,
-        "mean absolute error": history[-1]["val/absolute_error"],
+        "mean absolute error": float(errors.abs().double().mean()),
         "range": [test.low, 1.0],
         "terms": test.terms,
         "sequences": len(test),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in predictor.model.parameters()),
         "mse by step": curve,
     }
     title = f"sums of two of {test.terms} numbers in [{test.low:g}, 1]"
