@@ -34,12 +34,13 @@ THUMBNAIL, SPRITE = 64, 4096  # pixels a side of the projector's pictures, and o
 
 @dataclass(frozen=True)
 class Config:
-    """Save the embeddings of pictures, of windows of recordings, or of texts, one row each."""
+    """Save the embeddings of pictures, of windows of recordings, of texts, or of a table's rows, one row each."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
-    """What to embed: pictures and folders of pictures, recordings and folders of them, or texts and files of texts."""
+    """What to embed: pictures and folders of pictures, recordings and folders of them, texts and files of texts, or a
+    CSV file."""
     out: Path | None = None
     """The file for the embeddings: .npy (numbers alone), or .csv (names first)."""
     projector: Path | None = None

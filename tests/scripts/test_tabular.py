@@ -122,6 +122,9 @@ def test_more_classes_are_told_apart_by_a_network_and_by_a_line(run, tmp_path):
         assert results_of(path)["accuracy"]["this model"] > 0.95
         assert torchdl.load(path).out_features == 3
         assert ("weights" in results_of(path)) == (path / "plots" / "weights.png").exists() == (name == "line")
+    done = run("embed.py runs/tabular/network own.csv --out rows.npy", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert np.load(tmp_path / "rows.npy").shape == (150, 8)
     weight, _ = line(tmp_path / "runs" / "tabular" / "line")
     expected = {
         kind: dict(zip(["price ($)", "$x$"], weight[i], strict=True)) for i, kind in enumerate(["$a$", "b", "c"])
@@ -173,6 +176,8 @@ MISTAKES = {
     "predict.py runs/tabular/x own.csv": "no column 'mean radius'",
     "predict.py runs/tabular/x none.csv": "no file none.csv",
     "predict.py runs/tabular/price own.csv --top 2": "--top .*predicts numbers",
+    "embed.py runs/tabular/price own.csv --out rows.npy": "no hidden layer",
+    "embed.py runs/tabular/price own.csv gaps.csv --out rows.npy": "one CSV file",
     "train_tabular.py --csv bare.csv --target price": "bare.csv has values in place of .*--no-header",
     "explore.py semicolons.csv": "3 cells in row 2.*--separator ';', --decimal , or --comment '#'",
     "explore.py semicolons.csv --separator tab": "one column, 'size;kind;price;same'.*--separator ';'",
