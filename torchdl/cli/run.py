@@ -216,10 +216,12 @@ class Run:
 
     def require_same_model(self, model: nn.Module) -> None:
         """Raise :class:`InputError` if a resumed run's model is of other settings, even if its weights would fit."""
-        with suppress(FileNotFoundError):  # killed between its first checkpoint and its model
-            text = (self.folder / ARCHITECTURE).read_text(encoding="utf-8")
-            changed = artifacts.difference(model, artifacts.skeleton(text))
-            require(not changed, f"{self.folder} was trained with another model ({changed}): use its original settings")
+        try:
+            saved = artifacts.skeleton((self.folder / ARCHITECTURE).read_text(encoding="utf-8"))
+        except (OSError, ValueError, InputError):  # missing or damaged, then it is written anew
+            return
+        changed = artifacts.difference(model, saved)
+        require(not changed, f"{self.folder} was trained with another model ({changed}): use its original settings")
 
     def refuse_taken_folder(self) -> None:
         """Raise :class:`InputError` if the folder of a new run holds anything but a run that was killed early."""
