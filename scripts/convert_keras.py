@@ -24,6 +24,10 @@ from torchdl.errors import require
 from torchdl.files import CONFIG, WEIGHTS, write_json
 from torchdl.keras import describe_import, largest_difference, to_keras
 from torchdl.keras.exporting import files_written
+from torchdl.predict import ImageEmbedder, ImageGenerator, ImageInput, ImageReconstructor, Predictor
+from torchdl.predict.images import DIGIT, DIGITS
+
+CHANNELS = (1, 3)  # of pictures
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,24 @@ def settings(config: Config, model: nn.Module) -> dict[str, Any]:
     return {"dataset": config.dataset, "image_size": encoder.image_size, **digits, "trainer": length}
 
 
+def predictor_of(config: Config, model: nn.Module) -> Predictor[Any] | None:
+    """Return the predictor of a network of images whose scale of pixels is known; None for others."""
+    encoder = getattr(model, "encoder", model)
+    if isinstance(model, GAN) and model.image_shape[0] in CHANNELS:
+        return ImageGenerator.of(model, "cpu")
+    if isinstance(model, torchdl.Autoencoder) and model.in_shape[0] in CHANNELS:
+        channels, height, width = model.in_shape
+        digits = config.dataset in DIGITS and (channels, height, width) == DIGIT
+        pixels = ImageInput(channels, height, width, prepare="digit" if digits else "crop")
+        return ImageReconstructor(model, ImageReconstructor.Settings(pixels), "cpu")
+    if isinstance(encoder, torchdl.ImageEncoder) and encoder.channels in CHANNELS:
+        low, digits = -1.0 if config.rescale else 0.0, config.dataset in DIGITS and not config.color
+        shape = (encoder.channels, encoder.image_size, encoder.image_size)
+        pixels = ImageInput(*shape, low, "digit" if digits else "crop")
+        return ImageEmbedder(model, ImageEmbedder.Settings(pixels), "cpu")
+    return None
+
+
 def main(config: Config) -> None:
     """Convert the source to the other side."""
     if (config.source / WEIGHTS).is_file():
@@ -103,6 +125,9 @@ def main(config: Config) -> None:
     if config.discriminator is not None:
         model = gan(model, load(config.discriminator, network="Discriminator"))
     torchdl.save(model, config.out)
+    predictor = predictor_of(config, model)
+    if predictor is not None:
+        predictor.save_settings(config.out)
     digest = {"sha256": hashlib.sha256(config.source.read_bytes()).hexdigest()} if config.source.is_file() else {}
     record = {
         "config": settings(config, model),

@@ -24,7 +24,15 @@ from torchdl.cli.parsing import Positional
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
 from torchdl.files import replacing, require_suffix
-from torchdl.predict import ImageClassifier, ImageInput, ImageReconstructor, Predictor, TextClassifier
+from torchdl.predict import (
+    ImageClassifier,
+    ImageEmbedder,
+    ImageInput,
+    ImageReconstructor,
+    Predictor,
+    SignalEmbedder,
+    TextClassifier,
+)
 from torchdl.predict.images import listed
 from torchdl.training.logging import Logger
 
@@ -59,7 +67,7 @@ def texts(predictor: TextClassifier, inputs: list[Any]) -> list[str]:
     return predictor.read(inputs)[0]
 
 
-# how the inputs are called, where a predictor's answers are no embeddings with names
+# what the inputs are called, where a predictor's answers are no embeddings with names; else, their numbers
 NAMES: dict[type[Predictor[Any]], Callable[[Any, list[Any]], list[str]]] = {
     ImageClassifier: picture_names,
     ImageReconstructor: picture_names,
@@ -69,11 +77,12 @@ NAMES: dict[type[Predictor[Any]], Callable[[Any, list[Any]], list[str]]] = {
 
 def embed(predictor: Any, inputs: list[Any]) -> tuple[list[str], Tensor]:
     """Return the names of the inputs (N) and their embeddings (N, D)."""
-    if type(predictor) in NAMES:
-        embeddings = predictor.embed(inputs)
-        return NAMES[type(predictor)](predictor, inputs), embeddings
-    answers = predictor.predict(inputs)
-    return list(answers.inputs), answers.embeddings
+    if isinstance(predictor, (ImageEmbedder, SignalEmbedder)):
+        answers = predictor.predict(inputs)
+        return list(answers.inputs), answers.embeddings
+    embeddings = predictor.embed(inputs)
+    name = NAMES.get(type(predictor))
+    return list(map(str, range(len(embeddings)))) if name is None else name(predictor, inputs), embeddings
 
 
 def thumbnails(images: ImageInput, inputs: list[Any], chosen: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 import torchdl
-from torchdl.cli.finished_runs import data_root_of, dataset_of, find_extractor, load_gan
+from torchdl.cli.finished_runs import (
+    data_root_of,
+    dataset_of,
+    default_extractor,
+    describe_extractor,
+    find_extractor,
+    load_gan,
+)
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import describe_data, say
@@ -27,7 +34,8 @@ class Config:
     run: Positional[Path]
     """The folder of the run, such as runs/gan/first."""
     feature_extractor: Path | None = None
-    """A finished run of train_lenet.py on the same data. If not given: lenet/judge-DATASET beside the run's gan/."""
+    """A finished run of train_lenet.py on the same data. If not given: lenet/judge-DATASET beside the run's gan/, or
+    the classifier of mnist or fashion_mnist that comes with torchdl."""
     samples: int = 10_000
     """Number of images to generate, at most as many as there are test images."""
     kid_samples: int = KID_SAMPLES
@@ -47,8 +55,10 @@ def main(config: Config) -> None:
     for name, number in (("samples", config.samples), ("kid-samples", config.kid_samples)):
         require(number >= LEAST, f"--{name} must be at least {LEAST}, not {number}")
     gan, dataset = load_gan(config.run), dataset_of(config.run)
-    extractor = find_extractor(config.feature_extractor, config.run.resolve().parents[1], dataset)
+    place = config.feature_extractor or default_extractor(config.run.resolve().parents[1], dataset)
+    extractor = find_extractor(place, dataset)
     say(setup_process(config.threads))
+    say(describe_extractor(place, extractor))
     root = config.data_root or data_root_of(config.run)
     train, test = (torchdl.load_images(dataset, part, root) for part in ("train", "test"))
     say(describe_data(test))

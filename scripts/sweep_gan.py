@@ -23,7 +23,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-from torchdl.cli.finished_runs import default_extractor, find_extractor
+from torchdl.cli.finished_runs import comes_with_torchdl, default_extractor, find_extractor
 from torchdl.cli.main import run_script
 from torchdl.cli.printing import say
 from torchdl.errors import InputError, require
@@ -76,7 +76,8 @@ class Config:
     out: Path = Path("runs")
     """The folder of all runs; the sweep is in OUT/sweep-DATASET."""
     feature_extractor: Path | None = None
-    """A finished run of train_lenet.py on the same data; OUT/lenet/judge-DATASET if not given."""
+    """A finished run of train_lenet.py on the same data. If not given: OUT/lenet/judge-DATASET if that is there, or the
+    classifier of mnist or fashion_mnist that comes with torchdl."""
     data_root: Path | None = None
     """The folder of the data sets."""
 
@@ -96,7 +97,7 @@ def main(config: Config) -> None:
     name = Path(config.dataset).name
     folder = config.out / f"sweep-{name}"
     extractor = config.feature_extractor or default_extractor(config.out, config.dataset)
-    find_extractor(extractor, config.out, config.dataset)  # find mistakes before hours of training
+    find_extractor(extractor, config.dataset)  # find mistakes before hours of training
     cells = [Cell(*parts) for parts in product(config.models, config.losses, config.seeds)]
     ended = threading.Event()  # if set, no other run starts
     killed = threading.Event()  # if set, the current runs are killed
@@ -145,7 +146,8 @@ def evaluate(
     options = f"--model {cell.model} --loss {cell.loss} --seed {cell.seed} --epochs {config.epochs} {config.options}"
     measured_by = ["--feature-extractor", extractor]
     train = ["--dataset", config.dataset, *options.split(), "--name", name, "--out", folder, *measured_by, *root]
-    asked = {"options": options, "samples": config.samples, "judge": str(extractor.resolve())}
+    judge = str(extractor if comes_with_torchdl(extractor) else extractor.resolve())
+    asked = {"options": options, "samples": config.samples, "judge": judge}
     known = read_json(settings, dict[str, str | int]) if settings.is_file() else asked
     changed = checkpoint.differences(known, asked)
     require(not changed, f"{run} was made with other settings ({changed}): choose another --out, or remove {folder}")

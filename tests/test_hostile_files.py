@@ -36,7 +36,17 @@ from torchdl.data.text import read_lines
 from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, METRICS, PREPROCESSING, RESULTS, WEIGHTS
 from torchdl.models.backbones import read_weights
 from torchdl.pictures import open_picture
-from torchdl.predict import TabularPredictor, TextClassifier, load_predictor
+from torchdl.predict import (
+    ImageEmbedder,
+    ImageGenerator,
+    ImageInput,
+    ImageReconstructor,
+    Predictor,
+    SignalEmbedder,
+    TabularPredictor,
+    TextClassifier,
+    load_predictor,
+)
 from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
 from torchdl.recipes.run_comparison import compare_runs
@@ -189,6 +199,23 @@ def a_text_classifier(folder: Path) -> Made:
     return folder / PREPROCESSING, lambda: load_predictor(folder).predict(["a b d", "x"]).to_frame()
 
 
+def a_predictor(predictor: Predictor[Any], *inputs: Any) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        predictor.save(folder)
+        artifacts.load = lambda _: predictor.model  # in this process alone: loading it would take most of the time
+        return folder / PREPROCESSING, lambda: load_predictor(folder, "cpu").predict(*inputs)
+
+    return make
+
+
+PIXELS = ImageInput(1, 4, 4)
+EMBEDDER = ImageEmbedder(torchdl.ImageEncoder(4, 1, 2, depth=1, filters=1, hidden=2), ImageEmbedder.Settings(PIXELS))
+RECONSTRUCTOR = ImageReconstructor(torchdl.Autoencoder((1, 4, 4), 1, 1, 1), ImageReconstructor.Settings(PIXELS))
+SIGNALS = SignalEmbedder(
+    torchdl.SignalEncoder(1, 2, (2,), (2,)), SignalEmbedder.Settings(1, 4, 4, mean=(0.5,), deviation=(2.0,))
+)
+
+
 def a_table_predictor(folder: Path) -> Made:
     import pandas
 
@@ -334,6 +361,10 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "vocabulary": (a_vocabulary, mutate_json),
     "preprocessing, texts": (a_text_classifier, mutate_json),
     "preprocessing, table": (a_table_predictor, mutate_json),
+    "preprocessing, embedder": (a_predictor(EMBEDDER, torch.zeros(1, 6, 5)), mutate_json),
+    "preprocessing, reconstructor": (a_predictor(RECONSTRUCTOR, torch.zeros(1, 6, 5)), mutate_json),
+    "preprocessing, generator": (a_predictor(ImageGenerator.of(torchdl.simple_gan((1, 2, 2), 2)), 2), mutate_json),
+    "preprocessing, signals": (a_predictor(SIGNALS, torch.ones(1, 9)), mutate_json),
     "catalogue": (a_catalogue, mutate_arrays),
     "records": (some_records, mutate_json),
     "figure": (a_figure("results.json", '{"a": {"b": [1, 2.5]}}', ("a", "b")), mutate_json),

@@ -183,15 +183,22 @@ def check(model: nn.Module) -> dict[str, Any]:
     return description
 
 
-def save(model: nn.Module, folder: PathLike) -> None:
+def save(model: nn.Module, folder: PathLike, half: bool = False) -> None:
     """Save ``model`` in ``folder``; each of the two files is written whole or not at all.
 
     Parameters that are tied (one and the same under several names) are tied again by :func:`load`. Hooks are
     not saved: what a forward hook changes in an output, the loaded model does not do.
 
+    Args:
+        model: The model.
+        folder: The folder, which is made if it is not there.
+        half: Whether the file has numbers of 16 bits, which takes half the space; :func:`load` returns the model's own
+            type, with rounded weights.
+
     Raises:
         InputError: The model, or a model inside it, is not one of torchdl's own classes, or it was changed after it was
-            built (an activation replaced, say), so that its arguments would build another model.
+            built (an activation replaced, say), so that its arguments would build another model; or a weight is too
+            large for 16 bits.
 
     Example:
         >>> import os, tempfile
@@ -213,6 +220,9 @@ def save(model: nn.Module, folder: PathLike) -> None:
     state, stored = {}, set()
     for key, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
+        if half and tensor.is_floating_point():
+            require(bool(tensor.abs().lt(65_520).all()), f"{key} has numbers that 16 bits cannot hold: save all 32")
+            tensor = tensor.half()
         where = tensor.untyped_storage().data_ptr()
         state[key] = tensor.clone() if where in stored else tensor  # safetensors refuses shared memory
         stored.add(where)

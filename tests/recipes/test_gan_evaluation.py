@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 import torchdl
 from torchdl import ImageDataset, InputError, LenetLike, load_images
-from torchdl.cli.finished_runs import find_extractor
+from torchdl.cli.finished_runs import default_extractor, describe_extractor, find_extractor
 from torchdl.cli.run import keep_report
 from torchdl.files import EVALUATION
 from torchdl.plots import plot_nearest
+from torchdl.predict.pretrained_weights import pretrained_folder
 from torchdl.recipes import gan_evaluation
 from torchdl.recipes.gan_evaluation import (
     FeatureExtractor,
@@ -338,11 +340,26 @@ def spoil(folder: Path, name: str, text: str | None) -> Path:
 def test_what_is_not_a_feature_extractor_is_an_error_that_says_how_to_train_one(make, message, tmp_path):
     folder = make(tmp_path)
     with pytest.raises(InputError, match=message) as raised:
-        find_extractor(folder, tmp_path, "mnist")
+        find_extractor(folder, "mnist")
     assert COMMAND in str(raised.value)
     if folder.is_dir():
         with pytest.raises(InputError, match=message):
             load_feature_extractor(folder, "mnist")
+
+
+def test_the_classifiers_that_come_with_torchdl_measure_their_own_data_sets_alone(tmp_path):
+    assert default_extractor(tmp_path, "cifar10") == tmp_path / "lenet" / "judge-cifar10"
+    place = default_extractor(tmp_path, "fashion_mnist")
+    found = find_extractor(place, "fashion_mnist")
+    weights = pretrained_folder("lenet-fashion") / "weights.safetensors"
+    assert found.fingerprint == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert (found.classes[9], found.low, found.accuracy) == ("Ankle boot", 0.0, pytest.approx(0.9213))
+    assert describe_extractor(place, found).startswith("feature extractor: lenet-fashion, which comes with torchdl")
+    for name, message in (("lenet-fashion", "fashion_mnist, not on mnist"), ("lenet", "comes with torchdl")):
+        with pytest.raises(InputError, match=message):
+            find_extractor(Path(f"pretrained:{name}"), "mnist")
+    (tmp_path / "lenet" / "judge-mnist").mkdir(parents=True)  # one's own goes before
+    assert default_extractor(tmp_path, "mnist") == tmp_path / "lenet" / "judge-mnist"
 
 
 @pytest.mark.parametrize(("count", "kid_samples"), [(5, 5000), (100, 5)])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from helpers import gaussian
 
-from torchdl import BatchLoader, ImageDataset, InputError, LenetLike, Trainer, simple_gan
+from torchdl import BatchLoader, ImageDataset, InputError, LenetLike, Trainer, load_images, simple_gan
 from torchdl.cli.finished_runs import find_sample_monitor
-from torchdl.recipes.gan_evaluation import FeatureExtractor
+from torchdl.recipes.gan_evaluation import FeatureExtractor, as_fractions
 from torchdl.recipes.sample_monitor import SampleMonitor
 from torchdl.tasks import GANTask
 
@@ -117,11 +117,19 @@ def test_a_collapsed_run_warns_on_the_console_and_in_tensorboard(tmp_path, capsy
 
 
 def test_without_a_feature_extractor_the_message_has_the_command_that_trains_one(tmp_path):
-    found, sentence = find_sample_monitor(None, tmp_path, "mnist", squares(20), 10)
+    found, sentence = find_sample_monitor(None, tmp_path, "cifar10", squares(20), 10)
     assert found is None
-    assert "train_lenet.py --dataset mnist" in sentence
+    assert "train_lenet.py --dataset cifar10" in sentence
     with pytest.raises(InputError, match="train_lenet"):
         find_sample_monitor(tmp_path / "none", tmp_path, "mnist", squares(20), 10)
+
+
+def test_digits_are_measured_by_the_classifier_that_comes_with_torchdl(tmp_path):
+    digits = load_images("mnist_5k", "test")
+    monitor, sentence = find_sample_monitor(None, tmp_path, "mnist", digits, 50)
+    assert sentence == "feature extractor: lenet-mnist, which comes with torchdl, test accuracy 99.22 %"
+    (threes,) = (digits.labels == 3).nonzero(as_tuple=True)
+    assert monitor.measure(2 * as_fractions(digits, threes[:20]) - 1)["share_class_3"] >= 0.95
 
 
 def test_the_default_feature_extractor_is_found_among_the_runs(tmp_path):

@@ -27,6 +27,11 @@ def test_an_encoder_becomes_a_run_that_is_probed_and_goes_back(run, tmp_path):
     folder = tmp_path / "runs" / "imported"
     images = torch.rand(2, 3, 16, 16)
     assert torchdl.load(folder)(images).equal(encoder(images))
+    digits = torch.randint(256, (4, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    predictor = torchdl.load_predictor(folder, "cpu")
+    seen = torchdl.Digits(digits, torch.zeros(4, dtype=torch.int64), image_size=16, color=False)
+    assert predictor.embed(seen).equal(encoder(seen[:][0]))
+    assert predictor.settings.images.prepare == "digit"
     config = json.loads((folder / "config.json").read_text())
     assert config["config"]["image_size"] == 16
     assert config["data"]["origin"] == "encoder.h5"
@@ -49,12 +54,22 @@ def test_two_files_become_a_gan_that_generates(run, tmp_path):
     assert done.out.count("largest difference") == 2
     done = run("generate.py runs/gan/imported --n 4 --out digits.png", tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert (tmp_path / "digits.png").is_file()
+    picture = (tmp_path / "digits.png").read_bytes()
+    done = run("predict.py runs/gan/imported --n 4 --out digits.png", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "digits.png").read_bytes() == picture
     done = run("convert_keras.py generator.keras --out runs/alone", tmp_path)
     assert done.code == 0
     done = run("generate.py runs/alone", tmp_path)
     assert done.code == 2
     assert "--discriminator" in done.err
+
+
+def test_an_autoencoder_becomes_a_run_that_reconstructs(run, tmp_path):
+    model = write(torchdl.Autoencoder((3, 8, 8), 2, 1, 3), tmp_path / "model.keras")
+    assert run("convert_keras.py model.keras --out imported --dataset cifar10", tmp_path).code == 0
+    pictures = torch.randint(256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert torchdl.load_predictor(tmp_path / "imported", "cpu").embed(pictures).equal(model.encode(pictures / 255))
 
 
 def test_a_mistake_is_one_sentence_and_writes_nothing(run, tmp_path):

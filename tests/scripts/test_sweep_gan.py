@@ -31,7 +31,7 @@ def sweep(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "sweep_gan", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "find_extractor", lambda folder, runs, dataset: None)
+    monkeypatch.setattr(module, "find_extractor", lambda place, dataset: None)
     return module
 
 
@@ -258,10 +258,10 @@ def test_too_few_jobs_or_epochs_are_refused(sweep, tmp_path, options, parts):
 
 
 def test_a_missing_judge_is_one_sentence_that_says_how_to_make_it(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "sweep_gan.py")]
+    command = [sys.executable, str(SCRIPTS / "sweep_gan.py"), "--dataset", "cifar10"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
-    assert "runs/lenet/judge-mnist" in sentence
-    assert "python scripts/train_lenet.py --dataset mnist" in sentence
+    assert "runs/lenet/judge-cifar10" in sentence
+    assert "python scripts/train_lenet.py --dataset cifar10" in sentence
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,12 @@ from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
 from torchdl.files import read_config, read_settings
 from torchdl.models import GAN, Generator
-from torchdl.recipes.gan_evaluation import FeatureExtractor, load_feature_extractor
+from torchdl.recipes.gan_evaluation import PRETRAINED, FeatureExtractor, load_feature_extractor, pretrained_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
 
 NO_EXTRACTOR = Path("none")  # instead of a feature extractor's folder: none is used
+
+PRETRAINED_PREFIX = "pretrained:"  # before the name of a classifier that comes with torchdl
 
 
 class OfPlace(TypedDict, total=False):
@@ -56,22 +58,36 @@ def data_root_of(folder: Path) -> Path | None:
 
 def extractor_command(dataset: str) -> str:
     """Return the command that trains the default feature extractor for a dataset."""
-    name = default_extractor(Path(), dataset).name
+    name = f"judge-{Path(dataset).name}"
     return f"python scripts/train_lenet.py --dataset {dataset} --seed 0 --name {name}"
 
 
 def default_extractor(runs: Path, dataset: str) -> Path:
-    """Return the folder of the default feature extractor for a dataset, within the folder of all runs."""
-    return runs / "lenet" / f"judge-{Path(dataset).name}"
+    """Return the default feature extractor for a dataset.
+
+    That is the folder for it within the folder of all runs, or, if that is not there, the classifier that comes with
+    torchdl, written as :data:`PRETRAINED_PREFIX` and its name.
+    """
+    folder = runs / "lenet" / f"judge-{Path(dataset).name}"
+    if not folder.is_dir() and dataset in PRETRAINED:
+        return Path(f"{PRETRAINED_PREFIX}{PRETRAINED[dataset]}")
+    return folder
 
 
-def find_extractor(folder: Path | None, runs: Path, dataset: str) -> FeatureExtractor:
-    """Load the feature extractor in ``folder``, or the default one in ``runs``; an error says how to train it."""
-    folder = folder or default_extractor(runs, dataset)
+def comes_with_torchdl(place: Path) -> str:
+    """Return the name of a classifier that comes with torchdl, or an empty string for a folder."""
+    name = str(place)
+    return name.removeprefix(PRETRAINED_PREFIX) if name.startswith(PRETRAINED_PREFIX) else ""
+
+
+def find_extractor(place: Path, dataset: str) -> FeatureExtractor:
+    """Load a feature extractor from a run's folder, or one that comes with torchdl; an error says how to train one."""
+    if name := comes_with_torchdl(place):
+        return pretrained_extractor(name, dataset)
     command = f"train one with `{extractor_command(dataset)}`"
-    require(folder.is_dir(), f"there is no feature extractor {folder}: {command}, or name one with --feature-extractor")
+    require(place.is_dir(), f"there is no feature extractor {place}: {command}, or name one with --feature-extractor")
     try:
-        return load_feature_extractor(folder, dataset)
+        return load_feature_extractor(place, dataset)
     except InputError as error:
         raise InputError(f"{error}; {command}") from error
 
@@ -86,9 +102,15 @@ def find_sample_monitor(
     if folder == NO_EXTRACTOR:
         return None, "samples are not measured"
     place = folder or default_extractor(runs, dataset)
-    if folder is None and not place.is_dir():
+    if folder is None and not (place.is_dir() or comes_with_torchdl(place)):
         command = f"train one with `{extractor_command(dataset)}`"
         return None, f"samples are not measured, for there is no feature extractor {place}: {command}"
-    extractor = find_extractor(folder, runs, dataset)
-    line = f"feature extractor: {place}, test accuracy {100 * extractor.accuracy:.2f} %"
-    return SampleMonitor(extractor, real, count), line
+    extractor = find_extractor(place, dataset)
+    return SampleMonitor(extractor, real, count), describe_extractor(place, extractor)
+
+
+def describe_extractor(place: Path, extractor: FeatureExtractor) -> str:
+    """Return a line that says which feature extractor is used."""
+    name = comes_with_torchdl(place)
+    where = f"{name}, which comes with torchdl" if name else str(place)
+    return f"feature extractor: {where}, test accuracy {100 * extractor.accuracy:.2f} %"

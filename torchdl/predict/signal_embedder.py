@@ -25,6 +25,8 @@ from torchdl.models import CPC, SignalEncoder
 from torchdl.predict.base import Predictor
 from torchdl.predict.embeddings import EmbeddingAnswers
 
+LARGEST = 2**31  # samples of a window or hop
+
 
 @dataclass(frozen=True)
 class SignalInput:
@@ -52,7 +54,8 @@ class SignalInput:
 
     def check(self) -> None:
         """Raise :class:`InputError` unless these are windows."""
-        require(min(self.channels, self.window, self.hop) >= 1, "channels, window and hop must be 1 or more")
+        sizes = (self.channels, self.window, self.hop)
+        require(min(sizes) >= 1 and max(sizes) <= LARGEST, f"channels, window and hop must be from 1 to {LARGEST:,}")
         fits = len(self.mean) == len(self.deviation) == self.channels
         require(
             fits and all(map(math.isfinite, (*self.mean, *self.deviation))), "each channel has a mean and deviation"

@@ -21,6 +21,8 @@ from torchdl.errors import InputError, require
 from torchdl.files import RESULTS, WEIGHTS, PathLike, read_json, read_settings
 from torchdl.models import GAN, LenetLike
 from torchdl.plots import plot_bars, plot_nearest
+from torchdl.predict import ImageClassifier, pretrained
+from torchdl.predict.pretrained_weights import read_index
 from torchdl.recipes.report import Report
 
 BATCH = 500
@@ -32,6 +34,10 @@ LOOKED_UP = 1000  # images whose nearest training image is looked up
 TRAINING_BLOCK = 5000  # training images searched at a time
 NEAR = 0.01  # share of the test images that count as near a training image
 SHOWN = 8  # nearest pairs in the figure
+
+
+#: The classifiers that come with torchdl and are the default feature extractors of their data sets.
+PRETRAINED = {"mnist": "lenet-mnist", "fashion_mnist": "lenet-fashion"}
 
 
 class FeatureExtractor(NamedTuple):
@@ -118,6 +124,23 @@ def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
     low = -1.0 if config.get("learning", {}).get("centred") else 0.0
     fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     return FeatureExtractor(model.eval(), classes, low, accuracy, fingerprint)
+
+
+def pretrained_extractor(name: str, dataset: str) -> FeatureExtractor:
+    """Return a classifier that comes with torchdl as a feature extractor for a data set.
+
+    Raises:
+        InputError: There is no such classifier, or it was trained on another data set.
+    """
+    classifier = pretrained(name, "cpu")
+    entry = read_index()[name]
+    if not (isinstance(classifier, ImageClassifier) and isinstance(classifier.model, LenetLike)):
+        raise InputError(f"{name} is no LenetLike, but a feature extractor is one")
+    known = entry["dataset"]
+    require(known == dataset, f"the feature extractor {name} was trained on {known}, not on {dataset}")
+    accuracy, fingerprint = entry["figures"]["test accuracy, %"] / 100, entry["files"][WEIGHTS]
+    settings = classifier.settings
+    return FeatureExtractor(classifier.model, settings.classes, settings.images.low, accuracy, fingerprint)
 
 
 @torch.no_grad()
