@@ -43,7 +43,9 @@ from .models import (
     conv_gan as conv_gan, deep_gan as deep_gan, image_cpc as image_cpc, simple_gan as simple_gan,
     transfer_model as transfer_model,
 )
-from .predict import load_predictor as load_predictor, pretrained as pretrained
+from .predict import (
+    from_hub as from_hub, load_predictor as load_predictor, pretrained as pretrained, push_to_hub as push_to_hub,
+)
 from .tasks import (
     AutoencoderTask as AutoencoderTask, CPCTask as CPCTask, GANTask as GANTask, Supervised as Supervised,
     Task as Task, Update as Update,

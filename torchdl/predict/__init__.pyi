@@ -4,6 +4,7 @@ from .classes import ClassAnswers as ClassAnswers
 from .direction_forecaster import DirectionAnswer as DirectionAnswer, DirectionForecaster as DirectionForecaster
 from .embeddings import EmbeddingAnswers as EmbeddingAnswers
 from .forecaster import Forecast as Forecast, Forecaster as Forecaster
+from .hub import from_hub as from_hub, push_to_hub as push_to_hub
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_embedder import ImageEmbedder as ImageEmbedder
 from .image_generator import ImageGenerator as ImageGenerator
