@@ -31,6 +31,7 @@ from torchdl.predict import (
     ImageGenerator,
     ImageReconstructor,
     Predictor,
+    Recommender,
     SequencePredictor,
     SignalEmbedder,
     TabularPredictor,
@@ -47,7 +48,8 @@ COLUMNS = 8  # of pictures with reconstructions and interpolations
 
 @dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures, texts, tables or series, as it was trained; or generate images."""
+    """Answer with a trained run, on pictures, texts, tables or series, as it was trained; recommend titles to a user;
+    or generate images."""
 
     run: Positional[Path]
     """The folder of the run."""
@@ -64,8 +66,12 @@ class Config:
     """The column of texts in tables; if not given, that of the training."""
     missing: Literal["refuse", "fill"] = "refuse"
     """Missing values in a table: an error, or numbers are replaced by the training mean and texts by no category."""
-    n: int = 64
-    """For a generator: the number of images."""
+    user: str = ""
+    """For a recommender: the id of a user of the training, to whom to recommend."""
+    ratings: Path | None = None
+    """For a recommender: the ratings of a new user, a table with the columns item (ids or titles) and rating."""
+    n: int | None = None
+    """The number of images of a generator, 64 if not given; or of titles of a recommender, 10 if not given."""
     seed: int = 0
     """For a generator: the seed of the noise."""
     interpolate: Literal["linear", "spherical"] | None = None
@@ -143,7 +149,7 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
     """Generate images."""
     require(not config.inputs, f"{config.run} generates images, and takes only --n and --seed, no inputs")
     require(config.out is not None, f"{config.run} generates images: name a file for them, --out digits.png or .npy")
-    count, seed = config.n, config.seed
+    count, seed = 64 if config.n is None else config.n, config.seed
     require(count >= 1, f"--n must be 1 or more, not {count}")
     if config.interpolate:
         images, columns = predictor.interpolate(count, seed, config.interpolate, COLUMNS), COLUMNS
@@ -190,6 +196,15 @@ def read_sequences(predictor: SequencePredictor, config: Config) -> Answer:
     return Answer(answers.to_frame(), answers.numbers.numpy())
 
 
+def recommend(predictor: Recommender, config: Config) -> Answer:
+    """Recommend titles to a user of the training, or to a new one."""
+    one = (config.user != "") != (config.ratings is not None) and not config.inputs
+    require(one, f"{config.run} recommends titles: name --user ID or --ratings FILE, and nothing else")
+    answers = predictor.predict(config.ratings or config.user, 10 if config.n is None else config.n)
+    require(len(answers) > 0, f"there is nothing to recommend: {config.ratings or config.user} has rated everything")
+    return Answer(answers.to_frame(), answers.ratings.numpy())
+
+
 ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     ImageClassifier: classify_pictures,
     ImageEmbedder: compare,
@@ -200,13 +215,16 @@ ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     TextClassifier: classify_texts,
     Forecaster: forecast_series,
     DirectionForecaster: forecast_direction,
+    Recommender: recommend,
     SequencePredictor: read_sequences,
 }
 #: The options that only some kinds of runs take.
 OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
     "top": (ImageClassifier, ImageEmbedder, SequencePredictor, SignalEmbedder, TabularPredictor, TextClassifier),
     "text": (TextClassifier,),
-    "n": (ImageGenerator,),
+    "user": (Recommender,),
+    "ratings": (Recommender,),
+    "n": (ImageGenerator, Recommender),
     "seed": (ImageGenerator,),
     "interpolate": (ImageGenerator,),
     "horizon": (Forecaster,),

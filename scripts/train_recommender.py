@@ -19,15 +19,14 @@ from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
 from torchdl.data.ratings import split_ratings
 from torchdl.errors import InputError, require
+from torchdl.predict import Recommender, load_as
 from torchdl.recipes.recommendation import (
-    CATALOGUE,
     DEFAULTS,
     RatingLearning,
     RatingOptions,
     evaluate_ratings,
     rating_training,
-    recommend,
-    save_catalogue,
+    recommender,
 )
 
 
@@ -78,7 +77,8 @@ def main(config: Config) -> None:
     if config.recommend:
         if config.run.resume is None:
             raise InputError("--recommend needs a finished run: --resume runs/recommender/NAME")
-        for title, rating in recommend(config.run.resume, config.recommend, config.n):
+        found = load_as(Recommender, config.run.resume).predict(config.recommend, config.n)  # as predict.py does
+        for title, rating in zip(found.titles, found.ratings, strict=True):
             print(f"{rating:5.2f}  {title}")
         return
     kind = KINDS[config.model]
@@ -94,12 +94,12 @@ def main(config: Config) -> None:
     model = kind.build(len(split.users), len(split.items), split.mean, **{**kind.settings, **given})
     # 3. Train it.
     since = time.perf_counter()
-    run.fit(*rating_training(model, split, config.learning, config.trainer.seed))
+    predictor = recommender(model, split, ratings, titles, config.ratings, config.trainer.device)
+    run.fit(*rating_training(model, split, config.learning, config.trainer.seed), predictor=predictor)
     more = {"seconds of training": time.perf_counter() - since, "epoch chosen by": run.chosen_by}
     # 4. Look at it beside means.
     if run.is_main:
-        save_catalogue(run.folder / CATALOGUE, split, ratings, titles)
-        run.keep(evaluate_ratings(model, split, config.learning.damping, config.trainer.device, more))
+        run.keep(evaluate_ratings(predictor, split, config.learning.damping, more))
     run.close()
 
 

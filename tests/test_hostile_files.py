@@ -47,8 +47,9 @@ from torchdl.predict import (
     TextClassifier,
     load_predictor,
 )
+from torchdl.predict.recommender import CATALOGUE
 from torchdl.recipes.gan_evaluation import load_feature_extractor
-from torchdl.recipes.recommendation import CATALOGUE, recommend, save_catalogue
+from torchdl.recipes.recommendation import recommender
 from torchdl.recipes.run_comparison import compare_runs
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
@@ -226,19 +227,22 @@ def a_table_predictor(folder: Path) -> Made:
     return folder / PREPROCESSING, lambda: load_predictor(folder, "cpu").predict(table)
 
 
-def a_catalogue(folder: Path) -> Made:
-    ratings = torchdl.data.Ratings(*(np.array(x) for x in ([3, 3, 5], [7, 8, 7], [1.0, 2.0, 3.0])), None, "memory")
-    split = torchdl.data.split_ratings(ratings, 0.3)
-    model = torchdl.MatrixFactorization(len(split.users), len(split.items), 2.0, 2)
-    folder.mkdir(parents=True, exist_ok=True)
-    artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
-    save_catalogue(folder / CATALOGUE, split, ratings, ["A", "B"])
+def a_recommender(name: str) -> Callable[[Path], Made]:
+    def make(folder: Path) -> Made:
+        ratings = torchdl.data.Ratings(*(np.array(x) for x in ([3, 3, 5], [7, 8, 7], [1.0, 2.0, 3.0])), None, "memory")
+        split = torchdl.data.split_ratings(ratings, 0.3)
+        model = torchdl.MatrixFactorization(len(split.users), len(split.items), 2.0, 2)
+        recommender(model, split, ratings, ["A", "B"]).save(folder)
+        artifacts.load = lambda _: model  # in this process alone: loading it would take most of the time
 
-    def read() -> None:
-        for _, rating in recommend(folder, str(split.users[0]), 2):
-            assert np.isfinite(rating)
+        def read() -> None:
+            predictor = load_predictor(folder)
+            for user in (str(split.users[0]), {str(split.items[0]): 2.0}):
+                assert predictor.predict(user, 2).ratings.isfinite().all()
 
-    return folder / CATALOGUE, read
+        return folder / name, read
+
+    return make
 
 
 # the laboratory
@@ -365,7 +369,8 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "preprocessing, reconstructor": (a_predictor(RECONSTRUCTOR, torch.zeros(1, 6, 5)), mutate_json),
     "preprocessing, generator": (a_predictor(ImageGenerator.of(torchdl.simple_gan((1, 2, 2), 2)), 2), mutate_json),
     "preprocessing, signals": (a_predictor(SIGNALS, torch.ones(1, 9)), mutate_json),
-    "catalogue": (a_catalogue, mutate_arrays),
+    "catalogue": (a_recommender(CATALOGUE), mutate_arrays),
+    "preprocessing, recommender": (a_recommender(PREPROCESSING), mutate_json),
     "records": (some_records, mutate_json),
     "figure": (a_figure("results.json", '{"a": {"b": [1, 2.5]}}', ("a", "b")), mutate_json),
     "metrics": (a_figure("metrics.csv", "epoch,a\n1,0.5\n2,0.25\n", ("a",)), mutate),

@@ -101,6 +101,56 @@ def test_a_mistake_about_texts_is_one_sentence(texts, run, command, sentence):
     assert_mistake(run, f"predict.py {command}", texts, sentence)
 
 
+@pytest.fixture(scope="module")
+def films(run, tmp_path_factory):
+    """Train a recommender; return a folder with its copy ``films`` and a new user's ratings."""
+    folder = tmp_path_factory.mktemp("films")
+    rows = [f"{user},{item},{1 + (user * item) % 5}" for user in range(1, 9) for item in range(9) if user != item]
+    (folder / "data").mkdir()
+    (folder / "data" / "ratings.csv").write_text("\n".join(["userId,movieId,rating", *rows]) + "\n")
+    titles = "".join(f"{item},Film {item}\n" for item in range(9))
+    (folder / "data" / "movies.csv").write_text("movieId,title\n" + titles)
+    done = run("train_recommender.py --dataset data --model mf --dim 2 --max-steps 30 --name x", folder)
+    assert done.code == 0, done.err
+    shutil.move(folder / "runs" / "recommender" / "x", folder / "films")
+    shutil.rmtree(folder / "data")
+    (folder / "mine.csv").write_text("item,rating\nFilm 2,5\n7,1\n")
+    return folder
+
+
+def test_titles_are_recommended_to_known_and_to_new_users(films, run):
+    done = run("predict.py films --user 3", films)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1].split()[-3:] == ["Film", "3", "3"]  # the only one that user 3 has not rated
+    done = run("predict.py films --ratings mine.csv --n 4 --out answers.csv", films)
+    assert (done.code, done.err) == (0, "")
+    with (films / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = torchdl.load_predictor(films / "films", "cpu").predict({2: 5, 7: 1}, 4)
+    assert [row["title"] for row in rows] == list(expected.titles)
+    assert [float(row["predicted rating"]) for row in rows] == pytest.approx(expected.ratings.tolist())
+    assert not {"Film 2", "Film 7"} & {row["title"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("films", "--user ID or --ratings FILE"),
+        ("films 3", "--user ID or --ratings FILE"),
+        ("films --user 3 --ratings mine.csv", "--user ID or --ratings FILE"),
+        ("films --user 77", "no user '77'"),
+        ("films --user 3 --n 0", "not 0"),
+        ("films --user 3 --top 2", "--top is for runs of the kind image classifier or"),
+        ("films --ratings none.csv", "no file none.csv"),
+        ("films --ratings other.csv", "no item 'Film 22'"),
+        ("films --user 3 --out answers.png", "no picture"),
+    ],
+)
+def test_a_mistake_about_users_is_one_sentence(films, run, command, sentence):
+    (films / "other.csv").write_text("item,rating\nFilm 22,5\n")
+    assert_mistake(run, f"predict.py {command}", films, sentence)
+
+
 MISTAKES = {
     "digits": "name pictures",
     "digits missing.png": "missing.png",

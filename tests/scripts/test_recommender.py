@@ -15,7 +15,10 @@ import torchdl
 from torchdl import BatchLoader, InputError, MatrixFactorization, RatingModel, Supervised, Trainer, split_ratings
 from torchdl.data import read_ratings
 from torchdl.data.ratings import Ratings
-from torchdl.recipes.recommendation import CATALOGUE, Catalogue, errors, fit_means, predict_means, recommend
+from torchdl.files import PREPROCESSING
+from torchdl.predict import load_predictor
+from torchdl.predict.recommender import CATALOGUE
+from torchdl.recipes.recommendation import errors, fit_means, predict_means
 from torchdl.tasks import make_optimizer
 
 MF = "train_recommender.py --dataset films --model mf --dim 3 --batch-size 64 --lr 0.05"
@@ -168,12 +171,12 @@ def test_recommended_are_the_titles_not_yet_rated_with_the_highest_ratings(run, 
     with torch.no_grad():
         predicted = torchdl.load(path)(pairs)
     best = [left[k] for k in predicted.argsort(descending=True).tolist()]
-    found = recommend(path, str(user), 1000)
-    assert [title for title, _ in found] == [f"Film $ {item}, The (1999)" for item in best]
+    answers = load_predictor(path, "cpu").predict(str(user), 1000)
+    assert answers.titles == tuple(f"Film $ {item}, The (1999)" for item in best)
     low, high = split.range
-    assert [r for _, r in found] == pytest.approx(predicted.clamp(low, high).sort(descending=True).values.tolist())
+    assert answers.ratings.tolist() == pytest.approx(predicted.clamp(low, high).sort(descending=True).values.tolist())
     done = run(f"train_recommender.py --resume {path} --recommend {user} --n 3", tmp_path)
-    lines = [f"{rating:5.2f}  {title}\n" for title, rating in found[:3]]
+    lines = [f"{answers.ratings[k]:5.2f}  {answers.titles[k]}\n" for k in range(3)]
     assert (done.code, done.out, done.err) == (0, "".join(lines), "")
     assert not list(tmp_path.iterdir())
 
@@ -221,7 +224,7 @@ def test_own_columns_and_names_for_ids_do(run, tmp_path):
     columns = "--user who --item what --rating stars"
     done = run(f"train_recommender.py --dataset own.csv {columns} --max-steps 2 --name x", tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert Catalogue.load(tmp_path / "runs/recommender/x" / CATALOGUE).titles.tolist()[0] == "thing 0"
+    assert load_predictor(tmp_path / "runs/recommender/x").settings.titles[0] == "thing 0"
     done = run("train_recommender.py --resume runs/recommender/x --recommend 'person 3'", tmp_path)
     assert (done.code, done.err) == (0, "")
     assert done.out.count("\n") == 0  # all five are rated
@@ -235,9 +238,9 @@ def test_ids_are_texts_and_dates_are_times_from_training_to_recommending(run, tm
     options = "--dataset own.csv --separator ';' --decimal , --split time --max-steps 2 --name x"
     done = run(f"train_recommender.py {options}", tmp_path)
     assert (done.code, done.err) == (0, "")
-    catalogue = Catalogue.load(tmp_path / "runs/recommender/x" / CATALOGUE)
-    assert catalogue.users.tolist() == ["07", "7"]
-    assert catalogue.titles.tolist() == [f"Book {k}" for k in range(9)]
+    settings = load_predictor(tmp_path / "runs/recommender/x").settings
+    assert settings.users == ("07", "7")
+    assert settings.titles == tuple(f"Book {k}" for k in range(9))
     assert "the latest 12 of 60 ratings" in done.out
     assert re.search(r"\d+ of 12 test pairs of a user and an item are in the training part, too", done.out)
     done = run("train_recommender.py --resume runs/recommender/x --recommend 07", tmp_path)
@@ -274,11 +277,21 @@ def test_a_damaged_catalogue_or_another_runs_is_refused(workplace):
     for content in (b"", whole[:300], b"x" * 300):
         (path / CATALOGUE).write_bytes(content)
         with pytest.raises(InputError, match=r"catalogue\.npz"):
-            recommend(path, "10")
+            load_predictor(path)
     (path / CATALOGUE).write_bytes(whole)
     torchdl.save(MatrixFactorization(3, 3), path)
-    with pytest.raises(InputError, match=r"catalogue\.npz"):
-        recommend(path, "10")
-    (path / CATALOGUE).unlink()
-    with pytest.raises(InputError, match=r"catalogue\.npz"):
-        recommend(path, "10")
+    with pytest.raises(InputError, match="another model's"):
+        load_predictor(path)
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_before_gets_its_preprocessing_by_a_resume(run, workplace):
+    path = workplace / "runs" / "recommender" / "x"
+    before = (path / PREPROCESSING).read_bytes()
+    for name in (PREPROCESSING, CATALOGUE):
+        (path / name).unlink()
+    assert_mistake(run, f"train_recommender.py --resume {path} --recommend 10", workplace, "resume the finished run")
+    done = run(f"train_recommender.py --resume {path}", workplace)
+    assert (done.code, done.err) == (0, "")
+    assert (path / PREPROCESSING).read_bytes() == before
+    assert len(load_predictor(path).predict(10)) > 0

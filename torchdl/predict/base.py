@@ -62,6 +62,11 @@ class Predictor(Generic[SettingsT]):
         """Answer on raw inputs."""
         raise NotImplementedError
 
+    @classmethod
+    def read_more(cls, folder: Path) -> dict[str, Any]:
+        """Read what a kind keeps in more files of a run's folder: further arguments of its constructor."""
+        return {}
+
     def save(self, folder: PathLike) -> None:
         """Save the model and the settings in ``folder``, from which :func:`load_predictor` loads them."""
         artifacts.save(self.model, folder)

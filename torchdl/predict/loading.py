@@ -18,6 +18,7 @@ from torchdl.predict.image_classifier import ImageClassifier
 from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
 from torchdl.predict.image_reconstructor import ImageReconstructor
+from torchdl.predict.recommender import Recommender
 from torchdl.predict.sequence_predictor import SequencePredictor
 from torchdl.predict.signal_embedder import SignalEmbedder
 from torchdl.predict.tabular import TabularPredictor
@@ -32,6 +33,7 @@ KINDS: dict[str, type[Predictor[Any]]] = {
         ImageEmbedder,
         ImageGenerator,
         ImageReconstructor,
+        Recommender,
         SequencePredictor,
         SignalEmbedder,
         TabularPredictor,
@@ -87,10 +89,10 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
     if cls is None:
         raise InputError(f"{folder / PREPROCESSING} is of the unknown kind {saved['kind']!r}, not one of {known}")
     require((folder / WEIGHTS).is_file(), f"{folder} holds no model yet: wait for the first checkpoint of its training")
-    model = artifacts.load(folder)
+    model, more = artifacts.load(folder), cls.read_more(folder)
     try:
         settings = msgspec.convert(saved["settings"], cls.Settings)
-        return cls(model, settings, device, batch_size)
+        return cls(model, settings, device, batch_size, **more)
     except (msgspec.ValidationError, InputError) as error:
         raise InputError(f"{folder / PREPROCESSING} is damaged or another model's: {error}") from error
 

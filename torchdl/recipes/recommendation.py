@@ -1,4 +1,4 @@
-"""Train a model of ratings, compare it with mean ratings, and recommend items.
+"""Train a model of ratings, and compare it with mean ratings.
 
 Shapes: N ratings, U users, I items.
 """
@@ -6,11 +6,9 @@ Shapes: N ratings, U users, I items.
 from __future__ import annotations
 
 import math
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,23 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdl import artifacts
 from torchdl.data import BatchLoader
 from torchdl.data.delimited_files import TableFormat
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.movielens import find_ratings, read_titles
-from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, indices_of, read_ratings
-from torchdl.errors import InputError, require
-from torchdl.files import PathLike, replacing
+from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, read_ratings
+from torchdl.errors import require
+from torchdl.files import PathLike
 from torchdl.plots import plot_bars
+from torchdl.predict import RatedItems, Recommender
+from torchdl.predict.recommender import CHUNK
 from torchdl.recipes.learning import Learning, Overrides, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName
-from torchdl.training.device import find_device
 
-CATALOGUE = "catalogue.npz"
-MAX_CATALOGUE = 2**31  # bytes of its arrays; those of 20 million ratings have 0.1 GiB
-CHUNK = 2**16  # pairs that are predicted at a time
 ROUNDS = 1000  # at most, of conjugate gradients: 10 to 100 are needed
 GROUPS = (0, 1, 3, 10, 30, 100)  # items are grouped by these minimum numbers of training ratings
 
@@ -147,13 +142,6 @@ def predict_means(pairs: Tensor, mean: float, deviations: tuple[Tensor, Tensor])
     return mean + user[pairs[:, 0].long()] + item[pairs[:, 1].long()]
 
 
-@torch.no_grad()
-def predict(model: nn.Module, pairs: Tensor, device: torch.device) -> Tensor:
-    """Predict ratings (N,), float64 on the CPU, of pairs (N, 2), and leave the model in evaluation mode."""
-    model.eval().to(device)
-    return torch.cat([model(part.to(device)).cpu().double() for part in pairs.split(CHUNK)])
-
-
 def errors(predicted: Tensor, true: Tensor) -> dict[str, float]:
     """Return the root mean squared error and the mean absolute error of predictions (N,)."""
     difference = predicted.double() - true.double()
@@ -172,22 +160,50 @@ def rating_training(model: nn.Module, split: RatingSplit, learning: RatingLearni
     return Training(Learning(**settings).task(model, F.mse_loss), train, BatchLoader(split.test, CHUNK))
 
 
-def evaluate_ratings(
+def recommender(
     model: nn.Module,
     split: RatingSplit,
-    damping: float = 5.0,
+    ratings: Ratings,
+    titles: Sequence[str],
+    options: RatingOptions | None = None,
     device: str = "auto",
-    more: Mapping[str, Any] | None = None,
+) -> Recommender:
+    """Return the predictor of a model that learns from the training part of ratings.
+
+    Args:
+        model: Maps pairs (N, 2) of a user and an item to ratings (N,).
+        split: The ratings, split.
+        ratings: All of them: what a user has rated, in either part, is not recommended.
+        titles: The titles of the items, in the order of ``np.unique(ratings.item)``.
+        options: Which columns the ratings came from.
+        device: Where to compute.
+    """
+    options = RatingOptions() if options is None else options
+    title_of = dict(zip(np.unique(ratings.item).tolist(), titles, strict=True))
+    items = split.items.tolist()
+    settings = Recommender.Settings(
+        tuple(split.users.tolist()),
+        tuple(items),
+        tuple(title_of[item] for item in items),
+        split.range,
+        float(split.train.targets.double().std(correction=0)),
+        options.item,
+        options.rating,
+    )
+    return Recommender(model, settings, device, rated=RatedItems.of(ratings, split))
+
+
+def evaluate_ratings(
+    recommender: Recommender, split: RatingSplit, damping: float = 5.0, more: Mapping[str, Any] | None = None
 ) -> Report:
-    """Compare a model with the means of users and items on the test ratings.
+    """Compare a recommender with the means of users and items on the test ratings.
 
     All predictions are clipped to the range of the training ratings.
 
     Args:
-        model: Maps pairs (N, 2) of a user and an item to ratings (N,).
+        recommender: The recommender.
         split: The ratings; they are moved to the CPU.
         damping: See :func:`fit_means`.
-        device: Where to compute.
         more: Further results to include.
     """
     for part in (split.train, split.test):
@@ -196,7 +212,7 @@ def evaluate_ratings(
     low, high = split.range
     means = fit_means(split, damping)
     predicted = {name: predict_means(pairs, split.mean, deviations) for name, deviations in means.items()}
-    predicted["this model"] = predict(model, pairs, find_device(device))
+    predicted["this model"] = recommender.predictions(pairs)
     predicted = {name: values.clamp(low, high) for name, values in predicted.items()}
     measured = {name: errors(values, true) for name, values in predicted.items()}
     counts = torch.bincount(split.train.inputs[:, 1], minlength=len(split.items) + 1)[pairs[:, 1].long()]  # (N,)
@@ -223,7 +239,7 @@ def evaluate_ratings(
         "items": len(split.items),
         "clipped to": [low, high],
         "damping": damping,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in recommender.model.parameters()),
         **(more or {}),
     }
     errors_by = {key: {name: row[key] for name, row in measured.items()} for key in ("RMSE", "MAE")}
@@ -245,112 +261,3 @@ def evaluate_ratings(
         "errors_by_count": plot_bars(rmse_by_count, "RMSE by the item's number of training ratings"),
     }
     return Report(results, "\n".join(lines), figures)
-
-
-def save_catalogue(path: PathLike, split: RatingSplit, ratings: Ratings, titles: list[str]) -> None:
-    """Save the ids, the titles and which items each user rated, so that a run can recommend without the data set.
-
-    Test ratings are included. The file has about 4 bytes per rating before compression.
-    """
-    title_of = dict(zip(np.unique(ratings.item).tolist(), titles, strict=True))
-    users, items = indices_of(ratings.user, split.users), indices_of(ratings.item, split.items)
-    order = np.argsort(users, kind="stable")
-    stops = np.cumsum(np.bincount(users, minlength=len(split.users) + 1))  # (U + 1,): where each user's ratings end
-    columns: dict[str, Any] = {
-        "users": split.users,
-        "items": split.items,
-        "titles": np.array([title_of[item] for item in split.items.tolist()], dtype=np.str_),
-        "stops": stops.astype(np.int64),
-        "rated": items[order],
-        "range": np.array(split.range),
-    }
-    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **columns)
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """The arrays saved by :func:`save_catalogue`."""
-
-    users: np.ndarray
-    items: np.ndarray
-    titles: np.ndarray
-    stops: np.ndarray
-    rated: np.ndarray
-    range: np.ndarray
-
-    @classmethod
-    def load(cls, path: PathLike) -> Catalogue:
-        """Load a catalogue, as data and never as code; raise :class:`InputError` if it is missing or damaged."""
-        require(Path(path).is_file(), f"there is no {path}: use a finished run of a recommender")
-        try:
-            with zipfile.ZipFile(path) as members:
-                size = sum(member.file_size for member in members.infolist())
-            require(size <= MAX_CATALOGUE, f"its arrays have {size:,} bytes, more than {MAX_CATALOGUE:,}")
-            with np.load(path, allow_pickle=False) as file:
-                catalogue = cls(**{name: file[name] for name in cls.__dataclass_fields__})
-            catalogue.check()
-        except Exception as error:  # a damaged zip file can raise many errors
-            raise InputError(f"{path} is damaged ({' '.join(str(error).split())}): train again") from error
-        return catalogue
-
-    def check(self) -> None:
-        """Raise :class:`InputError` if the arrays are not those of a catalogue."""
-        users, items = len(self.users), len(self.items)
-        for name, kinds in {
-            **dict.fromkeys(("users", "items"), "iuU"),
-            "titles": "U",
-            "stops": "iu",
-            "rated": "iu",
-        }.items():
-            array = getattr(self, name)
-            require(
-                array.ndim == 1 and array.dtype.kind in kinds, f"{name} has {array.ndim} dimensions of {array.dtype}"
-            )
-        distinct = all(len(np.unique(ids)) == len(ids) for ids in (self.users, self.items))
-        require(distinct and len(self.titles) == items and len(self.stops) == users + 1, "its arrays do not match")
-        ends = [0, *self.stops[[0, -1]].tolist(), len(self.rated)]
-        ordered = ends == sorted(ends) and ends[2] == ends[3] and bool((np.diff(self.stops) >= 0).all())
-        require(ordered and bool(((self.rated >= 0) & (self.rated <= items)).all()), "its ratings do not match")
-        low_high = self.range.shape == (2,) and self.range.dtype.kind == "f"
-        require(low_high and -math.inf < self.range[0] <= self.range[1] < math.inf, f"its range is {self.range}")
-
-    def number_of(self, user: str | int) -> int:
-        """Return the number of the user with an id; raise :class:`InputError` if there is no such user."""
-        (index,) = indices_of(np.array([str(user).strip()]), self.users).tolist()
-        users = f"{len(self.users):,} training users ({', '.join(map(str, self.users[:3].tolist()))}, ...)"
-        require(index > 0, f"there is no user {user!r} among the {users}")
-        return int(index)
-
-
-def recommend(folder: PathLike, user: str | int, count: int = 10) -> list[tuple[str, float]]:
-    """Return the titles with the highest predicted ratings among those that a user has not rated.
-
-    Args:
-        folder: The folder of a finished run.
-        user: The user's id.
-        count: Maximum number of titles.
-
-    Returns:
-        Titles and predicted ratings, sorted by prediction and then clipped to the range of the training ratings.
-    """
-    require(count >= 1, f"the number of recommendations must be at least 1, not {count}")
-    catalogue = Catalogue.load(Path(folder) / CATALOGUE)
-    model = artifacts.load(folder)
-    sizes = (getattr(model, "users", None), getattr(model, "items", None))
-    match = sizes == (len(catalogue.users), len(catalogue.items))
-    require(match, f"the model and the {CATALOGUE} in {folder} do not match: use an unchanged run")
-    who = catalogue.number_of(user)
-    rated = catalogue.rated[catalogue.stops[who - 1] : catalogue.stops[who]]
-    unrated = np.setdiff1d(np.arange(1, len(catalogue.items) + 1), rated)
-    if len(unrated) == 0:
-        return []
-    pairs = torch.stack([torch.full((len(unrated),), who), torch.from_numpy(unrated)], 1)  # (N, 2)
-    predicted = predict(model, pairs, torch.device("cpu"))
-    require(
-        bool(predicted.isfinite().all()), f"the model in {folder} predicts ratings that are not finite: train again"
-    )
-    order = predicted.argsort(descending=True, stable=True)[:count]
-    low, high = catalogue.range.tolist()
-    clipped = predicted[order].clamp(low, high).tolist()
-    return list(zip(catalogue.titles[unrated[order.numpy()] - 1].tolist(), clipped, strict=True))
