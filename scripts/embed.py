@@ -1,4 +1,4 @@
-"""Save the embeddings of a trained run, of pictures, recordings or texts, for other programs to work with."""
+"""Save the embeddings of a trained run, of pictures, recordings, texts or rows, for other programs to work with."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from torchdl.predict import (
     ImageReconstructor,
     Predictor,
     SignalEmbedder,
+    TabularPredictor,
     TextClassifier,
 )
 from torchdl.predict.images import listed
@@ -42,13 +43,13 @@ THUMBNAIL, SPRITE = 64, 4096  # pixels a side of the projector's pictures, and o
 
 @dataclass(frozen=True)
 class Config:
-    """Save the embeddings of pictures, of windows of recordings, of texts, or of a table's rows, one row each."""
+    """Save the embeddings of pictures, of windows of recordings, of texts, or of rows of a table."""
 
     run: Positional[Path]
     """The folder of the run."""
     inputs: Positional[tuple[str, ...]] = ()
     """What to embed: pictures and folders of pictures, recordings and folders of them, texts and files of texts, or a
-    CSV file."""
+    CSV file with rows of a table."""
     out: Path | None = None
     """The file for the embeddings: .npy (numbers alone), or .csv (names first)."""
     projector: Path | None = None
@@ -80,7 +81,9 @@ def embed(predictor: Any, inputs: list[Any]) -> tuple[list[str], Tensor]:
     if isinstance(predictor, (ImageEmbedder, SignalEmbedder)):
         answers = predictor.predict(inputs)
         return list(answers.inputs), answers.embeddings
-    embeddings = predictor.embed(inputs)
+    if isinstance(predictor, TabularPredictor):
+        require(len(inputs) == 1, "embed the rows of one table at a time: name one CSV file")
+    embeddings = predictor.embed(inputs[0] if isinstance(predictor, TabularPredictor) else inputs)
     name = NAMES.get(type(predictor))
     return list(map(str, range(len(embeddings)))) if name is None else name(predictor, inputs), embeddings
 

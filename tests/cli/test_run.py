@@ -17,6 +17,7 @@ from helpers.scripts import files, same_weights
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 
+import torchdl
 from torchdl import MLP, ArrayDataset, BatchLoader, InputError, Stopped, Supervised, Trainer, artifacts, random
 from torchdl.cli.finished_runs import data_root_of, dataset_of
 from torchdl.cli.main import run_script
@@ -24,6 +25,7 @@ from torchdl.cli.options import SCRIPT_OPTIONS, RunOptions, resume_command
 from torchdl.cli.parsing import parse
 from torchdl.cli.run import Run, keep_report, rename_metrics
 from torchdl.files import BEST, CHECKPOINT, CONFIG, PREVIOUS, WEIGHTS
+from torchdl.predict import ImageGenerator, load_predictor
 from torchdl.recipes.report import Report
 from torchdl.training import checkpoint
 
@@ -93,6 +95,18 @@ def failing(monkeypatch, owner: object, name: str, error: BaseException, at: int
         patch.setattr(owner, name, fail)
         with pytest.raises(type(error)):
             yield
+
+
+def test_the_predictor_of_another_model_is_refused_and_that_of_a_gans_copy_is_saved(tmp_path, undrawn):
+    task, other = (torchdl.GANTask(torchdl.simple_gan((1, 2, 2), 2), average=average) for average in (0.5, 0.0))
+    train = BatchLoader(torch.zeros(8, 1, 2, 2), 4)
+    run = opened(tmp_path, "x", epochs=3, monitor="train/generator_loss")
+    with pytest.raises(InputError, match="another model"):
+        run.fit(task, train, predictor=ImageGenerator.of(other.trained, "cpu"))
+    generator = ImageGenerator.of(task.trained, "cpu")
+    run.fit(task, train, predictor=generator)
+    assert torch.equal(load_predictor(run.folder, "cpu").predict(3), generator.predict(3))
+    assert torch.equal(generator.predict(3), ImageGenerator.of(task.trained, "cpu").predict(3))
 
 
 def test_a_model_that_cannot_be_saved_is_named_before_training(tmp_path):

@@ -6,6 +6,7 @@ import csv
 import re
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from helpers import gaussian
@@ -20,6 +21,7 @@ from torchdl.predict import (
     ImageInput,
     ImageReconstructor,
     SignalEmbedder,
+    TabularPredictor,
     TextClassifier,
 )
 
@@ -33,6 +35,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     torch.manual_seed(0)
     pixels, vocabulary = ImageInput(3, 16, 16), torchdl.Vocabulary(["a", "b", "c"])
+    rows = pandas.DataFrame({"size": [1.0, 2.0, 4.0], "price": [2.0, 3.0, 7.0]})
     recordings = torchdl.Recordings((gaussian(2, 40), gaussian(2, 30, seed=1)))
     settings = SignalEmbedder.Settings.of(recordings, window=8, hop=8)
     runs = {
@@ -47,6 +50,7 @@ def workplace(tmp_path_factory):
         "spam": TextClassifier(
             torchdl.TextCNN(3, 1, 2, (2,)), TextClassifier.Settings(vocabulary.settings, ("h", "s"))
         ),
+        "table": TabularPredictor(torchdl.MLP(1, 1, (4,)), torchdl.Columns.fit(rows, "price")),
         "gan": ImageGenerator.of(torchdl.conv_gan((1, 4, 4), 2, width=1)),
     }
     for name, predictor in runs.items():
@@ -58,6 +62,7 @@ def workplace(tmp_path_factory):
     (folder / "recordings").mkdir()
     for number, signal in enumerate(recordings.signals):
         np.save(folder / "recordings" / f"{number}.npy", signal.numpy())
+    rows.to_csv(folder / "rows.csv", index=False)
     (folder / "texts.txt").write_text("a b c\nb b\n")
     return folder
 
@@ -73,6 +78,7 @@ NAMES = {
     "classifier pictures/odd/1.png pictures/even/0.png": ["pictures/odd/1.png", "pictures/even/0.png"],
     "signals recordings": [f"{n}.npy, sample {8 * i}" for n, count in ((0, 5), (1, 3)) for i in range(count)],
     "spam texts.txt": ["a b c", "b b"],
+    "table rows.csv": ["0", "1", "2"],
 }
 
 
@@ -84,7 +90,7 @@ def test_embeddings_are_saved_as_numbers_and_with_names(workplace, run, command)
     numbers = np.load(workplace / "x.npy")
     predictor = torchdl.load_predictor(workplace / place, "cpu")
     given = [workplace / name for name in inputs]
-    assert np.array_equal(numbers, predictor.embed(given if place != "spam" else given[0]).numpy())
+    assert np.array_equal(numbers, predictor.embed(given[0] if place in ("spam", "table") else given).numpy())
     assert re.match(f"{len(numbers)} embeddings of {numbers.shape[1]} numbers: x.npy", done.out)
     assert run(f"embed.py {command} --out x.csv", workplace).code == 0
     header, *rows = rows_of(workplace / "x.csv")
@@ -129,6 +135,7 @@ MISTAKES = {
     "encoder texts.txt --out x.npy": "texts.txt",
     "encoder pictures --projector pictures": "pictures exists already",
     "encoder pictures --projector texts.txt": "texts.txt exists already",
+    "table rows.csv rows.csv --out x.npy": "name one CSV file",
     "gan pictures --out x.npy": "gan is of the kind image generator, which makes no embeddings",
     "signals pictures --out x.npy": "pictures has no recordings",
     "pictures pictures --out x.npy": "not the folder of a run",
