@@ -81,7 +81,8 @@ class ImageEncoder(nn.Module):
             layers += [nn.Conv2d(width, filters, 3, stride=2), *normalized(nn.BatchNorm2d, filters)]
             side, width = (side - 3) // 2 + 1, filters
         if first_norm == "instance":
-            layers[1] = nn.InstanceNorm2d(filters, eps=1e-3, affine=True)
+            # a group per filter is instance norm; InstanceNorm2d gives up channels last: steps take 1.6 times as long
+            layers[1] = nn.GroupNorm(filters, filters, eps=1e-3)
         layers += [nn.Flatten(), nn.Linear(filters * side**2, hidden), *normalized(nn.BatchNorm1d, hidden)]
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(hidden, code_size)))
 
