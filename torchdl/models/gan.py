@@ -181,7 +181,7 @@ class GAN(nn.Module):
             size == expected,
             f"GAN: the generator's images have {size} numbers, but image_shape {self.image_shape} has {expected}",
         )
-        return images.view(len(images), *self.image_shape)  # (B, D) -> (B, C, H, W)
+        return images.view(images.shape[0], *self.image_shape)  # (B, D) -> (B, C, H, W)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
         """Draw noise (n, Z) that training does not; with the same ``seed``, a larger draw starts with the same rows."""

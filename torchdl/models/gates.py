@@ -1,6 +1,6 @@
-"""GRUs and LSTMs with the gates of older Keras models: a hard sigmoid, and a reset before the recurrent product.
+"""Recurrent layers that PyTorch lacks, which go through the terms one by one: without tanh, or with older Keras' gates.
 
-PyTorch's layers have neither, so these go through the terms one by one.
+Those gates are a hard sigmoid, and a reset before the recurrent product.
 
 Shapes: N sequences, T terms, D numbers per term, M hidden units; L layers in each of 1 or 2 directions.
 """
@@ -57,7 +57,7 @@ class Gated(nn.RNNBase):
             for direction in ("", "_reverse")[: 2 if self.bidirectional else 1]:
                 inputs, recurrent, bias, recurrent_bias = (getattr(self, f"{n}_l{layer}{direction}") for n in CELL)
                 drives = F.linear(x, inputs, bias).unbind(1)  # (N, T, gates * M) -> T of (N, gates * M)
-                state = (x.new_zeros(len(x), self.hidden_size),) * (2 if lstm else 1)
+                state = (x.new_zeros(x.shape[0], self.hidden_size),) * (2 if lstm else 1)
                 states = []
                 for drive in reversed(drives) if direction else drives:
                     state = self.step(drive, state, recurrent, recurrent_bias)
@@ -134,6 +134,33 @@ class GatedLSTM(Gated):
         i, f, g, o = (drive + F.linear(h, weight, bias)).chunk(4, 1)  # (N, M) each
         c = gate(f) * c + gate(i) * g.tanh()
         return gate(o) * c.tanh(), c
+
+
+class LinearRNN(nn.RNN):
+    """A recurrent layer without an activation: h_t = W_x x_t + b + W_h h_t-1 + b', from h_0 = 0.
+
+    Args:
+        input_size: D.
+        hidden_size: M.
+
+    Example:
+        >>> from torchdl.models.gates import LinearRNN
+        >>> states, last = LinearRNN(8, 16)(torch.zeros(5, 4, 8))
+        >>> states.shape, last.shape
+        (torch.Size([5, 4, 16]), torch.Size([1, 5, 16]))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return the states (N, T, M) of sequences (N, T, D), and the last states (1, N, M)."""
+        inputs, recurrent, *biases = (getattr(self, f"{name}_l0") for name in CELL)
+        drives = x @ inputs.T + sum(biases)  # (N, T, M)
+        states = [drives[:, 0]]  # before the first term the state is 0
+        for term in drives.unbind(1)[1:]:
+            states.append(torch.addmm(term, states[-1], recurrent.T))
+        return torch.stack(states, 1), states[-1][None]
 
 
 RECURRENT: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
-from torchdl.models.gates import CELL, RECURRENT, Gate, check_gates, gated
+from torchdl.models.gates import RECURRENT, Gate, LinearRNN, check_gates, gated
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier
 from torchdl.models.mlp import MLP
@@ -106,14 +106,16 @@ class SequenceModel(nn.Module):
         self.hidden, self.layers, self.bidirectional, self.pooling = hidden, layers, bidirectional, pooling
         self.activation, self.horizon, self.gate, self.reset_after = activation, horizon, gate, reset_after
         outputs = out_features * (horizon or 1)
+        check_gates(kind, gate, reset_after)
         if kind in RECURRENT:
             options: dict[str, Any] = {"gate": gate, "reset_after": reset_after, "bidirectional": bidirectional}
             if kind == "rnn":
                 options["nonlinearity"] = "relu" if chosen == "relu" else "tanh"
-            self.core: nn.Module = keras_init_(gated(kind, in_features, hidden, layers, **options))
+            linear = chosen == "none"
+            core = LinearRNN(in_features, hidden) if linear else gated(kind, in_features, hidden, layers, **options)
+            self.core: nn.Module = keras_init_(core)
             self.head: nn.Module = keras_init_(nn.Linear(hidden * (2 if bidirectional else 1), outputs))
         else:
-            check_gates(kind, gate, reset_after)
             require(length is not None, f"SequenceModel: {kind} needs length, the number of terms")
             widths = (hidden,) * layers if kind == "mlp" else ()
             self.core = nn.Flatten()
@@ -134,23 +136,10 @@ class SequenceModel(nn.Module):
         """Return the inputs (N, M), (N, 2 M) or (N, T * D) of the output layer."""
         if self.kind not in RECURRENT:
             return self.core(x)  # (N, T, D) -> (N, T * D)
-        if self.activation == "none":
-            states = self._linear_states(x)
-            last = states[:, -1]
-        else:
-            states, final = self.core(x)  # (N, T, M), and the last states (layers * directions, N, M)
-            final = final[0] if self.kind == "lstm" else final
-            last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # the last state of each direction
+        states, final = self.core(x)  # (N, T, M), and the last states (layers * directions, N, M)
+        final = final[0] if self.kind == "lstm" else final
+        last = torch.cat([*final[-2:]], 1) if self.bidirectional else final[-1]  # the last state of each direction
         return states.amax(1) if self.pooling == "max" else last
-
-    def _linear_states(self, x: Tensor) -> Tensor:
-        """Return the states (N, T, M) of the linear recurrence, which PyTorch's RNN lacks."""
-        inputs, recurrent, *biases = (getattr(self.core, f"{name}_l0") for name in CELL)
-        drives = x @ inputs.T + sum(biases)  # (N, T, M)
-        states = [drives[:, 0]]  # before the first term the state is 0
-        for term in drives.unbind(1)[1:]:
-            states.append(torch.addmm(term, states[-1], recurrent.T))
-        return torch.stack(states, 1)
 
 
 @plain_arguments

@@ -51,12 +51,19 @@ def words_first(words: Tensor, read_padding: bool = False) -> tuple[Tensor, Tens
     """
     require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
     if read_padding:
-        return words, words.new_full((len(words),), words.shape[1])
+        return words, words.new_full((words.shape[0],), words.shape[1])
     is_word = words != 0
     # a stable sort would do the same, but ONNX has none
     after = is_word.sum(1, keepdim=True) + (~is_word).cumsum(1, dtype=torch.int64)  # the places of padding, from 1
     place = torch.where(is_word, is_word.cumsum(1, dtype=torch.int64), after) - 1  # (B, T)
     return torch.zeros_like(words).scatter(1, place, words), is_word.sum(1)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """Return the maxima (B, D, T // 3) of every three positions of (B, D, T)."""
+    if torch.compiler.is_exporting():  # max_pool1d, which is faster, is traced for one length alone
+        return F.max_pool2d(x[:, :, None], (1, 3))[:, :, 0]
+    return F.max_pool1d(x, 3)
 
 
 @plain_arguments
@@ -165,12 +172,14 @@ class TextCNN(nn.Module):
     def features(self, words: Tensor) -> Tensor:
         """Return the maxima (B, M) of texts (B, T), which the last layer reads; M is the number of the last filters."""
         words, count = words_first(words, self.read_padding)
-        words = F.pad(words, (0, max(0, self.min_words - words.shape[1])))
+        # an exported network takes texts of every length: its padding cannot depend on it, nor leave one position alone
+        missing = 2 * self.min_words if torch.compiler.is_exporting() else max(0, self.min_words - words.shape[1])
+        words = F.pad(words, (0, missing))
         positions = count.clamp(min=self.min_words)  # (B,), number of positions that count
         x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
         for number, convolution in enumerate(self.convolutions):
             if number:
-                x, positions = F.max_pool1d(x, 3), positions // 3
+                x, positions = max_pool(x), positions // 3
             x, positions = F.relu(convolution(x)), positions - 2
             counts = torch.arange(x.shape[2], device=x.device) < positions[:, None]  # (B, T')
             x = x * counts[:, None]  # ReLU's outputs are 0 or more, so surplus padding never changes a maximum
