@@ -3,7 +3,9 @@ from .base import Predictor as Predictor
 from .classes import ClassAnswers as ClassAnswers
 from .direction_forecaster import DirectionAnswer as DirectionAnswer, DirectionForecaster as DirectionForecaster
 from .embeddings import EmbeddingAnswers as EmbeddingAnswers
+from .exporting import Exported as Exported, export as export
 from .forecaster import Forecast as Forecast, Forecaster as Forecaster
+from .graphs import Graph as Graph, model_graph as model_graph, predictor_graph as predictor_graph
 from .hub import from_hub as from_hub, push_to_hub as push_to_hub
 from .image_classifier import ImageClassifier as ImageClassifier
 from .image_embedder import ImageEmbedder as ImageEmbedder
