@@ -195,7 +195,7 @@ def write_card(
         "test data, SHA-256": run["data"].get("held_out_fingerprint", ""),
         "weights": "16 bits in the file, 32 when loaded" if model["half"] else "32 bits",
     }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
     measured = "\n".join(
         f"| {name} | {row['run']:.6g} | {format(row['recorded'], '.6g') if 'recorded' in row else 'not recorded'} |"
         for name, row in figures.items()

@@ -98,7 +98,7 @@ def read_run(folder: PathLike) -> RunSummary:
         history = read_history(folder / METRICS)
     except InputError as error:
         notes.append(f"{folder} has completed no epoch yet" if not (folder / METRICS).exists() else str(error))
-    for name, prefix in ((RESULTS, ""), (EVALUATION, ""), (f"{PROBE}/{RESULTS}", "probe / ")):
+    for name, prefix in ((RESULTS, ""), (EVALUATION, ""), (f"{PROBE}/probe.json", "probe / ")):
         try:
             if (folder / name).exists():
                 results |= {prefix + key: value for key, value in numbers_of(read_json(folder / name)).items()}
