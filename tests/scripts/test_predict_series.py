@@ -36,7 +36,6 @@ def runs(run, tmp_path_factory):
     assert done.code == 0, done.err
     shutil.move(folder / "runs" / "adding" / "x", folder / "adding")
     np.save(folder / "sequences.npy", torchdl.AddingProblem(4, 6)[:][0].numpy())  # (4, 6, 2)
-    np.save(folder / "single.npy", np.zeros((4, 6, 1)))
     table[::-1].to_csv(folder / "written.csv", index=False, sep=";", decimal=",", date_format="%d/%m/%Y")
     table[["close", "date"]].tail(7).to_csv(folder / "last.csv", index=False)
     table[["close", "date"]].tail(5).to_csv(folder / "short.csv", index=False)
@@ -101,31 +100,20 @@ def test_sequences_are_added(runs, run):
 
 MISTAKES = {
     "prices": "name one CSV file, not 0",
-    "prices last.csv prices.csv": "name one CSV file, not 2",
-    "prices missing.csv": "missing.csv",
     "prices short.csv": "5 terms, but the network reads 6",
     "prices gap.csv": "gap.csv has nothing instead of a number in column 'close', row 192",
     "prices other.csv": "other.csv has no column 'close'",
-    "prices prices.csv --horizon 0": "horizon must be 1 or more",
-    "direction last.csv": "no column 'open'",
     "direction prices.csv --horizon 2": "--horizon is for runs of the kind forecaster",
     "direction prices.csv --out next.png": "no picture of these answers",
-    "prices written.csv": "separator",
     "prices written.csv --separator ';' --decimal ,": r"sort the rows by time \(--sort\)",
-    "adding": "name one .npy file",
     "adding last.csv": "name one .npy file",
-    "adding missing.npy": "missing.npy",
-    "adding single.npy": r"must be \(N, T, 2\).* not \(4, 6, 1\)",
     "adding sequences.npy --date-order day": "--date-order is for runs of the kind",
     "adding sequences.npy --top 2": "--top is for classes",
-    "old last.csv": "resume the finished run",
 }
 
 
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_one_sentence(runs, run, command):
-    shutil.copytree(runs / "prices", runs / "old", dirs_exist_ok=True)
-    (runs / "old" / "preprocessing.json").unlink()
     assert_mistake(run, f"predict.py {command}", runs, MISTAKES[command])
 
 
