@@ -37,11 +37,15 @@ from torchdl.files import ARCHITECTURE, CHECKPOINT, CONFIG, METRICS, PREPROCESSI
 from torchdl.models.backbones import read_weights
 from torchdl.pictures import open_picture
 from torchdl.predict import (
+    DirectionForecaster,
+    Forecaster,
     ImageEmbedder,
     ImageGenerator,
     ImageInput,
     ImageReconstructor,
     Predictor,
+    SequencePredictor,
+    SeriesInput,
     SignalEmbedder,
     TabularPredictor,
     TextClassifier,
@@ -215,6 +219,14 @@ RECONSTRUCTOR = ImageReconstructor(torchdl.Autoencoder((1, 4, 4), 1, 1, 1), Imag
 SIGNALS = SignalEmbedder(
     torchdl.SignalEncoder(1, 2, (2,), (2,)), SignalEmbedder.Settings(1, 4, 4, mean=(0.5,), deviation=(2.0,))
 )
+SERIES = SeriesInput(("a", "b"), (0.5, 1.0), (2.0, 3.0), 3, (0.0, 1.0), (5.0, 6.0))
+FORECASTER = Forecaster(
+    torchdl.SequenceModel("linear", 2, 2, 3, horizon=1), Forecaster.Settings(SERIES, 2, "season before", 4)
+)
+DIRECTIONS = DirectionForecaster(torchdl.SequenceModel("rnn", 2, 1, 3), DirectionForecaster.Settings(SERIES, "b", 0.5))
+SEQUENCES = SequencePredictor(
+    torchdl.SequenceModel("gru", 2, 3), SequencePredictor.Settings(2, classes=("a", "b", "c"))
+)
 
 
 def a_table_predictor(folder: Path) -> Made:
@@ -368,6 +380,9 @@ READERS: dict[str, tuple[Callable[[Path], Made], Callable[..., bytes]]] = {
     "preprocessing, embedder": (a_predictor(EMBEDDER, torch.zeros(1, 6, 5)), mutate_json),
     "preprocessing, reconstructor": (a_predictor(RECONSTRUCTOR, torch.zeros(1, 6, 5)), mutate_json),
     "preprocessing, generator": (a_predictor(ImageGenerator.of(torchdl.simple_gan((1, 2, 2), 2)), 2), mutate_json),
+    "preprocessing, forecaster": (a_predictor(FORECASTER, torch.ones(9, 2), 2), mutate_json),
+    "preprocessing, directions": (a_predictor(DIRECTIONS, torch.ones(9, 2)), mutate_json),
+    "preprocessing, sequences": (a_predictor(SEQUENCES, torch.ones(1, 9, 2)), mutate_json),
     "preprocessing, signals": (a_predictor(SIGNALS, torch.ones(1, 9)), mutate_json),
     "catalogue": (a_recommender(CATALOGUE), mutate_arrays),
     "preprocessing, recommender": (a_recommender(PREPROCESSING), mutate_json),

@@ -220,6 +220,17 @@ def test_a_horizon_and_a_season_are_checked():
         own.predict(WALK.values[-11:])
 
 
+def test_a_forecast_that_grows_beyond_all_numbers_is_refused():
+    own = forecaster("linear")
+    for parameter in own.model.parameters():
+        torch.nn.init.constant_(parameter, 2.0)
+    assert bool(own.predict(WALK, 20).values.isfinite().all())
+    with pytest.raises(InputError, match=r"at step \d+: choose a smaller horizon"):
+        own.predict(WALK, 200)
+    with pytest.raises(InputError, match="at step 1: the series is too different"):
+        own.predict(1e300 * WALK.values)
+
+
 # times
 
 

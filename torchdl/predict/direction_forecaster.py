@@ -5,6 +5,7 @@ Shapes: N windows, T terms seen by the network, D columns.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,9 @@ class DirectionAnswer:
 
     Example:
         >>> from torchdl.predict import DirectionAnswer
-        >>> DirectionAnswer("close", 0.75, 0.5, last=54.5).to_frame()
-          column  last  next  probability that it rises  share of rises in training
-        0  close  54.5  rises                       0.75                        0.5
+        >>> DirectionAnswer("close", 0.75, 0.5, last=54.5).to_frame()[["column", "last", "next"]]
+          column  last   next
+        0  close  54.5  rises
     """
 
     target: str
@@ -116,4 +117,5 @@ class DirectionForecaster(Predictor[DirectionSettings]):
         later = None if series.times is None else later_times(series.times, 1)
         time = None if later is None else later[0]
         probability, notes = float(logits.double().sigmoid()), settings.series.notes(window)
+        require(math.isfinite(probability), "the probability is not a number: the series is too different")
         return DirectionAnswer(settings.target, probability, settings.rises, float(last), time, notes)
