@@ -15,9 +15,9 @@ from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
 from .numbers import NumberAnswers as NumberAnswers
 from .pretrained_weights import pretrained as pretrained, pretrained_models as pretrained_models
-from .recommender import RatedItems as RatedItems, Recommender as Recommender
+from .recommender import RatedItems as RatedItems, Recommendations as Recommendations, Recommender as Recommender
 from .sequence_predictor import SequencePredictor as SequencePredictor
 from .series import SeriesInput as SeriesInput
 from .signal_embedder import SignalEmbedder as SignalEmbedder, SignalInput as SignalInput
 from .tabular import TabularPredictor as TabularPredictor
-from .text_classifier import TextClassifier as TextClassifier
+from .text_classifier import TextAnswers as TextAnswers, TextClassifier as TextClassifier

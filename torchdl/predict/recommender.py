@@ -248,9 +248,10 @@ class Recommender(Predictor[RecommenderSettings]):
             pairs: The indices.
             tables: Parameters that replace the model's, by name; see :meth:`fold_in`.
         """
-        replaced = {name: table.to(self.device, torch.float32) for name, table in (tables or {}).items()}
         found = [torch.empty(0, dtype=torch.float64)]
         with self.ready():
+            own = dict(self.model.named_parameters())
+            replaced = {name: table.to(own[name]) for name, table in (tables or {}).items()}  # device and type
             for part in pairs.split(max(self.batch_size, CHUNK)) if len(pairs) else ():  # pairs are small
                 found.append(functional_call(self.model, replaced, (part.to(self.device),)).cpu().double())
         predicted = torch.cat(found)
