@@ -22,8 +22,10 @@ from torchdl.predict import (
     ImageGenerator,
     ImageInput,
     ImageReconstructor,
+    SequencePredictor,
     SeriesInput,
     SignalEmbedder,
+    TabularPredictor,
     TextClassifier,
     export,
 )
@@ -138,6 +140,42 @@ def test_an_exported_forecaster_forecasts_as_its_predictor(tmp_path, quick):
     direction = DirectionForecaster(model, DirectionForecaster.Settings(series, "close", 0.5), "cpu")
     expected = direction.predict(torchdl.google_prices()).probability
     assert program(direction, tmp_path)(window).item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("classes", [(), ("cheap", "dear"), ("low", "middle", "high")])
+def test_an_exported_predictor_of_rows_predicts_as_it_does(classes, tmp_path, quick):
+    numeric, categorical = (
+        {"rooms": (3.0, 1.5), "age": (40.0, 20.0)},
+        {"type": ("flat", "house"), "town": ("A", "B", "C")},
+    )
+    columns = torchdl.Columns(numeric, categorical, "price", classes, scale=(200.0, 50.0))
+    predictor = TabularPredictor(
+        torchdl.MLP(7, max(1, len(classes) - (len(classes) == 2)), hidden=(4,)), columns, "cpu"
+    )
+    rows = [{"age": 7, "town": "C", "rooms": 2, "type": "house"}, {"age": None, "town": "A", "rooms": 4, "type": "hut"}]
+    answers = predictor.predict(rows, missing="fill")
+    numbers = torch.tensor([[2.0, 7.0], [4.0, torch.nan]], dtype=torch.float64)
+    found = program(predictor, tmp_path)(numbers, torch.tensor([[1, 2], [-1, 0]]))
+    torch.testing.assert_close(found, answers.probabilities if classes else answers.numbers)
+
+
+@pytest.mark.parametrize("classes", [(), ("even", "odd")])
+def test_an_exported_predictor_of_sequences_predicts_as_it_does(classes, tmp_path, quick):
+    settings = SequencePredictor.Settings(2, classes=classes)
+    predictor = SequencePredictor(torchdl.SequenceModel("gru", in_features=2, hidden=4), settings, "cpu")
+    x = torch.randn(3, 9, 2)
+    found, answers = program(predictor, tmp_path)(x).double(), predictor.predict(x)
+    expected = answers.probabilities if classes else answers.numbers[:, None]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_table_is_exported_to_onnx(tmp_path, quick, onnx):
+    columns = torchdl.Columns(
+        {"rooms": (3.0, 1.5)}, {"type": ("flat", "house")}, "price", scale=(2.0, 0.5), logarithm=True
+    )
+    exported = export(TabularPredictor(torchdl.MLP(3, 1, hidden=(4,)), columns), tmp_path / "model.onnx")
+    assert exported.difference < 1e-5
 
 
 @pytest.mark.slow

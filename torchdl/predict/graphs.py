@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +24,10 @@ from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
 from torchdl.predict.image_reconstructor import ImageReconstructor
 from torchdl.predict.images import ImageInput
+from torchdl.predict.sequence_predictor import SequencePredictor
 from torchdl.predict.series import SeriesInput
 from torchdl.predict.signal_embedder import SignalEmbedder
+from torchdl.predict.tabular import TabularPredictor
 from torchdl.predict.text_classifier import TextClassifier
 from torchdl.tasks.supervised import class_probabilities
 
@@ -328,6 +330,46 @@ def signal_graph(predictor: SignalEmbedder) -> Graph:
     return Graph(network, inputs, (Output("embeddings", "the embedding of each window"),), least_of(encoder))
 
 
+def sequence_graph(predictor: SequencePredictor) -> Graph:
+    """From sequences to probabilities, or to numbers."""
+    if not predictor.settings.classes:
+        graph = model_graph(predictor.model)
+        return replace(graph, outputs=(Output("numbers", predictor.settings.name),))
+    network = Composed(predictor.model, lambda model, sequences: class_probabilities(model(sequences)))
+    return Graph(network, inputs_of(predictor.model), (Output("probabilities", "the probability of each class"),))
+
+
+def table_graph(predictor: TabularPredictor) -> Graph:
+    """From the numbers and categories of rows to probabilities, or to numbers in the target's unit."""
+    columns = predictor.settings
+    scale, counts = list(columns.numeric.values()), [len(names) for names in columns.categorical.values()]
+    mean, deviation = (
+        (torch.tensor(each, dtype=torch.float64) for each in zip(*scale, strict=True)) if scale else (None,) * 2
+    )
+    places = [torch.arange(count) for count in counts]
+
+    def predict(model: nn.Module, *inputs: Tensor) -> Tensor:
+        parts = []
+        if mean is not None:
+            parts.append(((torch.where(inputs[0].isnan(), mean, inputs[0]) - mean) / deviation).float())
+        if places:
+            parts += [(row[:, None] == place).float() for row, place in zip(inputs[-1].unbind(1), places, strict=True)]
+        output = model(torch.cat(parts, 1)).double()
+        return class_probabilities(output) if columns.classes else columns.numbers(output)
+
+    found = []
+    if scale:
+        low, high = [m - 2 * d for m, d in scale], [m + 2 * d for m, d in scale]
+        meaning = f"{', '.join(columns.numeric)}, in their own units; NaN where missing"
+        found.append(Input("numbers", (BATCH, len(scale)), meaning, torch.float64, low, high))
+    if counts:
+        most = [count - 1 for count in counts]
+        meaning = f"the places of {', '.join(columns.categorical)} among their categories, from 0; -1 for others"
+        found.append(Input("categories", (BATCH, len(counts)), meaning, torch.int64, -1, most))
+    answer = ("probabilities", "the probability of each class") if columns.classes else ("prediction", columns.target)
+    return Graph(Composed(predictor.model, predict), tuple(found), (Output(*answer),))
+
+
 GRAPHS: dict[type[Predictor[Any]], Callable[[Any], Graph]] = {
     ImageClassifier: classifier_graph,
     ImageEmbedder: embedder_graph,
@@ -336,7 +378,9 @@ GRAPHS: dict[type[Predictor[Any]], Callable[[Any], Graph]] = {
     TextClassifier: text_graph,
     Forecaster: forecaster_graph,
     DirectionForecaster: direction_graph,
+    SequencePredictor: sequence_graph,
     SignalEmbedder: signal_graph,
+    TabularPredictor: table_graph,
 }
 
 
