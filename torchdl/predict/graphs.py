@@ -343,14 +343,12 @@ def table_graph(predictor: TabularPredictor) -> Graph:
     """From the numbers and categories of rows to probabilities, or to numbers in the target's unit."""
     columns = predictor.settings
     scale, counts = list(columns.numeric.values()), [len(names) for names in columns.categorical.values()]
-    mean, deviation = (
-        (torch.tensor(each, dtype=torch.float64) for each in zip(*scale, strict=True)) if scale else (None,) * 2
-    )
+    mean, deviation = torch.tensor(scale, dtype=torch.float64).view(-1, 2).T  # each a number per numeric column
     places = [torch.arange(count) for count in counts]
 
     def predict(model: nn.Module, *inputs: Tensor) -> Tensor:
         parts = []
-        if mean is not None:
+        if scale:
             parts.append(((torch.where(inputs[0].isnan(), mean, inputs[0]) - mean) / deviation).float())
         if places:
             parts += [(row[:, None] == place).float() for row, place in zip(inputs[-1].unbind(1), places, strict=True)]
