@@ -120,6 +120,8 @@ def test_a_series_that_has_left_the_range_of_the_training_is_said_to_have():
     assert f"'volume' reaches {float(high[1]) + 100:.4g}" in note
     inside[1, 0] = -7
     assert "'close' reaches -7" in forecaster().predict(inside).notes[0]
+    (note, *_) = forecaster(returns=True).predict(2.0 ** torch.arange(9)[:, None].expand(9, 2)).notes
+    assert note.startswith("the return of 'close' reaches 1, ")
     below = {"low": (), "high": ()}
     unknown = replace(forecaster().settings, series=replace(forecaster().settings.series, **below))
     assert Forecaster(forecaster().model, unknown, "cpu").predict(inside).notes == ()

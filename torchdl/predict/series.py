@@ -130,7 +130,8 @@ class SeriesInput:
         for name, low, high, values in zip(self.columns, self.low, self.high, terms.T, strict=False):
             far = [value for value in (float(values.min()), float(values.max())) if not low <= value <= high]
             if far:
-                reached = f"{name!r} reaches {far[-1]:.4g}, but only {low:.4g} to {high:.4g} in the training part"
+                term = f"the return of {name!r}" if self.returns else repr(name)
+                reached = f"{term} reaches {far[-1]:.4g}, but only {low:.4g} to {high:.4g} in the training part"
                 found.append(f"{reached}: a network is often wrong where it has not learnt")
         return tuple(found)
 
