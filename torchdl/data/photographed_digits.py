@@ -161,4 +161,5 @@ def _opening(greys: np.ndarray) -> np.ndarray:
 def _offset(sums: np.ndarray) -> int:
     """Return where a box begins, with these sums of its rows or columns, for its centre of mass to be at MNIST's."""
     mass = float((sums * np.arange(len(sums))).sum() / sums.sum())
-    return min(max(round(CENTRE - mass), 0), SIDE - len(sums))
+    begin = round(round(CENTRE - mass, 4))  # twice, so that errors of rounding do not decide where symmetric digits go
+    return min(max(begin, 0), SIDE - len(sums))
