@@ -30,6 +30,7 @@ from torchdl.predict import (
     ImageEmbedder,
     ImageGenerator,
     ImageReconstructor,
+    NumberAnswers,
     Predictor,
     Recommender,
     SequencePredictor,
@@ -47,9 +48,53 @@ COLUMNS = 8  # of pictures with reconstructions and interpolations
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    """For a run that predicts a column of a table, or classifies texts."""
+
+    missing: Literal["refuse", "fill"] = "refuse"
+    """Missing values: an error, or numbers are replaced by the training mean and texts by no category."""
+    text: str = ""
+    """The column of the texts to classify; if not given, that of the training."""
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """For a run that forecasts a series."""
+
+    horizon: int | None = None
+    """Number of terms to forecast; if not given, that of the training."""
+    time: str = ""
+    """The column of times; if not given, that of the training. none: the rows are in order."""
+    date_order: Literal["day", "month"] | None = None
+    """Whether the day or the month comes first in 03/04/2020; if not given, as in the training."""
+    sort: bool = False
+    """Sort the rows by time."""
+
+
+@dataclass(frozen=True)
+class RecommenderOptions:
+    """For a run that recommends titles: one of both."""
+
+    user: str = ""
+    """The id of a user of the training, to whom to recommend."""
+    ratings: Path | None = None
+    """The ratings of a new user, a table with the columns item (ids or titles) and rating."""
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """For a run that generates images."""
+
+    seed: int = 0
+    """The seed of the noise."""
+    interpolate: Literal["linear", "spherical"] | None = None
+    """Make each row of eight lead from one image to another."""
+
+
+@dataclass(frozen=True)
 class Config:
-    """Answer with a trained run, on pictures, texts, tables or series, as it was trained; recommend titles to a user;
-    or generate images."""
+    """Answer with a trained run, on pictures, recordings, texts, tables, series or sequences, as it was trained;
+    recommend titles to a user; or generate images."""
 
     run: Positional[Path]
     """The folder of the run."""
@@ -61,32 +106,16 @@ class Config:
     """The file for the answers: .csv, .json, .npy (numbers alone) or .png (a picture); if not given, they are
     printed."""
     top: int = 1
-    """Number of classes to show for each input, the most probable first; or of the most similar inputs."""
-    text: str = ""
-    """The column of texts in tables; if not given, that of the training."""
-    missing: Literal["refuse", "fill"] = "refuse"
-    """Missing values in a table: an error, or numbers are replaced by the training mean and texts by no category."""
-    user: str = ""
-    """For a recommender: the id of a user of the training, to whom to recommend."""
-    ratings: Path | None = None
-    """For a recommender: the ratings of a new user, a table with the columns item (ids or titles) and rating."""
+    """Number of classes or of similar inputs to show for each input, the most probable or similar first."""
     n: int | None = None
-    """The number of images of a generator, 64 if not given; or of titles of a recommender, 10 if not given."""
-    seed: int = 0
-    """For a generator: the seed of the noise."""
-    interpolate: Literal["linear", "spherical"] | None = None
-    """For a generator: make each row of eight lead from one image to another."""
-    horizon: int | None = None
-    """For a forecaster: the number of terms to forecast; that of the training if not given."""
-    time: str = ""
-    """A series' column of times; if not given, that of the training. none: its rows are in order."""
-    date_order: Literal["day", "month"] | None = None
-    """For a series: whether the day or the month comes first in 03/04/2020; if not given, as in the training."""
-    sort: bool = False
-    """Sort a series' rows by time."""
-    format: TableFormat = field(default_factory=TableFormat)
+    """Number of images to generate, 64 if not given; or of titles to recommend, 10 if not given."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    table: TableOptions = field(default_factory=TableOptions)
+    series: SeriesOptions = field(default_factory=SeriesOptions)
+    recommender: RecommenderOptions = field(default_factory=RecommenderOptions)
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    format: TableFormat = field(default_factory=TableFormat)
 
 
 class Answer(NamedTuple):
@@ -99,11 +128,18 @@ class Answer(NamedTuple):
     summary: str = ""  # printed after them
 
 
+def predicted(answers: ClassAnswers | NumberAnswers, config: Config, summary: str = "") -> Answer:
+    """Return class probabilities or numbers as an answer."""
+    if isinstance(answers, ClassAnswers):
+        return Answer(answers.to_frame(config.top), answers.probabilities.numpy(), None, answers.notes, summary)
+    require(config.top == 1, f"--top is for classes, but {config.run} predicts numbers")
+    return Answer(answers.to_frame(), answers.numbers.numpy(), None, answers.notes, summary)
+
+
 def classify_pictures(predictor: ImageClassifier, config: Config) -> Answer:
     """Classify pictures."""
     require(len(config.inputs) > 0, f"{config.run} classifies images: name pictures, or folders of them")
-    answers = predictor.predict(config.inputs)
-    return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
+    return predicted(predictor.predict(config.inputs), config)
 
 
 def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
@@ -111,20 +147,28 @@ def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     require(len(config.inputs) > 0, f"{config.run} classifies texts: write some, or name files of texts")
     inputs = [Path(given) if os.path.isfile(given) else given for given in config.inputs]
     written = None if config.format == TableFormat() else config.format  # as in the training
-    answers = predictor.predict(inputs, config.text, written)
-    return Answer(answers.to_frame(config.top), answers.probabilities.numpy(), notes=answers.notes)
+    return predicted(predictor.predict(inputs, config.table.text, written), config)
 
 
 def predict_rows(predictor: TabularPredictor, config: Config) -> Answer:
     """Predict a column for the rows of a table; if the table has that column, measure the error."""
-    require(len(config.inputs) == 1, f"{config.run} predicts rows of a table: name one CSV file")
-    rows = predictor.read(config.inputs[0], config.format)
-    answers = predictor.predict(rows, config.missing)
-    summary = score(predictor.settings, answers, rows)
-    if isinstance(answers, ClassAnswers):
-        return Answer(answers.to_frame(config.top), answers.probabilities.numpy(), None, answers.notes, summary)
-    require(config.top == 1, f"--top is for classes, but {config.run} predicts numbers")
-    return Answer(answers.to_frame(), answers.numbers.numpy(), None, answers.notes, summary)
+    rows = predictor.read(one_file(config, "predicts rows of a table: name one CSV file"), config.format)
+    answers = predictor.predict(rows, config.table.missing)
+    return predicted(answers, config, score(predictor.settings, answers, rows))
+
+
+def read_sequences(predictor: SequencePredictor, config: Config) -> Answer:
+    """Predict a number or a class for sequences."""
+    shape = f"(sequences, terms, {predictor.settings.features})"
+    path = one_file(config, f"reads sequences: name one .npy file, an array of {shape}", ".npy")
+    return predicted(predictor.predict(path), config)
+
+
+def one_file(config: Config, wanted: str, suffix: str = "") -> str:
+    """Return the only input; raise :class:`InputError` with what is wanted if there is none, or another."""
+    found = config.inputs[0] if len(config.inputs) == 1 else str(len(config.inputs))
+    require(len(config.inputs) == 1 and found.lower().endswith(suffix), f"{config.run} {wanted}, not {found}")
+    return found
 
 
 def compare(predictor: ImageEmbedder | SignalEmbedder, config: Config) -> Answer:
@@ -149,10 +193,10 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
     """Generate images."""
     require(not config.inputs, f"{config.run} generates images, and takes only --n and --seed, no inputs")
     require(config.out is not None, f"{config.run} generates images: name a file for them, --out digits.png or .npy")
-    count, seed = 64 if config.n is None else config.n, config.seed
+    count, seed, way = 64 if config.n is None else config.n, config.generator.seed, config.generator.interpolate
     require(count >= 1, f"--n must be 1 or more, not {count}")
-    if config.interpolate:
-        images, columns = predictor.interpolate(count, seed, config.interpolate, COLUMNS), COLUMNS
+    if way:
+        images, columns = predictor.interpolate(count, seed, way, COLUMNS), COLUMNS
     else:
         images, columns = predictor.predict(count, seed), None
     return Answer(numbers=images.numpy(), picture=image_grid(images, columns))
@@ -160,48 +204,32 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
 
 def forecast_series(predictor: Forecaster, config: Config) -> Answer:
     """Forecast the next terms of a series."""
-    found = predictor.predict(one_file(config), config.horizon, **series_file(config))
+    found = predictor.predict(**series_file(config))
     wanted = config.out is not None and config.out.suffix.lower() == ".png"
     return Answer(found.to_frame(), found.values.numpy(), found.figure() if wanted else None, found.notes)
 
 
 def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer:
     """Forecast whether a column of a series rises next."""
-    found = predictor.predict(one_file(config), **series_file(config))
+    found = predictor.predict(**series_file(config))
     return Answer(found.to_frame(), np.array([found.probability]), notes=found.notes)
 
 
-def one_file(config: Config) -> str:
-    """Return the file of a series."""
-    require(len(config.inputs) == 1, f"{config.run} forecasts a series: name one CSV file, not {len(config.inputs)}")
-    return config.inputs[0]
-
-
 def series_file(config: Config) -> dict[str, Any]:
-    """Return how the file of a series is written, where the options say so; otherwise it is as in the training."""
-    default = Config(config.run)
-    names = ("format", "time", "date_order", "sort")
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
-
-
-def read_sequences(predictor: SequencePredictor, config: Config) -> Answer:
-    """Predict a number or a class for sequences."""
-    one = len(config.inputs) == 1 and config.inputs[0].lower().endswith(".npy")
-    shape = f"(sequences, terms, {predictor.settings.features})"
-    require(one, f"{config.run} reads sequences: name one .npy file, an array of {shape}")
-    answers = predictor.predict(config.inputs[0])
-    if isinstance(answers, ClassAnswers):
-        return Answer(answers.to_frame(config.top), answers.probabilities.numpy())
-    require(config.top == 1, f"--top is for classes, but {config.run} predicts numbers")
-    return Answer(answers.to_frame(), answers.numbers.numpy())
+    """Return the file of a series, and how it is written where the options say so; else it is as in the training."""
+    inputs = one_file(config, "forecasts a series: name one CSV file")
+    options = {**vars(config.series), "format": config.format}
+    default = {**vars(SeriesOptions()), "format": TableFormat()}
+    return {"inputs": inputs, **{name: value for name, value in options.items() if value != default[name]}}
 
 
 def recommend(predictor: Recommender, config: Config) -> Answer:
     """Recommend titles to a user of the training, or to a new one."""
-    one = (config.user != "") != (config.ratings is not None) and not config.inputs
+    user, ratings = config.recommender.user, config.recommender.ratings
+    one = (user != "") != (ratings is not None) and not config.inputs
     require(one, f"{config.run} recommends titles: name --user ID or --ratings FILE, and nothing else")
-    answers = predictor.predict(config.ratings or config.user, 10 if config.n is None else config.n)
-    require(len(answers) > 0, f"there is nothing to recommend: {config.ratings or config.user} has rated everything")
+    answers = predictor.predict(ratings or user, 10 if config.n is None else config.n)
+    require(len(answers) > 0, f"there is nothing to recommend: {ratings or user} has rated everything")
     return Answer(answers.to_frame(), answers.ratings.numpy())
 
 
@@ -221,15 +249,13 @@ ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
 #: The options that only some kinds of runs take.
 OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
     "top": (ImageClassifier, ImageEmbedder, SequencePredictor, SignalEmbedder, TabularPredictor, TextClassifier),
-    "text": (TextClassifier,),
-    "user": (Recommender,),
-    "ratings": (Recommender,),
     "n": (ImageGenerator, Recommender),
-    "seed": (ImageGenerator,),
-    "interpolate": (ImageGenerator,),
+    "missing": (TabularPredictor,),
+    "text": (TextClassifier,),
     "horizon": (Forecaster,),
     **dict.fromkeys(("time", "date_order", "sort"), (DirectionForecaster, Forecaster)),
-    "missing": (TabularPredictor,),
+    **dict.fromkeys(("user", "ratings"), (Recommender,)),
+    **dict.fromkeys(("seed", "interpolate"), (ImageGenerator,)),
     **{each.name: (DirectionForecaster, Forecaster, TabularPredictor, TextClassifier) for each in fields(TableFormat)},
 }
 
