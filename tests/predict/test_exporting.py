@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ from torchdl.predict import (
     ImageGenerator,
     ImageInput,
     ImageReconstructor,
+    RatedItems,
+    Recommender,
     SequencePredictor,
     SeriesInput,
     SignalEmbedder,
@@ -167,6 +170,18 @@ def test_an_exported_predictor_of_sequences_predicts_as_it_does(classes, tmp_pat
     found, answers = program(predictor, tmp_path)(x).double(), predictor.predict(x)
     expected = answers.probabilities if classes else answers.numbers[:, None]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_an_exported_recommender_rates_as_it_does(tmp_path, quick):
+    settings = Recommender.Settings((5, 9), (31, 40), ("Up (2009)", "Jaws (1975)"), (0.5, 5.0), 1.0)
+    rated = RatedItems(stops=np.array([0, 2, 3]), rated=np.array([1, 2, 2]))
+    model = torchdl.MatrixFactorization(users=2, items=2, mean=4.8, dim=2)
+    with torch.no_grad():
+        model.item_bias.weight[1:] = torch.tensor([[0.1], [-9.0]])
+    recommender = Recommender(model, settings, "cpu", rated=rated)
+    found = program(recommender, tmp_path)(torch.tensor([[2, 1], [2, 2]]))
+    torch.testing.assert_close(found[:1], recommender.predict(9).ratings)
+    assert found[1] == 0.5
 
 
 @pytest.mark.slow

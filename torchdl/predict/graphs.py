@@ -24,6 +24,7 @@ from torchdl.predict.image_embedder import ImageEmbedder
 from torchdl.predict.image_generator import ImageGenerator
 from torchdl.predict.image_reconstructor import ImageReconstructor
 from torchdl.predict.images import ImageInput
+from torchdl.predict.recommender import Recommender
 from torchdl.predict.sequence_predictor import SequencePredictor
 from torchdl.predict.series import SeriesInput
 from torchdl.predict.signal_embedder import SignalEmbedder
@@ -368,6 +369,15 @@ def table_graph(predictor: TabularPredictor) -> Graph:
     return Graph(Composed(predictor.model, predict), tuple(found), (Output(*answer),))
 
 
+def recommender_graph(predictor: Recommender) -> Graph:
+    """From pairs of a user and an item to ratings within the range of the training ratings."""
+    low, high = predictor.settings.range
+    network = Composed(predictor.model, lambda model, pairs: model(pairs).double().clamp(low, high))
+    meaning = "places of a user and an item in the lists of ids, from 1; 0 is an unknown one"
+    (pairs,) = inputs_of(predictor.model)
+    return Graph(network, (pairs._replace(meaning=meaning),), (Output("ratings", "the predicted ratings"),))
+
+
 GRAPHS: dict[type[Predictor[Any]], Callable[[Any], Graph]] = {
     ImageClassifier: classifier_graph,
     ImageEmbedder: embedder_graph,
@@ -376,6 +386,7 @@ GRAPHS: dict[type[Predictor[Any]], Callable[[Any], Graph]] = {
     TextClassifier: text_graph,
     Forecaster: forecaster_graph,
     DirectionForecaster: direction_graph,
+    Recommender: recommender_graph,
     SequencePredictor: sequence_graph,
     SignalEmbedder: signal_graph,
     TabularPredictor: table_graph,
