@@ -10,11 +10,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import write_pair
 from helpers.extractors import finished
 from helpers.scripts import assert_mistake, files
 from PIL import Image
 
 import torchdl
+from torchdl.predict.pretrained_weights import read_index
 from torchdl.recipes.gan_evaluation import evaluate_generator, load_feature_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
 
@@ -204,3 +206,26 @@ def test_a_feature_extractor_of_other_images_and_an_unfinished_one_are_refused(r
     (folder / "config.json").write_text(json.dumps(record))
     sentence = "judge-mnist_5k .*fashion_mnist.*mnist_5k"
     assert_mistake(run, "evaluate_gan.py runs/gan/x", workplace, sentence)
+
+
+def test_digits_are_measured_by_the_classifier_that_comes_with_torchdl_if_none_was_trained(run, tmp_path):
+    for split in ("train", "test"):
+        data = torchdl.load_images("mnist_5k", split)
+        write_pair(tmp_path / "data" / "MNIST" / "raw", data.images[:60, 0].numpy(), data.labels[:60].numpy(), split)
+    options = "--data-root data --max-steps 1 --evaluation-samples 20 --samples 4 --name x"
+    done = run(f"train_gan.py {options}", tmp_path)
+    assert done.code == 0, done.err
+    line = "feature extractor: lenet-mnist, which comes with torchdl, test accuracy 99.22 %\n"
+    assert line in done.out
+    config = json.loads((tmp_path / "runs" / "gan" / "x" / "config.json").read_text())["config"]
+    assert config["feature_extractor"] == "pretrained:lenet-mnist"
+    assert config["trainer"]["monitor"] == "samples/frechet_distance"
+    (tmp_path / "runs" / "lenet" / "judge-mnist").mkdir(parents=True)  # unfinished: a resumed run goes on as it began
+    done = run("train_gan.py --resume runs/gan/x --max-steps 2", tmp_path)
+    assert (done.code, line in done.out) == (0, True), done.err
+    done = run("evaluate_gan.py runs/gan/x --feature-extractor pretrained:lenet-mnist --samples 20", tmp_path)
+    assert (done.code, line in done.out) == (0, True), done.err
+    measured_by = json.loads((tmp_path / "runs" / "gan" / "x" / "evaluation.json").read_text())["judge"]
+    assert measured_by["sha256"] == read_index()["lenet-mnist"]["files"]["weights.safetensors"]
+    sentence = "no model 'x' comes with torchdl: choose among"
+    assert_mistake(run, "evaluate_gan.py runs/gan/x --feature-extractor pretrained:x", tmp_path, sentence)
