@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl import load_predictor
+from torchdl.cli.finished_runs import find_predictor
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.images import at_equal_distances
@@ -46,7 +46,7 @@ class Config:
     """Save the embeddings of pictures, of windows of recordings, of texts, or of rows of a table."""
 
     run: Positional[Path]
-    """The folder of the run."""
+    """The folder of the run, or pretrained:NAME for a model that comes with torchdl, such as pretrained:lenet-mnist."""
     inputs: Positional[tuple[str, ...]] = ()
     """What to embed: pictures and folders of pictures, recordings and folders of them, texts and files of texts, or a
     CSV file with rows of a table."""
@@ -135,7 +135,7 @@ def main(config: Config) -> None:
     if config.projector is not None:
         empty = not config.projector.exists() or (config.projector.is_dir() and not any(config.projector.iterdir()))
         require(empty, f"{config.projector} exists already: name a new folder for --projector")
-    predictor = load_predictor(config.run, config.device)
+    predictor = find_predictor(config.run, config.device)
     if not hasattr(predictor, "embed"):
         raise InputError(f"{config.run} is of the kind {predictor.kind}, which makes no embeddings: name another run")
     require(len(config.inputs) > 0, f"name what {config.run} shall embed, such as a folder")

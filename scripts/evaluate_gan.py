@@ -35,7 +35,7 @@ class Config:
     """The folder of the run, such as runs/gan/first."""
     feature_extractor: Path | None = None
     """A finished run of train_lenet.py on the same data. If not given: lenet/judge-DATASET beside the run's gan/, or
-    the classifier of mnist or fashion_mnist that comes with torchdl."""
+    the classifier that comes with torchdl: pretrained:lenet-mnist or pretrained:lenet-fashion."""
     samples: int = 10_000
     """Number of images to generate, at most as many as there are test images."""
     kid_samples: int = KID_SAMPLES

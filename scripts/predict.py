@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 import numpy as np
 from torch import Tensor
 
-from torchdl import load_predictor
+from torchdl.cli.finished_runs import find_predictor
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
@@ -97,7 +97,7 @@ class Config:
     recommend titles to a user; or generate images."""
 
     run: Positional[Path]
-    """The folder of the run."""
+    """The folder of the run, or pretrained:NAME for a model that comes with torchdl, such as pretrained:lenet-mnist."""
     inputs: Positional[tuple[str, ...]] = ()
     """What to answer on: pictures and folders of pictures for a run that takes images; recordings and folders of them
     for one that takes signals; texts, files with a text per line and tables for one that classifies texts; a CSV file
@@ -275,7 +275,7 @@ def main(config: Config) -> None:
     require(config.top >= 1, f"--top must be 1 or more, not {config.top}")
     if config.out is not None:
         require_suffix(config.out, ".csv", ".json", ".npy", ".png")
-    predictor = load_predictor(config.run, config.device)
+    predictor = find_predictor(config.run, config.device)
     for name in given(config, Config(config.run)):
         kinds = OPTIONS.get(name, (Predictor,))
         wanted = " or ".join(kind.kind for kind in kinds if kind is not Predictor)

@@ -58,7 +58,7 @@ class Config:
     """Decay of the moving average of the generator's weights that makes samples; if not given, 0.999 (conv) or 0."""
     feature_extractor: Path | None = None
     """A run of train_lenet.py on the same data, to measure samples with, or none. If not given: OUT/lenet/judge-DATASET
-    if that is there, or the classifier of mnist or fashion_mnist that comes with torchdl."""
+    if that is there, or the classifier that comes with torchdl: pretrained:lenet-mnist or pretrained:lenet-fashion."""
     evaluation_samples: int = 2000
     """Samples to compare with training images at each evaluation; the generator with the smallest distance is kept."""
     samples: int = 64

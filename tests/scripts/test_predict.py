@@ -151,6 +151,14 @@ def test_a_mistake_about_users_is_one_sentence(films, run, command, sentence):
     assert_mistake(run, f"predict.py {command}", films, sentence)
 
 
+def test_a_model_that_comes_with_torchdl_needs_no_run(classifier, run):
+    done = run("predict.py pretrained:lenet-mnist pictures --out shipped.csv", classifier)
+    assert (done.code, done.err) == (0, "")
+    with (classifier / "shipped.csv").open(newline="") as file:
+        found = [row["class"] for row in csv.DictReader(file)]
+    assert found == [str(label) for label in torchdl.load_images("mnist_5k", "test").labels[:3].tolist()]
+
+
 MISTAKES = {
     "digits": "name pictures",
     "digits missing.png": "missing.png",
@@ -163,6 +171,7 @@ MISTAKES = {
     "digits pictures --missing fill": "--missing is for .*tabular predictor, .*image classifier",
     "digits pictures --separator ;": "--separator is for .*tabular predictor",
     "nowhere pictures": "no folder nowhere",
+    "pretrained:resnet pictures": "no model 'resnet' comes with torchdl: choose among",
     "pictures pictures": "not the folder of a run",
     "old pictures": "resume the finished run",
     "begun pictures": "no model yet",

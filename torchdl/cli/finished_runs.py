@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torchdl import artifacts
 from torchdl.cli.record import located, located_dataset
@@ -11,12 +11,13 @@ from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
 from torchdl.files import read_config, read_settings
 from torchdl.models import GAN, Generator
+from torchdl.predict import Predictor, load_predictor, pretrained
 from torchdl.recipes.gan_evaluation import PRETRAINED, FeatureExtractor, load_feature_extractor, pretrained_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
 
 NO_EXTRACTOR = Path("none")  # instead of a feature extractor's folder: none is used
 
-PRETRAINED_PREFIX = "pretrained:"  # before the name of a classifier that comes with torchdl
+PRETRAINED_PREFIX = "pretrained:"  # before the name of a model that comes with torchdl
 
 
 class OfPlace(TypedDict, total=False):
@@ -30,6 +31,12 @@ class OfData(TypedDict, total=False):
 
     dataset: str
     run: OfPlace
+
+
+def find_predictor(run: Path, device: str = "auto") -> Predictor[Any]:
+    """Load the predictor of a run's folder, or one that comes with torchdl (:data:`PRETRAINED_PREFIX`, its name)."""
+    name = comes_with_torchdl(run)
+    return pretrained(name, device) if name else load_predictor(run, device)
 
 
 def load_gan(folder: Path) -> GAN:
@@ -75,7 +82,7 @@ def default_extractor(runs: Path, dataset: str) -> Path:
 
 
 def comes_with_torchdl(place: Path) -> str:
-    """Return the name of a classifier that comes with torchdl, or an empty string for a folder."""
+    """Return the name of a model that comes with torchdl, or an empty string for a folder."""
     name = str(place)
     return name.removeprefix(PRETRAINED_PREFIX) if name.startswith(PRETRAINED_PREFIX) else ""
 
