@@ -14,11 +14,12 @@ from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
+from torchdl.data.delimited_files import TableFormat
 from torchdl.data.recordings import Recordings, read_recordings
 from torchdl.data.shoulder_exercises import FOLDS, load_exercises, split_exercises
 from torchdl.errors import require
 from torchdl.predict import SignalEmbedder
-from torchdl.recipes.signal_probe import probe_signals
+from torchdl.recipes.signal_probe import probe_signals, require_segments
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,11 @@ class Config:
 
     signals: Path | None = None
     """Your own recordings: a .csv, .npy or .wav file, or a folder of such files. Without labels nothing is probed."""
+    columns: tuple[str, ...] = ()
+    """The columns of your tables to read as channels; if not given, all that are numbers, but for times and indices."""
+    format: TableFormat = field(default_factory=TableFormat)
     fold: int | None = None
-    """Which two people are for testing, from 0 to 4; by default the seed modulo 5."""
+    """Which two people are for testing, from 0 to 4; by default the seed modulo 5. For the exercises, as are probes."""
     window: int = 16
     """Samples of a window, at least the product of the strides."""
     hop: int = 16
@@ -70,20 +74,33 @@ def split_in_time(recordings: Recordings, span: int) -> tuple[Recordings, Record
     at = [signal.shape[1] * 4 // 5 for signal in recordings.signals]
     first = tuple(signal[:, :end] for signal, end in zip(recordings.signals, at, strict=True))
     rest = tuple(signal[:, end:] for signal, end in zip(recordings.signals, at, strict=True))
-    shortest = min(signal.shape[1] for signal in rest)
+    shortest, name = min((signal.shape[1], name) for signal, name in zip(rest, recordings.names, strict=True))
     require(
         shortest >= span,
-        f"the last fifth of each recording is for validation, and one has only {shortest:,} samples there, fewer than "
-        f"the {span:,} of a sequence: choose fewer terms, a smaller window or hop, or longer recordings",
+        f"the last fifth of each recording is for validation, and {name} has only {shortest:,} samples there, fewer "
+        f"than the {span:,} of a sequence: choose fewer terms, a smaller window or hop, or longer recordings",
     )
     return replace(recordings, signals=first), replace(recordings, signals=rest)
+
+
+def require_used(config: Config) -> None:
+    """Raise an error if options are given that change nothing, because they are for other data."""
+    own, usual = config.signals is not None, Config()
+    unused = ["segment", "probe_on", "probe_epochs"] if own else ["columns", "format"]
+    if own and config.run.resume is None:  # older runs have recorded a fold
+        unused.insert(0, "fold")
+    given = [f"--{name.replace('_', '-')}" for name in unused if getattr(config, name) != getattr(usual, name)]
+    whose = "the exercises, whose classes are known," if own else "files of your own (--signals)"
+    named = " and ".join(given).replace("--format", "the format of tables")
+    require(not given, f"{named} would change nothing: only {whose} need it, so leave it out")
 
 
 def main(config: Config) -> None:
     """Cut sequences, build the model, train, probe."""
     seed = config.trainer.seed
+    require_used(config)
     fold = seed % FOLDS if config.fold is None else config.fold
-    config = replace(config, fold=fold)
+    config = replace(config, fold=fold) if config.signals is None else config
     require(
         config.batch_size >= 2,
         f"InfoNCE compares the sequences of a batch: --batch-size must be 2 or more, not {config.batch_size}",
@@ -92,15 +109,23 @@ def main(config: Config) -> None:
     if config.signals is None:
         everything = load_exercises()
         train, validation, test = split_exercises(everything, fold)
+        probed = test if config.probe_on == "test" else validation
+        for part in (train, probed):
+            require_segments(part, config.window, config.segment)
     else:
-        everything = read_recordings(config.signals)
+        everything = read_recordings(config.signals, config.format, config.columns)
         span = (config.terms + config.predict_terms - 1) * config.hop + config.window
         train, validation = split_in_time(everything, span)
-    settings = SignalEmbedder.Settings.of(train, config.window, config.hop)
+    settings = SignalEmbedder.Settings.of(train, config.window, config.hop, config.format)
     shape = (config.window, config.hop, config.terms, config.predict_terms)
     sequences, validation_sequences = (
         SignalWindows(settings.scaled(part), *shape, seed=seed) for part in (train, validation)
     )
+    require(config.probe_epochs >= 1, f"probe_epochs must be 1 or more, not {config.probe_epochs}")
+    for name, each in (("training", sequences), ("validation", validation_sequences)):
+        enough = f"{name} needs 2 or more sequences, to tell one from another, and there is only {len(each)} of "
+        require(len(each) >= 2, f"{enough}{each.span:,} samples: choose fewer terms, or longer recordings")
+    prober = Trainer(config.probe_epochs, seed=seed, device=config.trainer.device, dry_run=config.trainer.dry_run)
     run = Run("cpc_signals", config, config.run, config.trainer, sequences)
     # 2. Build the model.
     model = CPC(
@@ -118,10 +143,8 @@ def main(config: Config) -> None:
     run.fit(task, batches, validation_batches, predictor=SignalEmbedder(model, settings, config.trainer.device))
     # 4. Probe what the features say about people that no part of the training has seen.
     if config.signals is None:
-        probed = test if config.probe_on == "test" else validation
-        trainer = Trainer(config.probe_epochs, seed=seed, device=config.trainer.device, dry_run=config.trainer.dry_run)
         learnt, asked = (settings.scaled(part) for part in (train, probed))
-        report = probe_signals(model, learnt, asked, config.window, config.hop, config.segment, trainer)
+        report = probe_signals(model, learnt, asked, config.window, config.hop, config.segment, prober)
         if run.is_main:
             run.keep(report)
     if run.temporary is None:

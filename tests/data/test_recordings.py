@@ -8,7 +8,7 @@ import torch
 from helpers import gaussian
 from scipy.io import wavfile
 
-from torchdl import InputError, Recordings, read_recordings
+from torchdl import InputError, Recordings, SignalWindows, TableFormat, read_recordings
 from torchdl.data import shoulder_exercises
 from torchdl.data.shoulder_exercises import load_exercises, split_exercises
 
@@ -32,7 +32,7 @@ def test_scaled_recordings_have_mean_0_and_deviation_1_in_the_training_part():
     samples = torch.cat(recordings.scaled(*recordings.statistics()).signals, 1)
     torch.testing.assert_close(samples.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(samples.std(1, correction=0), torch.ones(2))
-    with pytest.raises(InputError, match=r"channel \[2\] is constant"):
+    with pytest.raises(InputError, match="constant channels: leave out channel 2"):
         Recordings((torch.stack([torch.arange(9.0), torch.full((9,), 0.1)]),)).statistics()
 
 
@@ -71,7 +71,33 @@ def test_every_kind_of_file_is_read_with_channels_first(tmp_path):
     found = read_recordings(tmp_path)
     assert len(found) == 2
     assert all(torch.equal(signal, samples) for signal in found.signals)
-    assert found.origin == f"600 samples in 2 recordings from {tmp_path}"
+    rows = "no column of times was found, so the rows are taken to be in order"
+    assert found.origin == f"{tmp_path}, channels left, right; {rows}"
+    windows = SignalWindows(found, 10, 10)
+    assert windows.origin == f"600 samples in 2 recordings from {found.origin}"
+
+
+def test_columns_are_put_in_the_order_of_the_first_file_or_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("left,right\n1.5,2\n3.5,2\n5,2\n")
+    (tmp_path / "b.csv").write_text("right,left\n20,10.5\n40,30\n60,50\n")
+    (tmp_path / "readme.txt").write_text("Recorded in May.\n")
+    (tmp_path / ".c.csv").write_text("hidden\n")
+    found = read_recordings(tmp_path)
+    assert found.channel_names == ("left", "right")
+    assert found.names == ("a.csv", "b.csv")
+    assert found.signals[1].tolist() == [[10.5, 30, 50], [20, 40, 60]]
+    assert read_recordings(tmp_path, columns=["right"]).signals[1].tolist() == [[20, 40, 60]]
+    with pytest.raises(InputError, match="constant channels: leave out 'right'"):
+        read_recordings(tmp_path / "a.csv").statistics()
+    (tmp_path / "b.csv").write_text("up,left\n20,10\n40,30\n60,50\n")
+    with pytest.raises(InputError, match=r"b.csv has the channels up, left, other files have left, right"):
+        read_recordings(tmp_path)
+
+
+def test_a_table_may_be_written_in_another_format(tmp_path):
+    (tmp_path / "a.txt").write_text("1,5;2\n3;4\n5;7,25\n")
+    found = read_recordings(tmp_path, TableFormat(header=False, separator=";", decimal=","))
+    assert found.signals[0].tolist() == [[1.5, 3, 5], [2, 4, 7.25]]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +126,17 @@ def test_a_mistake_is_one_sentence(tmp_path):
     (tmp_path / "x.mp3").write_bytes(b"ID3")
     refused("x.mp3", r"x.mp3 is no recording.*\.wav")
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
-    refused("x.npy", "x.npy cannot be read")
+    refused("x.npy", "x.npy is damaged")
+    (tmp_path / "x.npy").write_bytes(b"no array")
+    refused("x.npy", "^(?!.*pickle).*x.npy is damaged")
+    np.save(tmp_path / "cube.npy", np.zeros((1, 2, 3)))
+    refused("cube.npy", r"cube.npy must have the shape .*\(1, 2, 3\)")
     np.save(tmp_path / "object.npy", np.array([{}]))
     refused("object.npy", "object.npy")
     np.save(tmp_path / "nan.npy", np.array([0.0, 1.0, np.nan]))
     refused("nan.npy", "nan.npy has NaN or an infinite value at sample 2")
     np.save(tmp_path / "turned.npy", np.zeros((300, 2)))
-    refused("turned.npy", "transpose")
+    refused("turned.npy", "turned.npy has 300 channels of 2 samples: transpose")
     wavfile.write(tmp_path / "cut.wav", 8000, np.zeros(1000, np.int16))
     (tmp_path / "cut.wav").write_bytes((tmp_path / "cut.wav").read_bytes()[:500])
     refused("cut.wav", "cut.wav cannot be read")

@@ -91,10 +91,11 @@ def test_settings_and_fingerprint_identify_the_sequences():
     [
         (numbered(300), {"window": 0}, "window .*0"),
         (numbered(300), {"hop": 0}, "hop .*0"),
+        (Recordings(tuple(numbered(300, 80)), names=("a", "b.npy")), {}, r"b.npy has 80 samples"),
         (numbered(300, 80), {}, r"recording 2 has 80 samples: .*2 \+ 2 terms of 30 \(hop 20\) takes 90"),
         ([torch.zeros(1, 200), torch.zeros(2, 200)], {}, r"channels, not \[1, 2\]"),
         (torch.zeros(200, 2), {}, "200 channels of 2 samples: transpose"),
-        (torch.zeros(1, 2, 200), {}, r"\(channels, samples\), not \(1, 2, 200\)"),
+        (torch.zeros(1, 2, 200), {}, r"recording 1 .*\(channels, samples\), not \(1, 2, 200\)"),
         ([], {}, "no recording"),
         (["text"], {}, "must be numbers"),
         (torch.zeros(1, 200, dtype=torch.complex64), {}, "complex"),

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from helpers import gaussian
 from helpers.scripts import assert_mistake, same_weights
 
@@ -21,6 +22,11 @@ def workplace(tmp_path_factory):
     for number in range(3):
         np.save(folder / "sounds" / f"{number}.npy", gaussian(2, 900, seed=number).numpy() * 7 + 3)
     np.save(folder / "short.npy", np.arange(100.0))
+    np.save(folder / "one.npy", gaussian(1500).numpy())
+    rows = "\n".join(f"{x};{y}" for x, y in gaussian(900, 2).tolist())
+    for name, columns in (("a", "left;right"), ("b", "right;left")):
+        (folder / "tables").mkdir(exist_ok=True)
+        (folder / "tables" / f"{name}.csv").write_text(f"{columns}\n{rows}\n")
     return folder
 
 
@@ -40,6 +46,18 @@ def test_a_users_own_signals_train_a_model_that_encodes_them(run, workplace):
     assert not re.search("paired|digit|class|ceiling", header)
 
 
+def test_tables_are_embedded_with_the_columns_and_the_format_of_the_training(run, workplace):
+    done = run(f"train_cpc_signals.py --signals tables --separator ; {SMALL} --name tables", workplace)
+    assert (done.code, done.err) == (0, "")
+    assert "channels left, right" in done.out
+    embedder = torchdl.load_predictor(workplace / "runs" / "cpc_signals" / "tables", "cpu")
+    swapped = (workplace / "tables" / "b.csv").read_text().replace("right;left", "left;right")
+    (workplace / "swapped.csv").write_text(swapped)
+    one, other = (embedder.embed(workplace / name) for name in ("tables/a.csv", "swapped.csv"))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, embedder.embed(workplace / "tables" / "b.csv"))
+
+
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
     command = f"train_cpc_signals.py --signals sounds {SMALL} --max-steps"
     for name, steps in (("whole", 20), ("part", 9)):
@@ -54,11 +72,15 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace):
     ("options", "sentence"),
     [
         ("--signals nowhere", "no file or folder nowhere"),
-        ("--signals short.npy", "last fifth .*20 samples.*256"),
+        ("--signals short.npy", "last fifth .*short.npy.*20 samples.*256"),
+        ("--signals one.npy", "validation needs 2 or more sequences.*1 of 256"),
+        ("--signals sounds --fold 1 --segment 9", "--fold and --segment would change nothing"),
+        ("--columns a", "--columns would change nothing.*--signals"),
+        ("--signals tables", "--separator ';'"),
         ("--signals sounds --terms 3 --window 0", "window .*0"),
         ("--signals sounds --terms 3 --window 15", "16 or more"),
         ("--signals sounds --terms 0", "terms .*0"),
-        ("--signals sounds --terms 3 --kernels 2", "same length"),
+        ("--signals sounds --terms 3 --kernels 2", "as many strides as kernels"),
         ("--signals sounds --batch-size 1", "--batch-size .*1"),
     ],
 )

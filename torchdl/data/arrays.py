@@ -78,8 +78,10 @@ def read_npy(path: PathLike, dtype: type[np.floating] | None = None) -> np.ndarr
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path} cannot be read: {first_line(error)}") from error
+    except Exception as error:  # damaged files raise many kinds; NumPy's advice is to allow pickles
+        known = "" if "pickle" in str(error) else f" ({first_line(error)})"
+        advice = "save an array of numbers with numpy.save"
+        raise InputError(f"{path} is damaged, or no array of numbers in NumPy's format{known}: {advice}") from error
 
 
 class ArrayDataset(Dataset):

@@ -66,6 +66,7 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
     extent = 1  # the number of places that an item takes: a window takes several samples
     starts: Tensor  # (sequences,), the place of each one's first term in this epoch
     nouns = "items", "step"  # of places, and of the distance between terms
+    recordings: tuple[str, ...] = ()  # the names of the recordings, if they have some
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         self.items = as_tensor(items, "items") if hasattr(items, "dtype") else items
         self.source = look_through(self.items)
         self.terms, self.predict_terms, self.step, self.seed = terms, predict_terms, step, seed
-        self.recording_lengths = torch.as_tensor([self.places] if lengths is None else lengths)  # (R,)
+        self.recording_lengths = as_tensor([self.places] if lengths is None else lengths, "lengths")  # (R,)
         whole = self.recording_lengths.dim() == 1 and not self.recording_lengths.is_floating_point()
         fits = whole and int(self.recording_lengths.sum()) == self.places
         require(fits, f"the lengths of the recordings must be whole and add up to the {self.places:,} {noun} there are")
@@ -98,16 +99,20 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
             self._check_numbers(self.items)
         self.set_epoch(0)
 
+    def recording_name(self, index: int) -> str:
+        """Return what messages call a recording."""
+        return self.recordings[index] if self.recordings else f"recording {index + 1}"
+
     def _check_lengths(self) -> None:
         noun, distance = self.nouns
         short = (self.recording_lengths < self.span).nonzero()[:, 0].tolist()
         if short:
             each = f"of {self.extent} " if self.extent > 1 else ""
             more = f", and {len(short) - 1} more are too short" if len(short) > 1 else ""
+            name, length = self.recording_name(short[0]), int(self.recording_lengths[short[0]])
             raise InputError(
-                f"recording {short[0] + 1} has {int(self.recording_lengths[short[0]])} {noun}{more}: a sequence of "
-                f"{self.terms} + {self.predict_terms} terms {each}({distance} {self.step}) takes {self.span}, so leave "
-                "short recordings out, or choose fewer terms"
+                f"{name} has {length} {noun}{more}: a sequence of {self.terms} + {self.predict_terms} terms {each}"
+                f"({distance} {self.step}) takes {self.span}, so leave short recordings out, or choose fewer terms"
             )
 
     def _check_numbers(self, values: Tensor) -> None:
@@ -117,10 +122,8 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
             ends = self.recording_lengths.cumsum(0)
             recording = int(torch.bucketize(wrong[0], ends, right=True))
             place = int(wrong[0] - ends[recording] + self.recording_lengths[recording])
-            raise InputError(
-                f"recording {recording + 1} has NaN or an infinite value in its {self.nouns[0]}, the first at index "
-                f"{place}: repair it, or cut the recording there"
-            )
+            name = f"{self.recording_name(recording)} has NaN or an infinite value in its {self.nouns[0]}"
+            raise InputError(f"{name}, the first at index {place}: repair it, or cut the recording there")
 
     def _label_places(self, labels: Tensor) -> Tensor:
         """Return a class for each place (N,), given one for each recording (R,) or each place."""

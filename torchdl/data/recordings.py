@@ -6,17 +6,20 @@ Shapes: R recordings, C channels, L samples (of each recording its own), N segme
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl.data.arrays import read_npy
+from torchdl.data.delimited_files import CSV, TableFormat
 from torchdl.data.info import fingerprint
 from torchdl.data.ordered_sequences import require_whole
-from torchdl.data.series import read_series
+from torchdl.data.series import Series, read_series
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike
@@ -53,6 +56,8 @@ class Recordings:
     """Whether they replace data that was not found."""
     names: tuple[str, ...] = ()
     """What each recording is called, such as its file."""
+    channel_names: tuple[str, ...] = ()
+    """What each channel is called, such as a column of a file."""
 
     def __post_init__(self) -> None:
         count = len(self.signals)
@@ -61,6 +66,10 @@ class Recordings:
             fits = of_each is None or of_each.shape == (count,)
             require(fits, f"{name} must have one number for each of the {count} recordings")
         require(len(self.names) in (0, count), f"names must have one for each of the {count} recordings")
+        channels = self.channels
+        require(
+            len(self.channel_names) in (0, channels), f"channel_names must have one for each of the {channels} channels"
+        )
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -92,9 +101,8 @@ class Recordings:
         samples = torch.cat(self.signals, 1).double()  # (C, samples)
         mean, deviation = samples.mean(1), samples.std(1, correction=0)
         constant = (deviation <= 1e-12 * mean.abs()).nonzero()[:, 0].tolist()
-        require(
-            not constant, f"channel {[c + 1 for c in constant]} is constant: leave it out, there is nothing to learn"
-        )
+        names = [repr(self.channel_names[c]) if self.channel_names else f"channel {c + 1}" for c in constant]
+        require(not names, f"nothing can be learnt from constant channels: leave out {', '.join(names)}")
         return mean.float(), deviation.float()
 
     def scaled(self, mean: Tensor, deviation: Tensor) -> Recordings:
@@ -116,11 +124,18 @@ class Recordings:
         return torch.cat(cut), self.labels.repeat_interleave(counts)  # type: ignore[union-attr]
 
 
-def read_recordings(path: PathLike) -> Recordings:
+def read_recordings(path: PathLike, format: TableFormat = CSV, columns: Sequence[str] = ()) -> Recordings:
     """Read recordings from a file, or from all files of a folder in the order of their names.
 
-    A ``.csv`` has a sample in each row, see :func:`torchdl.read_series`. A ``.npy`` has an array (L,) or (C, L), and a
-    ``.wav`` a sound, whose samples are scaled to [-1, 1].
+    A ``.csv``, ``.tsv`` or ``.txt`` has a sample in each row, see :func:`torchdl.read_series`. A ``.npy`` has an array
+    (L,) or (C, L), and a ``.wav`` a sound, whose samples are scaled to [-1, 1]. Texts (``.txt``) beside other kinds of
+    recordings are notes, and are left out.
+
+    Args:
+        path: The file or folder.
+        format: How tables are written.
+        columns: The columns of tables to read as channels, in this order; by default those of the first table, all that
+            are numbers, but for times and indices. Others must have the same ones, in any order.
 
     Raises:
         InputError: There is no such file, one cannot be read, or the files differ in channels or in the sampling rate.
@@ -136,19 +151,23 @@ def read_recordings(path: PathLike) -> Recordings:
     """
     place = Path(path)
     require(place.exists(), f"there is no file or folder {place}")
-    files = [place]
-    if place.is_dir():
-        files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-        require(bool(files), f"{place} has no recordings, files ending in {', '.join(SUFFIXES)}")
+    files = files_in(place) if place.is_dir() else [place]
     signals: list[Tensor] = []
     rates: dict[int, Path] = {}  # a file with each rate
+    said, channel_names = "", tuple[str, ...]()
     for file in files:
-        values, rate = read_signal(file)
-        if rate is not None:
-            rates.setdefault(rate, file)
+        if file.suffix.lower() in TABLES:
+            series = read_series(file, columns, format)
+            if not channel_names:
+                said, channel_names = series.origin.partition(f" from {file}")[2], series.columns
+            values: Any = in_order(series, channel_names, file).values.T.numpy()  # (L, C) -> (C, L)
+        else:
+            values, rate = read_signal(file)
+            if rate is not None:
+                rates.setdefault(rate, file)
         differ = " and ".join(f"{name} has {each:,} samples a second" for each, name in rates.items())
         require(len(rates) < 2, f"{differ}: resample the sounds to one rate")
-        (signal,) = as_recordings([values])
+        (signal,) = as_recordings([values], [str(file)])
         wrong = (~signal.isfinite()).nonzero()
         if len(wrong):
             raise InputError(f"{file} has NaN or an infinite value at sample {int(wrong[0, 1])}: repair it")
@@ -156,18 +175,31 @@ def read_recordings(path: PathLike) -> Recordings:
         channels = [len(signals[0]), len(signal)]
         differ = f"{files[0]} has {channels[0]} channels, but {file} has {channels[1]}: choose files with the same ones"
         require(channels[0] == channels[1], differ)
-    total = sum(signal.shape[1] for signal in signals)
-    recordings = f"{len(files):,} recording{'s' if len(files) > 1 else ''}"
+    named = f", channels {', '.join(channel_names)}" if channel_names else ""
     names = tuple(file.name if place.is_dir() else str(file) for file in files)
-    return Recordings(tuple(signals), origin=f"{total:,} samples in {recordings} from {place}", names=names)
+    return Recordings(tuple(signals), origin=f"{place}{named}{said}", names=names, channel_names=channel_names)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the recordings in a folder, in the order of their names."""
+    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = [file for file in found if not file.name.startswith(".")]  # a system's own
+    files = [file for file in found if file.suffix.lower() != ".txt"] or found
+    require(bool(files), f"{folder} has no recordings, files ending in {', '.join(SUFFIXES)}")
+    return files
+
+
+def in_order(series: Series, columns: tuple[str, ...], file: Path) -> Series:
+    """Return a file's series with its columns in this order; raise :class:`InputError` if it has others."""
+    differ = f"{file} has the channels {', '.join(series.columns)}, other files have {', '.join(columns)}"
+    require(set(series.columns) == set(columns), f'{differ}: choose among them, columns=["..."], or rename them')
+    return series.select(columns)
 
 
 def read_signal(path: Path) -> tuple[np.ndarray, int | None]:
-    """Read the signal (L,) or (C, L) of one file, and its samples per second if the file says so."""
+    """Read the signal (L,) or (C, L) of an array or sound, and its samples per second if the file says so."""
     suffix = path.suffix.lower()
     require(suffix in SUFFIXES, f"{path} is no recording: its name must end in {', '.join(SUFFIXES)}")
-    if suffix in TABLES:
-        return read_series(path).values.T.numpy(), None  # (L, C) -> (C, L)
     if suffix == ".npy":
         return read_npy(path, np.float32), None
     try:

@@ -102,8 +102,9 @@ class SignalWindows(OrderedSequences):
     ) -> None:
         require_whole("window", window)
         self.extent = window
-        recordings = as_recordings(getattr(signal, "signals", signal))
-        source = getattr(signal, "origin", "memory"), getattr(signal, "fallback", False)  # of Recordings
+        self.recordings = getattr(signal, "names", ()) if hasattr(signal, "signals") else ()  # of Recordings
+        recordings = as_recordings(getattr(signal, "signals", signal), self.recordings)
+        source = getattr(signal, "origin", "memory"), getattr(signal, "fallback", False)
         windows = SlidingWindows(torch.cat(recordings, 1), window, *source)
         super().__init__(windows, terms, predict_terms, hop, [r.shape[1] for r in recordings], labels, seed)
         self._check_numbers(windows.signal.T)
@@ -118,8 +119,10 @@ class SignalWindows(OrderedSequences):
         return {"window": self.extent, **super().order_settings()}
 
 
-def as_recordings(signal: ArrayLike | Sequence[ArrayLike]) -> list[Tensor]:
+def as_recordings(signal: ArrayLike | Sequence[ArrayLike], names: Sequence[str] = ()) -> list[Tensor]:
     """Return the recordings (C, L) float32 of a signal (L,) or (C, L), or of a list of such signals.
+
+    Messages call them by their ``names``, if there are some.
 
     Raises:
         InputError: They are no numbers, have other shapes, or differ in the number of channels.
@@ -128,15 +131,14 @@ def as_recordings(signal: ArrayLike | Sequence[ArrayLike]) -> list[Tensor]:
     found = [signal] if not several else list(signal)
     require(len(found) > 0, "there is no recording: give one at least")
     recordings = []
-    for number, each in enumerate(found, 1):
-        values = as_tensor(np.asarray(each) if isinstance(each, (list, tuple)) else each, f"recording {number}")
+    for number, each in enumerate(found):
+        name = names[number] if names else f"recording {number + 1}"
+        values = as_tensor(np.asarray(each) if isinstance(each, (list, tuple)) else each, name)
         shape = tuple(values.shape)
-        require(values.dim() in (1, 2), f"a recording must be (samples,) or (channels, samples), not {shape}")
-        require(not values.is_complex(), f"recording {number} has complex numbers: make channels of their parts")
+        require(values.dim() in (1, 2), f"{name} must have the shape (samples,) or (channels, samples), not {shape}")
+        require(not values.is_complex(), f"{name} has complex numbers: make channels of their parts")
         values = values.float()[None] if values.dim() == 1 else values.float()  # (L,) -> (C, L)
-        turned = (
-            f"recording {number} has {shape[0]:,} channels of {shape[-1]:,} samples: transpose it, (channels, samples)"
-        )
+        turned = f"{name} has {shape[0]:,} channels of {shape[-1]:,} samples: transpose it, (channels, samples)"
         require(values.shape[0] <= values.shape[1], turned)
         recordings.append(values)
     channels = sorted({len(each) for each in recordings})

@@ -134,7 +134,7 @@ class SignalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require(min(channels, code_size) >= 1, "SignalEncoder: channels and code_size must be positive")
-        require(len(kernels) == len(strides) > 0, "SignalEncoder: kernels and strides must have the same length, not 0")
+        require(len(kernels) == len(strides) > 0, "SignalEncoder: give as many strides as kernels, one at least")
         self.channels, self.code_size, self.kernels, self.strides = channels, code_size, tuple(kernels), tuple(strides)
         layers: list[nn.Module] = []
         width = channels

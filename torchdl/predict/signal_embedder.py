@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data import Recordings, read_recordings
+from torchdl.data.delimited_files import CSV, TableFormat
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, require
 from torchdl.features import CPCFeatures
@@ -38,6 +39,8 @@ class SignalInput:
         hop: The samples from the start of a window to that of the next.
         mean: Is subtracted from each channel (C numbers).
         deviation: Each channel is then divided by it (C numbers).
+        channel_names: The columns of tables that are the channels, in this order; none if the training had no tables.
+        format: How tables are written.
     """
 
     channels: int
@@ -45,12 +48,15 @@ class SignalInput:
     hop: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    channel_names: tuple[str, ...] = ()
+    format: TableFormat = CSV
 
     @classmethod
-    def of(cls, recordings: Recordings, window: int, hop: int) -> SignalInput:
+    def of(cls, recordings: Recordings, window: int, hop: int, format: TableFormat = CSV) -> SignalInput:
         """Describe windows of recordings that are scaled by the mean and deviation of these, the training part."""
         mean, deviation = recordings.statistics()
-        return cls(recordings.channels, window, hop, tuple(mean.tolist()), tuple(deviation.tolist()))
+        scale = tuple(mean.tolist()), tuple(deviation.tolist())
+        return cls(recordings.channels, window, hop, *scale, recordings.channel_names, format)
 
     def check(self) -> None:
         """Raise :class:`InputError` unless these are windows."""
@@ -61,6 +67,7 @@ class SignalInput:
             fits and all(map(math.isfinite, (*self.mean, *self.deviation))), "each channel has a mean and deviation"
         )
         require(min(self.deviation) > 0, "deviations must be positive")
+        require(len(self.channel_names) in (0, self.channels), "channel_names must have one for each channel")
 
     def scaled(self, recordings: Recordings) -> Recordings:
         """Scale recordings as in training."""
@@ -68,6 +75,9 @@ class SignalInput:
             recordings.channels == self.channels,
             f"the network takes recordings of {self.channels} channels, not of {recordings.channels}",
         )
+        ours, theirs = self.channel_names, recordings.channel_names
+        wanted = f"the network takes the channels {', '.join(ours)}, not {', '.join(theirs)}"
+        require(ours == theirs or not ours or not theirs, f"{wanted}: put them in this order")
         return recordings.scaled(torch.tensor(self.mean), torch.tensor(self.deviation))
 
     def windows(self, recordings: Recordings) -> list[Tensor]:
@@ -127,13 +137,17 @@ class SignalEmbedder(Predictor[SignalInput]):
         Raises:
             InputError: There are no recordings, one cannot be read or is too short, or has other channels.
         """
-        recordings = find_recordings(inputs)
+        recordings = self.recordings(inputs)
         windows = self.settings.windows(recordings)
         with self.ready():
             embeddings = self.features.encode(torch.cat(windows))
         starts = [range(0, len(own) * self.settings.hop, self.settings.hop) for own in windows]
         named = zip(recordings.names, starts, strict=True)
         return EmbeddingAnswers(embeddings, [f"{name}, sample {start}" for name, own in named for start in own])
+
+    def recordings(self, inputs: Any) -> Recordings:
+        """Return recordings, with names, of anything that :meth:`predict` takes."""
+        return find_recordings(inputs, self.settings.format, self.settings.channel_names)
 
     def embed(self, inputs: Any) -> Tensor:
         """Return the embeddings (N, D) of windows, float32; see :meth:`predict`."""
@@ -149,19 +163,19 @@ class SignalEmbedder(Predictor[SignalInput]):
             InputError: The model is an encoder alone.
         """
         require(isinstance(self.model, CPC), f"a {type(self.model).__name__} has no contexts: train a CPC model")
-        windows = self.settings.windows(find_recordings(inputs))
+        windows = self.settings.windows(self.recordings(inputs))
         with self.ready():
             return torch.cat([self.features.contexts(own[None])[0] for own in windows])  # (1, n, H) -> (n, H)
 
 
-def find_recordings(inputs: Any) -> Recordings:
+def find_recordings(inputs: Any, format: TableFormat = CSV, columns: Sequence[str] = ()) -> Recordings:
     """Return recordings, with names, of anything that :meth:`SignalEmbedder.predict` takes."""
     if isinstance(inputs, Recordings):
         return inputs if inputs.names else replace(inputs, names=tuple(map(str, range(len(inputs)))))
     if isinstance(inputs, (str, os.PathLike)):
-        return read_recordings(inputs)
+        return read_recordings(inputs, format, columns)
     several = isinstance(inputs, Sequence) and any(isinstance(each, (str, os.PathLike)) for each in inputs)
-    parts = [find_recordings(each) for each in inputs] if several else []
+    parts = [find_recordings(each, format, columns) for each in inputs] if several else []
     signals = tuple(chain.from_iterable(part.signals for part in parts)) if several else tuple(as_recordings(inputs))
     names = tuple(chain.from_iterable(part.names for part in parts)) or tuple(map(str, range(len(signals))))
     finite = all(bool(signal.isfinite().all()) for signal in signals)

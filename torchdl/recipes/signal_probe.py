@@ -75,6 +75,13 @@ def fit_network(
     return CPCFeatures(model, device=trainer.device).encode
 
 
+def require_segments(recordings: Recordings, window: int, length: int) -> None:
+    """Raise :class:`InputError` unless segments of ``length`` samples have a window, and are not too long."""
+    shortest = min(signal.shape[1] for signal in recordings.signals)
+    fits = window <= length <= shortest
+    require(fits, f"segments must have from {window:,} samples, a window, to {shortest:,}, not {length:,}")
+
+
 def probe_signals(
     cpc: CPC, train: Recordings, test: Recordings, window: int, hop: int, length: int, trainer: Trainer
 ) -> Report:
@@ -94,6 +101,8 @@ def probe_signals(
         trainer: How to train the networks on labels; its seed determines their weights and those of the untrained one.
     """
     require(train.subjects is not None, "a probe needs recordings with subjects")
+    for recordings in (train, test):
+        require_segments(recordings, window, length)
     person = train.subjects.min()  # type: ignore[union-attr]
     with random.seeded(find_device(trainer.device), trainer.seed):
         untrained = artifacts.build(artifacts.describe(cpc))
