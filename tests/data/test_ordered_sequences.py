@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -139,6 +140,7 @@ def test_what_determines_the_items_is_recorded():
         (torch.zeros(30), {"lengths": [10, 5, 8, 7]}, "recording 2 has 5 items, and 1 more"),
         (torch.zeros(30), {"lengths": [10, 10]}, "add up to the 30 items"),
         (torch.zeros(30), {"lengths": [10.5, 19.5]}, "must be whole"),
+        (torch.zeros(30), {"lengths": "ab"}, "lengths must be numbers"),
         (torch.zeros(30), {"terms": 2.5}, "terms must be a whole number.* 2.5"),
         (torch.zeros(30), {"labels": [1, 2]}, r"labels .* 1 recordings or the 30 items"),
         (torch.zeros(30), {"labels": [0.5]}, "labels must be whole numbers"),
@@ -155,6 +157,10 @@ def test_a_mistake_is_one_sentence(items, options, sentence):
 def test_items_that_are_not_decimals_are_refused_when_they_are_read():
     with pytest.raises(InputError, match=r"tensors of decimals.*not of torch.uint8: scale"):
         OrderedSequences([torch.zeros(3, dtype=torch.uint8)] * 20)[0]
+    with pytest.raises(InputError, match=r"tensors.*not of .*Image.*: convert"):
+        OrderedSequences([Image.new("L", (4, 4))] * 20)[0]
+    with pytest.raises(InputError, match="differ in shape"):
+        OrderedSequences([torch.zeros(number) for number in range(20)])[0]
     with pytest.raises(InputError, match=r"tensors of decimals.*not a str"):
         OrderedSequences(["text"] * 20)[0]
 

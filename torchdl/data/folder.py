@@ -175,8 +175,8 @@ def list_files(root: Path, split: str) -> Files:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """List the folders in a folder, except hidden ones."""
-    return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    """List the folders in a folder, except hidden ones and those of macOS' archives."""
+    return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".") and f.name != "__MACOSX"]
 
 
 class Contents(NamedTuple):
@@ -288,9 +288,8 @@ def read_folder(
     Raises:
         InputError: As for :func:`list_files`; or a file cannot be read, or the images have different sizes.
     """
-    root, largest = Path(root), math.isqrt(max(1, max_pixels))
-    valid = image_size is None or 1 <= image_size <= largest
-    require(valid, f"image_size must be from 1 to {largest:,} pixels (max_pixels), not {image_size}")
+    root = Path(root)
+    require_size(image_size, max_pixels)
     files, other = (list_files(root, part) for part in (split, "test" if split == "train" else "train"))
     headers = (read_header(path, max_pixels) for path in (*files.paths, *other.paths))
     grey = all(header is None or header.grey for header in headers)  # both splits get the same number of channels
@@ -360,8 +359,20 @@ def decode_in_order(paths: Sequence[Path], decoding: Decoding) -> Generator[np.n
             pool.shutdown(cancel_futures=True)  # on an error, skip the rest
 
 
-def decode_all(files: Files, decoding: Decoding, skip_corrupt: bool, resident: bool | None) -> Decoded:
-    """Decode every image once, to keep it or just to check that it can be read and has the same size as the others."""
+def require_size(image_size: int | None, max_pixels: int) -> None:
+    """Raise :class:`InputError` unless images can be resized to this side in pixels."""
+    largest = math.isqrt(max(1, max_pixels))
+    valid = image_size is None or 1 <= image_size <= largest
+    require(valid, f"image_size must be from 1 to {largest:,} pixels (max_pixels), not {image_size}")
+
+
+def decode_all(
+    files: Files, decoding: Decoding, skip_corrupt: bool, resident: bool | None, advice: str = f", {SKIP}"
+) -> Decoded:
+    """Decode every image once, to keep it or just to check that it can be read and has the same size as the others.
+
+    An error for a file that cannot be read ends with ``advice``.
+    """
     images: Tensor | None = None
     shape: tuple[int, ...] = ()
     kept: list[int] = []
@@ -373,7 +384,7 @@ def decode_all(files: Files, decoding: Decoding, skip_corrupt: bool, resident: b
             bar.update()
             if isinstance(array, InputError):
                 if not skip_corrupt:
-                    raise InputError(f"{array}; repair or remove it, {SKIP}")
+                    raise InputError(f"{array}; repair or remove it{advice}")
                 corrupt.append(str(files.paths[index]))
                 continue
             if not kept:

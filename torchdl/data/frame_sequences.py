@@ -117,10 +117,11 @@ def read_frames(
     paths: Sequence[Path], image_size: int | None, low: float, high: float, max_pixels: int, origin: str
 ) -> ImageDataset:
     """Read images of one size in the order of their paths, without labels."""
+    image_folder.require_size(image_size, max_pixels)
     headers = (read_header(path, max_pixels) for path in paths)
     decoding = Decoding(image_size, all(header is None or header.grey for header in headers), None, max_pixels)
     files = Files(list(paths), [0] * len(paths), ("frames",), [], [])
-    found = decode_all(files, decoding, skip_corrupt=False, resident=None)
+    found = decode_all(files, decoding, skip_corrupt=False, resident=None, advice="")
     if found.images is not None:
         return ImageDataset(found.images, None, low, high, origin=origin)
     digest = image_folder.fingerprint(files, "frames", decoding, contents=True)

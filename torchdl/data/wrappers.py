@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.info import fingerprint
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 
 
 def whole_batch(batch: Any) -> Any:
@@ -30,7 +30,18 @@ def whole_batch(batch: Any) -> Any:
         >>> [batch.shape for batch, labels in loader]
         [torch.Size([4, 1, 4, 4]), torch.Size([2, 1, 4, 4])]
     """
-    return default_collate(batch) if isinstance(batch, list) else batch
+    return collate(batch) if isinstance(batch, list) else batch
+
+
+def collate(items: list[Any]) -> Any:
+    """Make a batch of items as PyTorch does; raise :class:`InputError` if they cannot be stacked."""
+    try:
+        return default_collate(items)
+    except TypeError as error:
+        found = str(error).rpartition("found ")[2]
+        raise InputError(f"a batch is made of tensors, arrays or numbers, not of {found}: convert the items") from error
+    except RuntimeError as error:
+        raise InputError("the items of a batch differ in shape: resize, cut or pad them to the same one") from error
 
 
 def get_batch(dataset: Dataset, indices: Tensor) -> Any:
@@ -38,7 +49,7 @@ def get_batch(dataset: Dataset, indices: Tensor) -> Any:
     if isinstance(dataset, View):
         return dataset.__getitems__(indices)
     if not makes_batches(dataset):
-        return default_collate([dataset[index] for index in indices.tolist()])
+        return collate([dataset[index] for index in indices.tolist()])
     return whole_batch(dataset.__getitems__(indices))  # type: ignore[attr-defined]
 
 
@@ -218,7 +229,7 @@ class View(BatchDataset[Any]):
             return self.take(places[0], index)
         if not all(map(makes_batches, self.sources)):
             examples = zip(which.tolist(), index.tolist(), strict=True)
-            return default_collate([self.sources[place][row] for place, row in examples])
+            return collate([self.sources[place][row] for place, row in examples])
         found = [self.take(place, index[which == place]) for place in places]
         order = torch.cat([(which == place).nonzero()[:, 0] for place in places]).argsort()
         return merge(found, order)

@@ -215,7 +215,8 @@ class CPCTask(Task):
         encoded = self.encode(batch)
         require(
             len(encoded.embeddings) > 1 or self.other_steps or self.head == "paired",
-            "InfoNCE compares the sequences of a batch, so batch_size must be 2 or more",
+            "InfoNCE compares the sequences of a batch, and this one has a single sequence: batch_size must be 2 or "
+            "more, and drop_last=True leaves out a last batch of one",
         )
         metrics = {}
         if parts_of(batch).label is not None:
