@@ -6,7 +6,7 @@ import hashlib
 import math
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from torchdl import GAN, Discriminator, Generator, InputError
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.record import WORKING_FOLDER
+from torchdl.data.digits import load_photographs
+from torchdl.data.sources import data_roots, names
 from torchdl.errors import require
 from torchdl.files import CONFIG, WEIGHTS, write_json
 from torchdl.keras import describe_import, largest_difference, to_keras
@@ -113,14 +115,16 @@ def main(config: Config) -> None:
     if (config.source / WEIGHTS).is_file():
         taken = next((path for path in files_written(config.out) if path.exists()), None)
         require(taken is None, f"{taken} exists already: choose another --out")
-        for name in ("architecture", "discriminator", "network"):
-            of_files = f"--{name} is for files of Keras, and {config.source} is the folder of a run: leave it out"
-            require(getattr(config, name) is None, of_files)
-        to_keras(torchdl.load(config.source), config.out)
-        print(config.out)
+        for option in fields(Config)[2:]:
+            of_files = f"--{option.name} is for files of Keras, and {config.source} is the folder of a run"
+            require(getattr(config, option.name) == option.default, f"{of_files}: leave it out")
+        print("\n".join([*to_keras(torchdl.load(config.source), config.out), str(config.out)]))
         return
     free = not config.out.exists() or (config.out.is_dir() and not any(config.out.iterdir()))
     require(free, f"{config.out} exists already: choose another --out")
+    known = config.dataset in names() or any((root / config.dataset).is_dir() for root in (Path(), *data_roots()))
+    require(known, f"unknown data set {config.dataset!r}: choose one of {', '.join(names())}, or a folder of images")
+    load_photographs(config.background, size=1)
     model = load(config.source, config.architecture, config.network)
     if config.discriminator is not None:
         model = gan(model, load(config.discriminator, network="Discriminator"))

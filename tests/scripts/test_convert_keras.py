@@ -84,12 +84,15 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(run, tmp_path):
         "nowhere.h5 --out new": "nowhere.h5",
         "text.h5 --out new": "text.h5",
         "mlp.keras --out taken": "taken exists already: .*--out",
-        "mlp.keras --out new --network CPC": "does not hold CPC",
+        "mlp.keras --out new --network CPC": "does not hold CPC: its layers are Dense",
+        "mlp.keras --out new --dataset foo": "data set 'foo'.*mnist",
+        "mlp.keras --out new --background nowhere.png": "no picture nowhere.png",
         "mlp.keras --out new --network Mlp": "unknown network .*MLP",
         "mlp.keras --out new --discriminator mlp.keras": "Discriminator",
         "taken --out model.keras": "taken",
         "run --out taken.weights.h5": r"taken\.json exists already",
         "run --out model.keras --network MLP": "--network",
+        "run --out model.keras --dataset cifar10": "--dataset",
     }.items():
         done = run(f"convert_keras.py {options}", tmp_path)
         assert done.code == 2, (options, done.out, done.err)

@@ -44,7 +44,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def to_keras(model: nn.Module, path: PathLike) -> None:
+def to_keras(model: nn.Module, path: PathLike) -> tuple[str, ...]:
     """Write a network as a model of Keras 3 with the same weights; it needs the extra ``keras``.
 
     The model is made of Keras' own layers, without a ``Lambda``, and has the network's outputs: a classifier's are
@@ -58,11 +58,16 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
     - A :class:`RatingModel` there has no index 0: index i here is i - 1 there.
     - An :class:`MLP`, a :class:`Discriminator` and a :class:`Generator` have flat images there, in the order (channel,
       height, width), as here.
+    - A :class:`CPC` with ``batch_statistics`` normalises by running statistics there, so its outputs differ.
+    - Keras 2's hard sigmoid becomes that of Keras 3, with weights of the gates 1.2 times as large: the same function.
 
     Args:
         model: One of the networks that :func:`from_keras` returns.
         path: A file ``.keras`` or ``.h5`` to write, or ``.weights.h5`` for the weights, beside which a file ``.json``
             with the layers is written.
+
+    Returns:
+        Sentences on outputs that differ.
 
     Raises:
         InputError: Keras is not installed, or has nothing for a part of the network.
@@ -72,6 +77,7 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
         >>> mlp = torchdl.MLP(4, 3, hidden=(8,))
         >>> torchdl.keras.to_keras(mlp, path)
+        ()
         >>> torchdl.keras.from_keras(path).layers[0].weight.equal(mlp.layers[0].weight)
         True
     """
@@ -83,9 +89,12 @@ def to_keras(model: nn.Module, path: PathLike) -> None:
         _, *beside = files_written(path)
         if not beside:
             other.save(path)
-            return
-        other.save_weights(path)
-        beside[0].write_text(other.to_json(), encoding="utf-8")
+        else:
+            other.save_weights(path)
+            beside[0].write_text(other.to_json(), encoding="utf-8")
+    if not getattr(model, "batch_statistics", False):
+        return ()
+    return ("batch norm: running statistics, not those of a batch as here, so outputs differ: measure the model again",)
 
 
 def files_written(path: Path) -> list[Path]:
@@ -138,10 +147,6 @@ def build_cpc(keras: Any, model: models.CPC) -> Any:
         raise InputError(
             f"Keras' original has an ImageEncoder, a ContextNetwork and Predictors, unlike this CPC: {parts}"
         )
-    require(
-        not model.batch_statistics,
-        "Keras cannot evaluate by the batch's statistics: set batch_statistics to False, and measure this CPC again",
-    )
     layers, inner = keras.layers, build_keras(encoder)
     inner.name = "encoder"
     shape = (None, encoder.image_size, encoder.image_size, encoder.channels)

@@ -74,6 +74,7 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
         >>> torchdl.keras.to_keras(torchdl.MLP(4, 3, hidden=(8,)), path)
+        ()
         >>> [(layer.kind, *layer.weights) for layer in torchdl.keras.read_model(path).model.layers][1]
         ('Dense', 'kernel', 'bias')
     """
@@ -92,7 +93,8 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
         return with_weights(described, data)
     except InputError as error:
         reason = str(error)
-        raise InputError(reason if str(path) in reason else f"{path} is no model of Keras: {reason}") from error
+        opening = f"{path} cannot be read as a model of Keras"
+        raise InputError(reason if str(path) in reason else f"{opening}: {reason}") from error
     except Exception as error:  # of zipfile and json, and of descriptions that are not as Keras writes them
         raise InputError(f"{path} is no model of Keras, or damaged: {first_line(error)[:200]}") from error
 
@@ -170,7 +172,8 @@ def outputs_of(model: Layer) -> tuple[str, ...]:
 def model_of(description: dict[str, Any]) -> Layer:
     """Return the layers that Keras' description of a model lists, without weights."""
     model = layer_of(description)
-    require(model.kind in MODELS, f"it describes a {model.kind}, not a model")
+    advice = "describe the same layers as a Sequential or Functional model, give it the weights, and save that"
+    require(model.kind in MODELS, f"it describes a {model.kind}, whose layers only its own code knows: {advice}")
     count = sum(1 for _ in layers_in(model))
     require(count <= MAX_LAYERS, f"it has {count:,} layers, more than {MAX_LAYERS:,}")
     return model

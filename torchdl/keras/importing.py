@@ -10,12 +10,12 @@ from torch import nn
 from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike
 from torchdl.keras.chain import Chain, chain_of
-from torchdl.keras.files import MODELS, KerasFile, Layer, read_model
+from torchdl.keras.files import MODELS, KerasFile, Layer, layers_in, read_model
 from torchdl.keras.graphs import GRAPHS
-from torchdl.keras.layers import CELLS
+from torchdl.keras.layers import FUNCTIONS
 from torchdl.keras.matching import Match, differences, empty, fill_, match
 from torchdl.keras.networks import NETWORKS, Network, flat_size
-from torchdl.keras.steps import MisfitError, unknown
+from torchdl.keras.steps import MisfitError, Reader, named_function, unknown
 from torchdl.models import TextCNN, TextLSTM
 
 
@@ -72,14 +72,44 @@ def of_a_version(layer: Layer) -> Layer | None:
     return next(filter(None, map(of_a_version, layer.layers)), None)
 
 
+def unusual(model: Layer) -> MisfitError | None:
+    """Return what is wrong with the first layer whose settings no network has; None if there is none, or unknown."""
+    try:
+        check_settings(model)
+    except MisfitError as misfit:
+        return misfit
+    except Exception:  # of settings that Keras does not write, which the caller has met, too
+        return None
+    return None
+
+
+def check_settings(model: Layer) -> None:
+    """Raise :class:`MisfitError` if a layer has settings that no network has."""
+    functions = {*FUNCTIONS.values(), "linear", "softmax"}
+    for layer in layers_in(model):
+        for key in ("dilation_rate", "groups"):
+            value = layer.config.get(key, 1)
+            if layer.kind in ACTIVE and value not in (1, [1], [1, 1], (1,), (1, 1)):
+                raise MisfitError(layer, f"has the {key} {value}, which no network here has")
+        function = named_function(layer, layer.config.get("activation"))["function"] if layer.kind in ACTIVE else ""
+        if function and function not in functions:
+            raise MisfitError(layer, f"has the activation {function!r}, which no network here has")
+
+
 def first_unknown(model: Layer) -> str:
-    """Say which layer fits no network: the first of a kind that none has, else the first of all."""
-    kinds = {"InputLayer", *MODELS, *CELLS.values(), "Dense", "Conv1D", "Conv2D"}
-    layers = [layer for layer in model.layers if layer.kind != "InputLayer"]
-    wrong = next((layer for layer in layers if layer.kind not in kinds), layers[0] if layers else model)
-    return str(MisfitError(wrong, unknown(wrong) if wrong.kind not in kinds else "begins none of these"))
+    """Say which layer is of a kind that no network has; list all layers if there is none."""
+    layers = [layer for layer in layers_in(model) if layer.kind not in ("InputLayer", *MODELS)]
+    known = Reader((), False, False).kinds
+    if wrong := next((layer for layer in layers if layer.kind not in known), None):
+        return str(MisfitError(wrong, unknown(wrong)))
+    sizes = [layer.config.get("units", layer.config.get("filters")) for layer in layers]
+    named = [f"{layer.kind} ({size})" if size else layer.kind for layer, size in zip(layers, sizes, strict=True)]
+    return f"its layers are {', '.join(named[:SHOWN])}{', ...' if len(named) > SHOWN else ''}"
 
 
+SHOWN = 12  # layers in a message
+ACTIVE = ("Dense", "Conv1D", "Conv2D", "Activation")  # layers with an activation function
+OWN_WAY = "take its arrays with torchdl.keras.read_model, and load them into a model of your own"
 READERS = {**GRAPHS, **{n.model.__name__: read_chain(n) for n in NETWORKS if n.model.__name__ not in GRAPHS}}
 
 
@@ -126,6 +156,7 @@ def from_keras(path: PathLike, architecture: PathLike | None = None, network: st
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/lenet.keras"
         >>> torchdl.keras.to_keras(torchdl.LenetLike((1, 28, 28), 10, width=4), path)
+        ()
         >>> torchdl.keras.from_keras(path).width
         4
     """
@@ -169,8 +200,8 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
                 None, f"its layers have settings of other kinds than Keras' ({first_line(error)})"
             )
     else:
-        wanted = network or f"a network that torchdl knows ({', '.join(READERS)})"
-        raise MisfitError(None, f"does not hold {wanted}: {nearest or first_unknown(file.model)}")
+        reason = unusual(file.model) or nearest or first_unknown(file.model)
+        raise MisfitError(None, f"does not hold {network or 'a network that torchdl knows'}: {reason}; {OWN_WAY}")
     notes = list(dict.fromkeys([f"inputs: {found.inputs}", *found.notes]))
     if found.ending:
         notes.insert(1, f"outputs: logits, because the {found.ending} at the end of the file's model is left out here")

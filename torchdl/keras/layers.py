@@ -29,7 +29,8 @@ FUNCTIONS: dict[type[nn.Module], str] = {
 }
 CELLS = {"RNN_TANH": "SimpleRNN", "RNN_RELU": "SimpleRNN", "GRU": "GRU", "LSTM": "LSTM"}
 CENTRING = "Subtract"  # of an image's means, which a layer before it computes
-GATE_NAMES = {"sigmoid": "sigmoid", "relu6": "hard_sigmoid"}  # of Keras 3; Keras 2's hard sigmoid is not in it
+GATE_NAMES = {"sigmoid": "sigmoid", "relu6": "hard_sigmoid", "hard_sigmoid": "hard_sigmoid"}  # of Keras 3
+STEEPER = 1.2  # 0.2 x + 0.5, Keras 2's hard sigmoid, is Keras 3's y / 6 + 0.5 of y = 1.2 x
 
 
 class Piece(NamedTuple):
@@ -91,6 +92,8 @@ def piece(module: nn.Module) -> Piece:
         return Piece(f"Conv{len(module.kernel_size)}D", settings, module)
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return Piece("BatchNormalization", {"epsilon": module.eps}, module)
+    if isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels:
+        return Piece("GroupNormalization", {"epsilon": module.eps, "groups": -1}, module)
     if isinstance(module, nn.MaxPool2d):
         size = (module.kernel_size, module.kernel_size)
         return Piece("MaxPooling2D", {"pool_size": size, "strides": size, "padding": "valid"})
@@ -188,6 +191,9 @@ def to_torch(of: Piece, arrays: Arrays, flat_last: bool = True, folded_last: boo
             "running_var": tensor(variance),
             "num_batches_tracked": torch.tensor(0),
         }
+    if isinstance(of.module, nn.GroupNorm):
+        ones = np.ones(of.module.num_channels, np.float32)
+        return {"weight": tensor(arrays.get("gamma", ones)), "bias": tensor(arrays.get("beta", 0 * ones))}
     kernel = arrays["kernel"]
     bias = arrays.get("bias", np.zeros(kernel.shape[-1], kernel.dtype))
     if flat_last and of.flat > 1:
@@ -216,6 +222,12 @@ def cell_to_torch(of: Piece, arrays: Arrays) -> dict[str, Tensor]:
     if two or of.kind != "GRU":
         found["bias_hh"] = bias[1] if two else np.zeros_like(bias)
     return {name: tensor(array) for name, array in found.items()}
+
+
+def with_steeper_gates(array: np.ndarray, parts: int) -> np.ndarray:
+    """Multiply what the gates of a cell read by 1.2, along the last axis; the third part is no gate, but the state."""
+    factors = [1.0 if part == 2 else STEEPER for part in range(parts)]
+    return array * np.repeat(np.array(factors, array.dtype), array.shape[-1] // parts)
 
 
 def first_two_gates_swapped(array: np.ndarray) -> np.ndarray:
@@ -251,6 +263,8 @@ def weights_of(of: Piece) -> dict[str, np.ndarray]:
     if of.kind == "BatchNormalization":
         names = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
         return {name: own[ours] for name, ours in names.items()}
+    if of.kind == "GroupNormalization":
+        return {"gamma": own["weight"], "beta": own["bias"]}
     kernel, bias = own["weight"], own["bias"]
     kernel = kernel.transpose(*range(2, kernel.ndim), 1, 0)
     if of.flat > 1:
@@ -268,6 +282,8 @@ def cell_to_keras(of: Piece, suffix: str) -> dict[str, np.ndarray]:
     if inner:
         bias = np.stack([bias, *inner]) if of.kind == "GRU" else bias + inner[0]
     arrays = {"kernel": kernel.T, "recurrent_kernel": weight.T, "bias": bias}
+    if of.settings.get("gate") == "hard_sigmoid":
+        arrays = {name: with_steeper_gates(array, 4 if of.kind == "LSTM" else 3) for name, array in arrays.items()}
     if of.kind == "GRU":
         return {name: first_two_gates_swapped(array) for name, array in arrays.items()}
     return arrays
@@ -287,15 +303,13 @@ def keras_layer(of: Piece, layers: Any) -> Any:
         if "slope" in settings:
             return layers.LeakyReLU(negative_slope=settings["slope"])
         known = settings["function"] in FUNCTIONS.values()
-        require(known, f"Keras has no activation {settings['function']}: only torchdl can use this network")
+        require(known, f"Keras has no layer {settings['function']}: only torchdl can use this network")
         return layers.Activation(settings["function"])
     if of.kind == CENTRING:
         return lambda x: layers.Subtract()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)])
     if of.kind in CELLS.values():
         gate, both = settings.pop("gate", None), settings.pop("bidirectional")
         if gate is not None:
-            advice = "Keras 3 has no hard sigmoid 0.2 x + 0.5, which Keras 2 had: only torchdl can use this network"
-            require(gate in GATE_NAMES, advice)
             settings["recurrent_activation"] = GATE_NAMES[gate]
         cell = getattr(layers, of.kind)(**settings)
         return layers.Bidirectional(cell) if both else cell

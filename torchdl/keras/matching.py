@@ -152,7 +152,7 @@ def missing(step: Step, piece: Piece) -> bool:
     """Return whether a layer lacks a weight that the network has."""
     if piece.module is None or piece.kind == "Embedding":
         return False
-    names = ("gamma", "beta") if piece.kind == "BatchNormalization" else ("bias",)
+    names = ("gamma", "beta") if piece.kind.endswith("Normalization") else ("bias",)
     return not set(names) <= set(step.weights)
 
 

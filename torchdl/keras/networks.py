@@ -13,7 +13,7 @@ from torchdl.errors import require
 from torchdl.keras.chain import Chain
 from torchdl.keras.layers import CELLS, CENTRING, Piece, function, pieces, recurrent
 from torchdl.keras.steps import MisfitError, Shape, Step
-from torchdl.models.cpc import original_sizes
+from torchdl.models.cpc import FirstNorm, original_sizes
 
 CLASSIFIES = ("softmax", "sigmoid")  # activations that end a classifier in Keras, and lie in the loss here
 KINDS = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
@@ -75,7 +75,8 @@ def build_encoder(chain: Chain) -> nn.Module | None:
     given: dict[str, Any] = (
         {} if sizes == original_sizes(side) else dict(zip(("depth", "filters", "hidden"), sizes, strict=True))
     )
-    return models.ImageEncoder(side, channels, dense[1], chain.steps[0].kind == CENTRING, **given)
+    norm: FirstNorm = "instance" if chain.of("GroupNormalization") else "batch"
+    return models.ImageEncoder(side, channels, dense[1], chain.steps[0].kind == CENTRING, **given, first_norm=norm)
 
 
 def describe_encoder(model: models.ImageEncoder, shape: Shape = ()) -> list[Piece]:

@@ -116,6 +116,7 @@ class Reader:
             "UpSampling2D": self._upsampling,
             "BatchNormalization": self._norm,
             "BatchNormalizationV1": self._norm,
+            "GroupNormalization": self._group_norm,
             "Embedding": self._embedding,
             "Flatten": self._flatten,
             "Reshape": self._reshape,
@@ -214,6 +215,14 @@ class Reader:
         weight(layer, "moving_mean", 1), weight(layer, "moving_variance", 1)
         epsilon = layer.config.get("epsilon", 1e-3)
         return Step("BatchNormalization", {"epsilon": epsilon}, layer, layer.weights)
+
+    def _group_norm(self, layer: Layer) -> Step:
+        channels = self.shape[0] if self.first and len(self.shape) == 3 else self.shape[-1]
+        groups, axis = layer.config.get("groups", 32), layer.config.get("axis", -1)
+        if axis != (1 if self.first else -1) and axis != len(self.shape) * (not self.first):
+            raise MisfitError(layer, f"normalises axis {axis}, which is not the channels'")
+        settings = {"epsilon": layer.config.get("epsilon", 1e-3), "groups": -1 if groups == channels else groups}
+        return Step("GroupNormalization", settings, layer, layer.weights)
 
     def _embedding(self, layer: Layer) -> Step:
         table = weight(layer, "embeddings", 2)

@@ -14,6 +14,7 @@ from torchdl.keras.hdf5 import File, Object
 
 VARIABLES = {  # in Keras' order
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "GroupNormalization": ("gamma", "beta"),
     "Embedding": ("embeddings",),
     **dict.fromkeys(("GRU", "LSTM", "SimpleRNN"), ("kernel", "recurrent_kernel", "bias")),
     **dict.fromkeys(("Dense", "Conv1D", "Conv2D"), ("kernel", "bias")),
