@@ -6,7 +6,7 @@ PANDAS_2 ?= .pandas-2
 READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \
 	tests/recipes/test_tabular.py
 
-.PHONY: check lint types test test-fast test-pandas-2 format
+.PHONY: check lint types test test-fast test-pandas-2 format playground
 
 # Everything that must hold before a change is merged.
 check: lint types test test-pandas-2
@@ -37,3 +37,7 @@ $(PANDAS_2):
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+# A page that runs networks in the browser; more options: python docs/playground/build.py --help.
+playground:
+	$(PYTHON) docs/playground/build.py --out site/playground

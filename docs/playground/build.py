@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # torchdl of this clone, installed or not
 
@@ -17,24 +18,16 @@ import torch
 from torch import Tensor
 
 from torchdl import load_images
+from torchdl.cli.finished_runs import find_predictor
 from torchdl.cli.main import run_script
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
 from torchdl.files import write_json
 from torchdl.models import GAN
-from torchdl.predict import (
-    ImageClassifier,
-    ImageEmbedder,
-    ImageGenerator,
-    ImageReconstructor,
-    Predictor,
-    export,
-    load_predictor,
-    pretrained,
-    pretrained_models,
-)
+from torchdl.predict import ImageClassifier, ImageEmbedder, ImageGenerator, ImageReconstructor, Predictor, export
 
 PAGE = ("index.html", "style.css", "page.js", "paper.js", "networks.js", "gallery.js", "digit.js", "planes.js")
+NONE = Path("none")
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE / "node_modules" / "onnxruntime-web"
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")  # for CPUs, the smallest
@@ -49,14 +42,14 @@ class Config:
 
     out: Path = Path("site/playground")
     """The folder for the page."""
-    classifier: str = "lenet-mnist"
-    """The run of a classifier of digits, or the name of one that comes with torchdl; or none."""
-    autoencoder: str = "autoencoder-mnist"
-    """That of an autoencoder of digits; or none."""
-    encoder: str = "cpc-grey"
-    """That of CPC on digits; or none."""
-    gan: str = "gan-conv-mnist"
-    """That of a GAN; or none."""
+    classifier: Path = Path("pretrained:lenet-mnist")
+    """The run of a classifier of digits, or pretrained:NAME for one that comes with torchdl; none for no such part."""
+    autoencoder: Path = Path("pretrained:autoencoder-mnist")
+    """The run of an autoencoder of digits, pretrained:NAME, or none."""
+    encoder: Path = Path("pretrained:cpc-grey")
+    """The run of CPC on digits, pretrained:NAME, or none."""
+    gan: Path = NONE
+    """The run of a GAN, pretrained:NAME, or none."""
     dataset: str = "mnist"
     """Where the gallery's test digits are from: mnist or mnist_5k."""
     data_root: Path | None = None
@@ -89,11 +82,11 @@ def main(config: Config) -> None:
     print(f"{config.out}: look at it with: python -m http.server -d {config.out}")
 
 
-def find(source: str, cls: type[Predictor]) -> Predictor | None:
+def find(source: Path, cls: type[Predictor[Any]]) -> Predictor[Any] | None:
     """Load the predictor of a run, or one that comes with torchdl; None for none. It must take prepared digits."""
-    if source == "none":
+    if source == NONE:
         return None
-    predictor = pretrained(source, "cpu") if source in pretrained_models() else load_predictor(source, "cpu")
+    predictor = find_predictor(source, "cpu")
     if not isinstance(predictor, cls):
         raise InputError(f"{source} is the run of another kind, {predictor.kind}, not {cls.kind}: name another run")
     images = getattr(predictor.settings, "images", None)
@@ -105,16 +98,18 @@ def find(source: str, cls: type[Predictor]) -> Predictor | None:
 def draw_gallery(data: ImageDataset, count: int) -> ImageDataset:
     """Return the first digits of a data set, equally many of every class."""
     require(data.image_shape == (1, SIDE, SIDE), f"the gallery is of digits of {SIDE} pixels: choose mnist or mnist_5k")
+    assert data.labels is not None
     each = count // len(data.classes)
-    return data.subset(torch.cat([(data.labels == label).nonzero()[:each, 0] for label in range(len(data.classes))]))
+    return data.subset(torch.cat([data.labels.eq(label).nonzero()[:each, 0] for label in range(len(data.classes))]))
 
 
-def save_gallery(digits: ImageDataset, encoder: Predictor | None, folder: Path) -> None:
+def save_gallery(digits: ImageDataset, encoder: Predictor[Any] | None, folder: Path) -> None:
     """Save digits (N, 1, H, W) as bytes, their codes (N, D) as float32, and their labels."""
     folder.mkdir(parents=True, exist_ok=True)
     codes = encoder.embed(digits.images) if isinstance(encoder, ImageEmbedder) else torch.zeros(len(digits), 0)
     (folder / "pixels.bin").write_bytes(digits.images.numpy().tobytes())
     (folder / "codes.bin").write_bytes(codes.numpy().astype("<f4").tobytes())
+    assert digits.labels is not None
     labels = [digits.classes[label] for label in digits.labels.tolist()]
     write_json(folder / "gallery.json", {"labels": labels, "side": SIDE, "origin": digits.origin})
 

@@ -58,11 +58,7 @@ def site(builder, tmp_path_factory) -> Path:
                 (folder / "dist" / name).touch()
         builder.main(
             builder.Config(
-                folder / "site",
-                autoencoder=str(folder / "coder"),
-                gan=str(folder / "gan"),
-                dataset="mnist_5k",
-                gallery=100,
+                folder / "site", autoencoder=folder / "coder", gan=folder / "gan", dataset="mnist_5k", gallery=100
             )
         )
     return folder / "site"
@@ -92,10 +88,10 @@ def test_the_sliders_directions_are_orthonormal_and_the_first_one_changes_the_im
 
 def test_runs_of_another_kind_and_of_other_pictures_are_refused(builder, site):
     with pytest.raises(InputError, match="another kind"):
-        builder.find("cpc-grey", builder.ImageClassifier)
+        builder.find(Path("pretrained:cpc-grey"), builder.ImageClassifier)
     with pytest.raises(InputError, match="digits"):
-        builder.find("lenet-fashion", builder.ImageClassifier)
-    assert builder.find("none", builder.ImageClassifier) is None
+        builder.find(Path("pretrained:lenet-fashion"), builder.ImageClassifier)
+    assert builder.find(builder.NONE, builder.ImageClassifier) is None
 
 
 # In a browser
