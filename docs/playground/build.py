@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # torchdl of this clone, installed or not
 
@@ -50,8 +50,8 @@ class Config:
     """The run of CPC on digits, pretrained:NAME, or none."""
     gan: Path = NONE
     """The run of a GAN, pretrained:NAME, or none."""
-    dataset: str = "mnist"
-    """Where the gallery's test digits are from: mnist or mnist_5k."""
+    dataset: Literal["mnist", "mnist_5k"] = "mnist"
+    """Where the gallery's test digits are from; mnist_5k needs no download."""
     data_root: Path | None = None
     """The folder of the datasets. If not given: $TORCHDL_DATA, the system's folders, ~/.cache/torchdl, a download."""
     gallery: int = 1000
@@ -97,7 +97,6 @@ def find(source: Path, cls: type[Predictor[Any]]) -> Predictor[Any] | None:
 
 def draw_gallery(data: ImageDataset, count: int) -> ImageDataset:
     """Return the first digits of a data set, equally many of every class."""
-    require(data.image_shape == (1, SIDE, SIDE), f"the gallery is of digits of {SIDE} pixels: choose mnist or mnist_5k")
     assert data.labels is not None
     each = count // len(data.classes)
     return data.subset(torch.cat([data.labels.eq(label).nonzero()[:each, 0] for label in range(len(data.classes))]))

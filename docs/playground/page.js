@@ -78,7 +78,8 @@ function neighbours(network, gallery, paper) {
   $("neighbours").hidden = false;
   $("gallery-note").textContent =
     `Among ${gallery.labels.length} test digits, by the cosine similarity of the ${gallery.codeSize} numbers that an ` +
-    "encoder of contrastive predictive coding makes of each. It has learned without labels. Choose one to draw it.";
+    "encoder of contrastive predictive coding makes of each. It has learned from the order of digits alone. Choose " +
+    "one to draw it.";
   return async (digit) => {
     const found = digit ? gallery.nearest((await network.run(digit)).embeddings, NEAREST) : [];
     const items = found.map(({ index, label, similarity }) => {
