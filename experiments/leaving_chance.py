@@ -132,7 +132,10 @@ def measure(variant: Variant, seed: int, max_steps: int, root: Path | None) -> i
 
 def table(kept: Sequence[dict[str, Any]]) -> str:
     """Return results as a table in Markdown, a row for each variant and a column for each seed."""
-    found = {(row["variant"], row["seed"]): row["left"] or f"not in {row['max_steps']:,}" for row in kept}
+    found = {
+        (row["variant"], row["seed"]): f"{row['left']:,}" if row["left"] else f"not in {row['max_steps']:,}"
+        for row in kept
+    }
     seeds = sorted({seed for _, seed in found})
     rows = [["conventions", *(f"seed {seed}" for seed in seeds)], ["---"] * (1 + len(seeds))]
     for name in VARIANTS:

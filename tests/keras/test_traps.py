@@ -363,8 +363,7 @@ def test_index_zero_is_a_word_without_a_mask(mask):
 def test_a_lambda_is_refused_by_name_and_a_model_of_unknown_layers_by_its_first():
     assert "'lambda_1' (Lambda) holds code, which is never run" in refused((6,), layer("Lambda"), dense(6, 2))
     assert "'attention_1' (Attention)" in refused((6,), layer("Attention"), layer("Other"))
-    known = refused((6,), layer("Attention"))
-    assert all(name in known for name in ("CPC", "ImageEncoder", "TextLSTM", "MLP"))
+    assert "torchdl.keras.read_model" in refused((6,), layer("Attention"))  # what can be done
 
 
 def test_a_network_is_chosen_by_name_where_layers_are_several():

@@ -30,6 +30,7 @@ ARGUMENTS = {
     "plot_images": ({"a": IMAGES[0]},),
     "plot_label_efficiency": ({"cpc": {10: [0.5], 100: [0.7, 0.8]}},),
     "plot_line_fit": (torch.arange(3.0), torch.arange(3.0), {"line": torch.arange(3.0)}, "year", "transistors"),
+    "plot_next_terms": ({"close": (gaussian(20), {"forecast": gaussian(5), "last value": gaussian(5)})},),
     "plot_lines": ({"a": ([1.0, 2.0], [3.0, 4.0])}, "x", "y"),
     "plot_measured": ({"a": {"lstm": {10: [1.0, 2.0], 20: [3.0]}}}, "terms", "accuracy, %", {"chance": 1.0}),
     "plot_nearest": ({"generated": (IMAGES, IMAGES, torch.arange(4.0))}, {"generated": torch.arange(9.0)}, 0.5),

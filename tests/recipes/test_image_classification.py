@@ -440,7 +440,7 @@ def test_pixels_are_in_the_range_that_was_asked_for(centred, low):
 
 
 def settings_of(data: ImageDataset):
-    return ImageClassifier.Settings(ImageOptions().input(data, "squash"), data.classes)
+    return ImageClassifier.Settings(ImageOptions().input(data), data.classes)
 
 
 def test_all_images_are_predicted_in_order_without_dropout():
