@@ -12,6 +12,7 @@ from helpers.scripts import assert_mistake
 from PIL import Image
 
 import torchdl
+from torchdl.training.folder import taken
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +158,15 @@ def test_a_model_that_comes_with_torchdl_needs_no_run(classifier, run):
     with (classifier / "shipped.csv").open(newline="") as file:
         found = [row["class"] for row in csv.DictReader(file)]
     assert found == [str(label) for label in torchdl.load_images("mnist_5k", "test").labels[:3].tolist()]
+
+
+def test_a_run_that_is_still_being_trained_answers_and_says_so(classifier, run):
+    command = "predict.py digits pictures/0.png"
+    finished = run(command, classifier)
+    with taken(classifier / "digits"):
+        done = run(command, classifier)
+    said = "digits is being trained at this moment: its model is that of the latest checkpoint\n"
+    assert (done.code, done.out) == (0, said + finished.out)
 
 
 MISTAKES = {

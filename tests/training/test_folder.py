@@ -20,7 +20,7 @@ from torch import nn
 from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer
 from torchdl.files import BEST, CHECKPOINT, METRICS, PREVIOUS
 from torchdl.training import checkpoint, trainer
-from torchdl.training.folder import opened, refuse_links, taken, was_killed_early
+from torchdl.training.folder import in_training, opened, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -252,6 +252,17 @@ def test_an_error_in_the_last_log_is_made_good_by_a_resume(finished, tmp_path, m
 
 
 # several at once
+
+
+def test_a_folder_in_which_somebody_trains_is_known(tmp_path):
+    assert not in_training(tmp_path)
+    with taken(tmp_path):
+        assert in_training(tmp_path)
+        with pytest.raises(OSError, match="No such file"):
+            in_training(tmp_path / "missing")
+    assert not in_training(tmp_path)
+    with taken(tmp_path):  # the question has left no lock
+        pass
 
 
 def test_a_folder_is_taken_by_one_training_at_a_time(tmp_path):

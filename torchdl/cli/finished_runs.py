@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from torchdl import artifacts
+from torchdl.cli.printing import say
 from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, require
@@ -14,6 +15,7 @@ from torchdl.models import GAN, Generator
 from torchdl.predict import Predictor, load_predictor, pretrained
 from torchdl.recipes.gan_evaluation import PRETRAINED, FeatureExtractor, load_feature_extractor, pretrained_extractor
 from torchdl.recipes.sample_monitor import SampleMonitor
+from torchdl.training.folder import in_training
 
 NO_EXTRACTOR = Path("none")  # instead of a feature extractor's folder: none is used
 
@@ -34,9 +36,16 @@ class OfData(TypedDict, total=False):
 
 
 def find_predictor(run: Path, device: str = "auto") -> Predictor[Any]:
-    """Load the predictor of a run's folder, or one that comes with torchdl (:data:`PRETRAINED_PREFIX`, its name)."""
-    name = comes_with_torchdl(run)
-    return pretrained(name, device) if name else load_predictor(run, device)
+    """Load the predictor of a run's folder, or one that comes with torchdl (:data:`PRETRAINED_PREFIX`, its name).
+
+    If the run is still being trained, print so.
+    """
+    if name := comes_with_torchdl(run):
+        return pretrained(name, device)
+    predictor = load_predictor(run, device)
+    if in_training(run):
+        say(f"{run} is being trained at this moment: its model is that of the latest checkpoint")
+    return predictor
 
 
 def load_gan(folder: Path) -> GAN:

@@ -131,6 +131,20 @@ def taken(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def in_training(folder: Path) -> bool:
+    """Return whether a process is training in a folder at this moment."""
+    if fcntl is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _forget() -> None:
     """Close the locks in a forked process, such as a worker, which may outlive the training."""
     while _descriptors:
