@@ -61,9 +61,10 @@ class ClassAnswers:
         The rows of a table have its index instead of the column of inputs.
         """
         columns: dict[str, list[object]] = {}
+        ranked = self.top(max(top, 1))
         for place in range(min(top, len(self.classes))):
             suffix = "" if place == 0 else f" {place + 1}"
-            found = [row[place] for row in self.top(place + 1)]
+            found = [row[place] for row in ranked]
             columns[f"class{suffix}"] = [name for name, _ in found]
             columns[f"confidence{suffix}"] = [probability for _, probability in found]
         for number, name in enumerate(self.classes):
