@@ -5,15 +5,13 @@ import hashlib
 import io
 import pickle
 import tarfile
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from helpers.servers import FolderServer, serving
 
 from torchdl import InputError, load_images
 from torchdl.data.download import NotFound, download
@@ -78,34 +76,12 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-class Server(NamedTuple):
-    """A folder that is served, its address, and the paths that were asked for."""
-
-    folder: Path
-    url: str
-    asked: list[str]
-
-
 @pytest.fixture
 def server(tmp_path):
-    folder, asked = tmp_path / "served", []
+    folder = tmp_path / "served"
     folder.mkdir()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            asked.append(self.path)
-            super().do_GET()
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield Server(folder, f"http://127.0.0.1:{http.server_port}", asked)
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(FolderServer(folder)) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

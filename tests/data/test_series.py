@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import gaussian
+from helpers.servers import FolderServer, serving
 from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
@@ -241,20 +239,13 @@ def served(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     content = b"date,open,high,low,close,volume,Name\n2020-01-01,1,2,1,2,5,X\n2020-01-02,2,3,2,3,6,X\n"
     (folder / "sbux.csv").write_bytes(content)
-    url = f"http://127.0.0.1:{server.server_port}/sbux.csv"
-    source = course_files.FileSource("csv/sbux.csv", (url,), hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(FILES, "sbux", source)
-    yield folder
-    server.shutdown()
-    server.server_close()
+    with serving(FolderServer(folder)) as server:
+        url = f"{server.url}/sbux.csv"
+        source = course_files.FileSource("csv/sbux.csv", (url,), hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(FILES, "sbux", source)
+        yield folder
 
 
 def test_a_file_is_downloaded_once_checked_and_found_afterwards(served, tmp_path):

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import tempfile
-import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import idx_bytes, write_pair
+from helpers.servers import serving
 
 import torchdl.data.download as downloads
 from torchdl import InputError
@@ -276,7 +276,7 @@ def test_a_server_that_stays_silent_is_given_up(monkeypatch, tmp_path):
 @pytest.fixture
 def endless():
     """Return a function that serves what a generator yields, after the given header, without an end of its own."""
-    servers = []
+    servers = contextlib.ExitStack()
 
     def start(header: bytes, body) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -289,14 +289,11 @@ def endless():
             def log_message(self, *args):
                 pass
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/x.gz"
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        return f"{servers.enter_context(serving(server)).url}/x.gz"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with servers:
+        yield start
 
 
 def drip(seconds: float = 5):

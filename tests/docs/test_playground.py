@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-import functools
-import http.server
 import importlib.util
 import io
 import json
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.servers import FolderServer, serving
 from PIL import Image
 
 import torchdl
@@ -111,25 +109,10 @@ def browser(builder):
         browser.close()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def server(site) -> Iterator[Server]:
-    with Server(site) as server:
+def server(site) -> Iterator[FolderServer]:
+    with serving(FolderServer(site)) as server:
         yield server
-        server.shutdown()
 
 
 def visit(browser, server, **options):
@@ -252,7 +235,6 @@ def test_the_page_fits_a_phone_in_the_dark_and_takes_touches(browser, server):
 def test_nothing_is_sent_anywhere(page, server, site):
     assert page.requests
     assert all(url.startswith((server.url, "data:")) for url in page.requests)
-    with Server(site) as other:  # another origin: the page's policy refuses it
+    with serving(FolderServer(site)) as other:  # another origin: the page's policy refuses it
         answer = page.evaluate("url => fetch(url, { mode: 'no-cors' }).then(() => 'sent', () => 'refused')", other.url)
-        other.shutdown()
     assert answer == "refused"

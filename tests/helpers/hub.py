@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from helpers.servers import serving
 
 
 class Hub(ThreadingHTTPServer):
@@ -19,7 +20,6 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def commit(self, name: str) -> str:
         """Return the name of a repository's newest commit."""
@@ -94,14 +94,13 @@ class Answers(BaseHTTPRequestHandler):
 def hub(monkeypatch, tmp_path):
     """Put a stand-in in the Hub's place; skip the test if the package is not installed."""
     constants = pytest.importorskip("huggingface_hub.constants")
-    server = Hub()
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    changed = {"ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_CACHE": str(tmp_path / "hub")}
-    for name, value in {**changed, "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True}.items():
-        monkeypatch.setattr(constants, name, value)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hub()) as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        changed = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+        }
+        for name, value in {**changed, "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True}.items():
+            monkeypatch.setattr(constants, name, value)
+        yield server
