@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-from torchdl import BatchLoader, CPCTask, Digits, SameNumbers, SortedNumbers, Trainer, image_cpc, load_digits
+from torchdl import (
+    BatchLoader,
+    CPCFeatures,
+    CPCTask,
+    Digits,
+    SameNumbers,
+    SortedNumbers,
+    Trainer,
+    image_cpc,
+    load_digits,
+)
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
@@ -185,7 +195,8 @@ def main(config: Config) -> None:
             test = digits("test")
             images, labels = test.spread(min(1000, len(test)))
             names = [test.classes[label] for label in labels.tolist()]
-            logger.embedding(embedder.features.encode(images), names, pixels.unscale(images))
+            codes = CPCFeatures(model, device=config.trainer.device).encode(images)
+            logger.embedding(codes, names, pixels.unscale(images))
     if run.temporary is None:
         say(f"see the embeddings in TensorBoard's projector, or probe them: python scripts/probe_cpc.py {run.folder}")
     run.close()

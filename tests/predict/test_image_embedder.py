@@ -28,7 +28,6 @@ def test_raw_digits_are_embedded_as_those_that_a_probe_classifies(tmp_path):
     loaded = torchdl.load_predictor(tmp_path, "cpu")
     assert torch.equal(loaded.embed(raw), expected)
     assert torch.equal(loaded.embed(digits), expected)
-    assert torch.equal(own.features.encode(digits), expected)
     assert loaded.predict(raw).inputs == [str(number) for number in range(40)]
     assert loaded.settings == own.settings
 

@@ -41,7 +41,16 @@ def test_a_part_is_exported_to_onnx(folder, run):
     torch.testing.assert_close(torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), expected)
 
 
+def test_a_model_that_comes_with_torchdl_is_exported_here(run, tmp_path):
+    done = run("export.py pretrained:autoencoder-mnist --format torch-export", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "autoencoder-mnist.pt2").is_file()
+    done = run("export.py pretrained:cpc-grey --format torch-export --part encoder --out part.pt2", tmp_path)
+    assert (done.code, done.err) == (0, "")
+
+
 MISTAKES = {
+    "export.py pretrained:mnist": "cpc-grey",
     "export.py nowhere": "no folder nowhere",
     "export.py cpc": "resume the finished run",
     "export.py cpc --part head": "choose model or encoder or context or predictors",

@@ -5,17 +5,15 @@ Shapes: N pictures, K classes, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
-from torchdl.errors import InputError, require
-from torchdl.predict.base import Predictor
+from torchdl.errors import InputError, kind_of, require
 from torchdl.predict.classes import ClassAnswers
-from torchdl.predict.images import ImageInput, Pictures
+from torchdl.predict.image_predictor import ImagePredictor
+from torchdl.predict.images import ImageInput
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ClassifierSettings:
     classes: tuple[str, ...]
 
 
-class ImageClassifier(Predictor[ClassifierSettings]):
+class ImageClassifier(ImagePredictor[ClassifierSettings]):
     """Classify pictures by a network that maps images (N, C, H, W) to logits (N, K).
 
     Example:
@@ -50,22 +48,16 @@ class ImageClassifier(Predictor[ClassifierSettings]):
             "the classes are not the model's",
         )
 
-    def batches(self, pictures: Any) -> Iterator[Pictures]:
-        """Yield pictures as the model sees them, in batches."""
-        return self.settings.images.batches(pictures, self.batch_size, self.workers)
-
     def logits(self, pictures: Any, mirror: bool = False) -> tuple[Tensor, list[str]]:
         """Return the logits (N, K) of pictures on the CPU, and what each picture is called.
 
         With ``mirror``, a picture's logits are averaged with those of its mirror image.
         """
-        found, names = [], []
-        with self.ready():
-            for batch in self.batches(pictures):
-                x = batch.images.to(self.device)
-                found.append(((self.model(x) + self.model(x.flip(3))) / 2 if mirror else self.model(x)).cpu())
-                names += batch.names
-        return torch.cat(found), names
+
+        def with_mirrored(images: Tensor) -> Tensor:
+            return cast(Tensor, (self.model(images) + self.model(images.flip(3))) / 2)
+
+        return self.outputs(with_mirrored if mirror else self.model, pictures)
 
     def predict(self, inputs: Any) -> ClassAnswers:
         """Return the probability of each class for each picture.
@@ -80,7 +72,5 @@ class ImageClassifier(Predictor[ClassifierSettings]):
         """Return the activations (N, D) of the hidden layer before the last, float32, by which to compare pictures."""
         hidden = getattr(self.model, "hidden_units", None)
         if hidden is None:
-            raise InputError(f"a {type(self.model).__name__} has no hidden units to compare pictures by")
-        with self.ready():
-            parts = [hidden(batch.images.to(self.device)).cpu() for batch in self.batches(inputs)]
-        return torch.cat(parts)
+            raise InputError(f"{kind_of(self.model)} has no hidden units to compare pictures by")
+        return self.outputs(hidden, inputs)[0]

@@ -6,16 +6,13 @@ Shapes: N pictures, D numbers per embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchdl.errors import require
-from torchdl.features import CPCFeatures
-from torchdl.predict.base import Predictor
 from torchdl.predict.embeddings import EmbeddingAnswers
+from torchdl.predict.image_predictor import ImagePredictor
 from torchdl.predict.images import ImageInput
 
 
@@ -26,7 +23,7 @@ class EmbedderSettings:
     images: ImageInput
 
 
-class ImageEmbedder(Predictor[EmbedderSettings]):
+class ImageEmbedder(ImagePredictor[EmbedderSettings]):
     """Embed pictures by a :class:`torchdl.CPC` of images, or by an encoder alone.
 
     Example:
@@ -49,23 +46,13 @@ class ImageEmbedder(Predictor[EmbedderSettings]):
             (channels, side, side) == self.settings.images.shape, "the model takes images of another shape, or none"
         )
 
-    @cached_property
-    def features(self) -> CPCFeatures:
-        """Computes embeddings of images (N, C, H, W) that are scaled already."""
-        return CPCFeatures(self.model, self.batch_size, self.device)
-
     def predict(self, inputs: Any) -> EmbeddingAnswers:
         """Return the embedding of each picture, and what the picture is called.
 
         Args:
             inputs: Pictures; see :meth:`torchdl.predict.ImageInput.batches`.
         """
-        found, names = [], []
-        with self.ready():
-            for batch in self.settings.images.batches(inputs, self.batch_size, self.workers):
-                found.append(self.features.encode(batch.images))
-                names += batch.names
-        return EmbeddingAnswers(torch.cat(found), names)
+        return EmbeddingAnswers(*self.outputs(getattr(self.model, "encoder", self.model), inputs))
 
     def embed(self, inputs: Any) -> Tensor:
         """Return the embeddings (N, D) of pictures, float32."""

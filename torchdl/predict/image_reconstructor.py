@@ -5,18 +5,18 @@ Shapes: N pictures, B in a batch, C channels, H x W pixels, D numbers per latent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.models import Autoencoder
 from torchdl.pictures import to_pixels
-from torchdl.predict.base import Predictor
-from torchdl.predict.images import ImageInput, Pictures
+from torchdl.predict.image_predictor import ImagePredictor
+from torchdl.predict.images import ImageInput
 
 if TYPE_CHECKING:
     import pandas
@@ -68,7 +68,7 @@ class Reconstructions:
         return pandas.DataFrame({"input": list(self.inputs), "mean squared error": self.errors.tolist()})
 
 
-class ImageReconstructor(Predictor[ReconstructorSettings]):
+class ImageReconstructor(ImagePredictor[ReconstructorSettings]):
     """Encode and decode pictures by an :class:`torchdl.Autoencoder`.
 
     Example:
@@ -86,13 +86,9 @@ class ImageReconstructor(Predictor[ReconstructorSettings]):
     def check(self) -> None:
         """Raise :class:`InputError` unless the settings are sound and the model's."""
         self.settings.images.check()
-        require(isinstance(self.model, Autoencoder), f"a {type(self.model).__name__} does not decode what it encodes")
+        require(isinstance(self.model, Autoencoder), f"{kind_of(self.model)} does not decode what it encodes")
         require(self.model.in_shape == self.settings.images.shape, "the model takes images of another shape")
         require(self.settings.images.low == 0, "an autoencoder takes and returns pixels in [0, 1]")
-
-    def batches(self, pictures: Any) -> Iterator[Pictures]:
-        """Yield pictures as the model sees them, in batches."""
-        return self.settings.images.batches(pictures, self.batch_size, self.workers)
 
     def reconstruct(self, images: Tensor) -> Reconstructed:
         """Encode and decode images (B, C, H, W) in [0, 1]; the model must be :meth:`ready`."""
@@ -117,5 +113,4 @@ class ImageReconstructor(Predictor[ReconstructorSettings]):
 
     def embed(self, inputs: Any) -> Tensor:
         """Return the latent codes (N, D) of pictures, float32."""
-        with self.ready():
-            return torch.cat([self.reconstruct(batch.images).codes.cpu() for batch in self.batches(inputs)])
+        return self.outputs(self.model.encode, inputs)[0]  # type: ignore[arg-type]
