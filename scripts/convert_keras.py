@@ -22,7 +22,7 @@ from torchdl.cli.parsing import Positional
 from torchdl.cli.record import WORKING_FOLDER
 from torchdl.data.digits import load_photographs
 from torchdl.data.sources import data_roots, names
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.files import CONFIG, WEIGHTS, write_json
 from torchdl.keras import describe_import, largest_difference, to_keras
 from torchdl.keras.exporting import files_written
@@ -72,8 +72,8 @@ def load(path: Path, architecture: Path | None = None, network: str | None = Non
 def gan(generator: nn.Module, discriminator: nn.Module) -> GAN:
     """Make a GAN of its two networks, if the images are square and grey."""
     if not isinstance(generator, Generator) or not isinstance(discriminator, Discriminator):
-        kinds = f"{type(generator).__name__} and a {type(discriminator).__name__}"
-        raise InputError(f"--discriminator makes a GAN of a Generator and a Discriminator, not of a {kinds}")
+        kinds = f"{kind_of(generator)} and {kind_of(discriminator)}"
+        raise InputError(f"--discriminator makes a GAN of a Generator and a Discriminator, not of {kinds}")
     side = math.isqrt(generator.img_dim)
     require(
         side**2 == generator.img_dim, f"the generator's images of {generator.img_dim} pixels are not square and grey"

@@ -19,7 +19,7 @@ from torchdl.cli.finished_runs import data_root_of, dataset_of
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.printing import describe_data
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.files import read_config, read_settings
 from torchdl.models import FrozenFeatures, probe_head
 from torchdl.recipes.cpc_probe import Embeddings, Probes, describe, encode, probe, probe_report
@@ -81,8 +81,9 @@ def main(config: Config) -> None:
     known, model = read_config(config.run).get("config", {}), torchdl.load(config.run)
     encoder = getattr(model, "encoder", model)  # of a CPC, or imported alone or with the original's probe
     if not isinstance(encoder, torchdl.ImageEncoder) or "image_size" not in known:
-        kind = type(model).__name__
-        raise torchdl.InputError(f"{config.run} holds a {kind}, not a CPC of digits: name a run of train_cpc.py")
+        raise torchdl.InputError(
+            f"{config.run} holds {kind_of(model)}, not a CPC of digits: name a run of train_cpc.py"
+        )
     settings = read_settings(config.run, OfRun)
     require(min(config.epochs, config.views) >= 1, "--epochs and --views must be 1 or more")
     refuse_links(config.run)

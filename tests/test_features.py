@@ -87,7 +87,7 @@ def test_a_gpu_computes_the_same_and_model_and_data_go_back():
 @pytest.mark.parametrize(
     ("model", "call", "sentence"),
     [
-        (3, None, "model or the folder of a run, not a int"),
+        (3, None, "model or the folder of a run, not an int"),
         ("nowhere", None, "nowhere holds no"),
         (network(), lambda f: f.encode(np.zeros((3, C, W), np.int16)), "decimals, not torch.int64: scale"),
         (network(), lambda f: f.encode(["text"]), "decimals, not str"),

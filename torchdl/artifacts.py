@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl.models
-from torchdl.errors import InputError, first_line, require
+from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, plain, read_json, replacing, write_json
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
@@ -112,7 +112,7 @@ def difference(model: nn.Module, other: nn.Module) -> str:
             return f"it has {'a new' if expected is None else 'no'} module {name}"
         kinds = [f"{type(m).__module__}.{type(m).__qualname__}" for m in (module, expected)]
         if kinds[0] != kinds[1]:
-            return f"{name} is a {type(module).__name__}, not a {type(expected).__name__}"
+            return f"{name} is {kind_of(module)}, not {kind_of(expected)}"
         forward = vars(module).get("forward")
         source = getattr(
             forward, "func", forward

@@ -31,3 +31,16 @@ def require(condition: bool, message: str) -> None:
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's message, or the name of the error's class if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def kind_of(value: object) -> str:
+    """Return the name of a value's class after its article.
+
+    Example:
+        >>> from torchdl.errors import kind_of
+        >>> kind_of(3), kind_of([3]), kind_of(torchdl.MLP()), kind_of(torchdl.Autoencoder())
+        ('an int', 'a list', 'an MLP', 'an Autoencoder')
+    """
+    name = type(value).__name__
+    spelt = name[:2].isupper()  # letter by letter, such as MLP
+    return f"{'an' if name.startswith(tuple('AEFHILMNORSX' if spelt else 'AEIOaeio')) else 'a'} {name}"

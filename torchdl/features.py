@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchdl import artifacts
 from torchdl.data import BatchLoader
 from torchdl.data.arrays import as_tensor
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike
 from torchdl.training.device import evaluating, find_device, move
 
@@ -48,8 +48,9 @@ class CPCFeatures:
 
     def __init__(self, model: nn.Module | PathLike, batch_size: int = 500, device: str | torch.device = "auto") -> None:
         loaded = artifacts.load(model) if isinstance(model, (str, os.PathLike)) else model
-        kind = type(loaded).__name__
-        require(isinstance(loaded, nn.Module), f"CPCFeatures needs a model or the folder of a run, not a {kind}")
+        require(
+            isinstance(loaded, nn.Module), f"CPCFeatures needs a model or the folder of a run, not {kind_of(loaded)}"
+        )
         require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
         self.model, self.batch_size, self.device = loaded, batch_size, find_device(device)
 
@@ -71,9 +72,9 @@ class CPCFeatures:
                 tuples that begin with one, as those of :class:`SignalWindows` do with their contexts.
             epoch: The epoch whose sequences are used, for a data set that draws them anew in each.
         """
-        cpc, kind = self.model, type(self.model).__name__
+        cpc = self.model
         whole = hasattr(cpc, "encode") and hasattr(cpc, "context")
-        require(whole, f"contexts need a whole CPC model, with encoder and context network, not a {kind}")
+        require(whole, f"contexts need a whole CPC model, with encoder and context network, not {kind_of(cpc)}")
         return self._compute(lambda sequences: cpc.context(cpc.encode(sequences)), sequences, epoch)  # type: ignore[operator]
 
     def _compute(self, compute: Callable[[Tensor], Tensor], inputs: Any, epoch: int) -> Tensor:

@@ -191,8 +191,8 @@ def test_a_file_is_read_as_training_did(tmp_path):
         (TABLE[:0], "no rows"),
         (pandas.concat([TABLE, TABLE], axis=1), "several columns named 'close', 'volume'"),
         ("missing.csv", "missing.csv"),
-        ({"close": [1, 2]}, "not dict"),
-        ([["a", "b"]], "not list"),
+        ({"close": [1, 2]}, "not a dict"),
+        ([["a", "b"]], "not a list"),
         (None, r"not \(\)"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_number_for_each_sequence_in_any_form(tmp_path):
         (X[:0], r"not \(0, 7, 2\)"),
         ([], r"not \(0,\)"),
         (X.where(X < 1, torch.nan), "finite"),
-        ([["a", "b"]], "must be numbers, not list"),
+        ([["a", "b"]], "must be numbers, not a list"),
         ("missing.npy", "missing.npy"),
         (None, r"not \(\)"),
     ],

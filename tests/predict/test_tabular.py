@@ -138,8 +138,8 @@ def test_gaps_and_unknown_texts_are_refused_or_said():
     [
         ([], "no rows"),
         (ROWS.iloc[:0], "no rows"),
-        (3, "DataFrame.*not int"),
-        ([1, 2], "DataFrame.*not list"),
+        (3, "DataFrame.*not an int"),
+        ([1, 2], "DataFrame.*not a list"),
         ({"size": 1}, "no column 'kind'"),
         ({"size": "x", "kind": "red"}, "'size' has 'x' in row 0"),
         ({"size": 1, "kind": ["red"]}, "'kind' holds values of type list"),

@@ -9,7 +9,7 @@ from torchdl import artifacts
 from torchdl.cli.printing import say
 from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import read_config, read_settings
 from torchdl.models import GAN, Generator
 from torchdl.predict import Predictor, load_predictor, pretrained
@@ -55,7 +55,7 @@ def load_gan(folder: Path) -> GAN:
         advice = "name a run of train_gan.py"
         if isinstance(model, Generator):
             advice = "convert the generator together with its --discriminator"
-        raise InputError(f"{folder} holds a {type(model).__name__}, not a GAN: {advice}")
+        raise InputError(f"{folder} holds {kind_of(model)}, not a GAN: {advice}")
     return model
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
 from torchdl.data.wrappers import draw_globally, get_batch, look_through, order_settings, set_epoch, within
-from torchdl.errors import InputError, first_line, require
+from torchdl.errors import InputError, first_line, kind_of, require
 
 CHUNK = 50  # number of batches whose examples are sorted by length together
 
@@ -118,14 +118,16 @@ def loss_of_worker(error: Exception) -> str:
 
 def check_dataset(dataset: Any) -> None:
     """Raise :class:`InputError` unless an object has a length and items by number, as a data set has."""
-    kind, advice = type(dataset).__name__, "use one with __len__ and __getitem__"
+    advice = "use one with __len__ and __getitem__"
     if isinstance(dataset, DataLoader):
         advice = "give it the loader's data set"
     elif hasattr(dataset, "iloc"):  # of pandas
         advice = "make an ArrayDataset of its columns first"
     elif hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset):
         return
-    raise InputError(f"a BatchLoader needs a data set with a length and items by number, not a {kind}: {advice}")
+    raise InputError(
+        f"a BatchLoader needs a data set with a length and items by number, not {kind_of(dataset)}: {advice}"
+    )
 
 
 class BatchLoader:

@@ -15,7 +15,7 @@ from torchdl import random
 from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor
 from torchdl.data.info import fingerprint
 from torchdl.data.wrappers import get_batch, look_through
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 
 ORDER, OFFSETS = 24, 25  # streams of independent draws
 
@@ -82,7 +82,7 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         for name, value in (("terms", terms), ("predict_terms", predict_terms), (distance, step)):
             require_whole(name, value)
         if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
-            raise InputError(f"sequences need items with a length and an order, not a {type(items).__name__}")
+            raise InputError(f"sequences need items with a length and an order, not {kind_of(items)}")
         self.items = as_tensor(items, "items") if hasattr(items, "dtype") else items
         self.source = look_through(self.items)
         self.terms, self.predict_terms, self.step, self.seed = terms, predict_terms, step, seed
@@ -211,7 +211,7 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         batch = get_batch(self.source, places)
         items = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(items, Tensor) or not items.is_floating_point():
-            kind = f"of {items.dtype}: scale them" if isinstance(items, Tensor) else f"a {type(items).__name__}"
+            kind = f"of {items.dtype}: scale them" if isinstance(items, Tensor) else f"{kind_of(items)}"
             raise InputError(f"items must be tensors of decimals, or tuples that begin with one, not {kind}")
         return items
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import models
-from torchdl.errors import InputError
+from torchdl.errors import InputError, kind_of
 from torchdl.models import gates
 from torchdl.predict.base import Predictor
 from torchdl.predict.direction_forecaster import DirectionForecaster
@@ -196,7 +196,7 @@ def inputs_of(model: Any) -> tuple[Input, ...]:
         if cls in INPUTS:
             return INPUTS[cls](model)
     if not hasattr(model, "in_shape"):  # every classifier of images has one
-        raise InputError(f"the inputs of a {type(model).__name__} are not known: pass a Graph that describes them")
+        raise InputError(f"the inputs of {kind_of(model)} are not known: pass a Graph that describes them")
     return images_of(model.in_shape)
 
 

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.latent import INTERPOLATIONS
 from torchdl.models import GAN
 from torchdl.pictures import to_pixels
@@ -52,7 +52,7 @@ class ImageGenerator(Predictor[GeneratorSettings]):
     def check(self) -> None:
         """Raise :class:`InputError` unless the settings are sound and the model's."""
         settings = self.settings
-        require(isinstance(self.model, GAN), f"a {type(self.model).__name__} is no generator with its discriminator")
+        require(isinstance(self.model, GAN), f"{kind_of(self.model)} is no generator with its discriminator")
         shape = (settings.channels, settings.height, settings.width)
         require(tuple(self.model.image_shape) == shape, "the model makes images of another shape")  # type: ignore[arg-type]
         require(settings.channels in (1, 3), f"images have one channel or three, not {settings.channels}")

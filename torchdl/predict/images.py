@@ -19,7 +19,7 @@ from torchdl.data import BatchLoader, ImageDataset, prepare_digit
 from torchdl.data.digits import resize
 from torchdl.data.folder import SUFFIXES, DecodedLate
 from torchdl.data.image_files import decode
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.pictures import MAX_PIXELS
 
 Preparation = Literal["digit", "crop", "squash"]
@@ -171,7 +171,7 @@ def listed(pictures: Any, shape: tuple[int, int, int]) -> list[tuple[str, Any]]:
         return [("0", pictures)]
     if isinstance(pictures, (Tensor, np.ndarray)):
         return [(str(number), pixels) for number, pixels in enumerate(as_pixels(pictures, shape))]
-    require(isinstance(pictures, Sequence), f"pictures are files, images or arrays, not {type(pictures).__name__}")
+    require(isinstance(pictures, Sequence), f"pictures are files, images or arrays, not {kind_of(pictures)}")
     require(len(pictures) > 0, "there are no pictures")
     found = []
     for number, picture in enumerate(pictures):

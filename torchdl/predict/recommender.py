@@ -23,7 +23,7 @@ from torch.func import functional_call
 from torchdl.data.delimited_files import CSV, TableFormat, read_rows, row_number
 from torchdl.data.numerals import number
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, as_ids, indices_of
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike, replacing
 from torchdl.predict.base import Predictor
 
@@ -286,7 +286,7 @@ class Recommender(Predictor[RecommenderSettings]):
         """
         state = {name: value.detach().cpu().double() for name, value in self.model.named_parameters()}
         names = [name for name in state if name.split(".")[-2:][0].startswith("user_")]
-        require(len(names) > 0, f"a {type(self.model).__name__} has no vectors of users: new users cannot be folded in")
+        require(len(names) > 0, f"{kind_of(self.model)} has no vectors of users: new users cannot be folded in")
         known = torch.cat([state[name][1:] for name in names], 1)  # (U, P)
         require(bool(known.isfinite().all()), "the model has users that are not finite: train again")
         widths, mean = [state[name].shape[1] for name in names], known.mean(0)

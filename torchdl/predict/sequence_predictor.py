@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data.arrays import read_npy
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.models.rnn import FIXED
 from torchdl.predict.base import Predictor
 from torchdl.predict.classes import ClassAnswers
@@ -106,7 +106,7 @@ class SequencePredictor(Predictor[SequenceSettings]):
                 inputs = torch.stack([*inputs])
             x = inputs.detach().cpu() if isinstance(inputs, Tensor) else torch.from_numpy(np.array(inputs, "float32"))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"sequences must be numbers, not {type(inputs).__name__} ({error})") from error
+            raise InputError(f"sequences must be numbers, not {kind_of(inputs)} ({error})") from error
         x = x.float()
         x = x[None] if x.dim() == 2 else x  # (T, D) -> (1, T, D)
         features, length = self.settings.features, self.settings.length

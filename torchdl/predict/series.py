@@ -17,7 +17,7 @@ from torch import Tensor
 from torchdl.data.delimited_files import CSV, TableFormat, repeated
 from torchdl.data.series import Series, Split, read_series, table_series
 from torchdl.data.time_columns import DateOrder
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class SeriesInput:
         try:
             values = raw.detach().cpu() if isinstance(raw, Tensor) else torch.from_numpy(np.array(raw, dtype="float64"))
         except (TypeError, ValueError) as error:
-            raise InputError(f"a series is a file, a table or numbers, not {type(raw).__name__} ({error})") from error
+            raise InputError(f"a series is a file, a table or numbers, not {kind_of(raw)} ({error})") from error
         values = values.double()
         values = values[:, None] if values.dim() == 1 else values  # (L,) -> (L, 1)
         require(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchdl.data import Recordings, read_recordings
 from torchdl.data.delimited_files import CSV, TableFormat
 from torchdl.data.signal_windows import as_recordings
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.features import CPCFeatures
 from torchdl.models import CPC, SignalEncoder
 from torchdl.predict.base import Predictor
@@ -115,7 +115,7 @@ class SignalEmbedder(Predictor[SignalInput]):
         self.settings.check()
         encoder = getattr(self.model, "encoder", self.model)
         if not isinstance(encoder, SignalEncoder):
-            raise InputError(f"a {type(self.model).__name__} does not embed signals")
+            raise InputError(f"{kind_of(self.model)} does not embed signals")
         least = math.prod(encoder.strides)
         fits = encoder.channels == self.settings.channels and self.settings.window >= least
         wanted = f"{least} or more samples in {encoder.channels} channels"
@@ -162,7 +162,7 @@ class SignalEmbedder(Predictor[SignalInput]):
         Raises:
             InputError: The model is an encoder alone.
         """
-        require(isinstance(self.model, CPC), f"a {type(self.model).__name__} has no contexts: train a CPC model")
+        require(isinstance(self.model, CPC), f"{kind_of(self.model)} has no contexts: train a CPC model")
         windows = self.settings.windows(self.recordings(inputs))
         with self.ready():
             return torch.cat([self.features.contexts(own[None])[0] for own in windows])  # (1, n, H) -> (n, H)

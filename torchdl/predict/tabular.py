@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchdl.data.delimited_files import CSV, TableFormat, notes, repeated
 from torchdl.data.tabular import Columns, plain_column
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike
 from torchdl.predict.base import Predictor
 from torchdl.predict.classes import ClassAnswers
@@ -75,7 +75,7 @@ class TabularPredictor(Predictor[Columns]):
             require(
                 known,
                 "rows must be the path of a CSV file, a DataFrame, a dictionary for one row or a list of dictionaries, "
-                f"not {type(rows).__name__}",
+                f"not {kind_of(rows)}",
             )
             table = pandas.DataFrame(list(listed))
             table.attrs["first_row"] = 0

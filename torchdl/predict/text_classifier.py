@@ -18,7 +18,7 @@ from torchdl.data import Vocabulary
 from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows
 from torchdl.data.text import TextDataset, read_lines
 from torchdl.data.vocabulary import VocabularySettings, as_texts
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.predict.base import Predictor
 from torchdl.predict.classes import ClassAnswers
 from torchdl.tasks.supervised import class_probabilities, logits_for
@@ -122,7 +122,7 @@ class TextClassifier(Predictor[TextSettings]):
         """Return what the model's last layer reads (N, D), float32, by which to compare texts; see :meth:`predict`."""
         features = getattr(self.model, "features", None)
         if not callable(features):
-            raise InputError(f"a {type(self.model).__name__} has no features to compare texts by")
+            raise InputError(f"{kind_of(self.model)} has no features to compare texts by")
         return self.compute(features, self.read(inputs, text, format)[0])
 
     def compute(self, function: Callable[[Tensor], Tensor], texts: Sequence[str]) -> Tensor:

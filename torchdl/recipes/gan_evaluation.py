@@ -17,7 +17,7 @@ from torch import Tensor
 from torchdl import artifacts, metrics, random
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import RESULTS, WEIGHTS, PathLike, read_json, read_settings
 from torchdl.models import GAN, LenetLike
 from torchdl.plots import plot_bars, plot_nearest
@@ -112,7 +112,7 @@ def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
     folder = Path(folder)
     model = artifacts.load(folder)
     if not isinstance(model, LenetLike):
-        raise InputError(f"{folder} holds a {type(model).__name__}, but a feature extractor is a LenetLike")
+        raise InputError(f"{folder} holds {kind_of(model)}, but a feature extractor is a LenetLike")
     config = read_settings(folder, Trained)
     known = config.get("images", {}).get("dataset")
     require(known == dataset, f"the feature extractor {folder} was trained on {known}, not on {dataset}")

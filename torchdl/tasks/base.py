@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchdl.errors import InputError
+from torchdl.errors import InputError, kind_of
 from torchdl.tasks.schedules import AnySchedule
 
 
@@ -22,7 +22,7 @@ def describe_batch(batch: Any) -> str:
         return f"a tensor {tuple(batch.shape)}"
     if isinstance(batch, (tuple, list)):
         return f"{len(batch)} parts"
-    return f"a {type(batch).__name__}"
+    return f"{kind_of(batch)}"
 
 
 def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
@@ -30,7 +30,7 @@ def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
     try:
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the metric {name!r} must be made of numbers, not a {type(value).__name__}") from error
+        raise InputError(f"the metric {name!r} must be made of numbers, not {kind_of(value)}") from error
 
 
 def inputs_of(task: nn.Module, batch: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 
 ScheduleName = Literal["constant", "cosine", "linear", "one_cycle"]
 
@@ -130,8 +130,8 @@ def as_schedules(given: Any, optimizers: Mapping[str, Optimizer]) -> dict[str, S
             continue
         known = ", ".join(optimizers)
         require(name in optimizers, f"schedules are for optimizers by name, for {known}: there is no {name!r}")
-        kind = type(schedule).__name__
-        require(isinstance(schedule, Schedule), f"a schedule is a Schedule or a PyTorch scheduler, not a {kind}")
+        message = f"a schedule is a Schedule or a PyTorch scheduler, not {kind_of(schedule)}"
+        require(isinstance(schedule, Schedule), message)
         optimizer = getattr(schedule.scheduler, "optimizer", optimizers[name])
         require(optimizer is optimizers[name], f"the schedule of {name!r} changes another optimizer's learning rate")
         made[name] = schedule

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.tasks.base import Task, Update, as_numbers, describe_batch
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
@@ -83,7 +83,7 @@ class Supervised(Task):
     ) -> None:
         super().__init__()
         metrics = {} if metrics is None else metrics
-        require(isinstance(model, nn.Module), f"Supervised trains a torch.nn.Module, not a {type(model).__name__}")
+        require(isinstance(model, nn.Module), f"Supervised trains a torch.nn.Module, not {kind_of(model)}")
         require(callable(loss), f"loss must be a function of (output, target), not {loss!r}")
         named = isinstance(metrics, Mapping) and all(map(callable, metrics.values()))
         require(named, 'metrics must be functions by name, such as {"accuracy": accuracy}')

@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 import msgspec
 import torch
 
-from torchdl.errors import InputError, first_line, require
+from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
 from torchdl.training.state import Progress
 
@@ -113,10 +113,9 @@ def check_values(state: Any, size: int) -> None:
             shape = list(value.shape)
             require(ordinary and value.nbytes <= size, f"it holds a tensor of {shape}, sparse or larger than the file")
         else:
-            kind = type(value).__name__
             require(
                 value is None or isinstance(value, VALUES),
-                f"it holds a {kind}, which is not a tensor, a number or a text",
+                f"it holds {kind_of(value)}, which is not a tensor, a number or a text",
             )
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from torchdl import random
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.tasks import StepInfo, Task
 from torchdl.training import checkpoint, distributed, signals
@@ -140,11 +140,11 @@ class Trainer:
         for loader in (train, train if validation is None else validation):
             require(
                 isinstance(loader, BatchLoader),
-                f"the trainer needs a BatchLoader, whose order can be resumed, not a {type(loader).__name__}: make one "
+                f"the trainer needs a BatchLoader, whose order can be resumed, not {kind_of(loader)}: make one "
                 "of the data set: BatchLoader(data_set, batch_size)",
             )
         trainable = isinstance(task, Task)
-        require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not a {type(task).__name__}")
+        require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
