@@ -21,12 +21,12 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.cli.record import WORKING_FOLDER
 from torchdl.data.digits import load_photographs
-from torchdl.data.sources import data_roots, names
+from torchdl.data.sources import SOURCES, data_roots, names
 from torchdl.errors import kind_of, require
 from torchdl.files import CONFIG, WEIGHTS, write_json
 from torchdl.keras import describe_import, largest_difference, to_keras
 from torchdl.keras.exporting import files_written
-from torchdl.predict import ImageEmbedder, ImageGenerator, ImageInput, ImageReconstructor, Predictor
+from torchdl.predict import ImageClassifier, ImageEmbedder, ImageGenerator, ImageInput, ImageReconstructor, Predictor
 from torchdl.predict.images import DIGIT, DIGITS
 
 CHANNELS = (1, 3)  # of pictures
@@ -47,7 +47,10 @@ class Config:
     network: str | None = None
     """The class to make, such as SequenceModel, where the same layers are several networks."""
     dataset: str = "mnist"
-    """The data set that the network was trained on. It and the next three go into the run, for probes and samples."""
+    """The data set that the network was trained on. It and the next four go into the run, for probes and samples."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes of a classifier of images, in the order of its outputs; if not given, those of mnist,
+    mnist_5k or fashion_mnist. Without names it can be evaluated and trained, but predict.py cannot name its answers."""
     color: bool = True
     """Whether an encoder of CPC was trained on coloured digits."""
     rescale: bool = True
@@ -92,9 +95,26 @@ def settings(config: Config, model: nn.Module) -> dict[str, Any]:
     return {"dataset": config.dataset, "image_size": encoder.image_size, **digits, "trainer": length}
 
 
-def predictor_of(config: Config, model: nn.Module) -> Predictor[Any] | None:
-    """Return the predictor of a network of images whose scale of pixels is known; None for others."""
+def classes_of(config: Config, model: Any) -> tuple[str, ...]:
+    """Return the names of an image classifier's classes, none if they are not known."""
+    known = SOURCES.get("mnist" if config.dataset == "mnist_5k" else config.dataset)
+    classes = config.classes or (known.classes if known is not None and model.in_shape == DIGIT else ())
+    fits = len(classes) == model.num_classes
+    outputs = f"the network has {model.num_classes} outputs"
+    require(fits or not config.classes, f"{outputs}, and --classes has {len(config.classes)} names: name one for each")
+    return classes if fits else ()
+
+
+def predictor_of(config: Config, model: Any) -> Predictor[Any] | None:
+    """Return the predictor of a network of images whose scale of pixels and classes are known; None for others."""
     encoder = getattr(model, "encoder", model)
+    classifies = hasattr(model, "in_shape") and hasattr(model, "num_classes") and model.in_shape[0] in CHANNELS
+    require(classifies or not config.classes, f"--classes is for classifiers of images, not for {kind_of(model)}")
+    if classifies and (classes := classes_of(config, model)):
+        digits = config.dataset in DIGITS and model.in_shape == DIGIT
+        channels, height, width = model.in_shape
+        pixels = ImageInput(channels, height, width, prepare="digit" if digits else "crop")
+        return ImageClassifier(model, ImageClassifier.Settings(pixels, classes), "cpu")
     if isinstance(model, GAN) and model.image_shape[0] in CHANNELS:
         return ImageGenerator.of(model, "cpu")
     if isinstance(model, torchdl.Autoencoder) and model.in_shape[0] in CHANNELS:
@@ -128,8 +148,8 @@ def main(config: Config) -> None:
     model = load(config.source, config.architecture, config.network)
     if config.discriminator is not None:
         model = gan(model, load(config.discriminator, network="Discriminator"))
-    torchdl.save(model, config.out)
     predictor = predictor_of(config, model)
+    torchdl.save(model, config.out)
     if predictor is not None:
         predictor.save_settings(config.out)
     digest = {"sha256": hashlib.sha256(config.source.read_bytes()).hexdigest()} if config.source.is_file() else {}

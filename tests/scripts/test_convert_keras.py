@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from helpers import fill_
-from helpers.scripts import files
+from helpers.scripts import assert_mistake, files
 
 import torchdl
 
@@ -43,6 +43,33 @@ def test_an_encoder_becomes_a_run_that_is_probed_and_goes_back(run, tmp_path):
     done = run("convert_keras.py runs/imported --out back.keras", tmp_path)
     assert (done.code, done.err, done.out) == (0, "", "back.keras\n")
     assert torchdl.keras.from_keras(tmp_path / "back.keras")(images).equal(encoder(images))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "prepare", "classes"),
+    [
+        ((1, 28, 28), "--dataset mnist_5k", "digit", tuple("0123456789")),
+        ((3, 32, 32), "--dataset cifar10 --classes " + " ".join("abcdefghij"), "crop", tuple("abcdefghij")),
+    ],
+    ids=["MNIST", "names"],
+)
+def test_a_classifier_answers_on_pictures(shape, options, prepare, classes, run, tmp_path):
+    lenet = write(torchdl.LenetLike(shape, 10, width=2, hidden=3), tmp_path / "lenet.keras")
+    done = run(f"convert_keras.py lenet.keras --out imported {options}", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    predictor = torchdl.load_predictor(tmp_path / "imported", "cpu")
+    assert (predictor.settings.images.prepare, predictor.settings.classes) == (prepare, classes)
+    pixels = torch.randint(256, (2, *shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    expected = lenet(pixels / 255).softmax(1).double()
+    torch.testing.assert_close(predictor.predict(pixels).probabilities, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_names_that_are_not_the_networks_outputs_are_refused(run, tmp_path):
+    write(torchdl.LenetLike((3, 8, 8), 3, width=2, hidden=3), tmp_path / "lenet.keras")
+    write(torchdl.Generator(8, 64, hidden=(9,)), tmp_path / "generator.keras")
+    assert_mistake(run, "convert_keras.py lenet.keras --out new --classes cat dog", tmp_path, "name one for each")
+    assert_mistake(run, "convert_keras.py generator.keras --out new --classes cat dog", tmp_path, "not for a Generator")
+    assert not (tmp_path / "new").exists()
 
 
 def test_two_files_become_a_gan_that_generates(run, tmp_path):
