@@ -352,7 +352,7 @@ def table_graph(predictor: TabularPredictor) -> Graph:
         if scale:
             parts.append(((torch.where(inputs[0].isnan(), mean, inputs[0]) - mean) / deviation).float())
         if places:
-            parts += [(row[:, None] == place).float() for row, place in zip(inputs[-1].unbind(1), places, strict=True)]
+            parts += [(inputs[-1][:, column, None] == place).float() for column, place in enumerate(places)]
         output = model(torch.cat(parts, 1)).double()
         return class_probabilities(output) if columns.classes else columns.numbers(output)
 
