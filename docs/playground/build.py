@@ -48,8 +48,8 @@ class Config:
     """The run of an autoencoder of digits, pretrained:NAME, or none."""
     encoder: Path = Path("pretrained:cpc-grey")
     """The run of CPC on digits, pretrained:NAME, or none."""
-    gan: Path = NONE
-    """The run of a GAN, pretrained:NAME, or none."""
+    gan: Path = Path("pretrained:gan-conv-mnist")
+    """The run of a GAN of digits, pretrained:NAME, or none."""
     dataset: Literal["mnist", "mnist_5k"] = "mnist"
     """Where the gallery's test digits are from; mnist_5k needs no download."""
     data_root: Path | None = None
