@@ -133,12 +133,11 @@ def main(config: Config) -> None:
         generator_every=config.generator_every,
         real_examples=images.spread(config.samples),
         average=chosen["average"],
-        monitor=monitor,
         schedule=find_schedule(chosen["schedule"]),
     )
     # 3. Train.
     generator = ImageGenerator.of(task.trained, config.trainer.device)
-    run.fit(task, train, BatchLoader(test, 500), predictor=generator)
+    run.fit(task, train, BatchLoader(test, 500), predictor=generator, callbacks=[monitor] if monitor else [])
     # 4. Generate.
     if run.is_main:
         path = run.folder / "samples" / "final.png"

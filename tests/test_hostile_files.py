@@ -56,6 +56,7 @@ from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import recommender
 from torchdl.recipes.run_comparison import compare_runs
 from torchdl.training import checkpoint
+from torchdl.training.best import Best
 from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
 
@@ -124,7 +125,7 @@ def a_checkpoint(folder: Path) -> Made:
         checkpoint.restore(folder, parts, order)
         step(stepper, parts)
         stepper.end_epoch({"val/loss": 0.1})
-        parts["progress"].is_best({"val/loss": 0.1}, "val/loss", "min")
+        Best.of(parts["progress"].history, "val/loss", "min")
 
     return folder / CHECKPOINT, read
 

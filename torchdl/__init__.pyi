@@ -47,9 +47,10 @@ from .predict import (
     from_hub as from_hub, load_predictor as load_predictor, pretrained as pretrained, push_to_hub as push_to_hub,
 )
 from .tasks import (
-    AutoencoderTask as AutoencoderTask, CPCTask as CPCTask, GANTask as GANTask, Supervised as Supervised,
-    Task as Task, Update as Update,
+    AutoencoderTask as AutoencoderTask, Callback as Callback, CPCTask as CPCTask, GANTask as GANTask,
+    Supervised as Supervised, Task as Task, Update as Update, WeightAverage as WeightAverage,
 )
 from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged as TrainingDiverged
+from .training.callbacks import BestCheckpoint as BestCheckpoint, EarlyStopping as EarlyStopping
 
 __version__: str

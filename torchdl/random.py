@@ -45,6 +45,7 @@ class Stream(IntEnum):
     SETUP = 36  # what a task draws while it builds its optimizers
     INVERSION = 37  # the noise from which a search begins
     EVALUATION_DATA = 38  # what a data set draws for an evaluation
+    CALLBACKS = 39  # what callbacks draw at the end of an evaluation
 
 
 def _signed(x: int) -> int:

@@ -103,10 +103,11 @@ def test_a_collapsed_run_warns_on_the_console_and_in_tensorboard(tmp_path, capsy
     with torch.no_grad():
         for parameter in gan.generator.parameters():
             parameter.zero_()  # every sample is the same grey square, and a learning rate near 0 keeps it so
-    task = GANTask(gan, lr=1e-12, monitor=monitor)
+    task = GANTask(gan, lr=1e-12)
     data = squares(64).without_labels()
     trainer = Trainer(epochs=2, device="cpu", monitor="samples/frechet_distance")
-    history = trainer.fit(task, BatchLoader(data, 32), BatchLoader(data, 32), tmp_path, verbose=True)
+    loaders = BatchLoader(data, 32), BatchLoader(data, 32)
+    history = trainer.fit(task, *loaders, tmp_path, callbacks=[monitor], verbose=True)
     printed = capsys.readouterr().out
     assert printed.count("collapse: ") == 4  # two per epoch: classes are missing, and nothing is covered
     assert (tmp_path / "best.pt").is_file()

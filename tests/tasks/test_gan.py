@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,6 +62,8 @@ def train(task: GANTask, steps: int, size: int = 6, autograd: bool = False) -> l
             optimizer.step()
             optimizer.zero_grad()
             row |= {update.optimizer: update.loss.item(), **{k: v.item() for k, v in update.metrics.items()}}
+        for callback in task.configure_callbacks():
+            callback.on_step_end(SimpleNamespace(step=step + 1))
         rows.append(row)
     return rows
 
@@ -382,34 +385,6 @@ def test_the_average_goes_with_the_state():
     other.load_state_dict(task.state_dict())
     assert torch.equal(other.generate(4), task.generate(4))
     assert int(other.averaged.n_averaged) == 3
-
-
-class Recorder:
-    """A monitor that keeps the images that it measured."""
-
-    count = 7
-
-    def __init__(self) -> None:
-        self.seen: list[torch.Tensor] = []
-
-    def measure(self, images):
-        self.seen.append(images)
-        return {"brightness": float(images.mean())}
-
-    def warnings(self, measured):
-        return ["it is dark"] if measured["brightness"] < 2 else []
-
-
-def test_a_monitor_measures_the_samplers_images_and_its_warnings_are_the_tasks():
-    monitor = Recorder()
-    task = make_task(monitor=monitor, average=0.5)
-    measured = task.summarize()
-    (seen,) = monitor.seen
-    assert torch.equal(seen, task.generate(7))
-    assert measured == {"samples/brightness": float(seen.mean())}
-    assert task.warnings({"samples/brightness": 1.0, "val/saturation": 0.5}) == ["it is dark"]
-    assert task.warnings({"samples/brightness": 3.0}) == []
-    assert make_task().summarize() == {}
 
 
 @pytest.mark.parametrize(("share", "warns"), [(0.9, False), (0.96, True), (1.0, True)])

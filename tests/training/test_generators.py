@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.callbacks import AtCheckpoint
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -223,7 +224,7 @@ def test_training_on_a_data_set_that_draws_is_resumed_exactly(tmp_path):
     trainer.fit(expected, loader)
     saves = iter(range(100))
     with pytest.raises(Break):
-        trainer.fit(task, loader, folder=tmp_path, saved=saved)
+        trainer.fit(task, loader, folder=tmp_path, callbacks=[AtCheckpoint(saved)])
     torch.rand(5), np.random.random(), python_random.random()
     trainer.fit(task, loader, folder=tmp_path, resume=True)
     for name, value in expected.state_dict().items():

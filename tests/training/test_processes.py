@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer, Update
+from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer, Update
 from torchdl.tasks import Schedule
 from torchdl.training import distributed
 
@@ -68,10 +68,10 @@ class Regression(Supervised):
         return {"score": float(scores[self.step_info.step // 3])} if self.kind == "scored" else {}
 
 
-def fit(task, folder=None, batch=4, saved=lambda: None, resume=False, **options):
+def fit(task, folder=None, batch=4, resume=False, callbacks=(), **options):
     options = {"epochs": 1, **options}
     loaders = [BatchLoader(DATA, batch // SIZE) for _ in range(2)]
-    history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, saved=saved)
+    history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, callbacks=callbacks)
     return {"history": history, "state": task.state_dict()}
 
 
@@ -87,8 +87,16 @@ def refused(function, *args, **options):
         return f"{type(error).__name__}: {error}", distributed.is_reported_elsewhere(error)
 
 
-def full_disk():
-    raise OSError(errno.ENOSPC, "No space left on device")
+class StopFirst(Callback):
+    def on_step_end(self, training):
+        if training.is_main and training.step == 2:
+            training.stop("enough")
+
+
+class FullDisk(Callback):
+    def on_checkpoint(self, training):
+        if training.is_main:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def of_all(kinds):
@@ -104,7 +112,8 @@ def work():
         made["no folder"] = refused(fit, Regression(), "part-0" if RANK == 0 else "nowhere", resume=True)
         made["no folder for the first"] = refused(fit, Regression(), "part-0" if RANK == 1 else "nowhere", resume=True)
         made["taken"] = refused(fit, Regression(), "part-0" if RANK == 0 else "new")
-        made["full disk"] = refused(fit, Regression(), f"full-{RANK}", saved=full_disk)
+        made["full disk"] = refused(fit, Regression(), f"full-{RANK}", callbacks=[FullDisk()])
+        made["stopped"] = fit(Regression(), callbacks=[StopFirst()], epochs=3)
         made["infinite"] = refused(fit, Regression("infinite"))
         made["two"] = refused(fit, Regression("two"))
         made["afterwards"] = fit(Regression())
@@ -152,6 +161,14 @@ def test_the_first_process_decides_what_is_best_when_to_stop_and_the_learning_ra
     assert rates == pytest.approx([0.1, 0.1, 0.01])
     assert second["scored"]["history"] == first["scored"]["history"]
     assert_same(first["scored"], second["scored"])
+
+
+@pytest.mark.slow
+def test_a_callback_that_stops_one_process_stops_both(made):
+    _, first, second = made
+    assert [row["step"] for row in first["stopped"]["history"]] == [2]
+    assert second["stopped"]["history"] == first["stopped"]["history"]
+    assert_same(first["stopped"], second["stopped"])
 
 
 @pytest.mark.slow

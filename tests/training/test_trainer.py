@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
+from helpers.callbacks import AtCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -49,7 +50,7 @@ def gan(kind: type[GANTask] = GANTask, **options) -> GANTask:
 def fit(task: Task, n: int = 26, batch: int = 4, validation: BatchLoader | None = None, folder=None, **options):
     """Train on ``n`` blobs: by default seven steps an epoch, the last one ragged."""
     data = blobs(n) if isinstance(task, Supervised) else blobs(n).without_labels()
-    to_fit = {name: options.pop(name) for name in ("resume", "saved", "verbose") if name in options}
+    to_fit = {name: options.pop(name) for name in ("resume", "callbacks", "verbose") if name in options}
     return Trainer(device="cpu", **options).fit(
         task, BatchLoader(data, batch, shuffle=True), validation, folder, **to_fit
     )
@@ -276,7 +277,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_in_time(tmp_path, mode, patien
     assert [row["val/score"] for row in history] == pytest.approx(values[:epochs], nan_ok=True)
     kept = checkpoint.read(tmp_path / BEST)
     assert (kept["task"]["weight"], kept["progress"]["epoch"]) == (2 * best, best)
-    assert kept["progress"]["best"] == values[best - 1]
+    assert kept["progress"]["history"][-1]["val/score"] == values[best - 1]
 
 
 def test_a_metric_that_is_never_a_number_is_named_since_there_is_no_best_epoch(tmp_path):
@@ -295,7 +296,7 @@ def test_the_end_of_a_run_within_an_epoch_may_be_the_best(tmp_path, values, best
     assert [row["val/score"] for row in history] == values
     assert checkpoint.read(tmp_path / BEST)["task"]["weight"] == best
     last = checkpoint.read(tmp_path / CHECKPOINT)  # from before the end, to be gone on with
-    assert (last["progress"]["step"], last["progress"]["best"], len(last["progress"]["history"])) == (5, 1, 2)
+    assert (last["progress"]["step"], len(last["progress"]["history"])) == (5, 2)
 
 
 def test_a_metric_that_is_gone_after_a_stop_is_an_input_error(tmp_path):
@@ -504,8 +505,9 @@ def broken(spoil) -> Supervised:
 )
 def test_divergence_stops_the_run_names_the_place_and_leaves_the_checkpoint(tmp_path, make, named):
     path, kept, task = tmp_path / CHECKPOINT, [], make()
+    saving = AtCheckpoint(lambda: kept.append(path.read_bytes()))
     with pytest.raises(TrainingDiverged, match=rf"{named} at step 5, batch 2 of epoch 2"):
-        fit(task, n=12, epochs=3, folder=tmp_path, saved=lambda: kept.append(path.read_bytes()))
+        fit(task, n=12, epochs=3, folder=tmp_path, callbacks=[saving])
     assert len(kept) == 1  # that of the first epoch, of three steps
     assert path.read_bytes() == kept[0]
     assert all(tensor.isfinite().all() for tensor in weights(task).values())

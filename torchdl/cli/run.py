@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,10 @@ from torchdl.files import (
 )
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
-from torchdl.tasks import Task
+from torchdl.tasks import Callback, Task
+from torchdl.tasks.callback import Training
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
+from torchdl.training.best import Best
 from torchdl.training.device import find_device, seed_generators, setup_process
 from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
@@ -147,6 +149,7 @@ class Run:
         validation: BatchLoader | None = None,
         pictures: Mapping[str, Tensor | Figure] | None = None,
         predictor: Predictor[Any] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> list[dict[str, float]]:
         """Train ``task``, save its model at every checkpoint, and draw the history.
 
@@ -158,16 +161,11 @@ class Run:
             validation: The validation batches.
             pictures: Pictures (C, H, W) uint8, or figures, by name; they are logged once, before training.
             predictor: Answers on raw inputs with the task's model; its settings are saved beside the model.
+            callbacks: See :meth:`torchdl.Trainer.fit`.
 
         Returns:
             The metrics of every evaluated epoch.
         """
-
-        def saved() -> None:
-            if predictor is not None:
-                predictor.save_settings(self.folder)
-            artifacts.save(task.trained, self.folder)
-            self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
         artifacts.check(task.trained)  # not only after the first epoch
         own = predictor is None or same_parameters(predictor.model, task.trained)
@@ -183,10 +181,11 @@ class Run:
                         for name, picture in pictures.items():
                             logger.picture(name, picture)
             self.say(f"run: {self.folder}  (watch it with: tensorboard --logdir {self.options.out})")
+            saving = SaveModel(self, task, predictor)
             flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
             try:
                 history = self.trainer.fit(
-                    task, train, validation, self.folder, resume=resume, record=flat, saved=saved, verbose=self.verbose
+                    task, train, validation, self.folder, resume, flat, [*callbacks, saving], self.verbose
                 )
             except Stopped as stopped:
                 if self.temporary is not None:
@@ -202,17 +201,22 @@ class Run:
         if monitor and self.is_main and (self.folder / BEST).is_file():
             progress, path = TrainingState(), self.folder / BEST
             checkpoint.load(checkpoint.read(path), {"task": task, "progress": progress}, path)
-            self.say(f"the saved model is the one with the best {monitor}, {progress.best:.5g}")
+            best = Best.of(progress.history, monitor, self.trainer.mode).value
+            self.say(f"the saved model is the one with the best {monitor}, {best:.5g}")
         elif monitor:
             self.say(f"the saved model is the last one, because {monitor} has had no value that is a number")
         distributed.unite(task)  # only process 0 has read the best model
         if self.is_main:
-            if predictor is not None:
-                predictor.save_settings(self.folder)  # an older version's run has none
-            artifacts.save(task.trained, self.folder)  # of a run that was killed after its last checkpoint, too
-            self.write_record()
+            self.save_model(task, predictor)  # of a run that was killed after its last checkpoint, too
             plots.plot_history(history, self.folder / PLOTS / "history.png")
         return history
+
+    def save_model(self, task: Task, predictor: Predictor[Any] | None) -> None:
+        """Save the model, the settings of what answers with it, and the record."""
+        if predictor is not None:
+            predictor.save_settings(self.folder)
+        artifacts.save(task.trained, self.folder)
+        self.write_record()  # a resumed run's only now: the trainer has checked its options against the checkpoint
 
     def require_same_model(self, model: nn.Module) -> None:
         """Raise :class:`InputError` if a resumed run's model is of other settings, even if its weights would fit."""
@@ -310,6 +314,18 @@ class Run:
         if self.temporary is not None:
             self.temporary.cleanup()
             self.say("dry run: everything ran, and nothing was kept")
+
+
+class SaveModel(Callback):
+    """Save the model, what answers with it, and the record, whenever the trainer has written a checkpoint."""
+
+    def __init__(self, run: Run, task: Task, predictor: Predictor[Any] | None) -> None:
+        self.run, self.task, self.predictor = run, task, predictor
+
+    def on_checkpoint(self, training: Training) -> None:
+        """Save everything that is used after training."""
+        if training.is_main:
+            self.run.save_model(self.task, self.predictor)
 
 
 def same_parameters(model: nn.Module, other: nn.Module) -> bool:

@@ -6,6 +6,7 @@ Shapes: N images, (C, H, W) of an image, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,17 +25,19 @@ from torchdl.recipes.gan_evaluation import (
     sample_set,
     shares_of,
 )
+from torchdl.tasks import Callback, GANTask
+from torchdl.tasks.callback import Training
 
 CPU = torch.device("cpu")
 MIN_COVERAGE = 0.1  # a lower coverage is reported as collapse
 MIN_SHARE = 0.5  # a class is reported if its share of samples is below this fraction of its share of real images
 
 
-class SampleMonitor:
-    """Compare samples with real images, and warn of collapse and of rare classes.
+class SampleMonitor(Callback):
+    """Compare samples of a :class:`torchdl.GANTask` with real images, and warn of collapse and of rare classes.
 
-    It measures ``frechet_distance`` and ``coverage`` against the same number of real images, and
-    ``share_class_<name>``, the share of the samples that the feature extractor assigns to each class.
+    It measures ``samples/frechet_distance`` and ``samples/coverage`` against the same number of real images, and
+    ``samples/share_class_<name>``, the share of the samples that the feature extractor assigns to each class.
 
     Args:
         extractor: A feature extractor of the same data set.
@@ -48,6 +51,13 @@ class SampleMonitor:
         index = at_equal_distances(len(real), self.count).to(real.device)
         features = extract_features(extractor, as_fractions(real, index), CPU)
         self.reference = make_reference(extractor, features, self.count)
+
+    def on_validation_end(self, training: Training) -> None:
+        """Measure the samples of the task's generator, the averaged one if there is one."""
+        measured = self.measure(cast(GANTask, training.task).generate(self.count))
+        training.measure({f"samples/{name}": value for name, value in measured.items()})
+        for sentence in self.warnings(measured):
+            training.warn(sentence)
 
     def measure(self, images: Tensor) -> dict[str, float]:
         """Measure samples (N, C, H, W) or (N, C * H * W), in [-1, 1]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchdl.errors import InputError, kind_of
+from torchdl.tasks.callback import Callback
 from torchdl.tasks.schedules import AnySchedule
 
 
@@ -150,6 +151,10 @@ class Task(nn.Module):
         ``val/loss``.
         """
         return {}
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return callbacks that belong to the task; none by default."""
+        return ()
 
     def losses(self, batch: Any) -> Iterator[Update]:
         """Yield the batch's updates; the trainer applies each before it asks for the next.

@@ -8,42 +8,27 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import starmap
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from torchdl import random
 from torchdl.errors import InputError, require
 from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
+from torchdl.tasks.callback import Callback
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
+from torchdl.tasks.weight_average import WeightAverage
 
 AHEAD = 1024  # rows of noise drawn at a time
 SATURATED = 0.99  # with a higher probability, the discriminator counts as certain of an image
 MAX_SATURATION = 0.95  # the task warns if the discriminator is certain of a larger share of images
-
-
-class Monitor(Protocol):
-    """Measures generated images during training and warns of problems."""
-
-    count: int
-    """The number of images to measure."""
-
-    def measure(self, images: Tensor) -> Mapping[str, float]:
-        """Measure images (count, C, H, W) in [-1, 1]."""
-        ...
-
-    def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Return a sentence for each problem in the measured values."""
-        ...
 
 
 class GANTask(Task):
@@ -67,7 +52,6 @@ class GANTask(Task):
         average: The decay of an exponential moving average of the generator's weights and batch norms, such as 0.999
             (Yazici et al. 2019). The averaged generator then makes the samples, and is the one that is saved; 0 for
             no average.
-        monitor: Measures generated images at every evaluation.
         schedule: Builds each optimizer's schedule from the optimizer, or from it and the number of steps; none by
             default.
 
@@ -96,7 +80,6 @@ class GANTask(Task):
         real_examples: Tensor | None = None,
         optimizer: str = "adam",
         average: float = 0.0,
-        monitor: Monitor | None = None,
         schedule: Callable[..., AnySchedule] | None = None,
     ) -> None:
         super().__init__()
@@ -104,20 +87,17 @@ class GANTask(Task):
         require(generator_every >= 1, f"generator_every must be at least 1, not {generator_every}")
         check_optimizer(optimizer, lr, (beta1, beta2))
         require(math.isfinite(penalty) and penalty >= 0, f"penalty must be 0 or more, not {penalty}")
-        require(0 <= average < 1, f"average must be in [0, 1), not {average}")
         check_gan(gan)
         self.generator: nn.Module = gan.generator  # type: ignore[assignment]
         self.discriminator: nn.Module = gan.discriminator  # type: ignore[assignment]
         self.given = (gan,)  # in a tuple, since as a module of its own it would be saved twice
-        self.averaged = None
-        if average:
-            self.averaged = AveragedModel(self.generator, multi_avg_fn=partial(average_, average), use_buffers=True)
-        self.monitor, self.schedule = monitor, schedule
+        self.average = WeightAverage(self.generator, average, generator_every) if average else None
+        self.averaged = None if self.average is None else self.average.averaged  # saved with the task
+        self.schedule = schedule
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
         self.fast: GANBackprop | None = None
-        self._averaged_at: tuple[int, ...] = ()
         self.compiled = False
         # batch norm couples the examples of a batch, so real and generated ones then need separate passes
         self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
@@ -157,13 +137,16 @@ class GANTask(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, named ``discriminator`` and ``generator``."""
-        self._averaged_at = ()
         self.fast = None if self.compiled else GANBackprop.of(self.generator, self.discriminator, self.loss)
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
             for name, module in (("discriminator", self.discriminator), ("generator", self.generator))
         }
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return what averages the generator, if anything does."""
+        return () if self.average is None else (self.average,)
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build each optimizer's schedule, if any."""
@@ -208,9 +191,6 @@ class GANTask(Task):
             yield from self.updates(*given)
         else:
             yield from starmap(Update, self.fast.updates(*given))
-        if trains_generator and self.averaged is not None and self._averaged_at != self.step_info[:3]:
-            self._averaged_at = self.step_info[:3]  # once a step, which may accumulate several batches
-            self.averaged.update_parameters(self.generator)
 
     def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Update]:
         """Yield the updates of real images (B, C, H, W) and noise (B, Z), by autograd."""
@@ -240,24 +220,15 @@ class GANTask(Task):
         saturation = ((on_real > SATURATED).float() + (on_fake < 1 - SATURATED).float()) / 2
         return {"D(x)": on_real, "D(G(z))": on_fake, "saturation": saturation}
 
-    def summarize(self) -> dict[str, float]:
-        """Return the monitor's measurements of generated images, as ``samples/name``."""
-        if self.monitor is None:
-            return {}
-        measured = self.monitor.measure(self.generate(self.monitor.count))
-        return {f"samples/{name}": value for name, value in measured.items()}
-
     def warnings(self, measured: Mapping[str, float]) -> list[str]:
-        """Return the monitor's warnings, and one if the discriminator is certain of almost all images."""
-        of_samples = {name.removeprefix("samples/"): value for name, value in measured.items()}
-        found = [] if self.monitor is None else self.monitor.warnings(of_samples)
+        """Return a warning if the discriminator is certain of almost all images."""
         saturation = measured.get("val/saturation", 0.0)
-        if saturation > MAX_SATURATION:
-            found.append(
-                f"the discriminator is certain of {saturation:.0%} of all images, so the generator learns little from "
-                "it: weaken it (lower learning rate, spectral norm, fewer discriminator steps per generator step)"
-            )
-        return found
+        if saturation <= MAX_SATURATION:
+            return []
+        return [
+            f"the discriminator is certain of {saturation:.0%} of all images, so the generator learns little from "
+            "it: weaken it (lower learning rate, spectral norm, fewer discriminator steps per generator step)"
+        ]
 
     def preview(self) -> dict[str, Tensor]:
         """Return images generated from fixed noise, and the real examples, (N, C, H, W) in [0, 1] each."""
@@ -286,18 +257,3 @@ def check_gan(gan: nn.Module) -> None:
         f"GANTask needs a GAN, and this {type(gan).__name__} lacks {missing}: build a torchdl.GAN of a generator with "
         "z_dim, the number of its inputs, and a discriminator with a method logits, which maps images to (B, 1)",
     )
-
-
-@torch.no_grad()
-def average_(decay: float, averages: Sequence[Tensor], tensors: Sequence[Tensor], updates: Tensor) -> None:
-    """Update moving averages of tensors, in place.
-
-    The decay of update n is min(``decay``, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so the
-    initial weights soon lose their influence.
-    """
-    weight = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay)
-    for average, tensor in zip(averages, tensors, strict=True):
-        if average.is_floating_point():
-            average.lerp_(tensor.to(average.dtype), weight.to(average.dtype))
-        else:
-            average.copy_(tensor)  # a counter

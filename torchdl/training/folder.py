@@ -7,10 +7,11 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError, require
@@ -32,6 +33,7 @@ from torchdl.files import (
     has_checkpoint,
 )
 from torchdl.training import checkpoint
+from torchdl.training.best import Best
 from torchdl.training.state import TrainingState
 
 try:
@@ -186,7 +188,7 @@ def opened(folder: Path | None, resume: bool) -> Iterator[bool]:
         yield resumable
 
 
-def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
+def recover_best(folder: Path, state: TrainingState, monitor: str, mode: str) -> None:
     """Check that ``best.pt`` is there and is of the best epoch; write it again if that epoch's checkpoint is there.
 
     It is of a later step than the checkpoint if the process was killed between the two, and of an evaluation that the
@@ -195,12 +197,13 @@ def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
     Raises:
         InputError: It is missing, damaged or of an earlier epoch, and cannot be written again.
     """
-    if not monitor or math.isnan(state.best):
+    best = Best.of(state.history, monitor, mode).value
+    if not monitor or math.isnan(best):
         return
     path = folder / BEST
     try:
         progress = checkpoint.read(path).get("progress", {})
-        if progress.get("best") == state.best or progress.get("step", -1) >= state.step:
+        if ends_with(progress, monitor, best) or progress.get("step", -1) >= state.step:
             return
         reason = f"{path} is of another epoch than the best so far"
     except InputError as error:
@@ -209,10 +212,15 @@ def recover_best(folder: Path, state: TrainingState, monitor: str) -> None:
         with suppress(InputError):
             saved = checkpoint.read(folder / name)
             progress = saved.get("progress", {})
-            ended = progress.get("batch") == 0 and progress.get("history")
-            if ended and ended[-1].get(monitor) == state.best:
+            if progress.get("batch") == 0 and ends_with(progress, monitor, best):
                 if is_main_process():
                     checkpoint.write(saved, path)
                 return
     way_out = f"put it back, or copy {folder / CHECKPOINT} over it, and the last model counts as the best so far"
     raise InputError(f"{reason}; the best model cannot be made again from a checkpoint: {way_out}")
+
+
+def ends_with(progress: Mapping[str, Any], monitor: str, value: float) -> bool:
+    """Return whether the last epoch that a checkpoint knows has this value of a metric."""
+    *_, last = progress.get("history") or [{}]
+    return bool(last.get(monitor) == value)

@@ -1,16 +1,13 @@
-"""The state of training: counters, metrics and the best epoch so far; a checkpoint holds it beside the task."""
+"""The state of training: counters and metrics; a checkpoint holds it beside the task."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypedDict
 
 import msgspec
 
 from torchdl.collective import is_main_process
-from torchdl.errors import require
 from torchdl.training import distributed
 
 
@@ -43,8 +40,6 @@ class Progress(TypedDict, total=False):
     epoch: Count
     batch: Count
     step: Count
-    best: float
-    since_best: Count
     history: list[dict[str, int | float]]
     epoch_sums: dict[str, tuple[float, float]]
     window_sums: dict[str, tuple[float, float]]
@@ -52,13 +47,11 @@ class Progress(TypedDict, total=False):
 
 @dataclass
 class TrainingState:
-    """Counters, metrics and the best value so far; ``batch`` counts within the epoch, ``step`` from the start."""
+    """Counters and metrics; ``batch`` counts within the epoch, ``step`` from the start."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    best: float = math.nan
-    since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     epoch_sums: Sums = field(default_factory=Sums)
     window_sums: Sums = field(default_factory=Sums)  # since the last point in the log
@@ -80,23 +73,3 @@ class TrainingState:
             if name.endswith("_sums"):
                 value = Sums({key: [weight * number for number in entry] for key, entry in value.items()})
             setattr(self, name, value)
-
-    def has_stalled(self, patience: int) -> bool:
-        """Return whether the monitored value has not improved for ``patience`` evaluations; never for 0."""
-        return 0 < patience <= self.since_best
-
-    def is_best(self, row: Mapping[str, float], monitor: str, mode: str) -> bool:
-        """Return whether an epoch's monitored value is the best so far, and remember it; NaN is never the best."""
-        if monitor not in row:
-            known = ", ".join(name for name in row if name.startswith("train/"))
-            require(
-                not monitor.startswith("train/"), f"there is no metric {monitor!r} to monitor: choose one of {known}"
-            )
-            return False  # there is nothing to monitor, or no evaluation in this epoch
-        value = row[monitor]
-        better = value < self.best if mode == "min" else value > self.best
-        if better or (math.isnan(self.best) and not math.isnan(value)):
-            self.best, self.since_best = value, 0
-            return True
-        self.since_best += 1
-        return False

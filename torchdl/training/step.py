@@ -21,7 +21,7 @@ from torchdl.tasks.optimizers import as_optimizers
 from torchdl.tasks.schedules import as_schedules
 from torchdl.training import distributed, optimizer_state
 from torchdl.training.device import move
-from torchdl.training.state import TrainingState
+from torchdl.training.state import Sums, TrainingState
 
 
 class TrainingDiverged(InputError):
@@ -235,6 +235,17 @@ class Stepper:
             f"schedule of {name!r}": f"{type(s.scheduler).__name__} {s.settings}" for name, s in self.schedules.items()
         }
         return {"seed": self.seed, **self.initial_rates, **self.rules, **schedules}
+
+    def last_values(self) -> dict[str, float]:
+        """Return the values of the last step on this process, by tag; this waits for the device."""
+        sums = Sums()
+        for measured in self.pending:
+            if measured.step == self.pending[-1].step:
+                found = {self.tag("train", measured.optimizer, measured.name): measured.value}
+                found |= {f"train/{name}": value for name, value in measured.metrics.items()}
+                for name, value in found.items():
+                    sums.add(name, float(self._mean(value)), measured.weight)
+        return {name: value / weight for name, (value, weight) in sums.items() if weight}
 
     def collect(self, state: TrainingState) -> None:
         """Add the values measured since the last call to the state; only this method waits for the device.

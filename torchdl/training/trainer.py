@@ -6,11 +6,12 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -21,8 +22,11 @@ from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
-from torchdl.tasks import StepInfo, Task
+from torchdl.tasks import Callback, StepInfo, Task
+from torchdl.tasks.callback import Training
 from torchdl.training import checkpoint, distributed, signals
+from torchdl.training.best import Best
+from torchdl.training.callbacks import BestCheckpoint, Callbacks, EarlyStopping, ProgressBar
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import opened, recover_best
@@ -106,7 +110,7 @@ class Trainer:
         folder: str | Path | None = None,
         resume: bool = False,
         record: Mapping[str, Any] | None = None,
-        saved: Callable[[], None] = lambda: None,
+        callbacks: Sequence[Callback] = (),
         verbose: bool = False,
     ) -> list[dict[str, float]]:
         """Train ``task`` in place, and return the history: one row of metrics per epoch.
@@ -125,7 +129,8 @@ class Trainer:
             resume: Whether to resume from the last checkpoint in ``folder``. A training that was killed before its
                 first checkpoint starts from the beginning.
             record: The run's hyperparameters, for TensorBoard.
-            saved: Called on process 0 after each checkpoint.
+            callbacks: Are called at fixed places of the training; see :class:`torchdl.Callback`. A resume needs the
+                same ones, if they have a state.
             verbose: Whether to print a line per epoch and show a progress bar.
 
         Raises:
@@ -150,8 +155,8 @@ class Trainer:
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
-            fit = Fit(self, task, train, validation, place, verbose)
-            return fit.run(resume, distributed.any_process(resumable), record or {}, saved)
+            fit = Fit(self, task, train, validation, place, callbacks, verbose)
+            return fit.run(resume, distributed.any_process(resumable), record or {})
 
 
 class Fit:
@@ -164,11 +169,17 @@ class Fit:
         train: BatchLoader,
         validation: BatchLoader | None,
         folder: Path | None,
+        callbacks: Sequence[Callback],
         verbose: bool,
     ) -> None:
         self.options, self.task, self.train, self.validation = options, task, train, validation
         self.folder, self.verbose, self.state = folder, verbose, TrainingState()
         self.alerted: set[str] = set()  # the warnings so far
+        self.means: Mapping[str, float] = MappingProxyType({})  # of the training metrics, at the last point in the log
+        self.row: dict[str, float] = {}  # the metrics of the epoch that ends
+        self.found: list[str] = []  # warnings of callbacks about these
+        self.names: list[str] = []  # further files for the next checkpoint
+        self.reason = ""  # why a callback stops the training
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
@@ -183,11 +194,20 @@ class Fit:
             task.compile_modules()
         with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
             self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
-        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state}
+        self.callbacks = Callbacks([*self.own_callbacks(), *task.configure_callbacks(), *callbacks], Training(self))
+        kept = {checkpoint.CALLBACKS: self.callbacks}
+        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state, **kept}
         epoch_steps = -(-len(train) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
         self.epochs = -(-self.steps // epoch_steps)
         self.stepper.configure_schedules(self.steps)
+
+    def own_callbacks(self) -> list[Callback]:
+        """Return the callbacks that the trainer's options ask for."""
+        options, monitor = self.options, self.options.monitor
+        own: list[Callback] = [BestCheckpoint(monitor, options.mode)] if monitor else []
+        own += [EarlyStopping(monitor, options.patience, options.mode)] if options.patience else []
+        return own + ([ProgressBar()] if self.verbose and self.rank == 0 else [])
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, if verbose, on process 0."""
@@ -201,20 +221,18 @@ class Fit:
         elif self.rank == 0 and text:
             warnings.warn(text, stacklevel=4)
 
-    def run(
-        self, resume: bool, resumable: bool, record: Mapping[str, Any], saved: Callable[[], None]
-    ) -> list[dict[str, float]]:
+    def run(self, resume: bool, resumable: bool, record: Mapping[str, Any]) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
-        self.saved, state, options = saved, self.state, self.options
+        state, options = self.state, self.options
         with distributed.sharing_errors():
             if resumable and self.folder is not None:
                 self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
-                recover_best(self.folder, state, options.monitor)
+                recover_best(self.folder, state, options.monitor, options.mode)
             elif resume:
                 self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
             self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
         with closing(self.logger), signals.requests() as self.request:
-            measured = self.evaluate(1, missing=math.nan)  # shows what can be monitored, before any training
+            measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
             for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
@@ -225,14 +243,17 @@ class Fit:
                 unlogged = self.rank == 0 and state.batch == 0 and self.logger.epochs() < len(state.history)
             if distributed.any_process(unlogged):  # the process ended between the checkpoint and the log
                 self.log(state.history[-1])
-            while state.step < self.steps or state.batch:  # an epoch must begin, or end
-                if state.has_stalled(options.patience):
-                    self.say(f"stopped early: {options.monitor} has not improved for {options.patience} evaluations")
-                    break
-                self.train_epoch()
-                if not self.end_epoch():
-                    break
-            if options.monitor and math.isnan(state.best):
+            try:
+                self.call("on_fit_start")
+                while not self.reason and (state.step < self.steps or state.batch):  # an epoch must begin, or end
+                    self.train_epoch()
+                    if not self.end_epoch():
+                        break
+            finally:
+                self.callbacks.call("on_fit_end")
+            if state.step < self.steps:
+                self.say(self.reason)
+            if options.monitor and math.isnan(Best.of(state.history, options.monitor, options.mode).value):
                 self.warn(f"{options.monitor} was never a number, so no epoch is the best and there is no {BEST}")
         return state.history
 
@@ -242,45 +263,46 @@ class Fit:
         since, first = time.perf_counter(), state.batch
         batches = self.train.batches(state.epoch, state.batch)
         self.task.train()
-        title = f"epoch {state.epoch + 1}/{self.epochs}"
-        hidden = self.rank > 0 or not self.verbose or sys.stderr is None or None  # None: unless there is a terminal
-        with tqdm(total=len(self.train), initial=first, desc=title, disable=hidden, leave=False) as bar:
-            while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
-                # what a step draws depends on its place alone, so a checkpoint needs no states of generators
-                with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank):
-                    self.stepper.step(group, state)
-                bar.update(len(group))
-                if state.step % options.log_every == 0:
-                    self.stepper.collect(state)
-                    means, state.window_sums = state.window_sums.means(), Sums()
-                    examples = (state.batch - first) * self.train.global_batch_size
-                    rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
-                    since, first = time.perf_counter(), state.batch
-                    with distributed.sharing_errors():
-                        self.logger.scalars({**means, **self.stepper.learning_rates(), **rates}, state.step)
-                    self.alert(self.task.warnings({**means, "step": state.step}))
-                    bar.set_postfix({k.removeprefix("train/"): f"{v:.3g}" for k, v in means.items()}, refresh=False)
-                if distributed.any_process(bool(self.request.signal_number)):
-                    self.save()
-                    message = f"stopped after step {state.step}"
-                    raise signals.Stopped(message, self.request.signal_number, self.folder)
-                if options.checkpoint_every and state.step % options.checkpoint_every == 0:
-                    self.save()
+        while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
+            # what a step draws depends on its place alone, so a checkpoint needs no states of generators
+            with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank):
+                self.stepper.step(group, state)
+            self.callbacks.call("on_step_end")
+            if state.step % options.log_every == 0:
+                self.stepper.collect(state)
+                self.means, state.window_sums = MappingProxyType(state.window_sums.means()), Sums()
+                examples = (state.batch - first) * self.train.global_batch_size
+                rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
+                since, first = time.perf_counter(), state.batch
+                with distributed.sharing_errors():
+                    self.logger.scalars({**self.means, **self.stepper.learning_rates(), **rates}, state.step)
+                self.alert(self.task.warnings({**self.means, "step": state.step}))
+            signalled, stopped = distributed.total([float(bool(self.request.signal_number)), float(bool(self.reason))])
+            if signalled:
+                self.save()
+                message = f"stopped after step {state.step}"
+                raise signals.Stopped(message, self.request.signal_number, self.folder)
+            if stopped:
+                self.reason = self.reason or "another process has stopped"
+                break
+            if options.checkpoint_every and state.step % options.checkpoint_every == 0:
+                self.save()
 
     def end_epoch(self) -> bool:
         """Evaluate, step the schedules, save and log; return False if the last step was within the epoch.
 
         In that case the last checkpoint is from before the evaluation, so that a resume can complete the epoch.
         """
-        state, options = self.state, self.options
+        state = self.state
         self.stepper.collect(state)
         if cut := state.batch < len(self.train):
             self.save()
         row: dict[str, float] = {"epoch": state.epoch + 1, "step": state.step}
         row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
+        self.found = []
         if self.is_due(row):
             try:
-                measured = self.evaluate()
+                measured = self.evaluate(row)
             except Exception as error:
                 if not (isinstance(error, InputError) or distributed.have_joined()):  # to save takes all processes
                     self.save()  # a resume evaluates this epoch again
@@ -289,13 +311,22 @@ class Fit:
             require(not twice, f"the task's evaluation returns {twice}, as training does: give it another name")
             row |= measured
         row = distributed.of_first(plain(row))  # it decides what is best, when to stop, and the learning rate
+        self.row = row
         state.history.append(row)
         if not cut:
             state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
-        self.save(last=not cut, best=state.is_best(row, options.monitor, options.mode))
+        self.call("on_epoch_end")
+        self.save(last=not cut)
         self.log(row)  # after saving: an error here loses nothing, and a resume logs what is missing
         return not cut
+
+    def call(self, place: str) -> None:
+        """Call a method of all callbacks, where all processes wait for each other."""
+        with distributed.sharing_errors():
+            self.callbacks.call(place)
+        if distributed.any_process(bool(self.reason)):
+            self.reason = self.reason or "another process has stopped"
 
     def alert(self, found: Sequence[str]) -> None:
         """Print and log warnings within an epoch, each once."""
@@ -308,7 +339,7 @@ class Fit:
 
     def is_due(self, row: Mapping[str, float]) -> bool:
         """Return whether an epoch is evaluated."""
-        return row["step"] >= self.steps or row["epoch"] % self.options.evaluate_every == 0
+        return bool(row["step"] >= self.steps or self.reason) or row["epoch"] % self.options.evaluate_every == 0
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log the last epoch, with preview images and warnings if it was evaluated."""
@@ -317,38 +348,51 @@ class Fit:
             drawing = random.seeded(self.device, self.options.seed, 0, self.state.step, 0, random.Stream.PREVIEW)
             with torch.no_grad(), drawing, self.stepper.region():
                 previews = self.task.eval().preview()
-            found = self.task.warnings(row)
+            found = [*self.task.warnings(row), *self.found]
             self.alerted.update(found)
         with distributed.sharing_errors():
             self.logger.epoch(self.state.history, previews, found)
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
 
-    def evaluate(self, batches: int | None = None, missing: float | None = None) -> dict[str, float]:
-        """Return the metrics of the validation data, or of its first ``batches``; see :func:`evaluate`."""
+    def evaluate(
+        self, row: Mapping[str, float], batches: int | None = None, missing: float | None = None
+    ) -> dict[str, float]:
+        """Return the metrics of the validation data, or of its first ``batches``; see :func:`evaluate`.
+
+        Callbacks may measure more; ``row`` has the training metrics of the same epoch.
+        """
         if self.validation is None:
             return {}
         step_info = StepInfo(self.options.seed, 0, self.state.step)
         batches = 2 if self.options.dry_run else batches
-        return distributed.of_first(
-            evaluate(self.task, self.validation, self.device, self.stepper.region, step_info, batches, missing)
-        )
+        region = self.stepper.region
+        found = evaluate(self.task, self.validation, self.device, region, step_info, batches, missing)
+        self.row = {**row, **found}
+        drawing = random.seeded(self.device, self.options.seed, 0, self.state.step, 0, random.Stream.CALLBACKS)
+        with torch.no_grad(), drawing:
+            self.call("on_validation_end")
+        return distributed.of_first({**found, **{k: v for k, v in self.row.items() if k not in row}})
 
-    def save(self, last: bool = True, best: bool = False) -> None:
-        """Write a checkpoint as the last one, the best one, or both."""
+    def save(self, last: bool = True) -> None:
+        """Write a checkpoint as the last one, and under the names that callbacks ask for."""
         self.stepper.collect(self.state)
-        if self.folder is None or not (last or best):
+        names, self.names = self.names, []
+        if self.folder is None or not (last or names):
             return
-        checkpointed = {**{name: part.state_dict() for name, part in self.parts.items()}, "order": self.order()}
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        if not states[checkpoint.CALLBACKS]:
+            del states[checkpoint.CALLBACKS]
+        checkpointed = {**states, "order": self.order()}
         with distributed.sharing_errors():
             if self.rank == 0:
                 try:
                     self.logger.flush()  # first, because a resume logs nothing of before the checkpoint
                 finally:
-                    if best:  # before the last: a checkpoint that knows of a better epoch must find it
-                        checkpoint.write(checkpointed, self.folder / BEST)
+                    for name in names:  # before the last: a checkpoint that knows of a better epoch must find it
+                        checkpoint.write(checkpointed, self.folder / name)
                     if last:
                         checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
-                    self.saved()
+        self.call("on_checkpoint")
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""

@@ -1,0 +1,214 @@
+"""What callbacks see, measure, save and stop."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fill_, gaussian
+from torch import nn
+
+from torchdl import (
+    ArrayDataset,
+    BatchLoader,
+    BestCheckpoint,
+    Callback,
+    EarlyStopping,
+    InputError,
+    Supervised,
+    Trainer,
+    WeightAverage,
+)
+from torchdl.files import BEST, CHECKPOINT
+from torchdl.training import checkpoint
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+DATA = ArrayDataset(gaussian(10, 3), gaussian(10, 1, seed=1))
+STEPS = 3  # of an epoch
+
+
+def regression() -> Supervised:
+    return Supervised(fill_(nn.Linear(3, 1)), F.mse_loss, optimizer=partial(torch.optim.SGD, lr=0.1))
+
+
+def fit(task, *callbacks, folder=None, resume=False, validation=True, **options):
+    loaders = BatchLoader(DATA, 4, shuffle=True), BatchLoader(DATA, 4) if validation else None
+    options = {"epochs": 2, "device": "cpu", **options}
+    return Trainer(**options).fit(task, *loaders, folder, resume, callbacks=callbacks)
+
+
+class Recorder(Callback):
+    """Write down each call with its place in training."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+
+    def __getattribute__(self, name):
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+        return lambda training: self.calls.append((name[3:], training.epoch, training.step))
+
+
+def test_every_method_is_called_at_its_place(tmp_path):
+    recorder = Recorder()
+    fit(regression(), recorder, folder=tmp_path)
+    epochs = []
+    for epoch in (0, 1):
+        epochs += [("step_end", epoch, STEPS * epoch + step) for step in (1, 2, 3)]
+        end = STEPS * (epoch + 1)
+        epochs += [("validation_end", epoch, end), ("epoch_end", epoch + 1, end), ("checkpoint", epoch + 1, end)]
+    first = [("validation_end", 0, 0), ("fit_start", 0, 0)]
+    assert recorder.calls == [*first, *epochs, ("fit_end", 2, 6)]
+
+
+def test_the_end_is_told_after_an_error_too():
+    class Failing(Callback):
+        def on_step_end(self, training):
+            raise InputError("enough")
+
+    recorder = Recorder()
+    with pytest.raises(InputError, match="enough"):
+        fit(regression(), recorder, Failing())
+    assert recorder.calls[-2:] == [("step_end", 0, 1), ("fit_end", 0, 1)]
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, training):
+        if training.step == self.step:
+            training.stop("this is enough")
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_a_training_that_a_callback_stops_ends_as_if_it_were_so_long_and_goes_on_exactly(step, tmp_path):
+    stopped, shorter, whole = regression(), regression(), regression()
+    expected = fit(whole)
+    history = fit(stopped, StopAt(step), folder=tmp_path)
+    assert history == fit(shorter, max_steps=step)
+    assert torch.equal(stopped.model.weight, shorter.model.weight)
+    assert fit(stopped, folder=tmp_path, resume=True) == expected
+    assert torch.equal(stopped.model.weight, whole.model.weight)
+
+
+def test_a_warning_is_printed_and_logged(tmp_path, capsys):
+    class Warning(Callback):
+        def on_validation_end(self, training):
+            training.warn("look at this")
+
+    loader = BatchLoader(DATA, 4)
+    Trainer(epochs=2, device="cpu").fit(regression(), loader, loader, tmp_path, callbacks=[Warning()], verbose=True)
+    assert capsys.readouterr().out.count("WARNING: look at this\n") == 2
+
+
+def test_the_reason_of_a_stop_is_printed(capsys):
+    loader = BatchLoader(DATA, 4)
+    Trainer(epochs=2, device="cpu").fit(regression(), loader, callbacks=[StopAt(2)], verbose=True)
+    assert "this is enough\n" in capsys.readouterr().out
+
+
+class Counter(Callback):
+    """Count steps, also those before a resume."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_step_end(self, training):
+        self.count += 1
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def test_a_state_is_kept_and_a_callback_with_one_may_not_be_left_out(tmp_path):
+    fit(regression(), Counter(), Recorder(), Counter(), folder=tmp_path, epochs=1)
+    assert checkpoint.read(tmp_path / CHECKPOINT)["callbacks"] == {"Counter": {"count": 3}, "Counter 2": {"count": 3}}
+    with pytest.raises(InputError, match="state of the callback Counter 2: give it to fit"):
+        fit(regression(), Counter(), folder=tmp_path, resume=True)
+    counters = Counter(), Counter()
+    fit(regression(), *counters, folder=tmp_path, resume=True)
+    assert [counter.count for counter in counters] == [6, 6]
+
+
+def test_what_a_callback_measures_is_a_metric_like_others(tmp_path):
+    class Constant(Callback):
+        def on_validation_end(self, training):
+            training.measure({"own/score": training.step / 3, "own/loss": training.row["val/loss"]})
+
+    history = fit(regression(), Constant(), folder=tmp_path, monitor="own/score", mode="max")
+    assert [row["own/score"] for row in history] == [1, 2]
+    assert [row["own/loss"] for row in history] == [row["val/loss"] for row in history]
+    assert checkpoint.read(tmp_path / BEST)["progress"]["epoch"] == 2
+
+
+def test_a_metric_of_another_name_is_wanted():
+    class Twice(Callback):
+        def on_validation_end(self, training):
+            training.measure({"val/loss": 1.0})
+
+    with pytest.raises(InputError, match="measures val/loss, which are measured already"):
+        fit(regression(), Twice())
+
+
+def test_the_values_of_a_step_are_its_losses():
+    seen = []
+
+    class Losses(Callback):
+        def on_step_end(self, training):
+            seen.append(training.values["train/loss"])
+
+    history = fit(regression(), Losses(), epochs=1)
+    assert sum(seen[:2]) * 0.4 + seen[2] * 0.2 == pytest.approx(history[0]["train/loss"])  # of 4, 4 and 2 examples
+
+
+def test_the_options_are_these_callbacks(tmp_path):
+    options = {"monitor": "val/loss", "mode": "max", "patience": 2, "epochs": 9}
+    by_options = fit(regression(), folder=tmp_path / "options", **options)
+    own = BestCheckpoint("val/loss", "max"), EarlyStopping("val/loss", 2, "max")
+    assert fit(regression(), *own, folder=tmp_path / "callbacks", epochs=9) == by_options
+    assert len(by_options) == 3
+    best = [checkpoint.read(tmp_path / name / BEST) for name in ("options", "callbacks")]
+    assert best[0]["progress"] == best[1]["progress"]
+    with pytest.raises(InputError, match="patience must be 1"):
+        EarlyStopping("val/loss", 0)
+
+
+@pytest.mark.parametrize("name", ["../best.pt", "best", "a/b.pt"])
+def test_a_checkpoint_is_saved_in_the_folder_alone(name, tmp_path):
+    with pytest.raises(InputError, match=r"ends in \.pt"):
+        fit(regression(), BestCheckpoint("val/loss", name=name), folder=tmp_path)
+
+
+def test_what_is_no_callback_is_refused():
+    with pytest.raises(InputError, match=r"subclass of torchdl\.Callback"):
+        fit(regression(), print)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_an_average_follows_the_weights_and_goes_on_after_a_resume(every, tmp_path):
+    class Weights(Callback):
+        def on_step_end(self, training):
+            kept.append(training.task.model.weight.detach().clone())
+
+    kept, task = [], regression()
+    average = WeightAverage(task.model, 0.3, every)
+    fit(task, average, Weights())
+    expected = kept[0]
+    for updates, weight in enumerate(kept[every::every], 1):
+        decay = min(0.3, (1 + updates) / (10 + updates))
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(average.averaged.module.weight.detach(), expected)
+
+    task = regression()
+    fit(task, WeightAverage(task.model, 0.3, every), folder=tmp_path, max_steps=4, checkpoint_every=1)
+    task = regression()
+    resumed = WeightAverage(task.model, 0.3, every)
+    fit(task, resumed, folder=tmp_path, resume=True)
+    assert torch.equal(resumed.averaged.module.weight, average.averaged.module.weight)
