@@ -26,12 +26,25 @@ def images_of(given: ImageInput, pictures, size: int = 500) -> tuple[torch.Tenso
         NOISE.numpy(),
         NOISE.permute(0, 2, 3, 1).numpy(),
         NOISE / 255,
+        NOISE.numpy()[:, ::-1].copy()[:, ::-1],
+        (NOISE / 255).numpy().astype(">f8"),
         list(NOISE),
         [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in NOISE],
         ImageDataset(NOISE),
         ImageDataset(NOISE, torch.zeros(5, dtype=torch.int64)),
     ],
-    ids=["tensor", "array", "channels last", "floats", "list", "Pillow", "data set", "labelled"],
+    ids=[
+        "tensor",
+        "array",
+        "channels last",
+        "floats",
+        "reversed",
+        "big-endian",
+        "list",
+        "Pillow",
+        "data set",
+        "labelled",
+    ],
 )
 def test_pictures_of_the_networks_size_are_scaled_and_nothing_else(pictures):
     images, names = images_of(COLOUR, pictures, size=2)
@@ -45,6 +58,9 @@ def test_files_are_decoded_and_named(tmp_path):
         folder.mkdir(exist_ok=True)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
     (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "._0.png").write_text("what macOS adds")
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "0.png").write_text("hidden")
     images, names = images_of(COLOUR, tmp_path)
     assert torch.equal(images, ImageDataset(NOISE, low=-1)[:])
     assert names == ["a/0.png", "a/1.png", "a/2.png", "b/3.png", "b/4.png"]
@@ -117,6 +133,10 @@ def test_coloured_digits_are_drawn_as_in_training_and_scaled_for_the_network():
         (torch.full((3, 8, 8), torch.nan), r"in \[0, 1\]"),
         (np.zeros((2, 5, 8, 8), np.uint8), r"\(2, 5, 8, 8\)"),
         (np.zeros((8, 8), np.int64), "int64"),
+        (np.zeros((9, 9), object), "object"),
+        (np.array(["a.png", "b.png"]), "<U5"),
+        (np.zeros((9, 9, 4), np.uint8), "transparency"),
+        (np.zeros((9, 9, 2), np.uint8), "transparency"),
         ({"a": 1}, "dict"),
         (ImageDataset(NOISE[:, :, :4]), r"\(3, 8, 8\), not \(3, 4, 8\)"),
     ],
@@ -140,6 +160,7 @@ def test_an_array_that_can_be_read_in_two_ways_is_read_as_the_network_takes_it()
     assert as_pixels(three, (3, 28, 28)).shape == (1, 3, 28, 28)
     assert as_pixels(np.zeros((28, 28, 3), np.uint8), GREY.shape).shape == (1, 3, 28, 28)
     assert as_pixels(np.zeros((7, 9, 9), np.uint8), GREY.shape).shape == (7, 1, 9, 9)
+    assert as_pixels(np.zeros((9, 9, 4), np.uint8), (1, 9, 4)).shape == (9, 1, 9, 4)
     assert [name for name, _ in listed([three, three[0]], GREY.shape)] == ["0"] * 3 + ["1"]
 
 
@@ -151,6 +172,8 @@ def test_an_array_that_can_be_read_in_two_ways_is_read_as_the_network_takes_it()
         ImageInput(1, 8, 8, low=0.5),
         ImageInput(1, 28, 30, prepare="digit"),
         ImageInput(1, 2**20, 2**20),
+        ImageInput(1, 8, 8, white_value=float("nan")),
+        ImageInput(1, 8, 8, white_value=float("inf")),
     ],
 )
 def test_settings_of_no_image_are_refused(images):

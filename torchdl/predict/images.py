@@ -5,6 +5,7 @@ Shapes: N pictures, B in a batch, C channels, H x W pixels.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torchdl.data import BatchLoader, ImageDataset, prepare_digit
+from torchdl.data.arrays import as_tensor
 from torchdl.data.digits import resize
 from torchdl.data.folder import SUFFIXES, DecodedLate
 from torchdl.data.image_files import decode
@@ -78,6 +80,8 @@ class ImageInput:
         sizes = self.channels in (1, 3) and min(self.height, self.width) >= 1 and self.height * self.width <= MAX_PIXELS
         require(sizes, f"images cannot have the (channels, height, width) {self.shape}")
         require(self.low in (0.0, -1.0), f"black must be 0 or -1, not {self.low}")
+        white = 1.0 if self.white_value is None else self.white_value
+        require(0 < white < math.inf, f"white_value must be a finite number above 0, not {white}")
         fits = self.prepare != "digit" or self.height == self.width
         require(fits, f"a photographed digit becomes a square image, not one of {self.shape}")
 
@@ -164,33 +168,37 @@ def listed(pictures: Any, shape: tuple[int, int, int]) -> list[tuple[str, Any]]:
         path = Path(pictures)
         if not path.is_dir():
             return [(str(path), path)]
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = [p.relative_to(path) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+        files = sorted(file for file in found if not any(part.startswith(".") for part in file.parts))  # none hidden
         require(bool(files), f"there are no images in {path}: name a folder with files such as .png or .jpg")
-        return [(str(file.relative_to(path)), file) for file in files]
+        return [(str(file), path / file) for file in files]
     if isinstance(pictures, Image.Image):
         return [("0", pictures)]
     if isinstance(pictures, (Tensor, np.ndarray)):
         return [(str(number), pixels) for number, pixels in enumerate(as_pixels(pictures, shape))]
     require(isinstance(pictures, Sequence), f"pictures are files, images or arrays, not {kind_of(pictures)}")
     require(len(pictures) > 0, "there are no pictures")
-    found = []
+    several: list[tuple[str, Any]] = []
     for number, picture in enumerate(pictures):
         parts = listed(picture, shape)
         own = isinstance(picture, (str, os.PathLike))
         if own and Path(picture).is_dir():  # several folders may hold files of the same name
             parts = [(str(Path(picture) / name), file) for name, file in parts]
-        found += parts if own else [(str(number), pixels) for _, pixels in parts]
-    return found
+        several += parts if own else [(str(number), pixels) for _, pixels in parts]
+    return several
 
 
 def as_pixels(array: Tensor | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
     """Return an array of pictures as uint8 pixels (N, C, H, W); if it could be read in two ways, ``shape`` decides."""
-    values = torch.as_tensor(array).detach().cpu()
+    values = as_tensor(array, "pictures").detach().cpu()
     if values.is_floating_point():
         inside = values.numel() > 0 and bool(((values >= 0) & (values <= 1)).all())
         require(inside, "pixels that are floats must be in [0, 1]; pixels in [0, 255] must be uint8")
         values = (255 * values).round().to(torch.uint8)
     require(values.dtype == torch.uint8, f"pixels must be uint8, or floats in [0, 1], not {values.dtype}")
+    transparent = values.dim() == 3 and values.shape[2] in (2, 4) and values.shape[1:] != shape[1:]
+    found = f"an array of the shape {tuple(values.shape)} seems to have a channel of transparency"
+    require(not transparent, f"{found}: convert the picture to RGB, or pass the image of Pillow's")
     if values.dim() == 2:
         values = values[None, None]  # (H, W) -> (1, 1, H, W)
     elif values.dim() == 3:
