@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -48,7 +49,8 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_texts():
             assert torch.cat([-logit, logit], 1).sigmoid()[0].allclose(row, atol=1e-6)
             assert own.model.head(features).double().allclose(logit[0], atol=1e-6)
     assert own.predict(TEXTS[0]).probabilities.allclose(answers.probabilities[:1], atol=1e-6)
-    assert own.predict(np.array(TEXTS)).labels == answers.labels
+    assert own.predict(np.array(TEXTS)).labels == own.predict(pd.Series(TEXTS)).labels == answers.labels
+    assert own.predict(np.array("buy now")).inputs == ["buy now"]
 
 
 def test_words_beyond_the_longest_are_not_read():
@@ -94,6 +96,10 @@ def test_texts_come_from_files_too(tmp_path):
         ([3], "not a text"),
         ("none.txt", "no file none.txt"),
         (Path("none"), "no file none"),
+        (3, "not an int$"),
+        (None, "not a NoneType$"),
+        ({"text": TEXTS}, "not a dict: choose its column"),
+        (pd.DataFrame({"text": TEXTS}), "not a DataFrame: choose its column"),
     ],
 )
 def test_what_is_no_text_is_refused(inputs, sentence):

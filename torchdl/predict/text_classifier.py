@@ -6,7 +6,7 @@ Shapes: N texts, T words of the longest text, K classes, D features.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,10 +139,15 @@ class TextClassifier(Predictor[TextSettings]):
     def read(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> tuple[list[str], tuple[str, ...]]:
         """Return all texts, and sentences on the files that were read; see :meth:`predict`."""
         text, format = text or self.settings.text, format or self.settings.format
+        inputs = inputs.tolist() if hasattr(inputs, "tolist") else inputs  # an array or a column
         single = isinstance(inputs, (str, os.PathLike))
+        table = isinstance(inputs, Mapping) or hasattr(inputs, "columns")
+        advice = ": choose its column of texts" if table else ""
+        known = isinstance(inputs, (Iterable, os.PathLike)) and not table
+        require(known, f"texts are a text, a file or a list of these, not {kind_of(inputs)}{advice}")
         texts: list[str] = []
         said: list[str] = []
-        for given in [inputs] if single else inputs.tolist() if hasattr(inputs, "tolist") else inputs:
+        for given in [inputs] if single else inputs:
             if isinstance(given, os.PathLike) or is_file_name(given):
                 found, notes_on_it = read_file(Path(given), text, format)
                 said += [f"{len(found):,} texts from {given}", *notes_on_it]
