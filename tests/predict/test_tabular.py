@@ -167,7 +167,7 @@ def test_a_logarithm_is_learned_and_undone():
         columns.targets(rows.assign(transistors=[1, 0, 2]))
     with torch.no_grad():
         next(predictor.model.parameters()).fill_(100.0)
-    with pytest.raises(InputError, match=r"row 1.*not a finite number"):
+    with pytest.raises(InputError, match=r"input 1.*not a finite number"):
         predictor.predict([{"year": 1990}, {"year": 2990}])
 
 

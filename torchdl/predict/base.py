@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import artifacts
+from torchdl.data.ordered_sequences import require_whole
 from torchdl.errors import require
 from torchdl.files import PREPROCESSING, PathLike, write_json
 from torchdl.training.device import evaluating, find_device
@@ -49,7 +50,7 @@ class Predictor(Generic[SettingsT]):
         batch_size: int = 500,
         workers: int = 0,
     ) -> None:
-        require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+        require_whole("batch_size", batch_size)
         self.model, self.settings, self.device, self.batch_size = model, settings, find_device(device), batch_size
         self.workers = workers
         self.check()
@@ -84,3 +85,14 @@ class Predictor(Generic[SettingsT]):
     def ready(self) -> AbstractContextManager[None]:
         """Put the model on the device and in evaluation mode, without gradients; leaving undoes that."""
         return evaluating(self.model, self.device)
+
+
+def require_finite(answers: Tensor) -> None:
+    """Raise :class:`InputError` unless answers (N, ...) are finite numbers; the message says which is the first not."""
+    finite = answers.isfinite().reshape(len(answers), -1).all(1)  # (N,)
+    number = int((~finite).int().argmax()) if len(finite) else 0
+    require(
+        bool(finite.all()),
+        f"the answer on input {number}, counted from 0, is not a finite number: the input is too different from the "
+        "training's, or the training has diverged",
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from torchdl.errors import require
+from torchdl.predict.base import require_finite
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +28,9 @@ class ClassAnswers:
         inputs: What each input is called, such as its file; or its number, from 0. Of a table's rows it is the index.
         notes: Sentences on what a reader of the answers should know, such as that missing values were filled.
 
+    Raises:
+        InputError: A probability is not a finite number.
+
     Example:
         >>> from torchdl.predict import ClassAnswers
         >>> probabilities = torch.tensor([[0.1, 0.7, 0.2]], dtype=torch.float64)
@@ -39,6 +43,9 @@ class ClassAnswers:
     classes: tuple[str, ...]
     inputs: Sequence[Hashable] | pandas.Index
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_finite(self.probabilities)
 
     def __len__(self) -> int:
         return len(self.probabilities)

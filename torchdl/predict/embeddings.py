@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdl.errors import require
+from torchdl.predict.base import require_finite
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +30,9 @@ class EmbeddingAnswers:
         embeddings: (N, D) float32.
         inputs: What each input is called, such as its file; or its number, from 0.
 
+    Raises:
+        InputError: An embedding has a number that is not finite.
+
     Example:
         >>> from torchdl.predict import EmbeddingAnswers
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
@@ -38,6 +42,9 @@ class EmbeddingAnswers:
 
     embeddings: Tensor
     inputs: Sequence[str]
+
+    def __post_init__(self) -> None:
+        require_finite(self.embeddings)
 
     def __len__(self) -> int:
         return len(self.embeddings)

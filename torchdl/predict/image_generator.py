@@ -15,7 +15,7 @@ from torchdl.errors import kind_of, require
 from torchdl.latent import INTERPOLATIONS
 from torchdl.models import GAN
 from torchdl.pictures import to_pixels
-from torchdl.predict.base import Predictor
+from torchdl.predict.base import Predictor, require_finite
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,6 @@ class ImageGenerator(Predictor[GeneratorSettings]):
         with self.ready():
             parts = [self.model(part.to(self.device)) for part in noise.split(self.batch_size)]
             low = self.settings.low
+            for images in parts:
+                require_finite(images)
             return torch.cat([to_pixels((images - low) / (1 - low)) for images in parts])

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchdl.errors import kind_of, require
 from torchdl.models import Autoencoder
 from torchdl.pictures import to_pixels
+from torchdl.predict.base import require_finite
 from torchdl.predict.image_predictor import ImagePredictor
 from torchdl.predict.images import ImageInput
 
@@ -106,6 +107,7 @@ class ImageReconstructor(ImagePredictor[ReconstructorSettings]):
         with self.ready():
             for batch in self.batches(inputs):
                 found = self.reconstruct(batch.images)
+                require_finite(found.decoded)
                 parts.append((to_pixels(found.images), to_pixels(found.decoded), found.errors.cpu()))
                 names += batch.names
         originals, images, errors = (torch.cat(column) for column in zip(*parts, strict=True))

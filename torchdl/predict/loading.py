@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from torchdl import artifacts
+from torchdl.data.ordered_sequences import require_whole
 from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
 from torchdl.predict.base import Predictor
@@ -23,6 +24,7 @@ from torchdl.predict.sequence_predictor import SequencePredictor
 from torchdl.predict.signal_embedder import SignalEmbedder
 from torchdl.predict.tabular import TabularPredictor
 from torchdl.predict.text_classifier import TextClassifier
+from torchdl.training.device import find_device
 
 KINDS: dict[str, type[Predictor[Any]]] = {
     each.kind: each
@@ -74,7 +76,8 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
         >>> torchdl.load_predictor(folder).predict(torch.zeros(3, 40, 50)).inputs
         ['0']
     """
-    folder = Path(folder)
+    folder, device = Path(folder), find_device(device)
+    require_whole("batch_size", batch_size)
     require(folder.is_dir(), f"there is no folder {folder}: name that of a run")
     if not (folder / PREPROCESSING).is_file():
         trained = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from torchdl.predict.base import require_finite
 from torchdl.predict.classes import answers_frame
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class NumberAnswers:
         inputs: What each input is called; of a table's rows it is the index.
         notes: Sentences on what a reader of the answers should know, such as that missing values were filled.
 
+    Raises:
+        InputError: A number is not finite.
+
     Example:
         >>> from torchdl.predict import NumberAnswers
         >>> answers = NumberAnswers(torch.tensor([250.0, 310.0]), "price", ("flat", "house"))
@@ -40,6 +44,9 @@ class NumberAnswers:
     name: str
     inputs: Sequence[Hashable] | pandas.Index
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_finite(self.numbers)
 
     def __len__(self) -> int:
         return len(self.numbers)

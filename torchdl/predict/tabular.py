@@ -15,7 +15,7 @@ from torchdl.data.delimited_files import CSV, TableFormat, notes, repeated
 from torchdl.data.tabular import Columns, plain_column
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike
-from torchdl.predict.base import Predictor
+from torchdl.predict.base import Predictor, require_finite
 from torchdl.predict.classes import ClassAnswers
 from torchdl.predict.numbers import NumberAnswers
 from torchdl.tasks.supervised import class_probabilities, logits_for
@@ -109,12 +109,7 @@ class TabularPredictor(Predictor[Columns]):
         """Return class probabilities (N, K) or numbers (N,) in the target's unit, float64, of encoded rows (N, D)."""
         output = self.computed(self.model, inputs).double()
         found = class_probabilities(output) if self.settings.classes else self.settings.numbers(output)
-        finite = found.isfinite().reshape(len(found), -1).all(1)  # (N,)
-        row = int((~finite).int().argmax())
-        far = (
-            f"the prediction for row {row}, counted from 0, is not a finite number: the training rows are too different"
-        )
-        require(bool(finite.all()), far)
+        require_finite(found)
         return found
 
     def predict(self, inputs: Any, missing: Gaps = "refuse", format: TableFormat = CSV) -> ClassAnswers | NumberAnswers:
