@@ -104,6 +104,14 @@ def test_a_file_a_table_dictionaries_and_one_dictionary_are_answered_alike(targe
     assert (predictor.embed(new) >= 0).all()  # ReLU
 
 
+def test_numbers_with_thousands_are_said(tmp_path):
+    (tmp_path / "new.csv").write_text("a;b\n1,013;2\n")  # perhaps 1.013, written with a decimal comma
+    predictor = predictor_of(columns_of())
+    answers = predictor.predict(tmp_path / "new.csv", format=TableFormat(separator=";"))
+    assert answers.notes == ("column 'a' is numeric: '1,013' is read as 1013",)
+    assert predictor.predict(tmp_path / "new.csv", format=TableFormat(separator=";", decimal=",")).notes == ()
+
+
 def test_the_rows_keep_their_order_and_their_index():
     for target in ("price", "kind"):
         predictor = predictor_of(split_table(ROWS, target).columns)

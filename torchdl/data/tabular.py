@@ -248,7 +248,9 @@ class Columns:
         rows = read_rows(path, format, row_index=index)
         self.require_present(rows)
         table = rows.apply(stripped)
-        table.attrs = dict(rows.attrs)
+        numbers = [name for name in self._numbers if name in table.columns]
+        said = [note for name in numbers for note in notation_note(name, table[name].dropna().tolist(), format.decimal)]
+        table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *said)}
         return self.typed(table, format.decimal)
 
     def typed(self, table: pandas.DataFrame, decimal: str = ".") -> pandas.DataFrame:
@@ -258,8 +260,12 @@ class Columns:
             InputError: The table lacks a column, or has a text in a numeric column.
         """
         self.require_present(table)
-        names = [*self.numeric, *([] if self.classes else [self.target])]
-        return table.assign(**{name: numeric_column(table, name, decimal) for name in names if name in table.columns})
+        names = [name for name in self._numbers if name in table.columns]
+        return table.assign(**{name: numeric_column(table, name, decimal) for name in names})
+
+    @property
+    def _numbers(self) -> list[str]:
+        return [*self.numeric, *([] if self.classes else [self.target])]
 
     def inputs(self, table: pandas.DataFrame) -> Tensor:
         """Encode rows as (N, D) float32; a missing number becomes the training mean, a missing category all zeros."""
