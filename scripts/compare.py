@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
-from torchdl.files import replacing, require_suffix
+from torchdl.files import require_suffix, write_table
 from torchdl.recipes.run_comparison import Comparison, compare_runs
 
 SHOWN = 16  # figures on the console
@@ -41,8 +41,7 @@ def main(config: Config) -> None:
     elif config.out.suffix.lower() == ".png":
         comparison.plot(config.x, config.out)
     else:
-        with replacing(config.out) as temporary:
-            comparison.to_frame().to_csv(temporary, index=False)
+        write_table(config.out, comparison.to_frame())
     for note in comparison.notes:
         print(f"note: {note}")
     if config.out is not None:

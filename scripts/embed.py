@@ -23,7 +23,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
-from torchdl.files import replacing, require_suffix
+from torchdl.files import encodable, replacing, require_suffix, write_table
 from torchdl.predict import (
     ImageClassifier,
     ImageEmbedder,
@@ -108,7 +108,7 @@ def save_projector(predictor: Any, names: list[str], embeddings: Tensor, inputs:
     images = getattr(predictor.settings, "images", None)
     pictures = thumbnails(images, inputs, chosen) if isinstance(images, ImageInput) else None
     with closing(Logger(folder)) as logger:
-        in_lines = [" ".join(names[index].split()) for index in chosen.tolist()]  # a line each
+        in_lines = [encodable(" ".join(names[index].split())) for index in chosen.tolist()]  # a line each
         logger.embedding(embeddings[chosen], in_lines, pictures)
     return len(chosen)
 
@@ -117,14 +117,13 @@ def save(names: list[str], embeddings: Tensor, path: Path) -> None:
     """Save embeddings (N, D) as .npy, or with the names first as .csv."""
     import pandas  # imported late: it takes a second
 
-    with replacing(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            table = pandas.DataFrame(embeddings.numpy())
-            table.insert(0, "input", names)
-            table.to_csv(temporary, index=False)
-        else:
-            with temporary.open("wb") as file:
-                np.save(file, embeddings.numpy(), allow_pickle=False)
+    if path.suffix.lower() == ".csv":
+        table = pandas.DataFrame(embeddings.numpy())
+        table.insert(0, "input", names)
+        write_table(path, table)
+    else:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, embeddings.numpy(), allow_pickle=False)
 
 
 def main(config: Config) -> None:

@@ -19,7 +19,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
 from torchdl.errors import InputError, require
-from torchdl.files import replacing, require_suffix
+from torchdl.files import replacing, require_suffix, write_table
 from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
 from torchdl.predict import (
@@ -307,15 +307,11 @@ def save(answer: Answer, path: Path) -> None:
         raise InputError("these answers are not numbers: choose a file that ends in .csv or .json")
     if kind in (".csv", ".json") and table is None:
         raise InputError("these answers are no table: choose a file that ends in .png or .npy")
-    with replacing(path) as temporary:
-        if kind == ".csv" and table is not None:
-            table.to_csv(temporary, index=False)
-        elif kind == ".json" and table is not None:
-            options: dict[str, Any] = {"double_precision": 15, "force_ascii": False, "date_format": "iso"}
-            table.to_json(temporary, orient="records", indent=2, **options)
-        elif numbers is not None:
-            with temporary.open("wb") as file:
-                np.save(file, numbers, allow_pickle=False)
+    if kind != ".npy" and table is not None:
+        write_table(path, table)
+    elif numbers is not None:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, numbers, allow_pickle=False)
 
 
 if __name__ == "__main__":

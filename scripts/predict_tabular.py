@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
-from torchdl.files import replacing, require_suffix
+from torchdl.files import require_suffix, write_table
 from torchdl.predict import ClassAnswers, TabularPredictor, load_as
 from torchdl.recipes.tabular import score
 
@@ -50,8 +50,7 @@ def main(config: Config) -> None:
     if config.out is None:
         print(predictions.to_string(index=False))
     else:
-        with replacing(config.out) as temporary:
-            predictions.to_csv(temporary, index=False)
+        write_table(config.out, predictions)
         print(f"{len(predictions):,} predictions: {config.out}")
     print(score(predictor.settings, answers, rows))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from torchdl import InputError
-from torchdl.files import plain, read_config, read_json, read_settings, replacing, write_json
+from torchdl.files import plain, read_config, read_json, read_settings, replacing, write_json, write_table
 
 
 def test_a_file_is_replaced_and_no_temporary_remains(tmp_path):
@@ -255,3 +257,30 @@ def test_settings_are_read_as_their_types(tmp_path):
     (tmp_path / "config.json").write_text('{"config": {"device": null}}')
     with pytest.raises(InputError, match=r"config\.json has other settings: Expected `str`, got `null`"):
         read_settings(tmp_path, Learning)
+
+
+def test_a_table_keeps_names_that_utf_8_lacks(tmp_path):
+    name = os.fsdecode(b"\xff.png")  # a file's name in Latin-1
+    table = pandas.DataFrame({"input": [name, "é.png"], "class": ["a\r\nb", "c"], "share": [0.25, 1 / 3], "n": [1, 2]})
+    table["time"] = pandas.to_datetime(["2020-01-01", "2020-01-02"])
+    write_table(tmp_path / "table.csv", table)
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == ["\\udcff.png", "é.png"]
+    assert rows[0]["class"] == "a\r\nb"
+    assert rows[1] | {"input": "", "class": ""} == {
+        "input": "",
+        "class": "",
+        "share": str(1 / 3),
+        "n": "2",
+        "time": "2020-01-02",
+    }
+    write_table(tmp_path / "table.json", table.rename(columns={"n": name}))
+    first = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))[0]
+    assert first == {
+        "input": "\\udcff.png",
+        "class": "a\r\nb",
+        "share": 0.25,
+        "\\udcff.png": 1,
+        "time": "2020-01-01T00:00:00.000",
+    }

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import IO, Any, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import msgspec
 
 from torchdl.errors import InputError, require
+
+if TYPE_CHECKING:
+    import pandas
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
@@ -138,6 +141,32 @@ def write_json(path: Path, value: Any, default: Callable[[Any], Any] | None = No
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=2, default=default) + "\n", encoding="utf-8")
         read_json(temporary)
+
+
+def encodable(value: Any) -> Any:
+    """Return a value; in a text, characters that UTF-8 lacks, as names of files may have, are written as in Python.
+
+    Example:
+        >>> torchdl.files.encodable(b"caf\\xe9.png".decode("utf-8", "surrogateescape"))
+        'caf\\\\udce9.png'
+    """
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+
+
+def write_table(path: Path, table: pandas.DataFrame) -> None:
+    """Write the rows of a table, without its index, whole or not at all: as JSON if the file is ``.json``, else as CSV.
+
+    Texts are written as :func:`encodable` returns them.
+    """
+    from pandas.api.types import is_numeric_dtype  # imported late: it takes a second
+
+    with replacing(path) as temporary:
+        if path.suffix.lower() != ".json":
+            table.to_csv(temporary, index=False, errors="backslashreplace")
+            return
+        cells = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(encodable))
+        options: dict[str, Any] = {"double_precision": 15, "force_ascii": False, "date_format": "iso"}
+        cells.rename(columns=encodable).to_json(temporary, orient="records", indent=2, **options)
 
 
 def read_json(path: PathLike, kind: Any = Any, limit: int = MAX_JSON) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from torchdl.files import PLOTS, RESULTS, PathLike, replacing, write_json
+from torchdl.files import PLOTS, RESULTS, PathLike, write_json, write_table
 from torchdl.pictures import save_png
 from torchdl.plots.figure import save_figure
 
@@ -62,8 +62,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / name, self.results, default=str)
         for title, table in self.tables.items():
-            with replacing(folder / f"{title}.csv") as temporary:
-                table.to_csv(temporary, index=False)
+            write_table(folder / f"{title}.csv", table)
         paths = [folder / plots / f"{title}.png" for title in self.figures]
         for path, figure in zip(paths, self.figures.values(), strict=True):
             if isinstance(figure, Tensor):
