@@ -47,6 +47,15 @@ def test_recordings_in_any_form_are_scaled_and_embedded_window_by_window(tmp_pat
     assert loaded.predict(files[1]).inputs[1] == f"{files[1]}, sample 5"
 
 
+def test_recordings_of_the_same_name_are_told_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", gaussian(2, 8).numpy())
+    answers = embedder().predict([tmp_path / "a", tmp_path / "b", gaussian(2, 8), gaussian(2, 8)])
+    folders = [str(tmp_path / name / "x.npy") for name in ("a", "b")]
+    assert answers.inputs == [f"{name}, sample 0" for name in (*folders, "2", "3")]
+
+
 def test_contexts_are_those_of_each_recording_from_its_start():
     own = embedder()
     embeddings = own.embed(RECORDINGS)

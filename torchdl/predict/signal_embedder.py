@@ -176,8 +176,19 @@ def find_recordings(inputs: Any, format: TableFormat = CSV, columns: Sequence[st
         return read_recordings(inputs, format, columns)
     several = isinstance(inputs, Sequence) and any(isinstance(each, (str, os.PathLike)) for each in inputs)
     parts = [find_recordings(each, format, columns) for each in inputs] if several else []
+    if len(parts) > 1:
+        parts = [_named(part, each, number) for number, (part, each) in enumerate(zip(parts, inputs, strict=True))]
     signals = tuple(chain.from_iterable(part.signals for part in parts)) if several else tuple(as_recordings(inputs))
     names = tuple(chain.from_iterable(part.names for part in parts)) or tuple(map(str, range(len(signals))))
     finite = all(bool(signal.isfinite().all()) for signal in signals)
     require(finite, "a recording has NaN or an infinite value: repair it")
     return Recordings(tuple(as_recordings(list(signals))), names=names)
+
+
+def _named(recordings: Recordings, given: Any, number: int) -> Recordings:
+    """Give recordings names that differ from those of others: of a folder with the folder's, of arrays a number."""
+    if not isinstance(given, (str, os.PathLike)):
+        return replace(recordings, names=(str(number),) * len(recordings))
+    if not os.path.isdir(given):
+        return recordings
+    return replace(recordings, names=tuple(os.path.join(given, name) for name in recordings.names))
