@@ -123,6 +123,7 @@ def test_paper_without_ink_is_refused(picture):
 
 def test_an_array_is_read_as_a_tensor_is():
     assert prepare_digit(seven().numpy()).equal(prepare_digit(seven()))
+    assert prepare_digit(seven().numpy()[::-1].copy()[::-1]).equal(prepare_digit(seven()))  # a negative stride
 
 
 @pytest.mark.parametrize("picture", [torch.zeros(9, 9), torch.zeros(2, 9, 9).byte(), torch.zeros(0, 9).byte()])

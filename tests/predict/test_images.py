@@ -104,6 +104,17 @@ def test_a_photographed_digit_is_prepared_and_one_of_mnist_is_taken_as_it_is(tmp
     assert torch.equal(images_of(GREY, digits)[0], digits / 255)
 
 
+def test_the_photograph_without_a_digit_is_named(tmp_path):
+    digit, paper = torch.zeros(1, 28, 28, dtype=torch.uint8), Image.new("L", (60, 40), "white")
+    paper.save(tmp_path / "blank.png")
+    with pytest.raises(InputError, match=r"blank\.png: there is no digit"):
+        images_of(GREY, [digit, tmp_path / "blank.png"])
+    with pytest.raises(InputError, match="1: there is no digit"):
+        images_of(GREY, [digit, paper])
+    with pytest.raises(InputError, match=r"^there is no digit"):
+        images_of(GREY, paper)
+
+
 @pytest.mark.parametrize(("image_size", "rescale"), [(28, True), (40, False)])
 def test_a_digit_for_an_encoder_is_what_its_training_saw(image_size, rescale, tmp_path):
     digits = torchdl.load_digits("test", image_size, color=False, rescale=rescale, name="mnist_5k")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdl.data.arrays import as_tensor
 from torchdl.data.image_files import decode
 from torchdl.errors import require
 from torchdl.files import PathLike
@@ -124,7 +125,7 @@ def _inside(contrast: np.ndarray, least: float, strong: float) -> np.ndarray:
 def _greys(picture: PathLike | Image.Image | Tensor | np.ndarray, max_pixels: int) -> np.ndarray:
     """Read a picture as greys (H, W) in [0, 1], upright and on white if it is transparent, with sides up to 800."""
     if isinstance(picture, (Tensor, np.ndarray)):
-        picture = torch.as_tensor(picture)
+        picture = as_tensor(picture, "a digit")
         shape, fits = tuple(picture.shape), picture.dtype == torch.uint8 and picture.dim() in (2, 3)
         fits = fits and picture.numel() > 0 and (picture.dim() == 2 or shape[0] in (1, 3))
         require(fits, f"a digit must be (H, W), (1, H, W) or (3, H, W) of uint8, not {shape} of {picture.dtype}")

@@ -21,7 +21,7 @@ from torchdl.data.arrays import as_tensor
 from torchdl.data.digits import resize
 from torchdl.data.folder import SUFFIXES, DecodedLate
 from torchdl.data.image_files import decode
-from torchdl.errors import kind_of, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.pictures import MAX_PIXELS
 
 Preparation = Literal["digit", "crop", "squash"]
@@ -112,7 +112,7 @@ class ImageInput:
         found = listed(pictures, self.shape)
         for start in range(0, len(found), size):
             part = found[start : start + size]
-            pixels = torch.stack([self.prepared(picture) for _, picture in part])
+            pixels = torch.stack([self._named(name, picture, len(found)) for name, picture in part])
             yield Pictures(self.scale(pixels), [name for name, _ in part])
 
     def _of_dataset(self, data: ImageDataset, size: int, workers: int) -> Iterator[Pictures]:
@@ -127,6 +127,14 @@ class ImageInput:
         for images, _ in loader.batches(0):
             yield Pictures(images, [str(number) for number in range(done, done + len(images))])
             done += len(images)
+
+    def _named(self, name: str, picture: Any, count: int) -> Tensor:
+        """Prepare one of several pictures; the message of an error says which one it is."""
+        try:
+            return self.prepared(picture)
+        except InputError as error:
+            known = count == 1 or str(picture) in str(error)
+            raise InputError(str(error) if known else f"{name}: {error}") from error
 
     def prepared(self, picture: Any) -> Tensor:
         """Return a picture as the pixels (C, H, W) uint8 that the network sees."""
