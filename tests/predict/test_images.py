@@ -190,3 +190,13 @@ def test_an_array_that_can_be_read_in_two_ways_is_read_as_the_network_takes_it()
 def test_settings_of_no_image_are_refused(images):
     with pytest.raises(InputError):
         images.check()
+
+
+def test_grey_data_sets_are_read_by_a_network_of_colours():
+    data = torchdl.ImageDataset(torch.randint(256, (3, 1, 6, 6)).to(torch.uint8))
+    (batch,) = ImageInput(3, 6, 6).batches(data, 10)
+    (same,) = ImageInput(3, 6, 6).batches(data.images, 10)
+    assert batch.images.shape == (3, 3, 6, 6)
+    assert torch.equal(batch.images, same.images)
+    with pytest.raises(InputError, match=r"takes images of .* \(1, 6, 6\), not \(3, 6, 6\)"):
+        [*ImageInput(1, 6, 6).batches(torchdl.ImageDataset(data.images.expand(-1, 3, -1, -1)), 10)]

@@ -13,7 +13,7 @@ import torch
 
 import torchdl
 from torchdl import InputError
-from torchdl.predict import pretrained_models
+from torchdl.predict import model_card, pretrained_models
 from torchdl.predict.pretrained_weights import CARD, FOLDER, INDEX, pretrained_folder, read_index
 
 ROOT = Path(torchdl.__file__).resolve().parents[1]
@@ -76,3 +76,15 @@ def test_wheels_and_source_distributions_hold_every_file(monkeypatch):
     packaged = {os.path.join(place, file) for _, place, _, files in command.data_files for file in files}
     needed = {os.path.relpath(path, ROOT) for path in FOLDER.rglob("*") if path.is_file()}
     assert needed <= packaged
+
+
+def test_the_card_and_what_it_is_are_shown():
+    assert model_card("lenet-mnist").startswith("# lenet-mnist\n")
+    with pytest.raises(InputError, match="choose among"):
+        model_card("lenet")
+    digits = torchdl.pretrained("lenet-mnist", "cpu")
+    assert repr(digits) == "<ImageClassifier of a LenetLike>"
+    answers = digits.predict(torch.zeros(28, 28, dtype=torch.uint8))
+    for count in (0, 1.5, "2"):
+        with pytest.raises(InputError, match="classes to show must be 1 or more"):
+            answers.top(count)

@@ -134,7 +134,7 @@ def test_gaps_and_unknown_texts_are_refused_or_said():
     answers = predictor.predict(new, missing="fill")
     assert answers.notes == (
         "missing values, filled: 'size' 1, 'kind' 1",
-        "rows with a text that is not in the training data, which counts as no category: {'kind': 1}",
+        "rows with a text that the training data lack, which counts as no category: 'kind' 1",
     )
     mean = predictor.settings.numeric["size"][0]
     assert torch.equal(predictor.predict(new.iloc[2:].fillna(mean)).numbers, answers.numbers[2:])

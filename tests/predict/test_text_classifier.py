@@ -149,3 +149,12 @@ def test_settings_of_another_model_or_a_strangers_are_refused(tmp_path, changed)
     path.write_text(json.dumps(changed(json.loads(path.read_text()))))
     with pytest.raises(InputError, match=PREPROCESSING):
         load_predictor(tmp_path)
+
+
+def test_the_name_of_a_file_that_is_no_text_is_not_classified(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)))
+    own = classifier()
+    with pytest.raises(InputError, match=r"photo\.jpg"):
+        own.predict("photo.jpg")
+    assert len(own.predict("other.jpg")) == 1  # there is no such file: it is a text

@@ -94,7 +94,7 @@ def test_texts_and_files_of_texts_are_classified(texts, run):
         ("spam none.txt", "no file none.txt"),
         ("spam blank.txt", "blank.txt has no texts"),
         ("spam mails.csv --text sms", "no column 'sms'.*kind, mail.*--text mail"),
-        ("spam hello --out answers.png", "no picture"),
+        ("spam hello --out answers.png", r"must end in \.csv or \.json or \.npy"),
     ],
 )
 def test_a_mistake_about_texts_is_one_sentence(texts, run, command, sentence):
@@ -144,7 +144,7 @@ def test_titles_are_recommended_to_known_and_to_new_users(films, run):
         ("films --user 3 --top 2", "--top is for runs of the kind image classifier or"),
         ("films --ratings none.csv", "no file none.csv"),
         ("films --ratings other.csv", "no item 'Film 22'"),
-        ("films --user 3 --out answers.png", "no picture"),
+        ("films --user 3 --out answers.png", r"must end in \.csv or \.json or \.npy"),
     ],
 )
 def test_a_mistake_about_users_is_one_sentence(films, run, command, sentence):
@@ -169,14 +169,31 @@ def test_a_run_that_is_still_being_trained_answers_and_says_so(classifier, run):
     assert (done.code, done.out) == (0, said + finished.out)
 
 
+def test_a_run_that_was_stopped_answers_and_says_so(classifier, run):
+    others = shutil.ignore_patterns("plots", "results.json")
+    shutil.copytree(classifier / "digits", classifier / "stopped", ignore=others)
+    (classifier / "stopped" / "config.json").write_text('{"config": {"trainer": {"epochs": 9}}, "command": "x.py"}')
+    (classifier / "stopped" / "metrics.csv").write_text("epoch,step,train/loss\n1,4,0.5\n2,8,0.4\n")
+    done = run("predict.py stopped pictures/0.png", classifier)
+    assert done.out.startswith("stopped is not finished: its model is that of epoch 2 of 9\n")
+
+
+def test_answers_are_saved_in_a_new_folder(classifier, run):
+    done = run("predict.py digits pictures --out new/deep/answers.npy", classifier)
+    assert (done.code, done.err) == (0, "")
+    assert np.load(classifier / "new" / "deep" / "answers.npy").shape == (3, 10)
+
+
 MISTAKES = {
     "digits": "name pictures",
-    "digits missing.png": "missing.png",
+    "digits missing.png": "no file missing.png$",
+    "digits https://example.org/3.png": "no file https:/example.org/3.png: save the picture first",
+    "digits ''": "an empty text names no picture",
     "digits text.png": "text.png",
     "digits empty": "no images in empty",
     "digits --top 0 pictures": "--top must be 1 or more",
     "digits pictures --out answers.xlsx": "answers.xlsx must end in",
-    "digits pictures --out answers.png": "no picture of these answers",
+    "digits pictures --out answers.png": "must end in .csv or .json or .npy",
     "digits pictures --text mail": "--text is for runs of the kind text classifier",
     "digits pictures --missing fill": "--missing is for .*tabular predictor, .*image classifier",
     "digits pictures --separator ;": "--separator is for .*tabular predictor",

@@ -104,7 +104,7 @@ MISTAKES = {
     "prices gap.csv": "gap.csv has nothing instead of a number in column 'close', row 192",
     "prices other.csv": "other.csv has no column 'close'",
     "direction prices.csv --horizon 2": "--horizon is for runs of the kind forecaster",
-    "direction prices.csv --out next.png": "no picture of these answers",
+    "direction prices.csv --out next.png": "must end in .csv or .json or .npy",
     "prices written.csv --separator ';' --decimal ,": r"sort the rows by time \(--sort\)",
     "adding last.csv": "name one .npy file",
     "adding sequences.npy --date-order day": "--date-order is for runs of the kind",

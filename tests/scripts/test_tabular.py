@@ -295,7 +295,7 @@ def test_rows_without_the_target_are_predicted_and_shown(run, trained, tmp_path)
     done = run(f"predict_tabular.py {path} --csv new.csv", tmp_path)
     assert (done.code, done.err) == (0, "")
     said = done.out.splitlines()
-    assert said[0].endswith("{'kind': 1}")
+    assert said[0].endswith("no category: 'kind' 1")
     assert "no target" in said[-1]
     shown = np.array([float(value) for value in said[-7:-1]])
     assert np.abs(shown - new["price"])[1:].max() < 6

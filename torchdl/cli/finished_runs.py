@@ -10,10 +10,11 @@ from torchdl.cli.printing import say
 from torchdl.cli.record import located, located_dataset
 from torchdl.data import ImageDataset
 from torchdl.errors import InputError, kind_of, require
-from torchdl.files import read_config, read_settings
+from torchdl.files import CONFIG, METRICS, read_config, read_settings
 from torchdl.models import GAN, Generator
 from torchdl.predict import Predictor, load_predictor, pretrained
 from torchdl.recipes.gan_evaluation import PRETRAINED, FeatureExtractor, load_feature_extractor, pretrained_extractor
+from torchdl.recipes.run_comparison import progress, read_run
 from torchdl.recipes.sample_monitor import SampleMonitor
 from torchdl.training.folder import in_training
 
@@ -38,13 +39,17 @@ class OfData(TypedDict, total=False):
 def find_predictor(run: Path, device: str = "auto") -> Predictor[Any]:
     """Load the predictor of a run's folder, or one that comes with torchdl (:data:`PRETRAINED_PREFIX`, its name).
 
-    If the run is still being trained, print so.
+    If the run is still being trained, or has not been trained to its end, print so.
     """
     if name := comes_with_torchdl(run):
         return pretrained(name, device)
     predictor = load_predictor(run, device)
     if in_training(run):
         say(f"{run} is being trained at this moment: its model is that of the latest checkpoint")
+    elif (run / CONFIG).is_file() and (run / METRICS).is_file():
+        summary = read_run(run)
+        if not summary.finished:
+            say(f"{run} is not finished: its model is that of {progress(summary.settings, summary.history)}")
     return predictor
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torchdl.cli.options import SCRIPT_OPTIONS, resume_command
 from torchdl.cli.parsing import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
 from torchdl.data.loader import explaining_lost_workers
-from torchdl.errors import InputError
+from torchdl.errors import FallbackWarning, InputError
 from torchdl.training import Stopped, Trainer, distributed
 from torchdl.training.device import find_device, seed_generators
 
@@ -46,7 +47,8 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
             device = find_device(trainer.device)
             seed_generators(device, trainer.seed)
             distributed.start(device)  # now, so that an error of one process ends the others, too
-        with explaining_lost_workers():
+        with explaining_lost_workers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)  # scripts print where their data are from
             main(config)
     except Stopped as stopped:
         again = resume_command(stopped.folder) if stopped.folder is not None else ""

@@ -5,6 +5,7 @@ Shapes: L terms of D values, T terms of input, H terms to forecast, N = L - T - 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, counts_down, find_times, is_index, join_parts
-from torchdl.errors import InputError, require
+from torchdl.errors import FallbackWarning, InputError, require
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
@@ -297,7 +298,9 @@ def load_prices(root: PathLike | None = None, fetch: bool = True) -> Series:
         return read_series(find_file("sbux", root, fetch), PRICES)
     except NotFound as error:
         google = google_prices()
-        return replace(google, origin=f"{error}. IN ITS PLACE: {google.origin}", fallback=True)
+        origin = f"{error}. IN ITS PLACE: {google.origin}"
+        warnings.warn(origin, FallbackWarning, stacklevel=3)
+        return replace(google, origin=origin, fallback=True)
 
 
 def google_prices() -> Series:

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor
 from torchdl.data.download import NotFound, download, downloading
 from torchdl.data.idx import read_idx
 from torchdl.data.vision import import_torchvision
-from torchdl.errors import InputError, require
+from torchdl.errors import FallbackWarning, InputError, require
 from torchdl.files import PathLike
 
 FILES = {
@@ -231,7 +232,7 @@ def load_labelled(name: str, split: str = "train", root: PathLike | None = None,
 
     Raises:
         InputError: The name or split is unknown, a file is damaged, or the data was neither found nor downloaded. If
-            ``mnist`` is missing, ``mnist_5k`` is returned instead.
+            ``mnist`` is missing, ``mnist_5k`` is returned instead, with a :class:`FallbackWarning`.
     """
     choices = f"{', '.join(names())}, or a folder with train/<class>/ and test/<class>/"
     require(name in names(), f"unknown data set {name!r}: choose one of {choices}")
@@ -248,7 +249,9 @@ def load_labelled(name: str, split: str = "train", root: PathLike | None = None,
         if name != "mnist":
             raise
         digits = embedded_digits(split)
-        return replace(digits, origin=f"{error}. IN ITS PLACE: {digits.origin}", fallback=True)
+        origin = f"{error}. IN ITS PLACE: {digits.origin}"
+        warnings.warn(origin, FallbackWarning, stacklevel=4)
+        return replace(digits, origin=origin, fallback=True)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()  # (N, H, W), (N,)
     found = f"{images_path} has {len(images):,} images and {labels_path.name} {len(labels):,} labels"
     require(len(images) == len(labels) > 0, f"{found}: fetch both again")

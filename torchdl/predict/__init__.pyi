@@ -14,7 +14,11 @@ from .image_reconstructor import ImageReconstructor as ImageReconstructor, Recon
 from .images import ImageInput as ImageInput
 from .loading import load_as as load_as, load_predictor as load_predictor
 from .numbers import NumberAnswers as NumberAnswers
-from .pretrained_weights import pretrained as pretrained, pretrained_models as pretrained_models
+from .pretrained_weights import (
+    model_card as model_card,
+    pretrained as pretrained,
+    pretrained_models as pretrained_models,
+)
 from .recommender import RatedItems as RatedItems, Recommendations as Recommendations, Recommender as Recommender
 from .sequence_predictor import SequencePredictor as SequencePredictor
 from .series import SeriesInput as SeriesInput

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchdl import artifacts
 from torchdl.data.ordered_sequences import require_whole
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.files import PREPROCESSING, PathLike, write_json
 from torchdl.training.device import evaluating, find_device
 
@@ -54,6 +54,9 @@ class Predictor(Generic[SettingsT]):
         self.model, self.settings, self.device, self.batch_size = model, settings, find_device(device), batch_size
         self.workers = workers
         self.check()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {kind_of(self.model)}>"
 
     def check(self) -> None:
         """Raise :class:`InputError` unless the settings are sound and the model's."""

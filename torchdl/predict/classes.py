@@ -57,7 +57,8 @@ class ClassAnswers:
 
     def top(self, count: int = 3) -> list[list[tuple[str, float]]]:
         """Return the most probable classes of each input, with their probabilities, the most probable first."""
-        require(count >= 1, f"the number of classes to show must be 1 or more, not {count}")
+        whole = isinstance(count, int) and count >= 1
+        require(whole, f"the number of classes to show must be 1 or more, not {count!r}")
         found = self.probabilities.sort(dim=1, descending=True, stable=True)  # (N, K) each
         rows = zip(found.values[:, :count].tolist(), found.indices[:, :count].tolist(), strict=True)
         return [[(self.classes[k], p) for p, k in zip(*row, strict=True)] for row in rows]

@@ -51,7 +51,8 @@ class EmbeddingAnswers:
 
     def nearest(self, count: int = 1) -> list[list[tuple[str, float]]]:
         """Return the other inputs with the most similar embeddings, and their cosine similarities in [-1, 1]."""
-        require(count >= 1, f"the number of inputs to find must be 1 or more, not {count}")
+        whole = isinstance(count, int) and count >= 1
+        require(whole, f"the number of inputs to find must be 1 or more, not {count!r}")
         require(len(self) >= 2, "an embedding is compared with those of other inputs: give two inputs or more")
         directions, found = F.normalize(self.embeddings.double(), dim=1), []
         for start in range(0, len(self), ROWS):

@@ -116,8 +116,9 @@ class ImageInput:
             yield Pictures(self.scale(pixels), [name for name, _ in part])
 
     def _of_dataset(self, data: ImageDataset, size: int, workers: int) -> Iterator[Pictures]:
+        channels, *sides = data.image_shape
         require(
-            data.image_shape == self.shape,
+            tuple(sides) == self.shape[1:] and channels in (1, self.channels),
             f"the network takes images of (channels, height, width) {self.shape}, not {data.image_shape}",
         )
         late = isinstance(data.images, DecodedLate)
@@ -125,6 +126,7 @@ class ImageInput:
         loader.shard(0, 1)  # this process answers on all of them
         done = 0
         for images, _ in loader.batches(0):
+            images = images.expand(-1, *self.shape)  # greys become three equal channels
             yield Pictures(images, [str(number) for number in range(done, done + len(images))])
             done += len(images)
 
@@ -173,6 +175,7 @@ def listed(pictures: Any, shape: tuple[int, int, int]) -> list[tuple[str, Any]]:
     from PIL import Image
 
     if isinstance(pictures, (str, os.PathLike)):
+        require(str(pictures) != "", "an empty text names no picture and no folder")
         path = Path(pictures)
         if not path.is_dir():
             return [(str(path), path)]

@@ -44,6 +44,20 @@ def pretrained_models() -> dict[str, str]:
     return {name: entry["about"] for name, entry in read_index().items()}
 
 
+def model_card(name: str) -> str:
+    """Return the card of a model that comes with torchdl, as Markdown: its data, licences, command, figures and limits.
+
+    Raises:
+        InputError: There is no model of this name.
+
+    Example:
+        >>> from torchdl.predict import model_card
+        >>> print(model_card("lenet-mnist").splitlines()[2])
+        Classifies pictures of single handwritten digits.
+    """
+    return (pretrained_folder(name) / CARD).read_text(encoding="utf-8")
+
+
 def pretrained_folder(name: str, folder: Path = FOLDER) -> Path:
     """Return the folder of a model that comes with torchdl, after a comparison of its files with their checksums.
 

@@ -102,7 +102,8 @@ class TabularPredictor(Predictor[Columns]):
         if gaps:
             said.append(f"missing values, filled: {gaps}")
         if unseen := self.settings.unseen(table):
-            said.append(f"rows with a text that is not in the training data, which counts as no category: {unseen}")
+            rows_by_column = ", ".join(f"{name!r} {count:,}" for name, count in unseen.items())
+            said.append(f"rows with a text that the training data lack, which counts as no category: {rows_by_column}")
         return self.settings.inputs(table), table.index, tuple(said)
 
     def answers(self, inputs: Tensor) -> Tensor:

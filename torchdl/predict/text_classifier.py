@@ -101,7 +101,8 @@ class TextClassifier(Predictor[TextSettings]):
 
         Args:
             inputs: A text; a file with a text per line, or with a table (``.csv``, ``.tsv``); or a list of these. A
-                string is a file's name if it is one word that ends in ``.txt``, ``.csv`` or ``.tsv``.
+                string is a file's name if it is one word that ends in ``.txt``, ``.csv`` or ``.tsv``, or the name of a
+                file that has a suffix.
             text: The column of the texts in tables; that of the training by default.
             format: How the tables are written; as that of the training by default.
 
@@ -160,8 +161,10 @@ class TextClassifier(Predictor[TextSettings]):
 
 
 def is_file_name(text: Any) -> bool:
-    """Return whether a string is the name of a file of texts, not a text."""
-    return isinstance(text, str) and len(text.split()) == 1 and text.strip().lower().endswith(FILES)
+    """Return whether a string is the name of a file, not a text."""
+    if not isinstance(text, str) or len(text.split()) != 1:
+        return False
+    return text.strip().lower().endswith(FILES) or (Path(text).suffix != "" and os.path.isfile(text))
 
 
 def read_file(path: Path, text: str = "", format: TableFormat = CSV) -> tuple[list[str], tuple[str, ...]]:

@@ -145,7 +145,7 @@ def is_finished(folder: Path, settings: Mapping[str, Any], history: Sequence[Map
 def progress(settings: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str:
     """Return how far a training has come, in words."""
     epochs = settings.get("epochs")
-    return f"epoch {history[-1]['epoch']}" + (f" of {epochs}" if isinstance(epochs, int) else "")
+    return f"epoch {history[-1]['epoch'] if history else 0}" + (f" of {epochs}" if isinstance(epochs, int) else "")
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
