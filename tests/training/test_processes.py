@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer, Update
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchdl.tasks import Schedule
 from torchdl.training import distributed
 
@@ -68,9 +69,9 @@ class Regression(Supervised):
         return {"score": float(scores[self.step_info.step // 3])} if self.kind == "scored" else {}
 
 
-def fit(task, folder=None, batch=4, resume=False, callbacks=(), **options):
+def fit(task, folder=None, batch=4, resume=False, callbacks=(), loader=None, **options):
     options = {"epochs": 1, **options}
-    loaders = [BatchLoader(DATA, batch // SIZE) for _ in range(2)]
+    loaders = [loader or BatchLoader(DATA, batch // SIZE), BatchLoader(DATA, batch // SIZE)]
     history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, callbacks=callbacks)
     return {"history": history, "state": task.state_dict()}
 
@@ -113,6 +114,10 @@ def work():
         made["no folder for the first"] = refused(fit, Regression(), "part-0" if RANK == 1 else "nowhere", resume=True)
         made["taken"] = refused(fit, Regression(), "part-0" if RANK == 0 else "new")
         made["full disk"] = refused(fit, Regression(), f"full-{RANK}", callbacks=[FullDisk()])
+        own = partial(DataLoader, TensorDataset(*DATA[:]), 4 // SIZE)
+        shares = [own(sampler=DistributedSampler(DATA, shuffle=shuffle)) for shuffle in (False, True)]
+        made["shares"], made["shuffled shares"] = (fit(Regression(), loader=loader, epochs=2) for loader in shares)
+        made["no shares"] = refused(fit, Regression(), loader=own())
         made["stopped"] = fit(Regression(), callbacks=[StopFirst()], epochs=3)
         made["infinite"] = refused(fit, Regression("infinite"))
         made["two"] = refused(fit, Regression("two"))
@@ -120,6 +125,7 @@ def work():
         dist.destroy_process_group()
     else:
         made = of_all(["", "other everywhere"])
+        made["shares"] = fit(Regression(), loader=DataLoader(TensorDataset(*DATA[:]), 4), epochs=2)
         made["whole"], made["rest"] = fit(Regression()), fit(Regression(), "part-0", resume=True)
     torch.save(made, f"made-by-{RANK}-of-{SIZE}.pt")
 
@@ -161,6 +167,17 @@ def test_the_first_process_decides_what_is_best_when_to_stop_and_the_learning_ra
     assert rates == pytest.approx([0.1, 0.1, 0.01])
     assert second["scored"]["history"] == first["scored"]["history"]
     assert_same(first["scored"], second["scored"])
+
+
+@pytest.mark.slow
+def test_a_pytorch_loader_with_its_sampler_shares_out_as_one_process_reads(made):
+    one, first, second = made
+    assert_same(one["shares"], first["shares"], tolerance=1e-6)
+    for kind in ("shares", "shuffled shares"):
+        assert first[kind]["history"] == second[kind]["history"]
+        assert_same(first[kind], second[kind])
+    message, _ = first["no shares"]
+    assert re.search("same examples: give it the sampler .*DistributedSampler", message)
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from helpers.callbacks import AtCheckpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import torchdl
 from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Supervised, Task, Trainer, TrainingDiverged, Update
@@ -525,9 +524,8 @@ def test_a_divergence_among_accumulated_batches_is_noticed():
         fit(classifier(kind=Once), n=16, epochs=2, accumulate=2)
 
 
-def test_a_loader_without_a_resumable_order_is_an_input_error():
-    loader = DataLoader(blobs(8), batch_size=4, collate_fn=torchdl.whole_batch)
-    good = BatchLoader(blobs(8), 4)
+def test_what_is_no_loader_is_an_input_error():
+    loader, good = [*BatchLoader(blobs(8), 4)], BatchLoader(blobs(8), 4)
     for loaders in ((loader, None), (good, loader)):
         with pytest.raises(InputError, match=r"BatchLoader.*DataLoader"):
             Trainer(device="cpu").fit(classifier(), *loaders)

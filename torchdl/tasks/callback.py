@@ -55,8 +55,8 @@ class Training:
         return self._fit.state.epoch
 
     @property
-    def epochs(self) -> int:
-        """The number of epochs to train for; the last one may be cut short."""
+    def epochs(self) -> int | None:
+        """The number of epochs to train for, of which the last one may be cut short; None if it is not known."""
         return self._fit.epochs
 
     @property
@@ -75,9 +75,9 @@ class Training:
         return self._fit.state.batch
 
     @property
-    def batches(self) -> int:
-        """The number of batches in an epoch."""
-        return len(self._fit.train)
+    def batches(self) -> int | None:
+        """The number of batches in an epoch; None if it is not known."""
+        return self._fit.batches
 
     @property
     def means(self) -> Mapping[str, float]:

@@ -95,7 +95,7 @@ class ProgressBar(Callback):
                 shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in self.means.items()}
                 self.bar.set_postfix(shown, refresh=False)
             self.bar.update(training.batch - self.bar.n)
-            if training.batch >= training.batches:
+            if training.batch == training.batches:
                 self.close()
 
     def on_epoch_end(self, training: Training) -> None:
@@ -111,7 +111,7 @@ class ProgressBar(Callback):
     def open(self, training: Training) -> None:
         """Show a bar."""
         if sys.stderr is not None:
-            title = f"epoch {training.epoch + 1}/{training.epochs}"
+            title = f"epoch {training.epoch + 1}" + (f"/{training.epochs}" if training.epochs else "")
             # disable=None: no bar unless there is a terminal
             self.bar = tqdm(total=training.batches, initial=training.batch, desc=title, disable=None, leave=False)
 

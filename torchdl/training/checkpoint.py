@@ -21,7 +21,7 @@ from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
 from torchdl.training.state import Progress
 
-CALLBACKS = "callbacks"  # the part of a checkpoint that it lacks if no callback has a state
+OPTIONAL = ("callbacks", "loader")  # the parts that a checkpoint lacks if they have no state
 DIGEST = 64  # characters of a hexadecimal SHA-256
 VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
@@ -33,6 +33,7 @@ class Content(TypedDict, total=False):
     updates: Updates
     progress: Progress
     callbacks: dict[str, dict[str, Any]]
+    loader: dict[str, Any]
     order: dict[str, bool | int | float | str | None]
 
 
@@ -173,7 +174,7 @@ def load(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None
     """Load the parts of a state from ``path``, in place; raise :class:`InputError` if one is of another kind."""
     try:
         for name, part in parts.items():
-            part.load_state_dict(state.get(name, {}) if name == CALLBACKS else state[name])
+            part.load_state_dict(state.get(name, {}) if name in OPTIONAL else state[name])
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} holds the checkpoint of another model or optimizer: {reason}") from error

@@ -17,13 +17,14 @@ from torchdl.errors import require
 from torchdl.tasks import StepInfo, Task
 from torchdl.tasks.base import as_numbers
 from torchdl.training.device import move
+from torchdl.training.pytorch_loader import PyTorchLoader
 from torchdl.training.state import Sums
 
 
 @torch.no_grad()
 def evaluate(
     task: Task,
-    loader: BatchLoader,
+    loader: BatchLoader | PyTorchLoader,
     device: torch.device,
     region: Callable[[], AbstractContextManager[Any]],
     step_info: StepInfo = StepInfo(),  # noqa: B008  # immutable

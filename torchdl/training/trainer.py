@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from torchdl import random
@@ -31,6 +32,7 @@ from torchdl.training.device import be_deterministic, find_device, why_not_compi
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import opened, recover_best
 from torchdl.training.logging import Logger, describe
+from torchdl.training.pytorch_loader import PyTorchLoader, as_loader, length_of
 from torchdl.training.state import Sums, TrainingState
 from torchdl.training.step import Stepper
 
@@ -105,8 +107,8 @@ class Trainer:
     def fit(
         self,
         task: Task,
-        train: BatchLoader,
-        validation: BatchLoader | None = None,
+        train: BatchLoader | DataLoader[Any],
+        validation: BatchLoader | DataLoader[Any] | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
         record: Mapping[str, Any] | None = None,
@@ -122,7 +124,10 @@ class Trainer:
 
         Args:
             task: The task; it stays on the trainer's device.
-            train: Training batches.
+            train: Training batches. A :class:`BatchLoader` goes on within an epoch at once, and is shared out over
+                several processes. With a ``DataLoader``, each process needs its own part (``DistributedSampler``), a
+                resume reads the batches of an unfinished epoch again, and ``max_steps`` must be set if its length is
+                not known.
             validation: Validation batches.
             folder: The folder for checkpoints and logs; None to write nothing (such a run cannot be resumed). A folder
                 that holds a training is refused unless ``resume`` is set.
@@ -142,12 +147,7 @@ class Trainer:
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
         outside = "call fit outside of torch.no_grad() and torch.inference_mode()"
         require(torch.is_grad_enabled(), f"PyTorch computes no gradients here: {outside}")
-        for loader in (train, train if validation is None else validation):
-            require(
-                isinstance(loader, BatchLoader),
-                f"the trainer needs a BatchLoader, whose order can be resumed, not {kind_of(loader)}: make one "
-                "of the data set: BatchLoader(data_set, batch_size)",
-            )
+        loaders = as_loader(train, self.seed), None if validation is None else as_loader(validation, self.seed)
         trainable = isinstance(task, Task)
         require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
         place = Path(folder) if folder else None
@@ -155,7 +155,7 @@ class Trainer:
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
-            fit = Fit(self, task, train, validation, place, callbacks, verbose)
+            fit = Fit(self, task, *loaders, place, callbacks, verbose)
             return fit.run(resume, distributed.any_process(resumable), record or {})
 
 
@@ -166,8 +166,8 @@ class Fit:
         self,
         options: Trainer,
         task: Task,
-        train: BatchLoader,
-        validation: BatchLoader | None,
+        train: BatchLoader | PyTorchLoader,
+        validation: BatchLoader | PyTorchLoader | None,
         folder: Path | None,
         callbacks: Sequence[Callback],
         verbose: bool,
@@ -183,7 +183,7 @@ class Fit:
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
-        for loader in filter(None, (train, validation)):
+        for loader in (train,) if validation is None else (train, validation):
             loader.shard(self.rank, size)
             loader.to(self.device)
         task.to(self.device)
@@ -195,11 +195,14 @@ class Fit:
         with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
             self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
         self.callbacks = Callbacks([*self.own_callbacks(), *task.configure_callbacks(), *callbacks], Training(self))
-        kept = {checkpoint.CALLBACKS: self.callbacks}
+        kept = {"callbacks": self.callbacks, **({"loader": train} if isinstance(train, PyTorchLoader) else {})}
         self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state, **kept}
-        epoch_steps = -(-len(train) // options.accumulate)
+        self.batches = length_of(train)
+        known = self.batches is not None or bool(options.max_steps or options.dry_run)
+        require(known, "the number of batches in an epoch is not known: set max_steps, the steps to train for")
+        epoch_steps = -(-(self.batches or 0) // options.accumulate)
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
-        self.epochs = -(-self.steps // epoch_steps)
+        self.epochs = -(-self.steps // epoch_steps) if epoch_steps else None
         self.stepper.configure_schedules(self.steps)
 
     def own_callbacks(self) -> list[Callback]:
@@ -227,6 +230,8 @@ class Fit:
         with distributed.sharing_errors():
             if resumable and self.folder is not None:
                 self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
+                if isinstance(self.train, PyTorchLoader):
+                    self.warn(self.train.resumes(state.batch))
                 recover_best(self.folder, state, options.monitor, options.mode)
             elif resume:
                 self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
@@ -260,20 +265,24 @@ class Fit:
     def train_epoch(self) -> None:
         """Train from the current batch to the end of the epoch, or to the last step."""
         state, options = self.state, self.options
-        since, first = time.perf_counter(), state.batch
+        since, examples, self.exhausted = time.perf_counter(), 0, False
         batches = self.train.batches(state.epoch, state.batch)
         self.task.train()
-        while state.step < self.steps and (group := list(islice(batches, options.accumulate))):
+        while state.step < self.steps:
+            if not (group := list(islice(batches, options.accumulate))):
+                self.exhausted = True
+                require(state.batch > 0, "the loader yields no batches: a data set must be there anew in each epoch")
+                break
             # what a step draws depends on its place alone, so a checkpoint needs no states of generators
             with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank):
                 self.stepper.step(group, state)
+            examples += sum(batch_range.total for _, batch_range in group)
             self.callbacks.call("on_step_end")
             if state.step % options.log_every == 0:
                 self.stepper.collect(state)
                 self.means, state.window_sums = MappingProxyType(state.window_sums.means()), Sums()
-                examples = (state.batch - first) * self.train.global_batch_size
                 rates = {"charts/examples_per_second": examples / (time.perf_counter() - since)}
-                since, first = time.perf_counter(), state.batch
+                since, examples = time.perf_counter(), 0
                 with distributed.sharing_errors():
                     self.logger.scalars({**self.means, **self.stepper.learning_rates(), **rates}, state.step)
                 self.alert(self.task.warnings({**self.means, "step": state.step}))
@@ -287,6 +296,8 @@ class Fit:
                 break
             if options.checkpoint_every and state.step % options.checkpoint_every == 0:
                 self.save()
+        if not self.exhausted and state.batch == self.batches:
+            next(batches, None)  # the loader's epoch ends, too
 
     def end_epoch(self) -> bool:
         """Evaluate, step the schedules, save and log; return False if the last step was within the epoch.
@@ -295,7 +306,7 @@ class Fit:
         """
         state = self.state
         self.stepper.collect(state)
-        if cut := state.batch < len(self.train):
+        if cut := not self.exhausted and (self.batches is None or state.batch < self.batches):
             self.save()
         row: dict[str, float] = {"epoch": state.epoch + 1, "step": state.step}
         row |= {**state.epoch_sums.means(), **self.stepper.learning_rates()}
@@ -380,8 +391,7 @@ class Fit:
         if self.folder is None or not (last or names):
             return
         states = {name: part.state_dict() for name, part in self.parts.items()}
-        if not states[checkpoint.CALLBACKS]:
-            del states[checkpoint.CALLBACKS]
+        states = {name: state for name, state in states.items() if state or name not in checkpoint.OPTIONAL}
         checkpointed = {**states, "order": self.order()}
         with distributed.sharing_errors():
             if self.rank == 0:
