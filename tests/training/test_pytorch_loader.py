@@ -204,3 +204,44 @@ def test_positions_are_those_of_the_examples_in_the_epoch():
 def test_what_cannot_be_trained_on_is_one_sentence(loader, message):
     with pytest.raises(InputError, match=message):
         fit(regression(), loader())
+
+
+# data sets of other libraries
+
+
+def resumed_is_whole(make, tmp_path) -> None:
+    whole, rest = regression(), regression()
+    history = fit(whole, make())
+    fit(regression(), make(), tmp_path / "run", max_steps=EPOCH + 2, checkpoint_every=1)
+    with pytest.warns(UserWarning, match="read again"):
+        assert fit(rest, make(), tmp_path / "run", resume=True) == history
+    assert torch.equal(rest.model.weight, whole.model.weight)
+
+
+def test_shards_of_webdataset_are_streamed(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    for shard in range(2):
+        with webdataset.TarWriter(str(tmp_path / f"{shard}.tar")) as tar:
+            for index in range(11 * shard, 11 * shard + 11):
+                tar.write({"__key__": str(index), "x.npy": X[index].numpy(), "y.npy": Y[index].numpy()})
+
+    def make():
+        shards = [str(tmp_path / f"{shard}.tar") for shard in range(2)]
+        data = webdataset.WebDataset(shards, shardshuffle=False).decode().to_tuple("x.npy", "y.npy")
+        return DataLoader(data, SIZE)
+
+    resumed_is_whole(make, tmp_path)
+    task, same = regression(), regression()
+    fit(task, make(), max_steps=EPOCH)
+    fit(same, DataLoader(DATA, SIZE), max_steps=EPOCH)
+    torch.testing.assert_close(task.model.weight, same.model.weight)
+
+
+def test_a_data_set_of_hugging_face_is_shuffled_and_collated(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"x": X.tolist(), "y": Y.tolist()}).with_format("torch")
+
+    def pairs(items):
+        return torch.stack([item["x"] for item in items]), torch.stack([item["y"] for item in items])
+
+    resumed_is_whole(lambda: DataLoader(rows, SIZE, shuffle=True, collate_fn=pairs), tmp_path)

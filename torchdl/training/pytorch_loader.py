@@ -1,8 +1,8 @@
 """A PyTorch ``DataLoader`` as the trainer needs it: with the place of each batch, and able to go on after a resume.
 
-Its order depends on the epoch and a seed alone: that of the loader's own generator, or else the trainer's. What its data
-set draws depends on these and the batch. After a resume within an epoch, the earlier batches are read again and left
-out, unless the loader has a ``state_dict``, as torchdata's ``StatefulDataLoader`` has.
+Its order depends on the epoch and a seed alone: that of the loader's own generator, or else the trainer's. What its
+data set draws depends on these and the batch. After a resume within an epoch, the earlier batches are read again and
+left out, unless the loader has a ``state_dict``, as torchdata's ``StatefulDataLoader`` has.
 """
 
 from __future__ import annotations
