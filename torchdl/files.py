@@ -31,6 +31,7 @@ RESULTS = "results.json"  # the results at the end of a run
 EVALUATION = "evaluation.json"  # the evaluation of a trained generator
 PLOTS = "plots"  # the folder of the figures
 SAMPLES = "samples"  # the folder of preview images
+LOGGERS = "loggers"  # what names the run in other programs
 PROBE = "probe"  # the folder of what a probe has found
 EMBEDDING = "00000"  # the folder of what TensorBoard's projector shows
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"

@@ -40,6 +40,9 @@ class RunOptions:
     """The run's name; the date and time if not given."""
     resume: Path | None = None
     """The folder of a run to continue. Options that are not given keep that run's values."""
+    logger: str = "tensorboard"
+    """Where to log, beside the tables and pictures in the run's folder: tensorboard, mlflow, wandb (Weights & Biases),
+    or several of these, as in tensorboard,mlflow; none for nowhere."""
     threads: int = 0
     """CPU threads; 0 lets PyTorch choose."""
     keep_memory: bool = True

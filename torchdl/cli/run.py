@@ -50,6 +50,7 @@ from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, dis
 from torchdl.training.best import Best
 from torchdl.training.device import find_device, seed_generators, setup_process
 from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
+from torchdl.training.loggers import BY_NAME, RunLogger
 from torchdl.training.logging import Logger
 from torchdl.training.state import TrainingState
 
@@ -90,6 +91,7 @@ class Run:
     ) -> None:
         self.trainer, self.options, self.verbose = trainer, options, verbose
         self.is_main = is_main_process()
+        self.loggers, self.tensorboard = find_loggers(options.logger, experiment, options.name)
         self.say(setup_process(options.threads, options.keep_memory))
         data, test = look_through(data), test and look_through(test)
         self.say(describe_data(data))
@@ -182,10 +184,19 @@ class Run:
                             logger.picture(name, picture)
             self.say(f"run: {self.folder}  (watch it with: tensorboard --logdir {self.options.out})")
             saving = SaveModel(self, task, predictor)
-            flat = {**flatten(self.record["config"]), **flatten(self.record["data"], "data.")}
+            flat = first_things_first({**flatten(self.record["config"]), **flatten(self.record["data"], "data.")})
             try:
                 history = self.trainer.fit(
-                    task, train, validation, self.folder, resume, flat, [*callbacks, saving], self.verbose
+                    task,
+                    train,
+                    validation,
+                    self.folder,
+                    resume,
+                    flat,
+                    [*callbacks, saving],
+                    self.loggers,
+                    self.tensorboard,
+                    self.verbose,
                 )
             except Stopped as stopped:
                 if self.temporary is not None:
@@ -289,7 +300,7 @@ class Run:
 
     def keep(self, report: Report) -> None:
         """Save a recipe's report in the run's folder, log its figures, and print its summary."""
-        keep_report(report, self.folder, self.verbose)
+        keep_report(report, self.folder, self.verbose, logger=self.logger())
 
     @property
     def chosen_by(self) -> str:
@@ -303,7 +314,7 @@ class Run:
 
     def logger(self) -> Logger:
         """Open the run's log, for pictures before or after training; only process 0 writes."""
-        return Logger(self.folder if self.is_main else None)
+        return Logger(self.folder, None, self.loggers, self.tensorboard) if self.is_main else Logger(None)
 
     def write_record(self) -> None:
         """Write ``config.json``: options, command, origin and fingerprint of the data, versions, parameters."""
@@ -348,17 +359,35 @@ def rename_metrics(folder: Path) -> None:
             checkpoint.write(state, path)
 
 
-def keep_report(report: Report, folder: Path, verbose: bool = True, name: str = RESULTS) -> None:
-    """Save a report in a run's folder, log its figures, and print its summary."""
+def keep_report(
+    report: Report, folder: Path, verbose: bool = True, name: str = RESULTS, logger: Logger | None = None
+) -> None:
+    """Save a report in a run's folder, log its figures, in TensorBoard if no logger is given, and print its summary."""
     refuse_links(folder)
     paths = report.save(folder, name)
-    with closing(Logger(folder)) as logger:
+    with closing(logger or Logger(folder)) as logger:
         logger.show(*paths)
         if report.embedding is not None:
             logger.embedding(*report.embedding)
     if verbose:
         say(report.summary)
         say(f"results and figures: {folder}")
+
+
+def find_loggers(names: str, experiment: str, run: str) -> tuple[list[RunLogger], bool]:
+    """Return the loggers of a list of names with commas, but for TensorBoard, and whether that is among them."""
+    chosen = [name for name in map(str.strip, names.split(",")) if name not in ("", "none")]
+    known = ["tensorboard", *BY_NAME]
+    unknown = ", ".join(name for name in chosen if name not in known)
+    require(not unknown, f"there is no logger {unknown}: choose among {', '.join(known)}")
+    return [BY_NAME[name](experiment, run) for name in chosen if name in BY_NAME], "tensorboard" in chosen
+
+
+def first_things_first(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a table of runs should show: the learning rate, model and batch size first, and no fingerprints."""
+    first = ("lr", "model", "batch_size")
+    kept = {name: value for name, value in record.items() if not name.endswith("fingerprint")}
+    return {**{name: kept[name] for name in first if name in kept}, **kept}
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torchdl.files import (
     CONFIG,
     EMBEDDING,
     EVALUATION,
+    LOGGERS,
     METRICS,
     PLOTS,
     PREPROCESSING,
@@ -41,7 +42,7 @@ try:
 except ImportError:  # not on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
-FOLDERS = (PLOTS, SAMPLES, PROBE, EMBEDDING)
+FOLDERS = (PLOTS, SAMPLES, PROBE, EMBEDDING, LOGGERS)
 FILES = (CONFIG, METRICS, RESULTS, EVALUATION, CHECKPOINT, PREVIOUS, BEST, ARCHITECTURE, WEIGHTS, PREPROCESSING)
 #: What a run writes in its folder, as patterns: only these are checked, for a folder may hold a user's own files, too.
 WRITTEN = (*FOLDERS, *FILES, "*.pbtxt", "events.out.tfevents.*", ".*.tmp")
@@ -52,7 +53,7 @@ _descriptors: set[int] = set()
 
 def was_killed_early(folder: Path) -> bool:
     """Return whether a run's folder holds only what a run writes before it completes its first checkpoint."""
-    early = (CONFIG, "events.out.tfevents.*", ".*.tmp", PLOTS, SAMPLES, METRICS, BEST)
+    early = (CONFIG, "events.out.tfevents.*", ".*.tmp", PLOTS, SAMPLES, LOGGERS, METRICS, BEST)
     if not folder.is_dir() or has_checkpoint(folder) or ((folder / METRICS).exists() and (folder / BEST).exists()):
         return False  # somebody has removed the checkpoints of a longer run
     return all(any(path.match(pattern) for pattern in early) for path in folder.iterdir())

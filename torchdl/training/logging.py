@@ -19,6 +19,7 @@ from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, PathLike, replacin
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
 from torchdl.plots.curves import panels
 from torchdl.plots.figure import save_figure
+from torchdl.training.loggers import RunLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,18 +33,29 @@ class Logger:
     Args:
         folder: The run's folder; None to write nothing.
         purge_step: From this step on, TensorBoard hides what was logged before a resume.
+        loggers: Further loggers, which get the same numbers, pictures and settings.
+        tensorboard: Whether to write TensorBoard's files.
     """
 
-    def __init__(self, folder: Path | None, purge_step: int | None = None) -> None:
-        self.folder, self.writer = folder, None
-        if folder is not None:
+    def __init__(
+        self,
+        folder: Path | None,
+        purge_step: int | None = None,
+        loggers: Sequence[RunLogger] = (),
+        tensorboard: bool = True,
+    ) -> None:
+        self.folder, self.writer, self.loggers = folder, None, tuple(loggers)
+        for logger in self.loggers:
+            logger.begin(folder)
+        if folder is not None and tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # imported late, because it takes a second
 
-            folder.mkdir(parents=True, exist_ok=True)
             self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers, by tag."""
+        for logger in self.loggers:
+            logger.scalars(values, step)
         if self.writer is not None:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, step)
@@ -55,22 +67,30 @@ class Logger:
 
         Each batch of preview images becomes a grid; the grids, side by side, are ``samples/epoch-<number>.png``.
         """
-        if self.writer is not None and self.folder is not None:
-            row = history[-1]
-            number, step = int(row["epoch"]), int(row["step"])
-            others = ("epoch", "step", "train/", "charts/")  # these are logged during the epoch
-            self.scalars({name: value for name, value in row.items() if not name.startswith(others)}, step)
-            self.warnings(warnings, step)
-            if images:
-                picture = side_by_side([image_grid(batch) for batch in images.values()])
-                self.writer.add_image(f"samples/{' | '.join(images)}", picture, step)
+        row = history[-1]
+        number, step = int(row["epoch"]), int(row["step"])
+        others = ("epoch", "step", "train/", "charts/")  # these are logged during the epoch
+        self.scalars({name: value for name, value in row.items() if not name.startswith(others)}, step)
+        self.warnings(warnings, step)
+        if images and (self.folder is not None or self.loggers):
+            picture = side_by_side([image_grid(batch) for batch in images.values()])
+            self.image(f"samples/{' | '.join(images)}", picture, step)
+            if self.folder is not None:
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
-            self.flush()  # first: the table says which epochs were logged
+        self.flush()  # first: the table says which epochs were logged
+        if self.folder is not None:
             columns = list(dict.fromkeys(key for row in history for key in row))
             with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 rows = csv.DictWriter(file, columns)
                 rows.writeheader()
                 rows.writerows(history)
+
+    def image(self, tag: str, picture: Tensor, step: int) -> None:
+        """Log a picture (C, H, W) uint8."""
+        for logger in self.loggers:
+            logger.picture(tag, picture, step)
+        if self.writer is not None:
+            self.writer.add_image(tag, picture, step)
 
     def warnings(self, sentences: Sequence[str], step: int) -> None:
         """Log warnings as texts."""
@@ -90,6 +110,8 @@ class Logger:
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log hyperparameters as a table and as text, in this run (``add_hparams`` would start another run)."""
+        for logger in self.loggers:
+            logger.hyperparameters(record, metrics)
         if self.writer is not None:
             from torch.utils.tensorboard.summary import hparams
 
@@ -115,9 +137,9 @@ class Logger:
 
     def show(self, *paths: Path) -> None:
         """Log PNG files under their names."""
-        if self.writer is not None:
+        if self.writer is not None or self.loggers:
             for path in paths:
-                self.writer.add_image(path.stem, load_png(path), 0)
+                self.image(path.stem, load_png(path), 0)
 
     def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor | None = None) -> None:
         """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
@@ -135,7 +157,9 @@ class Logger:
             self.writer.flush()
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
+        """Flush and close TensorBoard's file, and end the further loggers."""
+        for logger in self.loggers:
+            logger.close()
         if self.writer is not None:
             self.writer.close()
 

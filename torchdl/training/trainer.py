@@ -6,9 +6,10 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from torchdl.training.callbacks import BestCheckpoint, Callbacks, EarlyStopping,
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import opened, recover_best
+from torchdl.training.loggers import RunLogger
 from torchdl.training.logging import Logger, describe
 from torchdl.training.pytorch_loader import PyTorchLoader, as_loader, length_of
 from torchdl.training.state import Sums, TrainingState
@@ -113,6 +115,8 @@ class Trainer:
         resume: bool = False,
         record: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
+        loggers: Sequence[RunLogger] = (),
+        tensorboard: bool = True,
         verbose: bool = False,
     ) -> list[dict[str, float]]:
         """Train ``task`` in place, and return the history: one row of metrics per epoch.
@@ -136,6 +140,8 @@ class Trainer:
             record: The run's hyperparameters, for TensorBoard.
             callbacks: Are called at fixed places of the training; see :class:`torchdl.Callback`. A resume needs the
                 same ones, if they have a state.
+            loggers: Log numbers, pictures and settings elsewhere, too, such as :class:`torchdl.MLflowLogger`.
+            tensorboard: Whether to write TensorBoard's files in ``folder``.
             verbose: Whether to print a line per epoch and show a progress bar.
 
         Raises:
@@ -156,7 +162,8 @@ class Trainer:
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
             fit = Fit(self, task, *loaders, place, callbacks, verbose)
-            return fit.run(resume, distributed.any_process(resumable), record or {})
+            make_logger = partial(Logger, loggers=loggers, tensorboard=tensorboard)
+            return fit.run(resume, distributed.any_process(resumable), record or {}, make_logger)
 
 
 class Fit:
@@ -224,7 +231,9 @@ class Fit:
         elif self.rank == 0 and text:
             warnings.warn(text, stacklevel=4)
 
-    def run(self, resume: bool, resumable: bool, record: Mapping[str, Any]) -> list[dict[str, float]]:
+    def run(
+        self, resume: bool, resumable: bool, record: Mapping[str, Any], make_logger: Callable[..., Logger]
+    ) -> list[dict[str, float]]:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         state, options = self.state, self.options
         with distributed.sharing_errors():
@@ -235,7 +244,8 @@ class Fit:
                 recover_best(self.folder, state, options.monitor, options.mode)
             elif resume:
                 self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
-            self.logger = Logger(self.folder if self.rank == 0 else None, state.step + 1 if resume else None)
+            purge_step = state.step + 1 if resume else None
+            self.logger = make_logger(self.folder, purge_step) if self.rank == 0 else Logger(None)
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
@@ -244,7 +254,8 @@ class Fit:
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
             with distributed.sharing_errors():
                 if state.step == 0:
-                    self.logger.record(record, [*measured, *self.stepper.learning_rates()])
+                    metrics = sorted(measured, key=lambda name: name != options.monitor)  # the main one first
+                    self.logger.record(record, [*metrics, *self.stepper.learning_rates()])
                 unlogged = self.rank == 0 and state.batch == 0 and self.logger.epochs() < len(state.history)
             if distributed.any_process(unlogged):  # the process ended between the checkpoint and the log
                 self.log(state.history[-1])
