@@ -284,7 +284,8 @@ def test_a_process_group_without_the_devices_backend_is_an_input_error(monkeypat
 def test_a_process_that_ends_leaves_the_group_that_the_trainer_has_joined(monkeypatch):
     at_the_end = []
     monkeypatch.setattr(distributed, "rank_and_size", lambda: (0, 2))
-    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: None)
+    monkeypatch.setattr(distributed, "rendezvous", lambda url: iter([(distributed.dist.HashStore(), 0, 2)]))
     monkeypatch.setattr(distributed, "_is_ours", False)
     monkeypatch.setattr("atexit.register", at_the_end.append)
     distributed.start(torch.device("cpu"))

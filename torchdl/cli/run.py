@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -89,6 +90,7 @@ class Run:
         test: DatasetInfo | None = None,
         verbose: bool = True,
     ) -> None:
+        options = under_torchrun(options, experiment)
         self.trainer, self.options, self.verbose = trainer, options, verbose
         self.is_main = is_main_process()
         self.loggers, self.tensorboard = find_loggers(options.logger, experiment, options.name)
@@ -325,6 +327,25 @@ class Run:
         if self.temporary is not None:
             self.temporary.cleanup()
             self.say("dry run: everything ran, and nothing was kept")
+
+
+def under_torchrun(options: RunOptions, experiment: str) -> RunOptions:
+    """Return the options of a run that ``torchrun`` may restart: with a name, and going on if it has a checkpoint.
+
+    Raises:
+        InputError: It may restart, but neither the options nor its rendezvous name the run, so a restart would begin
+            another one.
+    """
+    most, count = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("MAX_RESTARTS", "RESTART_COUNT"))
+    meeting = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if most == 0 or options.resume is not None:
+        return options
+    name = options.name or ("" if meeting == "none" else meeting)
+    advice = "give the run a --name, or torchrun a --rdzv-id, and a restart goes on with it"
+    require(bool(name), f"torchrun may restart this training up to {most:,} times: {advice}")
+    folder = options.out / experiment / name
+    resumes = count > 0 and has_checkpoint(folder)
+    return dataclasses.replace(options, name=name, resume=folder if resumes else None)
 
 
 class SaveModel(Callback):

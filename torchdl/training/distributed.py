@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,6 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from torchdl.collective import have_joined, rank_and_size, rows_count, sum_over_processes
@@ -41,7 +43,10 @@ def start(device: torch.device) -> None:
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
         try:
-            dist.init_process_group(backend)
+            store, rank, size = next(rendezvous("env://"))
+            # torchrun may keep the store of processes that it restarts, with the addresses of those that are gone
+            store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         except (ValueError, RuntimeError) as error:
             reason, advice = " ".join(str(error).split()), "start all by torchrun, or unset WORLD_SIZE to train in one"
             raise InputError(f"the {size} processes cannot join ({reason}): {advice}") from error
