@@ -52,6 +52,7 @@ from .tasks import (
 )
 from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged as TrainingDiverged
 from .training.loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
+from .history import History as History
 from .training.callbacks import BestCheckpoint as BestCheckpoint, EarlyStopping as EarlyStopping
 
 __version__: str

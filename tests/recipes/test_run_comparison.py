@@ -8,8 +8,9 @@ import pytest
 from helpers.figures import is_drawn
 
 from torchdl import InputError
+from torchdl.history import read_history
 from torchdl.recipes.run_comparison import compare_runs, names_of, numbers_of, read_run
-from torchdl.training.logging import Logger, read_history
+from torchdl.training.logging import Logger
 
 HISTORY = [
     {"epoch": 1, "step": 5, "train/loss": 2.0, "train/grad_norm": 1.0, "val/loss": 1.5, "val/top1_chance": 0.1},

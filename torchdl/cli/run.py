@@ -43,6 +43,7 @@ from torchdl.files import (
     read_config,
     write_json,
 )
+from torchdl.history import History
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import Callback, Task
@@ -154,7 +155,7 @@ class Run:
         pictures: Mapping[str, Tensor | Figure] | None = None,
         predictor: Predictor[Any] | None = None,
         callbacks: Sequence[Callback] = (),
-    ) -> list[dict[str, float]]:
+    ) -> History:
         """Train ``task``, save its model at every checkpoint, and draw the history.
 
         If the trainer monitors a metric, the best model is the one that remains, in the folder and in memory.
@@ -206,9 +207,7 @@ class Run:
                 raise
             return self.finish(task, history, predictor)
 
-    def finish(
-        self, task: Task, history: list[dict[str, float]], predictor: Predictor[Any] | None = None
-    ) -> list[dict[str, float]]:
+    def finish(self, task: Task, history: History, predictor: Predictor[Any] | None = None) -> History:
         """Keep the best model, in the folder and in memory, and draw the history."""
         monitor = self.trainer.monitor
         if monitor and self.is_main and (self.folder / BEST).is_file():

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from torchdl.files import PathLike
+from torchdl.history import AnyHistory, as_history
 from torchdl.plots.figure import finish, finish_curves, new_figure, sheet
 
 if TYPE_CHECKING:
@@ -36,8 +37,14 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
     return grouped
 
 
-def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None = None) -> Figure:
-    """Draw every metric of a run's history over the epochs, training and validation in the same panel."""
+def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
+    """Draw every metric of a run's history over the epochs, training and validation in the same panel.
+
+    Args:
+        history: Rows, a table of them, or a run's folder.
+        path: The file for the figure, if it is to be saved.
+    """
+    history = as_history(history)
     names = panels(dict.fromkeys(key for row in history for key in row))
     figure, axes = sheet(len(names), min(3, max(1, len(names))), 4.5, 3.2)
     for (name, keys), axis in zip(names.items(), axes, strict=True):
@@ -55,9 +62,7 @@ def plot_history(history: Sequence[Mapping[str, float]], path: PathLike | None =
     return finish(figure, path)
 
 
-def plot_comparison(
-    histories: Mapping[str, Sequence[Mapping[str, float]]], x: str = "epoch", path: PathLike | None = None
-) -> Figure:
+def plot_comparison(histories: Mapping[str, AnyHistory], x: str = "epoch", path: PathLike | None = None) -> Figure:
     """Draw every metric of several runs' histories, each run in one colour in all panels.
 
     Lines are solid, but dotted where they show the training beside a validation, and dashed for chance and ceilings.
@@ -70,15 +75,16 @@ def plot_comparison(
     """
     from matplotlib.lines import Line2D
 
-    known = dict.fromkeys(key for history in histories.values() for row in history for key in row)
+    runs = {name: as_history(history) for name, history in histories.items()}
+    known = dict.fromkeys(key for history in runs.values() for row in history for key in row)
     names = panels(key for key in known if not re.search(r"_(step_\d+|class_.*)$", key))
     columns = min(3, max(1, len(names)))
     figure, axes = sheet(len(names), columns, 4.5, 3.2)
-    colors = colors_of(len(histories))
+    colors = colors_of(len(runs))
     used = set()
     for (name, keys), axis in zip(names.items(), axes, strict=True):
         beside = {key.split("/")[0] for key in keys} > {"train"}  # a validation, too
-        for color, history in zip(colors, histories.values(), strict=True):
+        for color, history in zip(colors, runs.values(), strict=True):
             for key in keys:
                 style = "--" if REFERENCE.search(key) else ":" if beside and key.startswith("train/") else "-"
                 used.add(style)
@@ -87,7 +93,7 @@ def plot_comparison(
                 axis.plot(*zip(*points, strict=True) if points else ((), ()), style, marker=marker, color=color)
         axis.set(title=name, xlabel=x)
         axis.grid(alpha=0.3)
-    names_and_colors = zip(histories, colors, strict=True)
+    names_and_colors = zip(runs, colors, strict=True)
     entries: list[tuple[str, Any, str]] = [(name.replace("$", r"\$"), color, "-") for name, color in names_and_colors]
     styles = {"-": "validation or samples", ":": "training", "--": "chance or ceiling"}
     entries += [(name, "0.3", style) for style, name in styles.items() if style in used and len(used) > 1]

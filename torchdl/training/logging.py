@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 import shutil
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl.errors import InputError, first_line, require
-from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, PathLike, replacing
+from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
 from torchdl.plots.curves import panels
 from torchdl.plots.figure import save_figure
@@ -23,8 +21,6 @@ from torchdl.training.loggers import RunLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MAX_HISTORY = 2**26  # bytes
 
 
 class Logger:
@@ -162,30 +158,6 @@ class Logger:
             logger.close()
         if self.writer is not None:
             self.writer.close()
-
-
-def read_history(path: PathLike) -> list[dict[str, float]]:
-    """Read a run's ``metrics.csv``, which may be anybody's: one dictionary per evaluated epoch, as a training returns.
-
-    Raises:
-        InputError: It is missing or damaged, or is another table.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_HISTORY + 1)
-        require(len(data) <= MAX_HISTORY, f"{path} cannot be read: it is larger than {MAX_HISTORY:,} bytes")
-        names, *rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)) or [[]]
-        history = [{name: float(cell) for name, cell in zip(names, row, strict=True) if cell} for row in rows]
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except InputError:
-        raise
-    except (ValueError, csv.Error) as error:  # a row of another length, a cell that is no number, no UTF-8
-        raise InputError(f"{path} cannot be read: it is damaged ({first_line(error)})") from error
-    whole = all(math.isfinite(row.get(name, math.nan)) for row in history for name in ("epoch", "step"))
-    known = len({"epoch", "step", *names}) == len(names)  # both, and none twice
-    require(whole and known, f"{path} is not a training's table of epochs, or damaged")
-    return [{name: int(v) if name in ("epoch", "step") else v for name, v in row.items()} for row in history]
 
 
 def is_main(metric: str) -> bool:

@@ -24,6 +24,7 @@ from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
+from torchdl.history import History
 from torchdl.tasks import Callback, StepInfo, Task
 from torchdl.tasks.callback import Training
 from torchdl.training import checkpoint, distributed, signals
@@ -118,7 +119,7 @@ class Trainer:
         loggers: Sequence[RunLogger] = (),
         tensorboard: bool = True,
         verbose: bool = False,
-    ) -> list[dict[str, float]]:
+    ) -> History:
         """Train ``task`` in place, and return the history: one row of metrics per epoch.
 
         PyTorch's global generators are restored afterwards. What a task draws from them depends only on the trainer's
@@ -233,7 +234,7 @@ class Fit:
 
     def run(
         self, resume: bool, resumable: bool, record: Mapping[str, Any], make_logger: Callable[..., Logger]
-    ) -> list[dict[str, float]]:
+    ) -> History:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         state, options = self.state, self.options
         with distributed.sharing_errors():
@@ -271,7 +272,7 @@ class Fit:
                 self.say(self.reason)
             if options.monitor and math.isnan(Best.of(state.history, options.monitor, options.mode).value):
                 self.warn(f"{options.monitor} was never a number, so no epoch is the best and there is no {BEST}")
-        return state.history
+        return History(state.history)
 
     def train_epoch(self) -> None:
         """Train from the current batch to the end of the epoch, or to the last step."""
