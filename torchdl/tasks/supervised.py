@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from torchdl.collective import rows_count
 from torchdl.errors import InputError, kind_of, require
 from torchdl.tasks.base import Task, Update, as_numbers, describe_batch
 from torchdl.tasks.optimizers import make_optimizer
@@ -59,7 +60,9 @@ class Supervised(Task):
         loss: A function of (output, target) that returns one number, such as ``F.cross_entropy``; or a module, such as
             ``nn.CrossEntropyLoss()``, whose parameters, if any, are trained, too. With PyTorch's ``reduction`` the
             validation loss is exact, whatever the batches are; see :func:`per_example`.
-        metrics: Functions of (output, target), by name, that return one value per example, (B,), also as booleans.
+        metrics: Functions of (output, target), by name, that return one value per example, (B,), also as booleans; or
+            metrics of torchmetrics, which see all validation data of all processes before they compute a number. In
+            training, such a metric is the mean of its values on batches.
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
         schedule: Builds the schedule from the optimizer, or from it and the number of steps, as for
             :meth:`Task.configure_schedules`; none by default.
@@ -77,7 +80,7 @@ class Supervised(Task):
         self,
         model: nn.Module,
         loss: Loss,
-        metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Any]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
         schedule: Callable[..., AnySchedule] | None = None,
     ) -> None:
@@ -90,7 +93,10 @@ class Supervised(Task):
         builds = optimizer is None or (callable(optimizer) and not isinstance(optimizer, Optimizer))
         require(builds, "optimizer must build one from parameters, such as partial(torch.optim.SGD, lr=0.1)")
         require("loss" not in metrics, "the metric 'loss' is the loss itself: give yours another name")
-        self.model, self.loss, self.metrics = model, loss, dict(metrics)
+        collecting: dict[str, Any] = {name: metric for name, metric in metrics.items() if collects(metric)}
+        self.collecting = (collecting,)  # in a tuple: they are no parts of the task, and not saved with it
+        self.model, self.loss = model, loss
+        self.metrics = {name: metric for name, metric in metrics.items() if name not in collecting}
         self.optimizer, self.schedule = optimizer or partial(make_optimizer, "adam", lr=1e-3), schedule
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
@@ -100,6 +106,12 @@ class Supervised(Task):
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
         """Build the optimizer's schedule, if any."""
         return build_schedules(self.schedule, optimizers, steps)
+
+    def train(self, mode: bool = True) -> Supervised:
+        """Set the mode, as :meth:`torch.nn.Module.train` does; metrics that collect begin anew."""
+        for metric in self.collecting[0].values():
+            metric.reset()
+        return super().train(mode)
 
     def losses(self, batch: tuple[Any, Any]) -> Iterator[Update]:
         """Yield the update of the model, with the means of the metrics."""
@@ -112,6 +124,8 @@ class Supervised(Task):
         require(single, f"the loss must return one number for a batch, such as the mean, not {found}")
         detached = tree_map_only(Tensor, Tensor.detach, output)
         measured = {name: of_output(name, metric, detached, target) for name, metric in self.metrics.items()}
+        for name, metric in self.collecting[0].items():
+            measured[name] = of_output(name, partial(of_batch, name, metric), detached, target)
         means = {name: as_numbers(name, value, loss.device).float().mean() for name, value in measured.items()}
         yield Update("model", loss.view(()), means)
 
@@ -120,10 +134,17 @@ class Supervised(Task):
         inputs, target = self.parts(batch)
         output = self.model(inputs)
         check_shapes(self.loss, output, target)
+        if rows_count():  # else the batch is there for sums alone
+            for name, metric in self.collecting[0].items():
+                of_output(name, metric.to(device_of(output)).update, output, target)
         return {
             "loss": of_output("loss", partial(per_example, self.loss), output, target),
             **{name: of_output(name, metric, output, target) for name, metric in self.metrics.items()},
         }
+
+    def summarize(self) -> dict[str, float]:
+        """Return the metrics that have collected all validation data, of all processes."""
+        return {name: one_number(name, metric.compute()) for name, metric in self.collecting[0].items()}
 
     def parts(self, batch: Any) -> tuple[Any, Any]:
         """Return a batch's inputs and its target."""
@@ -133,6 +154,31 @@ class Supervised(Task):
             "return pairs, or write a Task for these batches",
         )
         return batch[0], batch[1]
+
+
+def collects(metric: Any) -> bool:
+    """Return whether a metric collects batches before it computes a number, as those of torchmetrics do."""
+    return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
+
+
+def of_batch(name: str, metric: Any, output: Any, target: Any) -> float:
+    """Return the value of a metric that collects on one batch alone."""
+    value = one_number(name, metric.to(device_of(output))(output, target))  # of this process alone
+    metric.reset()
+    return value
+
+
+def one_number(name: str, value: Any) -> float:
+    """Return what a metric has computed; raise :class:`InputError` unless it is one number."""
+    found = as_numbers(name, value, "cpu")
+    advice = 'let it average them, such as by average="macro"'
+    require(found.numel() == 1, f"the metric {name!r} computes {found.numel()} numbers: {advice}")
+    return float(found)
+
+
+def device_of(output: Any) -> torch.device:
+    """Return the device of a model's output."""
+    return next((leaf.device for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
 ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
