@@ -13,6 +13,7 @@ from torchdl.training import distributed
 
 WORKER = """
 import errno, math, os, sys, warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def fit(task, folder=None, batch=4, resume=False, callbacks=(), loader=None, **o
     options = {"epochs": 1, **options}
     loaders = [loader or BatchLoader(DATA, batch // SIZE), BatchLoader(DATA, batch // SIZE)]
     history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, callbacks=callbacks)
-    return {"history": history, "state": task.state_dict()}
+    return {"history": list(history), "state": task.state_dict()}
 
 
 def plateau(optimizer, _):
@@ -118,6 +119,12 @@ def work():
         shares = [own(sampler=DistributedSampler(DATA, shuffle=shuffle)) for shuffle in (False, True)]
         made["shares"], made["shuffled shares"] = (fit(Regression(), loader=loader, epochs=2) for loader in shares)
         made["no shares"] = refused(fit, Regression(), loader=own())
+        with suppress(ImportError):
+            import torchmetrics
+
+            torch.manual_seed(0)
+            square = {"square": torchmetrics.MeanSquaredError()}
+            made["collected"] = fit(Supervised(nn.Linear(X.shape[1], 1), F.mse_loss, square))
         made["stopped"] = fit(Regression(), callbacks=[StopFirst()], epochs=3)
         made["infinite"] = refused(fit, Regression("infinite"))
         made["two"] = refused(fit, Regression("two"))
@@ -178,6 +185,14 @@ def test_a_pytorch_loader_with_its_sampler_shares_out_as_one_process_reads(made)
         assert_same(first[kind], second[kind])
     message, _ = first["no shares"]
     assert re.search("same examples: give it the sampler .*DistributedSampler", message)
+
+
+@pytest.mark.slow
+def test_a_metric_of_torchmetrics_collects_the_data_of_both(made):
+    pytest.importorskip("torchmetrics")
+    (row,) = made[1]["collected"]["history"]
+    assert row["val/square"] == pytest.approx(row["val/loss"])
+    assert made[2]["collected"]["history"] == [row]
 
 
 @pytest.mark.slow
