@@ -85,7 +85,7 @@ def fit(task, examples, batch, folder, resume=False):
         trainer = Trainer(epochs=4, device="cpu", log_every=4)
         train, held_out = BatchLoader(Sequences(examples, 0), batch // 2, shuffle=True), Sequences(21, 1)
         history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder, verbose=True)
-        return {"state": task.state_dict(), "history": history}
+        return {"state": task.state_dict(), "history": list(history)}
 
     def images(rows):
         data = ImageDataset(PIXELS[rows], LABELS[rows], -1, 1)
@@ -95,7 +95,7 @@ def fit(task, examples, batch, folder, resume=False):
     train = BatchLoader(images(slice(0, examples)), batch, shuffle=True)
     held_out = BatchLoader(images(slice(75, 96)), batch)
     history = trainer.fit(task, train, held_out, folder, resume=resume, verbose=True)
-    return {"state": task.state_dict(), "history": history}
+    return {"state": task.state_dict(), "history": list(history)}
 
 
 def run_all(batch, folder, rank=0):

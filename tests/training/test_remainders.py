@@ -99,7 +99,7 @@ def train(name, n, size):
     except InputError as error:
         return str(error)
     buffers = [b for b in task.buffers() if b.is_floating_point()]
-    return {"history": history, "gradients": spied.gradients, "buffers": buffers}
+    return {"history": list(history), "gradients": spied.gradients, "buffers": buffers}
 
 
 def work(rank, size):
