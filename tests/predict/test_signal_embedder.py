@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fill_, gaussian
+from scipy.io import wavfile
 
 import torchdl
 from torchdl import InputError, Recordings
@@ -107,3 +108,19 @@ def test_settings_of_another_model_or_a_strangers_are_refused(change, tmp_path):
 def test_a_model_of_images_is_refused():
     with pytest.raises(InputError, match="does not embed signals"):
         SignalEmbedder(torchdl.ImageEncoder(28), replace(embedder().settings))
+
+
+def test_sounds_of_another_sampling_rate_are_refused(tmp_path):
+    for rate in (8000, 16000):
+        wavfile.write(tmp_path / f"{rate}.wav", rate, (1000 * gaussian(400).numpy()).astype(np.int16))
+    sounds = torchdl.read_recordings(tmp_path / "8000.wav")
+    encoder = torchdl.SignalEncoder(1, code_size=4, kernels=(8, 4), strides=(4, 2))
+    embedder = SignalEmbedder(encoder, SignalEmbedder.Settings.of(sounds, 40, 40), "cpu")
+    embedder.save(tmp_path / "run")
+    embedder = torchdl.load_predictor(tmp_path / "run", "cpu")
+    assert embedder.embed(tmp_path / "8000.wav").shape == (10, 4)
+    assert embedder.embed(torch.zeros(1, 400)).shape == (10, 4)  # whose rate nobody knows
+    with pytest.raises(InputError, match="takes 8000 samples a second, not 16000: resample"):
+        embedder.embed(tmp_path / "16000.wav")
+    with pytest.raises(InputError, match=r"8000.wav has 8,000 .* and .*16000.wav has 16,000 .*: resample"):
+        embedder.embed([tmp_path / "8000.wav", tmp_path / "16000.wav"])

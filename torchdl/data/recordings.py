@@ -6,7 +6,7 @@ Shapes: R recordings, C channels, L samples (of each recording its own), N segme
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ class Recordings:
     """What each recording is called, such as its file."""
     channel_names: tuple[str, ...] = ()
     """What each channel is called, such as a column of a file."""
+    rate: int | None = None
+    """Samples a second, if the files say so, as those of sounds do."""
 
     def __post_init__(self) -> None:
         count = len(self.signals)
@@ -165,8 +167,7 @@ def read_recordings(path: PathLike, format: TableFormat = CSV, columns: Sequence
             values, rate = read_signal(file)
             if rate is not None:
                 rates.setdefault(rate, file)
-        differ = " and ".join(f"{name} has {each:,} samples a second" for each, name in rates.items())
-        require(len(rates) < 2, f"{differ}: resample the sounds to one rate")
+        one_rate(rates)
         (signal,) = as_recordings([values], [str(file)])
         wrong = (~signal.isfinite()).nonzero()
         if len(wrong):
@@ -177,7 +178,19 @@ def read_recordings(path: PathLike, format: TableFormat = CSV, columns: Sequence
         require(channels[0] == channels[1], differ)
     named = f", channels {', '.join(channel_names)}" if channel_names else ""
     names = tuple(file.name if place.is_dir() else str(file) for file in files)
-    return Recordings(tuple(signals), origin=f"{place}{named}{said}", names=names, channel_names=channel_names)
+    origin, rate = f"{place}{named}{said}", one_rate(rates)
+    return Recordings(tuple(signals), origin=origin, names=names, channel_names=channel_names, rate=rate)
+
+
+def one_rate(rates: Mapping[int, Any]) -> int | None:
+    """Return the sampling rate of recordings, given one of each rate; None if no rate is known.
+
+    Raises:
+        InputError: There are several rates.
+    """
+    differ = " and ".join(f"{name} has {rate:,} samples a second" for rate, name in rates.items())
+    require(len(rates) < 2, f"{differ}: resample the sounds to one rate")
+    return next(iter(rates), None)
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from torchdl.data import Recordings, read_recordings
 from torchdl.data.delimited_files import CSV, TableFormat
+from torchdl.data.recordings import one_rate
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, kind_of, require
 from torchdl.features import CPCFeatures
@@ -41,6 +42,7 @@ class SignalInput:
         deviation: Each channel is then divided by it (C numbers).
         channel_names: The columns of tables that are the channels, in this order; none if the training had no tables.
         format: How tables are written.
+        rate: Samples a second; None if the training's files do not say.
     """
 
     channels: int
@@ -50,13 +52,14 @@ class SignalInput:
     deviation: tuple[float, ...]
     channel_names: tuple[str, ...] = ()
     format: TableFormat = CSV
+    rate: int | None = None
 
     @classmethod
     def of(cls, recordings: Recordings, window: int, hop: int, format: TableFormat = CSV) -> SignalInput:
         """Describe windows of recordings that are scaled by the mean and deviation of these, the training part."""
         mean, deviation = recordings.statistics()
         scale = tuple(mean.tolist()), tuple(deviation.tolist())
-        return cls(recordings.channels, window, hop, *scale, recordings.channel_names, format)
+        return cls(recordings.channels, window, hop, *scale, recordings.channel_names, format, recordings.rate)
 
     def check(self) -> None:
         """Raise :class:`InputError` unless these are windows."""
@@ -67,6 +70,7 @@ class SignalInput:
             fits and all(map(math.isfinite, (*self.mean, *self.deviation))), "each channel has a mean and deviation"
         )
         require(min(self.deviation) > 0, "deviations must be positive")
+        require(self.rate is None or self.rate > 0, f"there must be 1 or more samples a second, not {self.rate}")
         require(len(self.channel_names) in (0, self.channels), "channel_names must have one for each channel")
 
     def scaled(self, recordings: Recordings) -> Recordings:
@@ -75,6 +79,9 @@ class SignalInput:
             recordings.channels == self.channels,
             f"the network takes recordings of {self.channels} channels, not of {recordings.channels}",
         )
+        rates = self.rate, recordings.rate
+        differ = f"the network takes {self.rate} samples a second, not {recordings.rate}: resample the recordings"
+        require(None in rates or rates[0] == rates[1], differ)
         ours, theirs = self.channel_names, recordings.channel_names
         wanted = f"the network takes the channels {', '.join(ours)}, not {', '.join(theirs)}"
         require(ours == theirs or not ours or not theirs, f"{wanted}: put them in this order")
@@ -182,7 +189,8 @@ def find_recordings(inputs: Any, format: TableFormat = CSV, columns: Sequence[st
     names = tuple(chain.from_iterable(part.names for part in parts)) or tuple(map(str, range(len(signals))))
     finite = all(bool(signal.isfinite().all()) for signal in signals)
     require(finite, "a recording has NaN or an infinite value: repair it")
-    return Recordings(tuple(as_recordings(list(signals))), names=names)
+    rate = one_rate({part.rate: part.names[0] for part in parts if part.rate is not None})
+    return Recordings(tuple(as_recordings(list(signals))), names=names, rate=rate)
 
 
 def _named(recordings: Recordings, given: Any, number: int) -> Recordings:
