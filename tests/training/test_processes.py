@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer, Update
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchdl.tasks import Schedule
 from torchdl.training import distributed
 
@@ -72,7 +72,8 @@ class Regression(Supervised):
 
 def fit(task, folder=None, batch=4, resume=False, callbacks=(), loader=None, **options):
     options = {"epochs": 1, **options}
-    loaders = [loader or BatchLoader(DATA, batch // SIZE), BatchLoader(DATA, batch // SIZE)]
+    own, held_out = (BatchLoader(DATA, batch // SIZE) for _ in range(2))
+    loaders = [own if loader is None else loader, held_out]
     history = Trainer(device="cpu", **options).fit(task, *loaders, folder, resume, callbacks=callbacks)
     return {"history": list(history), "state": task.state_dict()}
 
@@ -93,6 +94,11 @@ class StopFirst(Callback):
     def on_step_end(self, training):
         if training.is_main and training.step == 2:
             training.stop("enough")
+
+
+class Uneven(IterableDataset):
+    def __iter__(self):
+        yield from zip(X[: 8 - 3 * RANK], X[: 8 - 3 * RANK].sum(1, keepdim=True))  # four batches, or two and a half
 
 
 class FullDisk(Callback):
@@ -119,6 +125,7 @@ def work():
         shares = [own(sampler=DistributedSampler(DATA, shuffle=shuffle)) for shuffle in (False, True)]
         made["shares"], made["shuffled shares"] = (fit(Regression(), loader=loader, epochs=2) for loader in shares)
         made["no shares"] = refused(fit, Regression(), loader=own())
+        made["uneven"] = fit(Regression(), loader=DataLoader(Uneven(), 2), max_steps=7)
         with suppress(ImportError):
             import torchmetrics
 
@@ -185,6 +192,14 @@ def test_a_pytorch_loader_with_its_sampler_shares_out_as_one_process_reads(made)
         assert_same(first[kind], second[kind])
     message, _ = first["no shares"]
     assert re.search("same examples: give it the sampler .*DistributedSampler", message)
+
+
+@pytest.mark.slow
+def test_an_epoch_ends_with_the_shortest_of_uneven_streams(made):
+    _, first, second = made
+    assert [row["step"] for row in first["uneven"]["history"]] == [3, 6, 7]  # the third batch has two rows and one
+    assert second["uneven"]["history"] == first["uneven"]["history"]
+    assert_same(first["uneven"], second["uneven"])
 
 
 @pytest.mark.slow
