@@ -12,7 +12,7 @@ from helpers.registry import ROOT, parse_script
 TEXT = (ROOT / "COURSE.md").read_text(encoding="utf-8")
 NAMES = sorted(set(re.findall(r"`([^`]+)`", TEXT)) - {"python scripts/"})
 #: Scripts that belong to no lecture.
-OTHERS = {"benchmark.py", "compare.py", "embed.py", "export.py", "predict.py", "reproduce.py"}
+OTHERS = {"benchmark.py", "compare.py", "embed.py", "export.py", "find_lr.py", "predict.py", "reproduce.py"}
 
 
 def find(name: str) -> object:

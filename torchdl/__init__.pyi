@@ -51,6 +51,7 @@ from .tasks import (
     Supervised as Supervised, Task as Task, Update as Update, WeightAverage as WeightAverage,
 )
 from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged as TrainingDiverged
+from .training.rate_finder import LearningRateFinder as LearningRateFinder
 from .training.loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
 from .history import History as History
 from .training.callbacks import BestCheckpoint as BestCheckpoint, EarlyStopping as EarlyStopping

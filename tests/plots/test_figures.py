@@ -29,6 +29,7 @@ ARGUMENTS = {
     "plot_history": ([{"epoch": 1, "train/loss": 1.0, "val/loss": 2.0}],),
     "plot_images": ({"a": IMAGES[0]},),
     "plot_label_efficiency": ({"cpc": {10: [0.5], 100: [0.7, 0.8]}},),
+    "plot_learning_rates": ([1e-3, 1e-2, 1e-1], [2.0, 1.0, 5.0], 1e-2),
     "plot_line_fit": (torch.arange(3.0), torch.arange(3.0), {"line": torch.arange(3.0)}, "year", "transistors"),
     "plot_next_terms": ({"close": (gaussian(20), {"forecast": gaussian(5), "last value": gaussian(5)})},),
     "plot_lines": ({"a": ([1.0, 2.0], [3.0, 4.0])}, "x", "y"),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,10 @@ from torchdl.training.state import TrainingState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+#: Further callbacks of all trainings, for a script that runs another script.
+MORE_CALLBACKS: ContextVar[tuple[Callback, ...]] = ContextVar("MORE_CALLBACKS", default=())
 
 
 class Run:
@@ -196,7 +201,7 @@ class Run:
                     self.folder,
                     resume,
                     flat,
-                    [*callbacks, saving],
+                    [*callbacks, *MORE_CALLBACKS.get(), saving],
                     self.loggers,
                     self.tensorboard,
                     self.verbose,

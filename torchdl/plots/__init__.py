@@ -6,6 +6,7 @@ from torchdl.plots.curves import (
     plot_functions,
     plot_history,
     plot_label_efficiency,
+    plot_learning_rates,
     plot_line_fit,
     plot_lines,
     plot_measured,

@@ -158,6 +158,20 @@ def plot_lines(
     return finish_curves(figure, axis, path)
 
 
+def plot_learning_rates(
+    rates: Sequence[float], losses: Sequence[float], suggestion: float, path: PathLike | None = None
+) -> Figure:
+    """Draw the loss over a learning rate that has risen, and mark the suggested one."""
+    figure = new_figure(6, 4)
+    axis = figure.subplots()
+    axis.plot(rates, losses)
+    axis.axvline(suggestion, color="grey", linestyle="--", label=f"the loss falls fastest at {suggestion:.2g}")
+    lowest = min(losses)
+    axis.set(xlabel="learning rate", ylabel="loss, a mean over the last steps", xscale="log")
+    axis.set_ylim(None, max(losses[0], lowest) + 0.5 * abs(losses[0] - lowest))  # an explosion would hide the rest
+    return finish_curves(figure, axis, path)
+
+
 def plot_measured(
     panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
     xlabel: str,
