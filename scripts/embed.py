@@ -120,7 +120,7 @@ def save(names: list[str], embeddings: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".csv":
         table = pandas.DataFrame(embeddings.numpy())
-        table.insert(0, "input", names)
+        table.insert(0, "input", list(map(encodable, names)))
         write_table(path, table)
     else:
         with replacing(path) as temporary, temporary.open("wb") as file:

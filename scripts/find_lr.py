@@ -26,7 +26,7 @@ class Config:
     find_lr.py --steps 200 train_lenet.py --dataset mnist."""
 
     out: Path = Path("learning_rate.png")
-    """The picture."""
+    """The file for the picture; it ends in .png."""
     lowest: float = 1e-6
     """The first learning rate."""
     highest: float = 10.0

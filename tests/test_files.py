@@ -261,7 +261,8 @@ def test_settings_are_read_as_their_types(tmp_path):
 
 def test_a_table_keeps_names_that_utf_8_lacks(tmp_path):
     name = os.fsdecode(b"\xff.png")  # a file's name in Latin-1
-    table = pandas.DataFrame({"input": [name, "é.png"], "class": ["a\r\nb", "c"], "share": [0.25, 1 / 3], "n": [1, 2]})
+    table = pandas.DataFrame({"class": ["a\r\nb", "c"], "share": [0.25, 1 / 3], "n": [1, 2]})
+    table["input"] = pandas.Series([name, "é.png"], dtype=object)  # pyarrow's texts would refuse the name
     table["time"] = pandas.to_datetime(["2020-01-01", "2020-01-02"])
     write_table(tmp_path / "table.csv", table)
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
@@ -275,7 +276,8 @@ def test_a_table_keeps_names_that_utf_8_lacks(tmp_path):
         "n": "2",
         "time": "2020-01-02",
     }
-    write_table(tmp_path / "table.json", table.rename(columns={"n": name}))
+    table.columns = pandas.Index([name if column == "n" else column for column in table], dtype=object)
+    write_table(tmp_path / "table.json", table)
     first = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))[0]
     assert first == {
         "input": "\\udcff.png",

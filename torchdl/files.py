@@ -167,7 +167,8 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
             return
         cells = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(encodable))
         options: dict[str, Any] = {"double_precision": 15, "force_ascii": False, "date_format": "iso"}
-        cells.rename(columns=encodable).to_json(temporary, orient="records", indent=2, **options)
+        cells.columns = [encodable(name) for name in cells]  # by rename, pyarrow would meet the old names again
+        cells.to_json(temporary, orient="records", indent=2, **options)
 
 
 def read_json(path: PathLike, kind: Any = Any, limit: int = MAX_JSON) -> Any:

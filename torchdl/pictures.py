@@ -132,6 +132,8 @@ def open_picture(path: PathLike | Image.Image, max_pixels: int = MAX_PIXELS) -> 
             require(width * height <= max_pixels, size)
             yield image
     except FileNotFoundError as error:
+        if os.path.islink(str(path)):
+            raise InputError(f"{name} cannot be read as an image: it is a link to a file that is not there") from error
         advice = ": save the picture first" if "//" in str(path) or ":/" in str(path) else ""
         raise InputError(f"there is no file {name}{advice}") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit comes first

@@ -188,7 +188,7 @@ MISTAKES = {
     "predict.py runs/gan/x": "--out digits.png",
     "predict.py runs/gan/x --n 0 --out x.png": "--n must be 1 or more, not 0",
     "predict.py runs/gan/x x.png --out x.png": "takes only --n",
-    "predict.py runs/gan/x --out x.csv": "no table",
+    "predict.py runs/gan/x --out x.csv": "must end in .png or .npy",
 }
 
 

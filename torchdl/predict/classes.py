@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from torchdl.errors import require
+from torchdl.files import encodable
 from torchdl.predict.base import require_finite
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ def answers_frame(columns: Mapping[str, object], inputs: Sequence[Hashable] | pa
 
     if isinstance(inputs, pandas.Index):
         return pandas.DataFrame(columns, index=inputs)
-    return pandas.DataFrame({"input": list(inputs), **columns})
+    return pandas.DataFrame({"input": list(map(encodable, inputs)), **columns})

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdl.errors import require
+from torchdl.files import encodable
 from torchdl.predict.base import require_finite
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ class EmbeddingAnswers:
         """Return a table: the inputs, and the most similar others with their cosine similarities."""
         import pandas  # imported late: it takes a second
 
-        columns: dict[str, list[object]] = {"input": list(self.inputs)}
+        columns: dict[str, list[object]] = {"input": list(map(encodable, self.inputs))}
         found = self.nearest(top)
         for place in range(min(top, len(self) - 1)):
             suffix = "" if place == 0 else f" {place + 1}"
-            columns[f"nearest{suffix}"] = [row[place][0] for row in found]
+            columns[f"nearest{suffix}"] = [encodable(row[place][0]) for row in found]
             columns[f"similarity{suffix}"] = [row[place][1] for row in found]
         return pandas.DataFrame(columns)

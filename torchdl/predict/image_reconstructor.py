@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchdl.errors import kind_of, require
+from torchdl.files import encodable
 from torchdl.models import Autoencoder
 from torchdl.pictures import to_pixels
 from torchdl.predict.base import require_finite
@@ -66,7 +67,9 @@ class Reconstructions:
         """Return a table: the inputs and the errors of their reconstructions."""
         import pandas  # imported late: it takes a second
 
-        return pandas.DataFrame({"input": list(self.inputs), "mean squared error": self.errors.tolist()})
+        return pandas.DataFrame(
+            {"input": list(map(encodable, self.inputs)), "mean squared error": self.errors.tolist()}
+        )
 
 
 class ImageReconstructor(ImagePredictor[ReconstructorSettings]):
