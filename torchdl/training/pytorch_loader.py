@@ -114,6 +114,7 @@ class PyTorchLoader:
             sampler.generator = torch.Generator().manual_seed(random.key(self.seed, epoch))
         with random.seeded(CPU, self.seed, epoch, first, self.rank, stream, everywhere=True):
             iterator = iter(self.loader)
+        unfinished = True
         try:
             for number in itertools.count(first):
                 with self.drawing(epoch, number, stream):
@@ -125,15 +126,25 @@ class PyTorchLoader:
                 if number >= start:
                     yield batch, BatchRange(position + before, sizes[self.rank], total)
                 position += total
-            self.within = False
+            self.within = unfinished = False
         finally:
             for sampler in drawing:
                 sampler.generator = None
             for generator, seed in self.seeds.items():
                 generator.manual_seed(seed)
-            stop = getattr(iterator, "_shutdown_workers", None)
-            if stop is not None and self.loader.num_workers and not self.loader.persistent_workers:
-                stop()  # after an error the garbage collector would wait 5 seconds for each worker
+            if unfinished or not self.loader.persistent_workers:
+                self.end_workers(iterator)
+
+    def end_workers(self, iterator: Any) -> None:
+        """End the worker processes of an iterator, for each of which the garbage collector might wait 5 seconds."""
+        stop = getattr(iterator, "_shutdown_workers", None)
+        if stop is not None and self.loader.num_workers:
+            stop()
+            self.loader._iterator = None  # of workers that stay
+
+    def close(self) -> None:
+        """End the workers that have stayed."""
+        self.end_workers(getattr(self.loader, "_iterator", None))
 
     def drawing(self, epoch: int, number: int, stream: random.Stream) -> AbstractContextManager[None]:
         """Return a context in which a batch draws the same numbers whatever was drawn before; workers do so anyway."""

@@ -160,6 +160,9 @@ class Trainer:
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
+            for loader in loaders:
+                if isinstance(loader, PyTorchLoader):
+                    stack.callback(loader.close)
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
             fit = Fit(self, task, *loaders, place, callbacks, verbose)
