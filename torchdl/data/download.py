@@ -10,14 +10,19 @@ import queue
 import threading
 import time
 import urllib.request
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torchdl.data.idx import read_at_most
-from torchdl.errors import InputError, require
+from torchdl.errors import FallbackWarning, InputError, require
 from torchdl.files import replacing
+
+StandInT = TypeVar("StandInT", bound=Any)
 
 TIMEOUT = 10.0  # seconds that a server may be silent
 PATIENCE, SLOWEST = 60.0, 10_000  # after so many seconds, so many bytes per second on average
@@ -26,6 +31,19 @@ MAX_BYTES = 2**29  # per file; ml-20m has 190 million
 
 class NotFound(InputError):
     """A data set is not on this machine and was not downloaded."""
+
+
+def standing_in(found: StandInT, error: NotFound, stacklevel: int) -> StandInT:
+    """Return data that replace others, which say so in their origin, and warn of it at the caller's line.
+
+    Args:
+        found: The data, a dataclass with ``origin`` and ``fallback``.
+        error: Why the others are missing.
+        stacklevel: As for :func:`warnings.warn`, called in place of this function.
+    """
+    origin = f"{error}. IN ITS PLACE: {found.origin}"
+    warnings.warn(origin, FallbackWarning, stacklevel=stacklevel + 1)
+    return replace(found, origin=origin, fallback=True)
 
 
 @contextmanager

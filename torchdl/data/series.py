@@ -5,9 +5,8 @@ Shapes: L terms of D values, T terms of input, H terms to forecast, N = L - T - 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +17,11 @@ from torchdl import random
 from torchdl.data.arrays import BatchDataset, as_tensor
 from torchdl.data.course_files import find_file
 from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, repeated, require_columns, row_number
-from torchdl.data.download import NotFound
+from torchdl.data.download import NotFound, standing_in
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, counts_down, find_times, is_index, join_parts
-from torchdl.errors import FallbackWarning, InputError, require
+from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
@@ -297,10 +296,7 @@ def load_prices(root: PathLike | None = None, fetch: bool = True) -> Series:
     try:
         return read_series(find_file("sbux", root, fetch), PRICES)
     except NotFound as error:
-        google = google_prices()
-        origin = f"{error}. IN ITS PLACE: {google.origin}"
-        warnings.warn(origin, FallbackWarning, stacklevel=3)
-        return replace(google, origin=origin, fallback=True)
+        return standing_in(google_prices(), error, stacklevel=3)
 
 
 def google_prices() -> Series:

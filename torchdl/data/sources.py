@@ -13,9 +13,8 @@ import os
 import shutil
 import stat
 import tempfile
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.download import NotFound, download, downloading
+from torchdl.data.download import NotFound, download, downloading, standing_in
 from torchdl.data.idx import read_idx
 from torchdl.data.vision import import_torchvision
-from torchdl.errors import FallbackWarning, InputError, require
+from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
 FILES = {
@@ -248,10 +247,7 @@ def load_labelled(name: str, split: str = "train", root: PathLike | None = None,
     except NotFound as error:
         if name != "mnist":
             raise
-        digits = embedded_digits(split)
-        origin = f"{error}. IN ITS PLACE: {digits.origin}"
-        warnings.warn(origin, FallbackWarning, stacklevel=4)
-        return replace(digits, origin=origin, fallback=True)
+        return standing_in(embedded_digits(split), error, stacklevel=4)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()  # (N, H, W), (N,)
     found = f"{images_path} has {len(images):,} images and {labels_path.name} {len(labels):,} labels"
     require(len(images) == len(labels) > 0, f"{found}: fetch both again")
