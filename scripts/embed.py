@@ -13,7 +13,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +22,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import InputError, require
-from torchdl.files import encodable, replacing, require_suffix, write_table
+from torchdl.files import encodable, require_suffix, write_array, write_table
 from torchdl.predict import (
     ImageClassifier,
     ImageEmbedder,
@@ -123,8 +122,7 @@ def save(names: list[str], embeddings: Tensor, path: Path) -> None:
         table.insert(0, "input", list(map(encodable, names)))
         write_table(path, table)
     else:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, embeddings.numpy(), allow_pickle=False)
+        write_array(path, embeddings.numpy())
 
 
 def main(config: Config) -> None:

@@ -19,7 +19,7 @@ from torchdl.cli.main import run_script
 from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
 from torchdl.errors import require
-from torchdl.files import replacing, require_suffix, write_table
+from torchdl.files import require_suffix, write_array, write_table
 from torchdl.pictures import image_grid, pairs_grid, save_png
 from torchdl.plots.figure import save_figure
 from torchdl.predict import (
@@ -311,8 +311,7 @@ def save(answer: Answer, path: Path) -> None:
     elif kind in (".csv", ".json") and table is not None:
         write_table(path, table)
     elif numbers is not None:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, numbers, allow_pickle=False)
+        write_array(path, numbers)
 
 
 if __name__ == "__main__":

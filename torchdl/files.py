@@ -171,6 +171,14 @@ def write_table(path: Path, table: pandas.DataFrame) -> None:
         cells.to_json(temporary, orient="records", indent=2, **options)
 
 
+def write_array(path: Path, array: Any) -> None:
+    """Write an array of numbers as ``.npy``, whole or not at all."""
+    import numpy  # imported late, as pandas is
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        numpy.save(file, array, allow_pickle=False)
+
+
 def read_json(path: PathLike, kind: Any = Any, limit: int = MAX_JSON) -> Any:
     """Read a JSON file that may be anybody's, and check what it holds.
 
