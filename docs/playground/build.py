@@ -25,6 +25,7 @@ from torchdl.errors import InputError, require
 from torchdl.files import write_json
 from torchdl.models import GAN
 from torchdl.predict import ImageClassifier, ImageEmbedder, ImageGenerator, ImageReconstructor, Predictor, export
+from torchdl.predict.loading import of_kind
 
 PAGE = ("index.html", "style.css", "page.js", "paper.js", "networks.js", "gallery.js", "digit.js", "planes.js")
 NONE = Path("none")
@@ -86,9 +87,7 @@ def find(source: Path, cls: type[Predictor[Any]]) -> Predictor[Any] | None:
     """Load the predictor of a run, or one that comes with torchdl; None for none. It must take prepared digits."""
     if source == NONE:
         return None
-    predictor = find_predictor(source, "cpu")
-    if not isinstance(predictor, cls):
-        raise InputError(f"{source} is the run of another kind, {predictor.kind}, not {cls.kind}: name another run")
+    predictor = of_kind(cls, find_predictor(source, "cpu"), source)
     images = getattr(predictor.settings, "images", None)
     digits = images is None or (images.prepare == "digit" and images.height == SIDE)
     require(digits, f"{source} does not take handwritten digits of {SIDE} pixels: name a run of MNIST")

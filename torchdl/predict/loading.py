@@ -106,7 +106,11 @@ def load_as(
     cls: type[PredictorT], folder: PathLike, device: str | torch.device = "auto", batch_size: int = 500
 ) -> PredictorT:
     """Load the predictor of a run that must be of the class ``cls``; see :func:`load_predictor`."""
-    predictor = load_predictor(folder, device, batch_size)
+    return of_kind(cls, load_predictor(folder, device, batch_size), folder)
+
+
+def of_kind(cls: type[PredictorT], predictor: Predictor[Any], folder: PathLike) -> PredictorT:
+    """Return the predictor of a run, which must be of the class ``cls``; raise :class:`InputError` if it is not."""
     if not isinstance(predictor, cls):
         raise InputError(f"{folder} is the run of another kind, {predictor.kind}, not {cls.kind}: name another run")
     return predictor
