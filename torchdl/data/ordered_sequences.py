@@ -211,7 +211,7 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         batch = get_batch(self.source, places)
         items = batch[0] if isinstance(batch, (tuple, list)) else batch
         if not isinstance(items, Tensor) or not items.is_floating_point():
-            kind = f"of {items.dtype}: scale them" if isinstance(items, Tensor) else f"{kind_of(items)}"
+            kind = f"of {items.dtype}: scale them" if isinstance(items, Tensor) else kind_of(items)
             raise InputError(f"items must be tensors of decimals, or tuples that begin with one, not {kind}")
         return items
 

@@ -23,7 +23,7 @@ def describe_batch(batch: Any) -> str:
         return f"a tensor {tuple(batch.shape)}"
     if isinstance(batch, (tuple, list)):
         return f"{len(batch)} parts"
-    return f"{kind_of(batch)}"
+    return kind_of(batch)
 
 
 def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
