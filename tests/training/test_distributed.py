@@ -12,6 +12,7 @@ import torch
 from helpers import gaussian
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import torchdl
 from torchdl.training.distributed import synchronize_batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torch.distributed.tensor import DTensor
+
 import torchdl
-from torchdl import CPC, BatchLoader, ContextNetwork, CPCTask, GANTask, ImageDataset, Predictors, Stopped, Supervised
-from torchdl import Trainer
+from torchdl import CPC, BatchLoader, Callback, ContextNetwork, CPCTask, GANTask, ImageDataset, InputError
+from torchdl import Predictors, Stopped, Supervised, Trainer
 from torchdl.tasks import accuracy, cpc
 from torchdl.training import checkpoint, distributed
 
@@ -38,6 +41,7 @@ LABELS = torch.arange(96) % 3
 CENTRES = torch.randn(3, 1, 4, 4, generator=generator)
 PIXELS = 128 + 40 * CENTRES[LABELS] + 40 * torch.randn(96, 1, 4, 4, generator=generator)
 PIXELS = PIXELS.clamp(0, 255).to(torch.uint8)
+NOISE = ImageDataset(PIXELS[:16], low=-1).without_labels()
 
 
 def classifier(norm):
@@ -48,10 +52,10 @@ def classifier(norm):
     return Supervised(nn.Sequential(*layers), F.cross_entropy, {"accuracy": accuracy})
 
 
-def gan():
+def gan(**options):
     torch.manual_seed(2)
     pair = torchdl.simple_gan((1, 4, 4), z_dim=6)
-    return GANTask(pair)
+    return GANTask(pair, **options)
 
 
 class Sequences(torch.utils.data.Dataset):
@@ -80,9 +84,9 @@ def contrastive(head, **options):
     return CPCTask(CPC(encoder, ContextNetwork(5, 7), Predictors(7, 5, 2), **options), head)
 
 
-def fit(task, examples, batch, folder, resume=False):
+def fit(task, examples, batch, folder, resume=False, **options):
     if isinstance(task, CPCTask):
-        trainer = Trainer(epochs=4, device="cpu", log_every=4)
+        trainer = Trainer(epochs=4, device="cpu", log_every=4, **options)
         train, held_out = BatchLoader(Sequences(examples, 0), batch // 2, shuffle=True), Sequences(21, 1)
         history = trainer.fit(task, train, BatchLoader(held_out, batch // 2), folder, verbose=True)
         return {"state": task.state_dict(), "history": list(history)}
@@ -91,7 +95,7 @@ def fit(task, examples, batch, folder, resume=False):
         data = ImageDataset(PIXELS[rows], LABELS[rows], -1, 1)
         return data if isinstance(task, Supervised) else data.without_labels()
 
-    trainer = Trainer(epochs=4, device="cpu", log_every=4)
+    trainer = Trainer(epochs=4, device="cpu", log_every=4, **options)
     train = BatchLoader(images(slice(0, examples)), batch, shuffle=True)
     held_out = BatchLoader(images(slice(75, 96)), batch)
     history = trainer.fit(task, train, held_out, folder, resume=resume, verbose=True)
@@ -111,22 +115,45 @@ def run_all(batch, folder, rank=0):
     return made
 
 
-def resumed(batch, folder, rank):
-    """Stop in the seventh step, by a signal to one of the processes, and go on."""
+def resumed(batch, folder, rank, **options):
+    """Stop after the seventh step, by a signal to one of the processes, and go on."""
+
+    class Interrupt(Callback):
+        def on_step_end(self, training):
+            if training.step == 7 and rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
     task = classifier(norm=True)
-    losses = task.losses
-
-    def interrupted(batch):
-        if task.step_info.step == 6 and rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        yield from losses(batch)
-
-    task.losses = interrupted
+    task.configure_callbacks = lambda: [Interrupt()]
     try:
-        fit(task, 75, batch, folder)
+        fit(task, 75, batch, folder, **options)
     except Stopped as stopped:
         reason = str(stopped)
-    return {**fit(classifier(norm=True), 75, batch, folder, resume=True), "reason": reason}
+    return {**fit(classifier(norm=True), 75, batch, folder, resume=True, **options), "reason": reason}
+
+
+class Held(Callback):
+    """Count the numbers that this process holds of the parameters and of what the optimizers keep of them."""
+
+    def on_epoch_end(self, training):
+        states = [s for o in training.optimizers.values() for state in o.state.values() for s in state.values()]
+        tensors = [*training.task.parameters(), *(s for s in states if s.dim())]
+        self.numbers = sum((t.to_local() if isinstance(t, DTensor) else t).numel() for t in tensors)
+
+
+def run_sharded(folder, rank):
+    held, penalty = Held(), GANTask(torchdl.simple_gan((1, 4, 4), z_dim=6), "wgan_gp")
+    made = {
+        "norm": fit(classifier(norm=True), 75, 8, folder / f"shared-norm-{rank}", shard=True, clip_norm=1e9),
+        "gan": fit(gan(average=0.9), 75, 8, folder / f"shared-gan-{rank}", shard=True),
+        "infonce": fit(contrastive("infonce"), 37, 8, folder / f"shared-infonce-{rank}", shard=True),
+        "resumed": resumed(8, folder / "shared-resumed", rank, shard=True),
+    }
+    Trainer(max_steps=1, device="cpu", shard=True).fit(gan(), BatchLoader(NOISE, 8), callbacks=[held])
+    with suppress(InputError):
+        Trainer(max_steps=1, device="cpu", shard=True).fit(penalty, BatchLoader(NOISE, 8))
+        made["penalty"] = "was trained"
+    return {**made, "held": held.numbers}
 
 
 if __name__ == "__main__":
@@ -140,6 +167,7 @@ if __name__ == "__main__":
         runpy.run_path(str(script), run_name="__main__")
     made = run_all(8, folder, rank)
     made["resumed"] = resumed(8, folder / "resumed", rank)
+    made["shared"] = run_sharded(folder, rank)
     cpc.gather = lambda *tensors: (list(tensors), 0)
     made["infonce alone"] = fit(contrastive("infonce"), 37, 8, folder / "alone")
     torch.save(made, folder / f"made-by-{rank}.pt")
@@ -158,7 +186,7 @@ def made(tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
     command = [*launch, str(path), str(folder)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-9000:]
     two = [torch.load(folder / f"made-by-{rank}.pt", weights_only=True) for rank in (0, 1)]
     spec = importlib.util.spec_from_file_location("distributed_worker", path)
     worker = importlib.util.module_from_spec(spec)
@@ -240,8 +268,8 @@ def test_only_the_first_process_writes_and_speaks(made):
     folder, said = made[2], made[3]
     assert [path.name for path in folder.glob("*-of-*")] != []
     assert not list(folder.glob("*-of-1"))
-    # seven runs, the resumed one, and the one without the candidates of the other process
-    assert said.count("epoch 4") == 9
+    # seven runs, the resumed one, four that are shared out, and the one without the candidates of the other process
+    assert said.count("epoch 4") == 13
 
 
 @pytest.mark.slow
@@ -253,6 +281,38 @@ def test_a_resume_under_two_processes_equals_never_having_stopped(made):
         assert resumed["history"] == expected["history"]
         for key, value in expected["state"].items():
             assert torch.equal(resumed["state"][key], value), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["norm", "gan", "infonce"])
+def test_a_model_that_is_shared_out_is_trained_as_a_whole_one(made, name):
+    one, two, _, _ = made
+    shared = [each["shared"][name] for each in two]
+    assert shared[0]["history"] == shared[1]["history"]
+    for row, expected in zip(shared[0]["history"], one[name]["history"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    for key, value in one[name]["state"].items():
+        torch.testing.assert_close(shared[0]["state"][key], value, rtol=0, atol=1e-6)
+        assert torch.equal(shared[1]["state"][key], shared[0]["state"][key]), key
+
+
+@pytest.mark.slow
+def test_a_training_that_is_shared_out_goes_on_exactly(made):
+    for each in made[1]:
+        resumed, expected = each["shared"]["resumed"], each["shared"]["norm"]
+        assert resumed["history"] == expected["history"]
+        for key, value in expected["state"].items():
+            assert torch.equal(resumed["state"][key], value), key
+
+
+@pytest.mark.slow
+def test_each_process_holds_its_part_and_no_second_derivative_is_taken(made):
+    pair = torchdl.simple_gan((1, 4, 4), z_dim=6)
+    numbers = 3 * sum(p.numel() for p in pair.parameters())  # parameters, and two averages of Adam
+    held = [each["shared"]["held"] for each in made[1]]
+    assert sum(held) == numbers
+    assert max(held) < 0.51 * numbers
+    assert not any("penalty" in each["shared"] for each in made[1])
 
 
 @pytest.mark.slow

@@ -124,6 +124,7 @@ def work():
         own = partial(DataLoader, TensorDataset(*DATA[:]), 4 // SIZE)
         shares = [own(sampler=DistributedSampler(DATA, shuffle=shuffle)) for shuffle in (False, True)]
         made["shares"], made["shuffled shares"] = (fit(Regression(), loader=loader, epochs=2) for loader in shares)
+        fit(Regression(), f"share-{RANK}", loader=shares[1], max_steps=2)
         made["no shares"] = refused(fit, Regression(), loader=own())
         made["uneven"] = fit(Regression(), loader=DataLoader(Uneven(), 2), max_steps=7)
         with suppress(ImportError):
@@ -140,6 +141,11 @@ def work():
     else:
         made = of_all(["", "other everywhere"])
         made["shares"] = fit(Regression(), loader=DataLoader(TensorDataset(*DATA[:]), 4), epochs=2)
+        one = partial(DataLoader, TensorDataset(*DATA[:]), sampler=DistributedSampler(DATA, 1, 0))
+        half, whole = (partial(one, batch_size=size) for size in (2, 4))
+        made["shuffled shares"] = fit(Regression(), loader=whole(), epochs=2)
+        made["other shares"] = refused(fit, Regression(), "share-0", resume=True, loader=half())
+        made["rest of shares"] = fit(Regression(), "share-0", resume=True, loader=whole(), epochs=2)
         made["whole"], made["rest"] = fit(Regression()), fit(Regression(), "part-0", resume=True)
     torch.save(made, f"made-by-{RANK}-of-{SIZE}.pt")
 
@@ -186,8 +192,8 @@ def test_the_first_process_decides_what_is_best_when_to_stop_and_the_learning_ra
 @pytest.mark.slow
 def test_a_pytorch_loader_with_its_sampler_shares_out_as_one_process_reads(made):
     one, first, second = made
-    assert_same(one["shares"], first["shares"], tolerance=1e-6)
     for kind in ("shares", "shuffled shares"):
+        assert_same(one[kind], first[kind], tolerance=1e-6)
         assert first[kind]["history"] == second[kind]["history"]
         assert_same(first[kind], second[kind])
     message, _ = first["no shares"]
@@ -263,10 +269,12 @@ def test_a_metric_of_one_process_is_the_metric_of_all(made):
 
 
 @pytest.mark.slow
-def test_a_resume_with_another_number_of_processes_has_the_same_means(made):
+@pytest.mark.parametrize(("whole", "rest"), [("whole", "rest"), ("shuffled shares", "rest of shares")])
+def test_a_resume_with_another_number_of_processes_has_the_same_means(made, whole, rest):
     one = made[0]
-    assert one["rest"]["history"] == [pytest.approx(row, rel=1e-5) for row in one["whole"]["history"]]
-    assert_same(one["whole"], one["rest"], 1e-6)
+    assert one[rest]["history"] == [pytest.approx(row, rel=1e-5) for row in one[whole]["history"]]
+    assert_same(one[whole], one[rest], 1e-6)
+    assert "cannot be resumed with batches 6 instead of 3, batch size 2 instead of 4" in one["other shares"][0]
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
 
-from torchdl import BatchLoader, Callback, InputError, Supervised, Trainer
+from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer
 from torchdl.training.pytorch_loader import PyTorchLoader
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -197,9 +197,10 @@ def test_positions_are_those_of_the_examples_in_the_epoch():
     [
         (lambda: [X], "needs a BatchLoader.* or a PyTorch DataLoader, not a list"),
         (lambda: DataLoader(["a", "b"], 2), "batches without tensors"),
+        (lambda: DataLoader(Subset(ArrayDataset(X, X), [0, 1]), 2), "give the DataLoader collate_fn=.*whole_batch"),
         (lambda: DataLoader(DATA, 2, collate_fn=lambda rows: torch.zeros(0, 3)), "without examples"),
     ],
-    ids=["list", "texts", "empty"],
+    ids=["list", "texts", "whole batches", "empty"],
 )
 def test_what_cannot_be_trained_on_is_one_sentence(loader, message):
     with pytest.raises(InputError, match=message):

@@ -2,6 +2,17 @@
 
 Losses and gradients equal those of one process with the whole batch. ``torchrun`` starts the processes; with one
 process the functions here change nothing.
+
+PyTorch's own engines do the rest: process groups exchange tensors, and FSDP2 shares large models out
+(:mod:`torchdl.training.sharding`). What they cannot do is here:
+
+- :func:`sum_gradients` instead of ``DistributedDataParallel``, which waits for ever for a process that skips an update,
+  gives the generator's loss gradients to the discriminator, and keeps to the parameters that needed gradients at first.
+- Shares of a batch as weights (:func:`torchdl.collective.counting`) instead of ``Join``, which counts a process's mean
+  of one example as much as another's of eight, and knows no exchange within the forward pass, as batch norm and InfoNCE
+  need it.
+- :func:`synchronize_batch_norm` instead of ``SyncBatchNorm``, which works on GPUs only, replaces the modules, and has
+  no weight for the rows of a process that has none.
 """
 
 from __future__ import annotations
@@ -11,7 +22,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -25,6 +36,7 @@ from torchdl.errors import InputError, require
 T = TypeVar("T")
 
 BACKENDS = {"cpu": "gloo", "mps": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+LARGE = 2**14  # numbers of a gradient that is a message of its own
 ONE_VALUE = "more than 1 value per channel"  # in PyTorch's message, too
 _is_ours = False  # whether this module has started the process group
 
@@ -78,7 +90,9 @@ def unite(module: nn.Module) -> None:
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], some_missing: bool = True) -> None:
-    """Sum the gradients over all processes, in one message; each is weighted by its share of the global batch.
+    """Sum the gradients over all processes; each is weighted by its share of the global batch.
+
+    Small ones travel in one message, large ones from where they lie.
 
     Args:
         parameters: The same on every process.
@@ -92,11 +106,16 @@ def sum_gradients(parameters: Sequence[nn.Parameter], some_missing: bool = True)
         parameters = [p for p, count in zip(parameters, present, strict=True) if count]
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    if parameters:
-        flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
+    gradients = [cast(Tensor, p.grad) for p in parameters]
+    small = [gradient for gradient in gradients if gradient.numel() < LARGE]
+    sent = [dist.all_reduce(gradient, async_op=True) for gradient in gradients if gradient.numel() >= LARGE]
+    if small:
+        flat = torch.cat([gradient.flatten() for gradient in small])
         dist.all_reduce(flat)
-        for p, summed in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(summed.view_as(p))  # type: ignore[union-attr]
+        for gradient, summed in zip(small, flat.split([gradient.numel() for gradient in small]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+    for message in sent:
+        message.wait()
 
 
 def total(values: list[float]) -> list[float]:
@@ -168,18 +187,24 @@ def is_lost_peer(error: Exception) -> bool:
     return have_joined() and (isinstance(error, dist.DistError) or "by peer" in str(error))
 
 
+ADVICE = {  # by what is in PyTorch's message
+    ONE_VALUE: "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, "
+    "or drop_last=True if only the last batch is that small",
+    "setStorage": "PyTorch's FSDP2 knows no derivatives of gradients, which the loss uses, as wgan_gp does: train "
+    "without shard",
+}
+
+
 @contextmanager
-def explaining_single_values() -> Iterator[None]:
-    """Turn the error of a batch norm that has a single value for each channel into an :class:`InputError`."""
+def explaining_errors() -> Iterator[None]:
+    """Turn PyTorch's errors about what it cannot train into an :class:`InputError`."""
     try:
         yield
-    except ValueError as error:
-        if ONE_VALUE not in str(error):
+    except (ValueError, RuntimeError) as error:
+        advice = next((advice for words, advice in ADVICE.items() if words in str(error)), "")
+        if not advice or isinstance(error, InputError):
             raise
-        raise InputError(
-            "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, or "
-            "drop_last=True if only the last batch is that small"
-        ) from error
+        raise InputError(advice) from error
 
 
 def _global_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:

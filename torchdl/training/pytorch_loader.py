@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset, default_collate
 
 from torchdl import random
 from torchdl.data import BatchLoader
@@ -71,7 +71,7 @@ class PyTorchLoader:
         """Return the settings that determine the order, as far as they are known; a checkpoint compares them."""
         return {
             "batches": length_of(self),
-            "batch size": self.loader.batch_size,
+            "batch size": (self.loader.batch_size or 1) * self.world_size,
             "loader's seed": next(iter(self.seeds.values()), self.seed),
         }
 
@@ -81,8 +81,8 @@ class PyTorchLoader:
         return {"of processes": distributed.of_all(self.loader.state_dict())} if own else {}  # type: ignore[attr-defined]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a state; raise LookupError if it is of fewer processes."""
-        if state and hasattr(self.loader, "load_state_dict"):
+        """Load a state; that of another number of processes is of no use, so the batches are read again."""
+        if state and hasattr(self.loader, "load_state_dict") and len(state["of processes"]) == self.world_size:
             self.restored = state["of processes"][self.rank]
 
     def resumes(self, batch: int) -> str:
@@ -183,4 +183,12 @@ def as_loader(loader: BatchLoader | DataLoader[Any], seed: int) -> BatchLoader |
     advice = "make one of the data set: BatchLoader(data_set, batch_size)"
     wanted = "a BatchLoader, whose order can be resumed exactly, or a PyTorch DataLoader"
     require(isinstance(loader, DataLoader), f"the trainer needs {wanted}, not {kind_of(loader)}: {advice}")
+    dataset = loader.dataset
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    whole = getattr(getattr(dataset, "__getitems__", None), "__module__", "").startswith("torchdl.")
+    require(
+        not whole or loader.collate_fn is not default_collate,
+        f"{kind_of(dataset)} makes whole batches: give the DataLoader collate_fn=torchdl.whole_batch",
+    )
     return PyTorchLoader(loader, seed)

@@ -66,6 +66,7 @@ class Stepper:
     def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
         self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
         self.rank, _ = rank_and_size()
+        self.shared_out = False  # whether each process has its part of the parameters
         task.zero_grad()  # what an earlier backward pass has left
         self.optimizers = as_optimizers(task.configure_optimizers())
         rates = self.learning_rates()
@@ -147,7 +148,8 @@ class Stepper:
                 update.backward(size / total)
             else:
                 weighted = update.loss if size == total else update.loss * (size / total)
-                weighted.backward(inputs=parameters)  # so the generator's loss leaves no gradient on the discriminator
+                # so the generator's loss leaves no gradient on the discriminator
+                weighted.backward(inputs=None if self.shared_out else parameters)
             self.pending.append(Measured(name, "loss", update.loss.detach(), size, *place, update.metrics))
             examples += size
             if self.device.type == "cpu":  # which has no queue to wait for, so it can check at once
@@ -155,20 +157,22 @@ class Stepper:
         name, of_all, loss, some_missing = self._agree(name, parameters, loss, examples)
         if of_all:
             parameters = parameters or self.trainable(name)
-            distributed.sum_gradients(parameters, some_missing)
+            if not self.shared_out:  # else PyTorch has summed them
+                distributed.sum_gradients(parameters, some_missing)
             gradients = [p.grad for p in parameters if p.grad is not None]
             if not gradients:
                 raise InputError(f"the loss of the optimizer {name!r} depends on none of its parameters")
             if of_all < total:
                 torch._foreach_mul_(gradients, total / of_all)
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            self.pending.append(Measured(name, "grad_norm", norm, examples, *place))
-            if self.device.type == "cpu" and not math.isfinite(float(norm) + loss):
+            of_whole = norm.full_tensor() if self.shared_out else norm
+            self.pending.append(Measured(name, "grad_norm", of_whole, examples, *place))
+            if self.device.type == "cpu" and not math.isfinite(float(of_whole) + loss):
                 self.collect(state)  # raises
             if self.clip_norm:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
             self.optimizers[name].step()
-        for parameter in parameters:
+        for parameter in self.task.parameters() if self.shared_out else parameters:
             parameter.grad = None
         return bool(of_all)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import time
@@ -71,6 +72,8 @@ class Trainer:
     """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units)."""
     compile: bool = False
     """Compile the networks with torch.compile, which makes convolutions faster, but not small networks."""
+    shard: bool = False
+    """Share out parameters and optimizers over the processes, by PyTorch's FSDP2, for models that do not fit in one."""
     accumulate: int = 1
     """Batches per step, whose gradients are averaged."""
     clip_norm: float = 0.0
@@ -106,6 +109,9 @@ class Trainer:
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
+        require(
+            not (self.shard and self.compile), "a model that is shared out cannot be compiled: drop compile or shard"
+        )
 
     def fit(
         self,
@@ -159,12 +165,14 @@ class Trainer:
         require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
-        with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_single_values():
+        with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_errors():
             for loader in loaders:
                 if isinstance(loader, PyTorchLoader):
                     stack.callback(loader.close)
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
+            shares = distributed.have_joined() or not self.shard
+            require(shares, "shard shares a model out over several processes: start them by torchrun")
             fit = Fit(self, task, *loaders, place, callbacks, verbose)
             make_logger = partial(Logger, loggers=loggers, tensorboard=tensorboard)
             return fit.run(resume, distributed.any_process(resumable), record or {}, make_logger)
@@ -191,13 +199,18 @@ class Fit:
         self.found: list[str] = []  # warnings of callbacks about these
         self.names: list[str] = []  # further files for the next checkpoint
         self.reason = ""  # why a callback stops the training
+        self.whole: Callable[[Any], Any] = lambda state: state  # makes a state's tensors whole
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
         for loader in (train,) if validation is None else (train, validation):
             loader.shard(self.rank, size)
             loader.to(self.device)
-        task.to(self.device)
+        self.given = task
+        if options.shard:  # a copy, so that the given task stays whole, on the CPU
+            self.task = task = copy.deepcopy(task.cpu())
+        else:
+            task.to(self.device)
         distributed.unite(task)
         if options.compile and (reason := why_not_compile(self.device)):
             self.warn(f"torch.compile does not work here, so the networks are not compiled: {reason}")
@@ -250,6 +263,11 @@ class Fit:
                 self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
             purge_step = state.step + 1 if resume else None
             self.logger = make_logger(self.folder, purge_step) if self.rank == 0 else Logger(None)
+        if options.shard:
+            from torchdl.training import sharding  # imported late, because it takes half a second
+
+            sharding.share_out(self.task, self.stepper.optimizers.values(), self.device)
+            self.stepper.shared_out, self.whole = True, sharding.whole
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
@@ -275,6 +293,8 @@ class Fit:
                 self.say(self.reason)
             if options.monitor and math.isnan(Best.of(state.history, options.monitor, options.mode).value):
                 self.warn(f"{options.monitor} was never a number, so no epoch is the best and there is no {BEST}")
+            if options.shard:
+                self.given.load_state_dict(self.whole(self.task.state_dict()))
         return History(state.history)
 
     def train_epoch(self) -> None:
@@ -407,7 +427,7 @@ class Fit:
             return
         states = {name: part.state_dict() for name, part in self.parts.items()}
         states = {name: state for name, state in states.items() if state or name not in checkpoint.OPTIONAL}
-        checkpointed = {**states, "order": self.order()}
+        checkpointed = {**self.whole(states), "order": self.order()}
         with distributed.sharing_errors():
             if self.rank == 0:
                 try:
