@@ -67,7 +67,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 }
 
 
-def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_every: int = 2, **options):
+def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_every: int = 2, callbacks=(), **options):
     train: Dataset
     held_out: Dataset
     if isinstance(task, CPCTask):
@@ -80,7 +80,7 @@ def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_ever
     monitor = "train/generator_loss" if isinstance(task, GANTask) else "val/loss"
     options = {"epochs": 3, "log_every": log_every, "monitor": monitor, "device": "cpu", **options}
     loaders = BatchLoader(train, batch, shuffle=True), BatchLoader(held_out, 3)
-    return Trainer(**options).fit(task, *loaders, folder, resume=resume)
+    return Trainer(**options).fit(task, *loaders, folder, resume=resume, callbacks=callbacks)
 
 
 class Rows(Dataset):

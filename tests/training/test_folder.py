@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import shutil
+import signal
 import threading
 from contextlib import nullcontext
 from functools import partial
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import resuming
+from helpers.faults import in_child
 from helpers.resuming import EPOCH, STEPS, PowerCut, assert_as_if_uninterrupted, classifier, scalars
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
-from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer
+from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer
 from torchdl.files import BEST, CHECKPOINT, METRICS, PREVIOUS
 from torchdl.training import checkpoint, trainer
 from torchdl.training.folder import in_training, opened, refuse_links, taken, was_killed_early
@@ -129,7 +131,7 @@ def test_a_kill_between_the_best_and_the_last_checkpoint_keeps_the_right_best(fi
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write", cut)
         with pytest.raises(PowerCut):
-            fit(classifier(), tmp_path)
+            fit(classifier(), tmp_path, checkpoint_seconds=0)
     assert checkpoint.read(tmp_path / BEST)["progress"]["epoch"] == epoch  # the best one is written first
     with pytest.warns(UserWarning, match="beginning") if epoch == 1 else nullcontext():
         fit(classifier(), tmp_path, resume=True)
@@ -177,6 +179,47 @@ def test_a_training_whose_last_step_was_within_an_epoch_and_the_best_goes_on(fin
         assert not resuming.differences(checkpoint.read(tmp_path / name), checkpoint.read(finished[0] / name))
 
 
+# checkpoints of short epochs
+
+
+def test_short_epochs_share_a_checkpoint_and_an_error_loses_none(finished, tmp_path):
+    class Written(Callback):
+        def __init__(self, stop_at):
+            self.steps, self.stop_at = [], stop_at
+
+        def on_step_end(self, training):
+            if training.step == self.stop_at:
+                raise PowerCut
+
+        def on_checkpoint(self, training):
+            self.steps.append(training.step)
+
+    for seconds, steps in ((0, [EPOCH, 2 * EPOCH, 3 * EPOCH]), (60, [EPOCH, 3 * EPOCH])):
+        written = Written(0)
+        fit(classifier(), tmp_path / f"{seconds}", callbacks=[written], checkpoint_seconds=seconds)
+        assert written.steps == steps
+    run = tmp_path / "cut"
+    with pytest.raises(PowerCut):
+        fit(classifier(), run, callbacks=[Written(2 * EPOCH + 2)], checkpoint_seconds=60)
+    found = [checkpoint.read(run / name)["progress"]["step"] for name in (CHECKPOINT, PREVIOUS, BEST)]
+    assert found == [2 * EPOCH, EPOCH, 2 * EPOCH]
+    assert fit(classifier(), run, resume=True) == finished[1][1]
+
+
+def test_a_kill_loses_no_more_than_the_seconds_since_the_last_checkpoint(finished, tmp_path):
+    class Kill(Callback):
+        def on_step_end(self, training):
+            if training.step == 2 * EPOCH + 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(lambda: fit(classifier(), tmp_path, callbacks=[Kill()], checkpoint_seconds=60)) == -9
+    assert checkpoint.read(tmp_path / CHECKPOINT)["progress"]["step"] == EPOCH
+    assert fit(classifier(), tmp_path, resume=True) == finished[1][1]
+    for name in (CHECKPOINT, BEST):
+        assert not resuming.differences(checkpoint.read(tmp_path / name), checkpoint.read(finished[0] / name))
+    assert {tag: sorted(set(points)) for tag, points in scalars(tmp_path).items()} == finished[1][3]
+
+
 # logs
 
 
@@ -202,7 +245,7 @@ def test_an_error_in_a_preview_or_a_log_comes_after_the_epochs_checkpoint(finish
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail)
         with pytest.raises(OSError, match="No space"):
-            fit(classifier(), tmp_path)
+            fit(classifier(), tmp_path, checkpoint_seconds=0)
     assert checkpoint.read(tmp_path / CHECKPOINT)["progress"]["epoch"] == 2
     task = classifier()
     history = fit(task, tmp_path, resume=True)

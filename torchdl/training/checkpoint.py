@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 import msgspec
 import torch
+from torch.utils._pytree import tree_map_only
 
 from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
@@ -67,6 +68,11 @@ def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> No
                 f"{path} stays as it is, because the new checkpoint could not be read back: "
                 f"{reason_of(error.__cause__ or error)}"
             ) from error
+
+
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a state, on the CPU, which stays as it is while the training goes on."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
 
 
 def reason_of(error: BaseException) -> str:

@@ -41,6 +41,7 @@ class Logger:
         tensorboard: bool = True,
     ) -> None:
         self.folder, self.writer, self.loggers = folder, None, tuple(loggers)
+        self.history: Sequence[Mapping[str, float]] = ()  # that is not yet in the table
         for logger in self.loggers:
             logger.begin(folder)
         if folder is not None and tensorboard:
@@ -57,9 +58,15 @@ class Logger:
                 self.writer.add_scalar(tag, value, step)
 
     def epoch(
-        self, history: Sequence[Mapping[str, float]], images: Mapping[str, Tensor], warnings: Sequence[str] = ()
+        self,
+        history: Sequence[Mapping[str, float]],
+        images: Mapping[str, Tensor],
+        warnings: Sequence[str] = (),
+        durably: bool = True,
     ) -> None:
         """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, one row per epoch.
+
+        Unless ``durably``, the table is written with a later epoch's, or by :meth:`close`.
 
         Each batch of preview images becomes a grid; the grids, side by side, are ``samples/epoch-<number>.png``.
         """
@@ -73,8 +80,15 @@ class Logger:
             self.image(f"samples/{' | '.join(images)}", picture, step)
             if self.folder is not None:
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
-        self.flush()  # first: the table says which epochs were logged
-        if self.folder is not None:
+        self.history = list(history)
+        if durably:
+            self.write_table()
+
+    def write_table(self) -> None:
+        """Write the history of the epochs that are not yet in the table."""
+        history, self.history = self.history, ()
+        if self.folder is not None and history:
+            self.flush()  # first: the table says which epochs were logged
             columns = list(dict.fromkeys(key for row in history for key in row))
             with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
                 rows = csv.DictWriter(file, columns)
@@ -153,7 +167,8 @@ class Logger:
             self.writer.flush()
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file, and end the further loggers."""
+        """Write what is not yet written, close TensorBoard's file, and end the further loggers."""
+        self.write_table()
         for logger in self.loggers:
             logger.close()
         if self.writer is not None:

@@ -83,7 +83,9 @@ class Trainer:
     evaluate_every: int = 1
     """Epochs between two evaluations on validation data, each with preview images and a printed line."""
     checkpoint_every: int = 0
-    """Steps between two checkpoints, in addition to the one after each epoch; 0 for none."""
+    """Steps between two checkpoints, in addition to those at the ends of epochs; 0 for none."""
+    checkpoint_seconds: float = 5.0
+    """Least seconds between two checkpoints at the ends of epochs; the last is always written. 0 for one each epoch."""
     monitor: str = ""
     """The metric that decides which epoch is best, such as val/accuracy; that epoch's checkpoint is kept as best.pt."""
     mode: Literal["min", "max"] = "min"
@@ -98,7 +100,14 @@ class Trainer:
         for name in (field.name for field in fields(self)):
             object.__setattr__(self, name, plain(getattr(self, name)))  # a number of NumPy's types, for example
         counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
-        for name, least in {**counts, "max_steps": 0, "clip_norm": 0, "checkpoint_every": 0, "patience": 0}.items():
+        for name, least in {
+            **counts,
+            "max_steps": 0,
+            "clip_norm": 0,
+            "checkpoint_every": 0,
+            "checkpoint_seconds": 0,
+            "patience": 0,
+        }.items():
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and least <= value < math.inf
             require(number, f"{name} must be {least} or more, not {value}")
@@ -198,6 +207,8 @@ class Fit:
         self.row: dict[str, float] = {}  # the metrics of the epoch that ends
         self.found: list[str] = []  # warnings of callbacks about these
         self.names: list[str] = []  # further files for the next checkpoint
+        self.kept: dict[str, Any] = {}  # checkpoints that are not yet written, by file
+        self.written = -math.inf  # when the last one was
         self.reason = ""  # why a callback stops the training
         self.whole: Callable[[Any], Any] = lambda state: state  # makes a state's tensors whole
         be_deterministic()
@@ -288,6 +299,7 @@ class Fit:
                     if not self.end_epoch():
                         break
             finally:
+                self.write_kept()
                 self.callbacks.call("on_fit_end")
             if state.step < self.steps:
                 self.say(self.reason)
@@ -356,15 +368,18 @@ class Fit:
             twice = ", ".join(row.keys() & measured.keys())
             require(not twice, f"the task's evaluation returns {twice}, as training does: give it another name")
             row |= measured
-        row = distributed.of_first(plain(row))  # it decides what is best, when to stop, and the learning rate
+        due = state.step >= self.steps or time.monotonic() - self.written >= self.options.checkpoint_seconds
+        # the row decides what is best, when to stop, and the learning rate
+        row, due = distributed.of_first((plain(row), due))
         self.row = row
         state.history.append(row)
         if not cut:
             state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
         self.call("on_epoch_end")
-        self.save(last=not cut)
-        self.log(row)  # after saving: an error here loses nothing, and a resume logs what is missing
+        due = due or bool(self.reason)
+        self.save(last=not cut, due=due)
+        self.log(row, due)  # after saving: an error here loses nothing, and a resume logs what is missing
         return not cut
 
     def call(self, place: str) -> None:
@@ -387,7 +402,7 @@ class Fit:
         """Return whether an epoch is evaluated."""
         return bool(row["step"] >= self.steps or self.reason) or row["epoch"] % self.options.evaluate_every == 0
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Mapping[str, float], durably: bool = True) -> None:
         """Log the last epoch, with preview images and warnings if it was evaluated."""
         previews, found = {}, []
         if due := self.is_due(row):
@@ -397,7 +412,7 @@ class Fit:
             found = [*self.task.warnings(row), *self.found]
             self.alerted.update(found)
         with distributed.sharing_errors():
-            self.logger.epoch(self.state.history, previews, found)
+            self.logger.epoch(self.state.history, previews, found, durably)
         self.say("\nWARNING: ".join([describe(row), *found] if due else []))
 
     def evaluate(
@@ -419,25 +434,36 @@ class Fit:
             self.call("on_validation_end")
         return distributed.of_first({**found, **{k: v for k, v in self.row.items() if k not in row}})
 
-    def save(self, last: bool = True) -> None:
-        """Write a checkpoint as the last one, and under the names that callbacks ask for."""
+    def save(self, last: bool = True, due: bool = True) -> None:
+        """Write a checkpoint as the last one, and under the names that callbacks ask for; or keep it until one is due.
+
+        What is kept is lost only if the process is killed; a resume then trains these seconds again.
+        """
         self.stepper.collect(self.state)
-        names, self.names = self.names, []
-        if self.folder is None or not (last or names):
+        names, self.names = [*self.names, *[CHECKPOINT] * last], []
+        if self.folder is None or not names:
             return
         states = {name: part.state_dict() for name, part in self.parts.items()}
         states = {name: state for name, state in states.items() if state or name not in checkpoint.OPTIONAL}
         checkpointed = {**self.whole(states), "order": self.order()}
-        with distributed.sharing_errors():
-            if self.rank == 0:
+        if self.rank == 0:
+            self.kept |= dict.fromkeys(names, checkpointed if due else checkpoint.copied(checkpointed))
+        if due:
+            with distributed.sharing_errors():
                 try:
                     self.logger.flush()  # first, because a resume logs nothing of before the checkpoint
                 finally:
-                    for name in names:  # before the last: a checkpoint that knows of a better epoch must find it
-                        checkpoint.write(checkpointed, self.folder / name)
-                    if last:
-                        checkpoint.write(checkpointed, self.folder / CHECKPOINT, self.folder / PREVIOUS)
-        self.call("on_checkpoint")
+                    self.write_kept()
+            self.written = time.monotonic()
+            self.call("on_checkpoint")
+
+    def write_kept(self) -> None:
+        """Write the checkpoints that are kept, the last one at the end: it must find the best ones that it knows of."""
+        kept, self.kept = self.kept, {}
+        for name in sorted(kept, key=CHECKPOINT.__eq__):
+            assert self.folder is not None
+            previous = self.folder / PREVIOUS if name == CHECKPOINT else None
+            checkpoint.write(kept[name], self.folder / name, previous)
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
