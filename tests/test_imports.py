@@ -13,12 +13,13 @@ import pytest
 import torchdl
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "files", "history", "random", "collective", "pictures", "fast"}
+LEAVES = {"errors", "files", "history", "random", "collective", "pictures", "progress", "fast"}
 APPLIED = {"training", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts", "features"}
 # what each part of torchdl may import of the others, beside itself and the leaves
 ALLOWED = {
     "errors": set(),
     "random": set(),
+    "progress": set(),
     "fast": set(),
     "files": {"errors"},
     "history": {"files", "errors"},

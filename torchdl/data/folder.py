@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import sys
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +23,6 @@ import numpy as np
 import safetensors
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from torchdl.data.duplicates import hashes
 from torchdl.data.image_files import Decoding, Header, decode, read_header
@@ -33,6 +31,7 @@ from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS
+from torchdl.progress import progress_bar
 
 SUFFIXES = {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm"}
 SUFFIXES |= {".ppm", ".tif", ".tiff", ".webp"}
@@ -378,7 +377,7 @@ def decode_all(
     kept: list[int] = []
     corrupt: list[str] = []
     seen: list[np.ndarray] = []
-    bar = tqdm(desc="decoding", total=len(files.paths), leave=False, disable=sys.stderr is None or None)
+    bar = progress_bar(desc="decoding", total=len(files.paths), leave=False)
     with bar, contextlib.closing(decode_in_order(files.paths, decoding)) as decoded:
         for index, array in enumerate(decoded):
             bar.update()

@@ -6,7 +6,6 @@ Shapes: N images, B of a batch, D features, K classes.
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from torchdl.data import ArrayDataset, BatchLoader, ImageDataset
 from torchdl.data.images import at_equal_distances
@@ -27,6 +25,7 @@ from torchdl.errors import require
 from torchdl.files import PathLike
 from torchdl.models import TransferModel
 from torchdl.predict import ImageClassifier
+from torchdl.progress import progress_bar
 from torchdl.recipes.cpc_probe import linear_score
 from torchdl.recipes.image_classification import (
     DEFAULTS,
@@ -91,8 +90,7 @@ def extract_features(
         loader.to(on)
         model.eval().to(on)
         rows: list[Tensor] = []
-        hidden = not verbose or sys.stderr is None or None  # None: hidden unless there is a terminal
-        bar = tqdm(desc="features", total=len(images), initial=cached, unit="image", disable=hidden)
+        bar = progress_bar(verbose, desc="features", total=len(images), initial=cached, unit="image")
         with torch.inference_mode(), bar:
             for batch, _ in loader.batches(0):
                 rows += model.encode(move(batch, on)).cpu().unbind()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from torchdl.errors import InputError, require
 from torchdl.files import BEST
+from torchdl.progress import progress_bar, tqdm
 from torchdl.tasks import Callback
 from torchdl.tasks.callback import Training
 from torchdl.training.best import Best
@@ -77,7 +75,7 @@ class EarlyStopping(Callback):
 
 
 class ProgressBar(Callback):
-    """Show a bar for each epoch if there is a terminal."""
+    """Show a bar for each epoch if there is a terminal or a notebook."""
 
     def __init__(self) -> None:
         self.bar: tqdm[Any] | None = None
@@ -110,10 +108,8 @@ class ProgressBar(Callback):
 
     def open(self, training: Training) -> None:
         """Show a bar."""
-        if sys.stderr is not None:
-            title = f"epoch {training.epoch + 1}" + (f"/{training.epochs}" if training.epochs else "")
-            # disable=None: no bar unless there is a terminal
-            self.bar = tqdm(total=training.batches, initial=training.batch, desc=title, disable=None, leave=False)
+        title = f"epoch {training.epoch + 1}" + (f"/{training.epochs}" if training.epochs else "")
+        self.bar = progress_bar(total=training.batches, initial=training.batch, desc=title, leave=False)
 
     def close(self) -> None:
         """Remove the bar."""

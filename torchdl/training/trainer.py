@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from torchdl import random
 from torchdl.collective import rank_and_size
@@ -26,6 +25,7 @@ from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History
+from torchdl.progress import tqdm
 from torchdl.tasks import Callback, StepInfo, Task
 from torchdl.tasks.callback import Training
 from torchdl.training import checkpoint, distributed, signals
@@ -158,7 +158,7 @@ class Trainer:
                 same ones, if they have a state.
             loggers: Log numbers, pictures and settings elsewhere, too, such as :class:`torchdl.MLflowLogger`.
             tensorboard: Whether to write TensorBoard's files in ``folder``.
-            verbose: Whether to print a line per epoch and show a progress bar.
+            verbose: Whether to print a line per epoch and show a progress bar (in a terminal or a notebook).
 
         Raises:
             InputError: There is no checkpoint to resume from, it is of another task, the best epoch's is missing or
