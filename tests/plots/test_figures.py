@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,9 @@ def test_without_a_path_no_file_is_written(tmp_path, monkeypatch, figures, name)
     assert isinstance(getattr(plots, name)(*ARGUMENTS[name]), Figure)
     assert figures == []
     assert not list(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_a_figure():
+    figure = plots.plot_history([{"epoch": 1, "train/loss": 1.0}])
+    with Image.open(io.BytesIO(figure._repr_png_())) as image:  # what IPython asks for
+        assert np.asarray(image.convert("L")).std() > 1

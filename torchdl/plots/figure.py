@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure that needs no screen; ``width`` and ``height`` are in inches."""
+    """Make a figure that needs no screen, and that a notebook shows; ``width`` and ``height`` are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    from torchdl.plots.png_figure import PNGFigure
+
+    figure = PNGFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
