@@ -54,6 +54,8 @@ from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged a
 from .training.rate_finder import LearningRateFinder as LearningRateFinder
 from .training.loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
 from .history import History as History
-from .training.callbacks import BestCheckpoint as BestCheckpoint, EarlyStopping as EarlyStopping
+from .training.callbacks import (
+    BestCheckpoint as BestCheckpoint, BestWeights as BestWeights, EarlyStopping as EarlyStopping,
+)
 
 __version__: str

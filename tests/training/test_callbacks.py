@@ -14,6 +14,7 @@ from torchdl import (
     ArrayDataset,
     BatchLoader,
     BestCheckpoint,
+    BestWeights,
     Callback,
     EarlyStopping,
     InputError,
@@ -178,6 +179,21 @@ def test_the_options_are_these_callbacks(tmp_path):
     assert best[0]["progress"] == best[1]["progress"]
     with pytest.raises(InputError, match="patience must be 1"):
         EarlyStopping("val/loss", 0)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_training_ends_with_the_weights_of_its_best_epoch(stopped, tmp_path):
+    best, task = BestWeights("val/loss", "max"), regression()
+    folder = None
+    if stopped:  # the best epoch is in the checkpoint, not in the resumed part
+        folder = tmp_path
+        fit(regression(), BestWeights("val/loss", "max"), StopAt(2 * STEPS), folder=folder, epochs=4)
+    history = fit(task, best, folder=folder, resume=stopped, epochs=4)
+    first = regression()
+    fit(first, epochs=1)
+    losses = [row["val/loss"] for row in history]
+    assert max(losses) == losses[0] > losses[-1]
+    assert torch.equal(task.model.weight, first.model.weight)
 
 
 @pytest.mark.parametrize("name", ["../best.pt", "best", "a/b.pt"])

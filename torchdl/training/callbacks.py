@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ from torchdl.progress import progress_bar, tqdm
 from torchdl.tasks import Callback
 from torchdl.tasks.callback import Training
 from torchdl.training.best import Best
+
+
+def is_best(training: Training, monitor: str, mode: str) -> bool:
+    """Return whether the epoch that has just ended has the best value of a metric so far."""
+    known = ", ".join(name for name in training.row if name.startswith("train/"))
+    there = monitor in training.row or not monitor.startswith("train/")
+    require(there, f"there is no metric {monitor!r} to monitor: choose one of {known}")
+    return monitor in training.row and Best.of(training.history, monitor, mode).since == 0
 
 
 class BestCheckpoint(Callback):
@@ -37,11 +46,47 @@ class BestCheckpoint(Callback):
 
     def on_epoch_end(self, training: Training) -> None:
         """Keep this epoch's checkpoint if it is the best one so far."""
-        known = ", ".join(name for name in training.row if name.startswith("train/"))
-        there = self.monitor in training.row or not self.monitor.startswith("train/")
-        require(there, f"there is no metric {self.monitor!r} to monitor: choose one of {known}")
-        if Best.of(training.history, self.monitor, self.mode).since == 0 and self.monitor in training.row:
+        if is_best(training, self.monitor, self.mode):
             training.save_as(self.name)
+
+
+class BestWeights(Callback):
+    """End a training with the weights of the epoch that has the best value of a metric, also without a folder.
+
+    Args:
+        monitor: The metric, such as ``val/accuracy``.
+        mode: min or max: whether a lower or a higher value is better.
+
+    Example:
+        >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), 4)
+        >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
+        >>> best = torchdl.BestWeights("val/loss", mode="max")  # the highest loss is that after the first epoch
+        >>> history = torchdl.Trainer(epochs=5).fit(task, loader, loader, callbacks=[best])
+        >>> bool(torch.isclose(task.model(torch.ones(1, 1)), torch.tensor(1.0 - history[0]["val/loss"] ** 0.5)).all())
+        True
+    """
+
+    def __init__(self, monitor: str, mode: str = "min") -> None:
+        self.monitor, self.mode = monitor, mode
+        self.weights: dict[str, Any] = {}
+
+    def on_epoch_end(self, training: Training) -> None:
+        """Keep a copy of this epoch's weights if it is the best one so far."""
+        if is_best(training, self.monitor, self.mode):
+            self.weights = copy.deepcopy(training.task.state_dict())
+
+    def on_fit_end(self, training: Training) -> None:
+        """Load the best epoch's weights."""
+        if self.weights:
+            training.task.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best epoch's weights."""
+        return self.weights
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the best epoch's weights, of a checkpoint."""
+        self.weights = state
 
 
 class EarlyStopping(Callback):
