@@ -15,7 +15,7 @@ from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.data.delimited_files import TableFormat
-from torchdl.data.recordings import Recordings, read_recordings
+from torchdl.data.recordings import read_recordings
 from torchdl.data.shoulder_exercises import FOLDS, load_exercises, split_exercises
 from torchdl.errors import require
 from torchdl.predict import SignalEmbedder
@@ -69,20 +69,6 @@ class Config:
     trainer: Trainer = field(default_factory=lambda: Trainer(epochs=60, evaluate_every=20))
 
 
-def split_in_time(recordings: Recordings, span: int) -> tuple[Recordings, Recordings]:
-    """Return the first four fifths of each recording for training, and the rest, ``span`` at least, for validation."""
-    at = [signal.shape[1] * 4 // 5 for signal in recordings.signals]
-    first = tuple(signal[:, :end] for signal, end in zip(recordings.signals, at, strict=True))
-    rest = tuple(signal[:, end:] for signal, end in zip(recordings.signals, at, strict=True))
-    shortest, name = min((signal.shape[1], name) for signal, name in zip(rest, recordings.names, strict=True))
-    require(
-        shortest >= span,
-        f"the last fifth of each recording is for validation, and {name} has only {shortest:,} samples there, fewer "
-        f"than the {span:,} of a sequence: choose fewer terms, a smaller window or hop, or longer recordings",
-    )
-    return replace(recordings, signals=first), replace(recordings, signals=rest)
-
-
 def require_used(config: Config) -> None:
     """Raise an error if options are given that change nothing, because they are for other data."""
     own, usual = config.signals is not None, Config()
@@ -115,7 +101,7 @@ def main(config: Config) -> None:
     else:
         everything = read_recordings(config.signals, config.format, config.columns)
         span = (config.terms + config.predict_terms - 1) * config.hop + config.window
-        train, validation = split_in_time(everything, span)
+        train, validation = everything.split_in_time(span)
     settings = SignalEmbedder.Settings.of(train, config.window, config.hop, config.format)
     shape = (config.window, config.hop, config.terms, config.predict_terms)
     sequences, validation_sequences = (

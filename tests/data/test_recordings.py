@@ -208,3 +208,12 @@ def test_the_real_recordings_are_those_of_ten_people_in_seven_exercises():
     assert (counts[1:] == 2).all()
     assert sum(signal.shape[1] for signal in recordings.signals) == 244_102
     assert len(recordings.classes) == 7
+
+
+def test_the_end_of_each_recording_is_for_validation():
+    recordings = Recordings((torch.arange(20.0)[None], torch.arange(9.0)[None]))
+    first, rest = recordings.split_in_time(2)
+    assert [signal.flatten().tolist() for signal in rest.signals] == [[16, 17, 18, 19], [7, 8]]
+    assert [signal.shape for signal in first.signals] == [(1, 16), (1, 7)]
+    with pytest.raises(InputError, match="recording 2 has only 2 samples there, fewer than the 3"):
+        recordings.split_in_time(3)

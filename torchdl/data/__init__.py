@@ -15,9 +15,10 @@ from torchdl.data.ratings import Ratings, RatingSplit, read_ratings, split_ratin
 from torchdl.data.recordings import Recordings, read_recordings
 from torchdl.data.sequences import SameNumbers, Sequences, SortedNumbers
 from torchdl.data.series import Series, Split, Windows, google_prices, load_prices, read_series, sine, sine_of_square
+from torchdl.data.shoulder_exercises import load_exercises, split_exercises
 from torchdl.data.signal_windows import SignalWindows
 from torchdl.data.synthetic import AddingProblem, long_distance
-from torchdl.data.tabular import Columns, Table, read_table, split_table
+from torchdl.data.tabular import Columns, Table, breast_cancer, load_transistors, read_table, split_table
 from torchdl.data.text import TextDataset, Texts, read_texts
 from torchdl.data.vectors import read_vectors
 from torchdl.data.vocabulary import Vocabulary, pad, tokenize

@@ -94,6 +94,27 @@ class Recordings:
         names = tuple(self.names[i] for i in chosen.tolist()) if self.names else ()
         return replace(self, signals=signals, labels=labels, subjects=subjects, names=names)
 
+    def split_in_time(self, span: int = 1) -> tuple[Recordings, Recordings]:
+        """Return the first four fifths of each recording for training, and the rest for validation.
+
+        Args:
+            span: The samples that each part for validation needs, such as those of a sequence.
+
+        Raises:
+            InputError: A part for validation has fewer samples.
+        """
+        at = [signal.shape[1] * 4 // 5 for signal in self.signals]
+        first = tuple(signal[:, :end] for signal, end in zip(self.signals, at, strict=True))
+        rest = tuple(signal[:, end:] for signal, end in zip(self.signals, at, strict=True))
+        names = self.names or [f"recording {number}" for number in range(1, len(self) + 1)]
+        shortest, name = min((signal.shape[1], name) for signal, name in zip(rest, names, strict=True))
+        require(
+            shortest >= span,
+            f"the last fifth of each recording is for validation, and {name} has only {shortest:,} samples there, "
+            f"fewer than the {span:,} of a sequence: choose fewer terms, a smaller window or hop, or longer recordings",
+        )
+        return replace(self, signals=first), replace(self, signals=rest)
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return the mean and the standard deviation (C,) of each channel over all samples.
 
