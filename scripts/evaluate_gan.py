@@ -24,7 +24,7 @@ from torchdl.cli.run import keep_report
 from torchdl.errors import require
 from torchdl.files import EVALUATION
 from torchdl.recipes.gan_evaluation import KID_SAMPLES, LEAST, evaluate_generator
-from torchdl.training.device import find_device, setup_process
+from torchdl.training.device import setup_process
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def main(config: Config) -> None:
     root = config.data_root or data_root_of(config.run)
     train, test = (torchdl.load_images(dataset, part, root) for part in ("train", "test"))
     say(describe_data(test))
-    device = find_device(config.device)
-    report = evaluate_generator(gan, extractor, train, test, config.samples, config.seed, device, config.kid_samples)
+    count, seed, device = config.samples, config.seed, config.device
+    report = evaluate_generator(gan, extractor, train, test, count, seed, device, config.kid_samples)
     keep_report(report, config.run, name=EVALUATION)
 
 

@@ -24,6 +24,7 @@ from torchdl.plots import plot_bars, plot_nearest
 from torchdl.predict import ImageClassifier, pretrained
 from torchdl.predict.pretrained_weights import read_index
 from torchdl.recipes.report import Report
+from torchdl.training.device import find_device
 
 BATCH = 500
 NEIGHBOUR = 5  # k: a sample's radius is the distance to its k-th nearest neighbour
@@ -235,9 +236,9 @@ def evaluate_generator(
     extractor: FeatureExtractor,
     train: ImageDataset,
     test: ImageDataset,
-    count: int,
-    seed: int,
-    device: torch.device,
+    count: int = 10_000,
+    seed: int = 0,
+    device: str | torch.device = "auto",
     kid_samples: int = KID_SAMPLES,
 ) -> Report:
     """Compare generated images with test images; training images and noise are measured, too, for scale.
@@ -249,10 +250,10 @@ def evaluate_generator(
         test: The real images to compare with.
         count: N, the number of images of each kind; limited to the number of training and of test images.
         seed: Seed of the generator's input noise and of the noise images.
-        device: Where to compute.
+        device: auto, cpu, cuda, cuda:N or mps.
         kid_samples: Number of images of each kind for the pairwise measures; see :func:`compare`.
     """
-    since, count = time.perf_counter(), min(count, len(train), len(test))
+    since, count, device = time.perf_counter(), min(count, len(train), len(test)), find_device(device)
     least = min(count, kid_samples)
     require(least >= LEAST, f"only {least} images of each kind to compare: at least {LEAST} are needed")
 
