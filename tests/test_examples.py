@@ -12,10 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from helpers import gaussian
+from helpers import gaussian, write_pair
 from PIL import Image
 
 import torchdl
+from torchdl import load_images
 
 ROOT = Path(__file__).resolve().parent.parent
 GLOBALS = {"torch": torch, "torchdl": torchdl}  # what an example may use without importing it
@@ -109,6 +110,38 @@ def test_the_guides_code_for_own_sequences_runs(tmp_path):
     assert names["embeddings"].shape == (1500 // 16, 64)
     assert names["contexts"].shape == (len(names["sequences"]), 12, 64)
     assert names["frames"][0][0].shape == (4, 1, 28, 28)
+
+
+NOTEBOOK = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("## From a notebook")[1].split("\n## ")[0]
+
+
+@pytest.fixture(scope="module")
+def notebooks_folder(tmp_path_factory):
+    """Make small data sets under the names that the guide's code for notebooks uses."""
+    folder = tmp_path_factory.mktemp("notebook")
+    digits = load_images("mnist_5k", "train")
+    for split, part in (("train", slice(0, None, 10)), ("test", slice(1, None, 40))):
+        write_pair(folder / "MNIST" / "raw", digits.images[part, 0].numpy(), digits.labels[part].numpy(), split)
+    (folder / "recordings").mkdir()
+    np.save(folder / "recordings" / "1.npy", gaussian(2, 6000).numpy())
+    (folder / "texts.csv").write_text("message,kind\n" + "you won cash,spam\nsee you at home,ham\n" * 20)
+    rows = [f"{user},{item},{1 + user * item % 5},0" for user in range(1, 20) for item in range(10)]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torchdl.errors.FallbackWarning")
+@pytest.mark.usefixtures("isolated_examples")
+@pytest.mark.parametrize("code", [block.split("```")[0] for block in NOTEBOOK.split("```python\n")[1:]])
+def test_the_guides_code_for_notebooks_runs_and_writes_no_file(notebooks_folder, monkeypatch, code):
+    monkeypatch.setenv("TORCHDL_DATA", str(notebooks_folder))
+    monkeypatch.chdir(notebooks_folder)
+    before = sorted(notebooks_folder.rglob("*"))
+    assert len(code.split("\n")) <= 12  # ten lines, a blank one after imports, and the end
+    short = code.replace("Trainer(epochs=", "Trainer(dry_run=True, epochs=").replace("epochs=15", "epochs=1")
+    exec(short, dict(GLOBALS))
+    assert sorted(notebooks_folder.rglob("*")) == before
 
 
 def test_docstrings_are_found_in_every_file():

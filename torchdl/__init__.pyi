@@ -3,8 +3,8 @@
 # ruff: noqa: I001
 from . import (
     convolution as convolution, data as data, fast as fast, keras as keras, latent as latent, losses as losses,
-    metrics as metrics, models as models, plots as plots, predict as predict, recipes as recipes, tasks as tasks,
-    training as training,
+    metrics as metrics, models as models, pictures as pictures, plots as plots,
+    predict as predict, recipes as recipes, tasks as tasks, training as training,
 )
 from .artifacts import load as load, save as save
 from .data import (
