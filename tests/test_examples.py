@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import doctest
+import inspect
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -110,6 +113,29 @@ def test_the_guides_code_for_own_sequences_runs(tmp_path):
     assert names["embeddings"].shape == (1500 // 16, 64)
     assert names["contexts"].shape == (len(names["sequences"]), 12, 64)
     assert names["frames"][0][0].shape == (4, 1, 28, 28)
+
+
+def fields_without_help() -> list[str]:
+    """List the fields of public dataclasses, those of recipes included, that ``help`` does not explain."""
+    places = [
+        torchdl,
+        torchdl.data,
+        torchdl.predict,
+        *(getattr(torchdl.recipes, name) for name in dir(torchdl.recipes)),
+    ]
+    found = {each for place in places for name in dir(place) if isinstance(each := getattr(place, name), type)}
+    return [
+        f"{cls.__name__}.{field.name}"
+        for cls in found | {each for each in OBJECTS.values() if isinstance(each, type)}
+        if dataclasses.is_dataclass(cls) and cls.__module__.startswith("torchdl.")
+        for field in dataclasses.fields(cls)
+        if not re.search(rf"\b{field.name}\b", inspect.getdoc(cls) or "")
+    ]
+
+
+def test_help_explains_every_field_of_a_dataclass():
+    assert "    clip_norm: Maximum norm" in inspect.getdoc(torchdl.Trainer)
+    assert fields_without_help() == []
 
 
 NOTEBOOK = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("## From a notebook")[1].split("\n## ")[0]

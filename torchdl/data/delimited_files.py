@@ -21,6 +21,7 @@ import numpy as np
 from torchdl.data.numerals import is_number, number
 from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.errors import InputError, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def repeated(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class TableFormat:
     """How a table is written in a text file; the defaults are those of a CSV file with a header.

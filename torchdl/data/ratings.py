@@ -17,6 +17,7 @@ from torchdl.data.delimited_files import CSV, SAMPLE, TableFormat, notes, read_p
 from torchdl.data.numerals import is_number, to_numbers
 from torchdl.data.text_files import open_bytes
 from torchdl.errors import InputError, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ COLUMNS = ("userId", "movieId", "rating", "timestamp")  # MovieLens' names
 PIECE = 1_000_000  # rows read at a time
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Ratings:
     """Ratings as columns (N,): the ids of users and items, the ratings, and their times if known.
@@ -39,11 +41,17 @@ class Ratings:
     """
 
     user: np.ndarray
+    """(N,) numbers or texts, the ids of the users."""
     item: np.ndarray
+    """(N,) numbers or texts, the ids of the items."""
     rating: np.ndarray
+    """(N,) float32."""
     time: np.ndarray | None
+    """(N,) numbers, of any unit; None if they are not known."""
     origin: str
+    """Where the ratings come from, in words."""
     fallback: bool = False
+    """Whether they replace data that was not found."""
 
     def __post_init__(self) -> None:
         for name in ("user", "item", "rating", "time"):
@@ -294,6 +302,7 @@ def indices_of(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known[found] == ids, found + 1, 0).astype(np.int32)
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class RatingSplit:
     """Training and test ratings, with pairs (N, 2) of a user's and an item's index; 0 means not in the training part.
@@ -312,9 +321,13 @@ class RatingSplit:
     """
 
     train: ArrayDataset
+    """Pairs and ratings for training."""
     test: ArrayDataset
+    """Pairs and ratings for testing."""
     users: np.ndarray
+    """The sorted ids of the users in the training part."""
     items: np.ndarray
+    """The sorted ids of the items in the training part."""
 
     @property
     def mean(self) -> float:

@@ -22,12 +22,14 @@ from torchdl.data.ordered_sequences import require_whole
 from torchdl.data.series import Series, read_series
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, first_line, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
 TABLES = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TABLES, ".npy", ".wav")
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Recordings:
     """Recordings (C, L) float32 with the same channels, their classes and the subjects that they are of.

@@ -22,12 +22,14 @@ from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, counts_down, find_times, is_index, join_parts
 from torchdl.errors import InputError, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Series:
     """A time series: values (L, D) float64, the names of the D columns, and the origin in words.
@@ -42,10 +44,15 @@ class Series:
     """
 
     values: Tensor
+    """(L, D) float64."""
     columns: tuple[str, ...]
+    """The names of the D columns."""
     origin: str = "memory"
+    """Where the values come from, in words."""
     fallback: bool = False
+    """Whether they replace data that was not found."""
     times: np.ndarray | None = None
+    """(L,) ``datetime64``; None if they are not known."""
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and the columns' names, in hexadecimal."""

@@ -22,9 +22,11 @@ from torchdl.data.info import fingerprint
 from torchdl.data.text_files import find_encoding, open_text, reading
 from torchdl.data.vocabulary import Vocabulary, as_texts
 from torchdl.errors import InputError, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Texts:
     """Texts and the indices of their classes, (N,) int64; for :func:`read_texts`, class 0 is the largest.
@@ -38,10 +40,15 @@ class Texts:
     """
 
     texts: tuple[str, ...]
+    """The texts."""
     labels: Tensor
+    """(N,) int64, the index of each text's class."""
     classes: tuple[str, ...]
+    """The names of the classes."""
     origin: str = "memory"
+    """Where the texts come from, in words."""
     fallback: bool = False
+    """Whether they replace data that was not found."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", as_texts(self.texts))

@@ -53,6 +53,7 @@ class TextAnswers(ClassAnswers):
     """The probability of each class for each text.
 
     Attributes:
+        probabilities, classes, inputs, notes: As of :class:`ClassAnswers`.
         unknown: The words of each text that are not in the vocabulary, without repetitions.
         wordless: Whether each text has no words at all.
     """

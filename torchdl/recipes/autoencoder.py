@@ -18,6 +18,7 @@ from torchdl.data import BatchLoader, ImageDataset
 from torchdl.data.duplicates import in_training
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
+from torchdl.field_docs import with_field_docs
 from torchdl.models import Autoencoder
 from torchdl.pictures import image_grid, side_by_side
 from torchdl.plots import plot_embeddings
@@ -38,6 +39,7 @@ QUERIES, NEIGHBOURS = 8, 8  # rows and columns of the retrieval figure
 KNN = 10  # neighbours that vote on a label
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Coding(Learning):
     """How an autoencoder learns, and how many reconstructions are shown."""

@@ -21,6 +21,7 @@ from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.folder import DecodedLate
 from torchdl.data.sources import names
 from torchdl.errors import require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 from torchdl.pictures import MAX_PIXELS, image_grid
 from torchdl.plots import plot_confusion, plot_predicted_images
@@ -33,6 +34,7 @@ from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, fin
 SHOWN = 36  # misclassified images in the figure
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class ImageOptions:
     """Which labelled images to use."""
@@ -97,6 +99,7 @@ class ImageOptions:
         return BatchLoader(images if data is None else data, workers=self.workers if late else 0, **settings)
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class ClassifierLearning(Overrides):
     """How a classifier learns; None means the network's default."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import require
+from torchdl.field_docs import with_field_docs
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, Task, find_schedule, make_optimizer
 from torchdl.tasks.supervised import Loss
 
@@ -34,6 +35,7 @@ class Training(NamedTuple):
     validation: BatchLoader
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Learning:
     """How a network learns."""

@@ -22,6 +22,7 @@ from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.movielens import find_ratings, read_titles
 from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, read_ratings
 from torchdl.errors import require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 from torchdl.plots import plot_bars
 from torchdl.predict import RatedItems, Recommender
@@ -34,9 +35,10 @@ ROUNDS = 1000  # at most, of conjugate gradients: 10 to 100 are needed
 GROUPS = (0, 1, 3, 10, 30, 100)  # items are grouped by these minimum numbers of training ratings
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class RatingOptions:
-    """Which ratings to use, and how to choose the test ratings."""
+    """Which ratings to use, the format of their file, and how to choose the test ratings."""
 
     dataset: str = "ml-latest-small"
     """ml-latest-small, ml-20m, a folder with ratings.csv (and movies.csv for titles), or a table of ratings."""
@@ -62,6 +64,7 @@ class RatingOptions:
         return ratings, read_titles(path, np.unique(ratings.item))
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class RatingLearning(Overrides):
     """How a model of ratings learns; None means the model's default."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from torchdl.field_docs import with_field_docs
 from torchdl.files import PLOTS, RESULTS, PathLike, write_json, write_table
 from torchdl.pictures import save_png
 from torchdl.plots.figure import save_figure
@@ -26,6 +27,7 @@ class Embedding(NamedTuple):
     images: Tensor
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Report:
     """The outcome of an evaluation.

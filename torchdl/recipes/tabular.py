@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchdl.data import BatchLoader
 from torchdl.data.duplicates import duplicates_note
 from torchdl.data.tabular import Columns, Table, category_places, numeric_column
+from torchdl.field_docs import with_field_docs
 from torchdl.plots import plot_bars, plot_confusion, plot_predictions, plot_roc
 from torchdl.predict import ClassAnswers, NumberAnswers, TabularPredictor
 from torchdl.recipes.learning import Learning, Training
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 SHOWN = 30  # columns in the figure of weights
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class TableLearning(Learning):
     """How a model of a table learns, and its hidden layers."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.text import TextDataset
+from torchdl.field_docs import with_field_docs
 from torchdl.plots import plot_confusion, plot_precision_recall
 from torchdl.predict import TextClassifier
 from torchdl.recipes.learning import Learning, Training
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # mistakes in the summary
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class TextLearning(Learning):
     """How a text classifier learns."""

@@ -23,6 +23,7 @@ from torchdl import random
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
+from torchdl.field_docs import with_field_docs
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History
 from torchdl.progress import tqdm
@@ -41,6 +42,7 @@ from torchdl.training.state import Sums, TrainingState
 from torchdl.training.step import Stepper
 
 
+@with_field_docs
 @dataclass(frozen=True)
 class Trainer:
     """Train a task, with evaluation, logging, checkpoints and exact resuming.
