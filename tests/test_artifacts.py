@@ -590,3 +590,10 @@ def test_every_kind_of_backbone_comes_back(tmp_path, monkeypatch, name):
 def test_the_smallest_backbones_are_of_all_kinds():
     kinds = {re.match(r"[a-z]+(_v\d|_x|_y)?", name)[0] for name in SMALLEST}
     assert {re.match(r"[a-z]+(_v\d|_x|_y)?", name)[0] for name in backbone_names()} == kinds
+
+
+def test_a_model_of_another_class_than_asked_for_is_refused(tmp_path):
+    torchdl.save(torchdl.MLP(4, 3), tmp_path)
+    assert isinstance(torchdl.load(tmp_path, kind=torchdl.MLP), torchdl.MLP)
+    with pytest.raises(InputError, match="holds an MLP, not a GAN"):
+        torchdl.load(tmp_path, kind=torchdl.GAN)

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 import safetensors
@@ -32,6 +32,7 @@ from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, plain, read_json, rep
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
 MAX_ARCHITECTURE = 2**20  # bytes
+ModelT = TypeVar("ModelT", bound=nn.Module)
 SPARE = 1000  # parameters that a model may register beyond ten for each one that it keeps: a backbone's classifier, say
 
 
@@ -272,17 +273,31 @@ def at_most(count: int) -> Iterator[None]:
         handle.remove()
 
 
-def load(folder: PathLike, device: str | torch.device = "cpu") -> nn.Module:
+@overload
+def load(folder: PathLike, device: str | torch.device = "cpu") -> nn.Module: ...
+
+
+@overload
+def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[ModelT]) -> ModelT: ...
+
+
+def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[nn.Module] = nn.Module) -> nn.Module:
     """Load the model that a run or :func:`save` stored in ``folder``, on ``device``, in evaluation mode.
 
+    Args:
+        folder: The folder.
+        device: Where to load it.
+        kind: The class that the model must be of, such as ``torchdl.LenetLike``; type checkers then know it.
+
     Raises:
-        InputError: A file is missing, damaged or not torchdl's, or the weights are another model's.
+        InputError: A file is missing, damaged or not torchdl's, the weights are another model's, or the model is of
+            another class.
 
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> torchdl.save(torchdl.MLP(4, 3, hidden=(8, 8)), folder)
-        >>> model = torchdl.load(folder)
+        >>> model = torchdl.load(folder, kind=torchdl.MLP)
         >>> type(model).__name__, model.hidden, model.training
         ('MLP', (8, 8), False)
     """
@@ -311,4 +326,5 @@ def load(folder: PathLike, device: str | torch.device = "cpu") -> nn.Module:
     require(not reason, f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}")
     model.load_state_dict(state, assign=True)
     tie_(model, tied)
+    require(isinstance(model, kind), f"{folder} holds {kind_of(model)}, not a {kind.__name__}: name another run")
     return model.to(device).eval()

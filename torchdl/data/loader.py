@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -137,8 +137,9 @@ class BatchLoader:
     collates the items of any other map-style data set. ``len(loader)`` is the number of batches per epoch.
 
     Args:
-        dataset: The data. Its method ``set_epoch(epoch)``, if any, is called before each epoch, and so are those of the
-            data sets within it. PyTorch's ``Subset`` and ``ConcatDataset`` are as fast as the data sets in them.
+        dataset: The data, also a list of examples. Its method ``set_epoch(epoch)``, if any, is called before each
+            epoch, and so are those of the data sets within it. PyTorch's ``Subset`` and ``ConcatDataset`` are as fast
+            as the data sets in them.
         batch_size: Examples per batch, on each process.
         shuffle: Whether to permute the data by ``(seed, epoch)``.
         seed: The seed of the order, and of what the data set draws from the global generators of PyTorch, NumPy or
@@ -160,7 +161,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any] | Sequence[Any],
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
