@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from torchdl.errors import InputError, require
 from torchdl.files import PathLike, replacing, require_suffix
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
 # Formats that may be opened, whatever a file's name says: Pillow would start Ghostscript for EPS
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -61,10 +62,42 @@ def pairs_grid(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
     return image_grid(pairs.unflatten(0, (-1, columns)).transpose(1, 2).flatten(0, 1))
 
 
-def side_by_side(pictures: Sequence[Tensor], gap: int = 12) -> Tensor:
-    """Join uint8 pictures (C, H, W) of the same height from left to right, with white gaps between them."""
-    white = torch.full((*pictures[0].shape[:2], gap), 255, dtype=torch.uint8)
-    return torch.cat([part for picture in pictures for part in (white, picture)][1:], dim=2)
+def side_by_side(pictures: Mapping[str, Tensor], gap: int = 12) -> Tensor:
+    """Join uint8 pictures (C, H, W) of the same height from left to right, each under its name, on white.
+
+    A name wider than its picture widens that picture's column. The larger the whole, the larger the letters, so that
+    they can be read in TensorBoard's thumbnails, too.
+
+    Example:
+        >>> from torchdl.pictures import side_by_side
+        >>> black = torch.zeros(1, 90, 60, dtype=torch.uint8)
+        >>> picture = side_by_side({"generated": black, "real": black})
+        >>> picture.shape  # a line of text above both
+        torch.Size([1, 109, 147])
+    """
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    width = sum(picture.shape[2] + gap for picture in pictures.values()) - gap
+    # comes with matplotlib, so it is the same everywhere; Pillow's own has no letters beyond ASCII
+    font = ImageFont.truetype(os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), max(14, width // 30))
+    columns = [_under(" ".join(name.split()), font, picture) for name, picture in pictures.items()]
+    white = torch.full((*columns[0].shape[:2], gap), 255, dtype=torch.uint8)
+    return torch.cat([part for column in columns for part in (white, column)][1:], dim=2)
+
+
+def _under(caption: str, font: ImageFont.FreeTypeFont, picture: Tensor) -> Tensor:
+    """Write a caption in black above a picture (C, H, W), on white as wide as both need."""
+    from PIL import Image, ImageDraw
+
+    channels, height, width = picture.shape
+    size = (max(width, math.ceil(font.getlength(caption)) + 2), sum(font.getmetrics()) + 2)
+    text = Image.new("L", size, 255)
+    ImageDraw.Draw(text).text((1, 0), caption, 0, font)
+    line = torch.from_numpy(np.array(text))  # (h, w)
+    below = torch.full((channels, height, line.shape[1]), 255, dtype=torch.uint8)
+    below[:, :, :width] = picture
+    return torch.cat([line.expand(channels, -1, -1), below], dim=1)
 
 
 def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:

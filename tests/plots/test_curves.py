@@ -46,12 +46,31 @@ def test_rows_of_images_become_rows(columns, per_row):
     assert image_grid(images, padding=0).shape == (3, 2 * 5, 4 * 6)
 
 
-def test_pictures_side_by_side_have_white_between_them_alone():
-    pictures = [torch.full((3, 4, width), width, dtype=torch.uint8) for width in (5, 2, 7)]
-    picture = side_by_side(pictures, gap=3)
-    assert picture.shape == (3, 4, 5 + 3 + 2 + 3 + 7)
-    assert picture[1, 2].tolist() == [5] * 5 + [255] * 3 + [2] * 2 + [255] * 3 + [7] * 7
-    assert torch.equal(side_by_side(pictures[:1]), pictures[0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_side_by_side_are_under_their_names_with_white_between(channels):
+    wide, narrow = (torch.full((channels, 60, width), 128, dtype=torch.uint8) for width in (90, 30))
+    picture = side_by_side({"real": wide, "nearest training images": narrow, "x": narrow}, gap=12)
+    assert torch.equal(picture, side_by_side({"real": wide, "nearest training\nimages": narrow, "x": narrow}, gap=12))
+    caption, below = picture[:, :-60], picture[:, -60:]
+    left = [column for column in range(below.shape[2]) if below[0, 0, column] == 128]
+    starts = [column for column in left if column - 1 not in left]
+    assert len(left) == 90 + 30 + 30
+    assert starts[1] == 90 + 12
+    assert starts[2] > starts[1] + 100 + 12  # after a name wider than its picture
+    assert torch.equal(below[:, :, :90], wide)
+    assert (below[:, :, 90:102] == 255).all()
+    ink = (caption < 128).all(0)  # (height, width)
+    assert ink.any(1).sum() >= 10  # pixels from the highest letter to the lowest
+    assert not ink[0].any()
+    assert not ink[-1].any()
+    for start, end in zip(starts, [*starts[1:], picture.shape[2] + 12], strict=True):
+        assert ink[:, start : start + 6].any()  # each name begins where its picture does
+        assert not ink[:, end - 12 : end].any()
+
+
+def test_names_are_larger_over_larger_pictures():
+    heights = [side_by_side({"real": torch.zeros(1, 9, w, dtype=torch.uint8)}).shape[1] for w in (20, 300, 600, 1200)]
+    assert heights[0] == heights[1] < heights[2] < heights[3]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.figures import grids_of
 from helpers.image_folders import CLASSES, labelled, write_folder
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -242,7 +243,7 @@ def test_tensorboard_has_the_pictures_and_the_first_images(trained):
 def test_the_examples_are_the_first_augmented_training_images(tmp_path):
     data = labelled(30)
     run, *_ = train(tmp_path, data, labelled(5), epochs=1, learning=ClassifierLearning(10, shift=0.3, flip=0.5))
-    shown = np.asarray(Image.open(run.folder / "plots" / "examples.png"))
+    (shown,) = grids_of(run.folder / "plots" / "examples.png", scale=1)
     assert shown.shape == (8 * 14 + 2, 8 * 14 + 2)
     tiles = np.stack([shown[2 + 14 * r : 14 + 14 * r, 2 + 14 * c : 14 + 14 * c] for r in range(8) for c in range(8)])
     originals = {image.numpy().tobytes() for image in data.images}

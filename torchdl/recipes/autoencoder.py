@@ -219,11 +219,12 @@ def evaluate_autoencoder(
         results |= {"noise": task.noise, "mse of noisy images": task.noise**2, "mse of denoised images": error}
     task.eval().to("cpu")
     with torch.no_grad():
-        rows = [image_grid(picture) for picture in task.preview().values()]
+        rows = {name: image_grid(picture) for name, picture in task.preview().items()}
     task.to(reconstructor.device)
     queries = at_equal_distances(len(tested.images), QUERIES)
     found = nearest(reference.codes, tested.codes[queries], NEIGHBOURS)  # (Q, n)
-    columns = [tested.images[queries, None], reference.images[found]]  # (Q, 1, C, H, W), (Q, n, C, H, W)
+    # (Q, 1, C, H, W), (Q, n, C, H, W)
+    columns = {"query": tested.images[queries, None], "nearest training images": reference.images[found]}
     mapped, shown = (at_equal_distances(len(flat), min(count, len(flat))) for count in (2000, 1000))
     points = map_embeddings(tested.codes[mapped])
     names = [test.classes[label] for label in tested.labels[shown].tolist()]
@@ -233,7 +234,7 @@ def evaluate_autoencoder(
         summarize(results),
         {
             "reconstructions": side_by_side(rows),
-            "retrieval": side_by_side([image_grid(column) for column in columns]),
+            "retrieval": side_by_side({name: image_grid(column) for name, column in columns.items()}),
             "codes": plot_embeddings(points, labels, test.classes, title),
         },
         embedding=Embedding(tested.codes[shown], names, tested.images[shown]),

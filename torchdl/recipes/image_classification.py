@@ -23,7 +23,7 @@ from torchdl.data.sources import names
 from torchdl.errors import require
 from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
-from torchdl.pictures import MAX_PIXELS, image_grid
+from torchdl.pictures import MAX_PIXELS, image_grid, side_by_side
 from torchdl.plots import plot_confusion, plot_predicted_images
 from torchdl.predict import ImageClassifier, ImageInput
 from torchdl.predict.images import DIGITS, Preparation
@@ -167,10 +167,10 @@ def classifier_training(
 
 
 def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -> Tensor:
-    """Return a grid (C, H, W) uint8 of the first training images as the network sees them."""
+    """Return a captioned grid (C, H, W) uint8 of the first training images as the network sees them."""
     data, count = batches.dataset, min(count, len(train))
     images, _ = next(iter(BatchLoader(data, count, shuffle=True, seed=batches.seed, workers=batches.workers)))
-    return image_grid(train.unscale(images))
+    return side_by_side({"training images": image_grid(train.unscale(images))})
 
 
 def image_classifier(

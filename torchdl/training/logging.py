@@ -68,7 +68,8 @@ class Logger:
 
         Unless ``durably``, the table is written with a later epoch's, or by :meth:`close`.
 
-        Each batch of preview images becomes a grid; the grids, side by side, are ``samples/epoch-<number>.png``.
+        Each batch of preview images becomes a grid; the grids, side by side under their names, are
+        ``samples/epoch-<number>.png``.
         """
         row = history[-1]
         number, step = int(row["epoch"]), int(row["step"])
@@ -76,8 +77,8 @@ class Logger:
         self.scalars({name: value for name, value in row.items() if not name.startswith(others)}, step)
         self.warnings(warnings, step)
         if images and (self.folder is not None or self.loggers):
-            picture = side_by_side([image_grid(batch) for batch in images.values()])
-            self.image(f"samples/{' | '.join(images)}", picture, step)
+            picture = side_by_side({name: image_grid(batch) for name, batch in images.items()})
+            self.image(SAMPLES, picture, step)
             if self.folder is not None:
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
         self.history = list(history)
