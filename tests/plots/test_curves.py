@@ -11,7 +11,7 @@ from PIL import Image
 
 from torchdl.pictures import image_grid, save_png, side_by_side
 from torchdl.plots import plot_confusion, plot_embeddings, plot_history, plot_label_efficiency, plot_sequences
-from torchdl.plots.curves import panels
+from torchdl.plots.curves import compared, panels
 
 
 def test_a_grid_holds_every_image_where_it_belongs_with_grey_between():
@@ -157,6 +157,39 @@ def test_a_metrics_steps_are_in_one_panel_by_their_numbers(tmp_path, figures):
     plot_history([row], tmp_path / "history.png")
     labels = {axis.get_title(): [line.get_label() for line in axis.get_lines()] for axis in figures[0].axes}
     assert labels == {"digit": ["validation", "chance"], "digit_by_step": ["step 1", "step 12"]}
+
+
+def test_each_meaning_has_its_colour_in_every_panel(tmp_path, figures):
+    row = {"epoch": 1, "val/a": 0.2, "val/a_ceiling": 0.9, "train/b": 0.3, "val/b": 0.2, "val/b_chance": 0.1}
+    row |= {f"{part}/{name}": 0.5 for part in ("train", "val") for name in ("D(x)", "D(G(z))")}
+    plot_history([row, {**row, "epoch": 2}], tmp_path / "history.png")
+    assert is_drawn(tmp_path / "history.png")
+    axes = {axis.get_title(): axis for axis in figures[0].axes}
+    drawn = {name: {line.get_label(): line for line in axis.get_lines()} for name, axis in axes.items()}
+    colours = {name: {label: line.get_color() for label, line in lines.items()} for name, lines in drawn.items()}
+    assert list(colours) == ["D(x) and D(G(z))", "a", "b"]
+    assert colours["a"]["validation"] == colours["b"]["validation"]
+    both = colours["D(x) and D(G(z))"]
+    assert list(both) == ["D(x), train", "D(x), validation", "D(G(z)), train", "D(G(z)), validation"]
+    assert both["D(x), train"] == both["D(x), validation"] != both["D(G(z)), train"] == both["D(G(z)), validation"]
+    styles = [line.get_linestyle() for line in drawn["D(x) and D(G(z))"].values()]
+    assert styles == [":", "-", ":", "-"]
+    assert len({*both.values(), *colours["a"].values(), *colours["b"].values()}) == 6
+    axis = axes["D(x) and D(G(z))"]
+    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0  # below, where it hides no line
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+
+
+def test_compared_are_a_discriminators_outputs_and_what_has_references():
+    rows = [
+        {"epoch": 1, "step": 3, "train/loss": 1.0, "val/loss": 1.0, "train/D(x)": 0.5, "train/D(G(z))": 0.4},
+        {"epoch": 2, "step": 6, "train/loss": 0.9, "train/a": 0.1, "val/a": 0.2, "val/a_chance": 0.3},
+    ]
+    assert compared(rows) == {
+        "D(x) and D(G(z))": [{"epoch": 1, "train/D(x)": 0.5, "train/D(G(z))": 0.4}, {"epoch": 2}],
+        "a": [{"epoch": 1}, {"epoch": 2, "train/a": 0.1, "val/a": 0.2, "val/a_chance": 0.3}],
+    }
+    assert compared([{"epoch": 1, "val/loss": 1.0, "val/D(x)": 0.5}]) == {}
 
 
 # sequences

@@ -123,10 +123,12 @@ def test_the_charts_hold_the_history(board, logs):
 
 @pytest.mark.slow
 def test_the_images_of_every_epoch_are_there(board, logs):
-    (tag,) = board.json("plugin/images/tags")["gan/first"]
-    assert tag == "samples"
-    images = board.json("plugin/images/images", run="gan/first", tag=tag, sample=0)
-    assert [image["step"] for image in images] == [4, 8, 12]
+    tags = {"samples", "curves/D(x) and D(G(z))"}
+    assert set(board.json("plugin/images/tags")["gan/first"]) == tags
+    for tag in tags:
+        images = board.json("plugin/images/images", run="gan/first", tag=tag, sample=0)
+        assert [image["step"] for image in images] == [4, 8, 12]
+    images = board.json("plugin/images/images", run="gan/first", tag="samples", sample=0)
     pictures = [board.get(f"plugin/images/individualImage?{image['query']}") for image in images]
     assert len(set(pictures)) == 3  # from the same noise, but not the same
     side = 3 * (4 + 2) + 2  # three images of four pixels, two between them and around
@@ -196,6 +198,22 @@ def test_a_custom_chart_shows_no_other_metric_whose_name_begins_alike(tmp_path):
         "top10": {"train/top10", "val/top10"},
         "a.b": {"train/a.b", "val/a.b"},
     }
+
+
+def test_curves_with_references_are_images_after_each_validation(tmp_path):
+    logger = Logger(tmp_path)
+    row = {"epoch": 1, "step": 5, "train/a": 0.4, "train/b": 0.4}
+    rows = [row, {**row, "epoch": 2, "step": 10, "val/a": 0.5, "val/b": 0.5, "val/a_chance": 0.1}]
+    for number in (1, 2):
+        logger.epoch(rows[:number], {})
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["images"] == ["curves/a"]
+    (image,) = events.Images("curves/a")
+    assert image.step == 10
+    with Image.open(io.BytesIO(image.encoded_image_string)) as drawn:
+        colours = {colour for _, colour in drawn.convert("RGB").getcolors(2**16)}
+    assert {(31, 119, 180), (255, 127, 14), (128, 128, 128)} <= colours  # training, validation, chance
 
 
 def test_a_picture_is_shown_and_kept_as_it_is(tmp_path):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# One colour for each meaning in all plots; what is not here takes the next of matplotlib's colours
+COLORS = {"train": "C0", "validation": "C1", "ceiling": "C2", "D(G(z))": "C3", "D(x)": "C4", "chance": "0.5"}
+DISCRIMINATOR = ("D(x)", "D(G(z))")  # a GAN's, of real and of generated images
+BOTH = " and ".join(DISCRIMINATOR)
 REFERENCE = re.compile("(?<!_at)_(chance|ceiling)$")  # steps_at_chance is a metric
 
 
@@ -37,17 +41,42 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
     return grouped
 
 
+def compared(history: AnyHistory) -> dict[str, list[dict[str, float]]]:
+    """Return the parts of a history to be drawn in colours by :func:`plot_history`, by name; it draws each as a panel.
+
+    They are the metrics with a chance level or ceiling, and D(x) and D(G(z)): TensorBoard has one colour per run.
+    """
+    rows = as_history(history)
+    grouped = _panels(key for row in rows for key in row)
+    shown = {name: keys for name, keys in grouped.items() if name == BOTH or any(map(REFERENCE.search, keys))}
+    return {name: [{k: row[k] for k in ("epoch", *keys) if k in row} for row in rows] for name, keys in shown.items()}
+
+
+def _panels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group metrics as :func:`panels` does, but D(x) and D(G(z)), if both are there, together and first."""
+    grouped = panels(dict.fromkeys(names))
+    if grouped.keys() >= set(DISCRIMINATOR):
+        grouped = {BOTH: [key for name in DISCRIMINATOR for key in grouped.pop(name)], **grouped}
+    return grouped
+
+
 def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
     """Draw every metric of a run's history over the epochs, training and validation in the same panel.
+
+    A GAN's D(x) and D(G(z)) share a panel, dotted where they are the training's beside a validation's. Training,
+    validation, D(x), D(G(z)), chance and ceiling have the same colours in every figure.
 
     Args:
         history: Rows, a table of them, or a run's folder.
         path: The file for the figure, if it is to be saved.
     """
+    from matplotlib.ticker import MaxNLocator
+
     history = as_history(history)
-    names = panels(dict.fromkeys(key for row in history for key in row))
+    names = _panels(key for row in history for key in row)
     figure, axes = sheet(len(names), min(3, max(1, len(names))), 4.5, 3.2)
     for (name, keys), axis in zip(names.items(), axes, strict=True):
+        beside = {key.split("/")[0] for key in keys} > {"train"}  # a validation, too
         for key in keys:
             points = [(row["epoch"], row[key]) for row in history if key in row]
             is_reference = REFERENCE.search(key) is not None
@@ -55,10 +84,16 @@ def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
             marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
             part = key.split("/")[0]
             label = ending[1].replace("_", " ") if ending else {"val": "validation"}.get(part, part)
-            axis.plot(*zip(*points, strict=True), line, marker=marker, label=label)
+            color = COLORS.get(label)
+            if name == BOTH:
+                metric = key.split("/", 1)[1]
+                label, color, line = f"{metric}, {label}", COLORS[metric], ":" if beside and part == "train" else "-"
+            axis.plot(*zip(*points, strict=True), line, marker=marker, label=label, color=color)
         axis.set(title=name, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))  # no epoch 1.25
         axis.grid(alpha=0.3)
-        axis.legend(**({"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 8, "ncols": 2}
+        axis.legend(**(below if name == BOTH else {"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
     return finish(figure, path)
 
 
@@ -269,7 +304,7 @@ def plot_roc(
     figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (false_rate, true_rate) in curves.items():
         axis.plot(false_rate, true_rate, label=name)
-    axis.plot([0, 1], [0, 1], "--", color="0.6", label="chance")
+    axis.plot([0, 1], [0, 1], "--", color=COLORS["chance"], label="chance")
     axis.set(xlabel="false positive rate", ylabel="true positive rate")
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
     return finish_curves(figure, axis, path, loc="lower right")
@@ -282,7 +317,7 @@ def plot_precision_recall(
     figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (precision, recall) in curves.items():
         axis.step(recall, precision, where="post", label=name)
-    axis.axhline(share, linestyle="--", color="0.6", label="chance")
+    axis.axhline(share, linestyle="--", color=COLORS["chance"], label="chance")
     axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
     return finish_curves(figure, axis, path, loc="lower left", title="average precision")

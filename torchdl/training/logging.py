@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
-from torchdl.plots.curves import panels
+from torchdl.plots.curves import compared, panels, plot_history
 from torchdl.plots.figure import save_figure
 from torchdl.training.loggers import RunLogger
 
@@ -66,10 +66,11 @@ class Logger:
     ) -> None:
         """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, one row per epoch.
 
-        Unless ``durably``, the table is written with a later epoch's, or by :meth:`close`.
+        Unless ``durably``, the table is written, and curves are drawn, with a later epoch; the table at the end at least.
 
         Each batch of preview images becomes a grid; the grids, side by side under their names, are
-        ``samples/epoch-<number>.png``.
+        ``samples/epoch-<number>.png``. TensorBoard gets the curves that it cannot draw in colours of their own as
+        images.
         """
         row = history[-1]
         number, step = int(row["epoch"]), int(row["step"])
@@ -83,6 +84,9 @@ class Logger:
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
         self.history = list(history)
         if durably:
+            if self.writer is not None and any(name.startswith("val/") for name in row):
+                for name, part in compared(history).items():
+                    self.writer.add_figure(f"curves/{name}", plot_history(part), step)
             self.write_table()
 
     def write_table(self) -> None:
