@@ -161,9 +161,9 @@ def test_pngs_are_shown_by_their_names_as_they_are(tmp_path):
     logger.show(*paths)
     logger.close()
     events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert events.Tags()["images"] == ["first", "second"]
+    assert events.Tags()["images"] == ["plots/first", "plots/second"]
     for path in paths:
-        (shown,) = events.Images(path.stem)
+        (shown,) = events.Images(f"plots/{path.stem}")
         assert shown.step == 0
         image = Image.open(io.BytesIO(shown.encoded_image_string)).convert("RGB")
         assert np.array_equal(np.asarray(image), load_png(path).permute(1, 2, 0).numpy())

@@ -337,7 +337,7 @@ def test_retrieval_shows_each_query_beside_its_nearest_neighbours(trained):
 def test_tensorboard_has_the_pictures_and_its_projector_the_codes(trained):
     run, model, *_, test = trained
     events = EventAccumulator(str(run.folder), size_guidance={"images": 0}).Reload()
-    assert {"samples", *PICTURES} <= set(events.Tags()["images"])
+    assert {"samples", *(f"plots/{name}" for name in PICTURES)} <= set(events.Tags()["images"])
     named = dict(re.findall(r'(\w+_path): "(.*?)"', (run.folder / "projector_config.pbtxt").read_text()))
     assert (run.folder / named["metadata_path"]).read_text().split() == [CLASSES[i] for i in test.labels]
     codes = torch.tensor(np.loadtxt(run.folder / named["tensor_path"]), dtype=torch.float32)

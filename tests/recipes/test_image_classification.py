@@ -231,9 +231,9 @@ def test_the_confusion_matrix_has_true_classes_as_rows(tmp_path, monkeypatch):
 def test_tensorboard_has_the_pictures_and_the_first_images(trained):
     folder = trained[0].folder
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
-    assert set(events.Tags()["images"]) == {*PICTURES, "examples"}
+    assert set(events.Tags()["images"]) == {f"plots/{name}" for name in (*PICTURES, "examples")}
     for name in (*PICTURES, "examples"):
-        (shown,) = events.Images(name)
+        (shown,) = events.Images(f"plots/{name}")
         kept = np.asarray(Image.open(folder / "plots" / f"{name}.png").convert("RGB"))
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)).convert("RGB")), kept)
     assert {"val/loss", "val/accuracy"} <= set(events.Tags()["scalars"])

@@ -22,6 +22,9 @@ from torchdl.training.loggers import RunLogger
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# TensorBoard's HParams shows five columns, those that are marked as differing between runs first, then by name
+VISIBLE = 5
+
 
 class Logger:
     """Write a run's metrics and images to its folder.
@@ -128,14 +131,22 @@ class Logger:
         for logger in self.loggers:
             logger.hyperparameters(record, metrics)
         if self.writer is not None:
+            from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
             from torch.utils.tensorboard.summary import hparams
 
             flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in record.items()}
-            for summary in hparams(flat, dict.fromkeys(metrics, math.nan)):
+            columns, *session = hparams(flat, dict.fromkeys(metrics, math.nan))
+            plugin = columns.value[0].metadata.plugin_data
+            content = HParamsPluginData.FromString(plugin.content)
+            for column in content.experiment.hparam_infos[:VISIBLE]:
+                column.differs = True
+            plugin.content = content.SerializeToString()
+            for summary in (columns, *session):
                 self.writer._get_file_writer().add_summary(summary)
             charts = {
                 name: ["Multiline", [f"^{re.escape(tag)}$" for tag in (f"train/{name}", *tags)]]
                 for name, tags in panels(metrics).items()
+                if "(" not in name  # in "D(x) (run)", TensorBoard takes all from the first bracket on for the run
             }
             self.writer.add_custom_scalars({"training, validation, chance and ceiling": charts})
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
@@ -151,10 +162,10 @@ class Logger:
             self.show(path)
 
     def show(self, *paths: Path) -> None:
-        """Log PNG files under their names."""
+        """Log PNG files under their names, as ``plots/<name>``."""
         if self.writer is not None or self.loggers:
             for path in paths:
-                self.image(path.stem, load_png(path), 0)
+                self.image(f"{PLOTS}/{path.stem}", load_png(path), 0)  # all in one of TensorBoard's sections
 
     def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor | None = None) -> None:
         """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
