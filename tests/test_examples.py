@@ -79,6 +79,7 @@ def isolated_examples(quick, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("an example must not need the network")
 
+    torch.manual_seed(0)
     monkeypatch.delenv("TORCHDL_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -69,7 +69,7 @@ class Logger:
     ) -> None:
         """Log the last epoch of a history with its warnings, and rewrite ``metrics.csv``, one row per epoch.
 
-        Unless ``durably``, the table is written, and curves are drawn, with a later epoch; the table at the end at least.
+        Unless ``durably``, the table is written with a later epoch's, or by :meth:`close`, and no curves are drawn.
 
         Each batch of preview images becomes a grid; the grids, side by side under their names, are
         ``samples/epoch-<number>.png``. TensorBoard gets the curves that it cannot draw in colours of their own as
