@@ -24,7 +24,13 @@ MODES = ("valid", "same", "full")
 
 
 def output_size(size: int, kernel: int, mode: str = "valid") -> int:
-    """Return the size of the result for a side of N pixels and a kernel of K: N - K + 1, N or N + K - 1."""
+    """Return the size of the result for a side of N pixels and a kernel of K: N - K + 1, N or N + K - 1.
+
+    ``size`` is N, ``kernel`` is K, and ``mode`` is ``valid``, ``same`` or ``full``.
+
+    Raises:
+        InputError: The mode is unknown, or the kernel does not fit.
+    """
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     require(min(size, kernel) >= 1, f"an image and a kernel must have at least 1 pixel a side, not {size} and {kernel}")
     require(mode != "valid" or kernel <= size, f"a kernel of {kernel} does not fit into {size} pixels: try mode same")
@@ -32,10 +38,13 @@ def output_size(size: int, kernel: int, mode: str = "valid") -> int:
 
 
 def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int, int]:
-    """Return the numbers of zeros that a mode adds before and after a side.
+    """Return the numbers of zeros that a mode adds before and after a side, for a ``kernel`` of K pixels.
 
     For an even K, K - 1 is odd. The extra zero comes after the image for cross-correlation, as in PyTorch, and
     before it for true convolution (``turned``), as in SciPy.
+
+    Raises:
+        InputError: The mode is unknown.
     """
     require(mode in MODES, f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
     if mode == "valid":
@@ -47,7 +56,10 @@ def padding(kernel: int, mode: str = "valid", turned: bool = False) -> tuple[int
 
 
 def padded(image: Tensor, kernel: Tensor, mode: str, turned: bool = False) -> Tensor:
-    """Pad an image (..., H, W) with zeros, as a mode needs."""
+    """Pad an image (..., H, W) with zeros, as a mode needs for a ``kernel`` (..., h, w).
+
+    The kernel is ``turned`` for true convolution; see :func:`padding`.
+    """
     (height, width), (h, w) = image.shape[-2:], kernel.shape[-2:]
     output_size(height, h, mode), output_size(width, w, mode)  # checks the sizes
     return F.pad(image, (*padding(w, mode, turned), *padding(h, mode, turned)))
@@ -80,6 +92,8 @@ def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
 
     The product is large where the image looks like the kernel, so the result (H', W') shows where the pattern is
     (lecture 27).
+
+    The ``mode`` is ``valid``, ``same`` or ``full``; it determines H' and W', see :func:`output_size`.
     """
     check_grey(image, kernel)
     windows = padded(image, kernel, mode).unfold(0, kernel.shape[0], 1).unfold(1, kernel.shape[1], 1)  # (H', W', h, w)
@@ -87,7 +101,10 @@ def correlate(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
 
 
 def convolve(image: Tensor, kernel: Tensor, mode: str = "valid") -> Tensor:
-    """Return the true convolution (H', W') of an image (H, W) and a kernel (h, w), as ``scipy.signal.convolve2d``."""
+    """Return the true convolution (H', W') of an image (H, W) and a kernel (h, w), as ``scipy.signal.convolve2d``.
+
+    The ``mode`` is ``valid``, ``same`` or ``full``; it determines H' and W', see :func:`output_size`.
+    """
     check_grey(image, kernel)
     return correlate(padded(image, kernel, mode, turned=True), kernel.flip(0, 1))
 
@@ -97,6 +114,12 @@ def as_matrix(kernel: Tensor, height: int, width: int, mode: str = "valid") -> T
 
     Every row has the same h * w weights, but in different columns; all other entries are zero. So a convolution is a
     dense layer with few, shared weights. In practice nobody stores the matrix.
+
+    Args:
+        kernel: (h, w).
+        height: H, pixels of the image.
+        width: W.
+        mode: ``valid``, ``same`` or ``full``; see :func:`output_size`.
     """
     h, w = kernel.shape
     rows, columns = output_size(height, h, mode), output_size(width, w, mode)
@@ -117,6 +140,11 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
 
     A kernel has as many channels as the image, and the products are also summed over the channels, so each kernel
     makes one map: (O, H', W'). The bias (O,) has one number for each map.
+
+    The ``mode`` is ``valid``, ``same`` or ``full``; it determines H' and W', see :func:`output_size`.
+
+    Raises:
+        InputError: The shapes do not match.
     """
     require(
         image.dim() == 3 and kernels.dim() == 4 and image.shape[0] == kernels.shape[1],
@@ -132,7 +160,11 @@ def correlate_color(image: Tensor, kernels: Tensor, bias: Tensor | None = None, 
 
 
 def gaussian(size: int = 7, sigma: float = 2.0) -> Tensor:
-    """Return a kernel (size, size) that blurs: a bell curve with standard deviation ``sigma`` in pixels and sum 1."""
+    """Return a kernel (size, size) that blurs: a bell curve with standard deviation ``sigma`` in pixels and sum 1.
+
+    Raises:
+        InputError: ``size`` or ``sigma`` is not positive.
+    """
     require(size >= 1 and sigma > 0, f"size and sigma must be positive, not {size} and {sigma}")
     x = torch.arange(size) - (size - 1) / 2
     bell = torch.exp(-0.5 * (x / sigma) ** 2)

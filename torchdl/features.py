@@ -71,6 +71,9 @@ class CPCFeatures:
             sequences: (N, T, ...) floating-point numbers, a tensor or array; or a data set of such sequences, or of
                 tuples that begin with one, as those of :class:`SignalWindows` do with their contexts.
             epoch: The epoch whose sequences are used, for a data set that draws them anew in each.
+
+        Raises:
+            InputError: The model is an encoder alone.
         """
         cpc = self.model
         whole = hasattr(cpc, "encode") and hasattr(cpc, "context")

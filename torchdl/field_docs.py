@@ -40,6 +40,6 @@ class FieldDocs:
 
 
 def with_field_docs(cls: T) -> T:
-    """Add the docstrings of a dataclass's fields to its own; they cost nothing until they are read."""
+    """Add the docstrings of the fields of ``cls``, a dataclass, to its own; they cost nothing until they are read."""
     cls.__doc__ = FieldDocs(cls)  # type: ignore[assignment]
     return cls

@@ -76,7 +76,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
 
 
 def require_suffix(path: PathLike, *suffixes: str) -> None:
-    """Raise InputError unless a file's name ends in one of these suffixes, which name what will be written."""
+    """Raise :class:`InputError` unless ``path`` ends in one of ``suffixes``, which name what will be written."""
     wanted = " or ".join(suffixes)
     require(Path(path).suffix.lower() in suffixes, f"{path} must end in {wanted}, because that is what is written")
 
@@ -155,7 +155,7 @@ def encodable(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pandas.DataFrame) -> None:
-    """Write the rows of a table, without its index, whole or not at all: as JSON if the file is ``.json``, else as CSV.
+    """Write a table's rows, without its index, whole or not at all: as JSON if ``path`` ends in ``.json``, else as CSV.
 
     Texts are written as :func:`encodable` returns them.
     """
@@ -242,7 +242,7 @@ def check_archive(file: IO[bytes]) -> None:
 
 
 def leaves(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield what nested dictionaries hold, each with the keys that lead to it; however deep, without recursion."""
+    """Yield what nested dictionaries, ``value``, hold, each with the keys that lead to it; however deep."""
     stack: list[tuple[tuple[str, ...], Any]] = [((), value)]
     while stack:
         keys, each = stack.pop()
@@ -261,7 +261,7 @@ class Record(TypedDict, total=False):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a run's ``config.json``.
+    """Read the ``config.json`` in a run's ``folder``.
 
     Raises:
         InputError: It is missing or damaged, or holds something else.
@@ -275,7 +275,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path, kind: type[T]) -> T:
-    """Read those settings of a run that ``kind`` (a ``TypedDict``) declares, from its ``config.json``.
+    """Read those settings of a run that ``kind`` (a ``TypedDict``) declares, from the ``config.json`` in ``folder``.
 
     Raises:
         InputError: There is no such file, or a setting is missing or of another type.

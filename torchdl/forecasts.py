@@ -34,6 +34,9 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
     Returns:
         (N, H, D). A model that predicts H terms or more at once is called once.
 
+    Raises:
+        InputError: The model returns another number of numbers per term than it reads.
+
     Example:
         >>> def model(x):  # the last term plus 1
         ...     return x[:, -1] + 1
@@ -56,7 +59,7 @@ def forecast(model: nn.Module, x: Tensor, horizon: int) -> Tensor:
 
 
 def last_value(x: Tensor, horizon: int) -> Tensor:
-    """Forecast no change (the naive forecast): (N, T, D) to (N, H, D).
+    """Forecast no change (the naive forecast): ``x`` (N, T, D) to (N, H, D), where ``horizon`` is H.
 
     Example:
         >>> torchdl.last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()
@@ -67,7 +70,10 @@ def last_value(x: Tensor, horizon: int) -> Tensor:
 
 
 def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
-    """Forecast by repeating the last ``period`` terms: (N, T, D) to (N, H, D); ``period`` is at most T.
+    """Forecast by repeating the last ``period`` terms: ``x`` (N, T, D) to (N, H, D), where ``horizon`` is H.
+
+    Raises:
+        InputError: ``period`` is not from 1 to T.
 
     Example:
         >>> torchdl.seasonal_last_value(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3, period=2).flatten()
@@ -79,7 +85,10 @@ def seasonal_last_value(x: Tensor, horizon: int, period: int) -> Tensor:
 
 
 def drift(x: Tensor, horizon: int) -> Tensor:
-    """Forecast by the line through the first and the last term: (N, T, D) to (N, H, D).
+    """Forecast by the line through the first and the last term: ``x`` (N, T, D) to (N, H, D), where ``horizon`` is H.
+
+    Raises:
+        InputError: There are fewer than two terms.
 
     Example:
         >>> torchdl.drift(torch.tensor([[[1.0], [2.0], [5.0]]]), horizon=3).flatten()

@@ -25,6 +25,9 @@ AnyHistory = Union[Sequence[Mapping[str, float]], "pandas.DataFrame", PathLike]
 class History(list[dict[str, float]]):
     """What :meth:`torchdl.Trainer.fit` returns: a row of metrics per epoch, as a list.
 
+    Args:
+        iterable: The rows, none by default: dictionaries of metrics by name, with ``epoch`` and ``step``.
+
     Example:
         >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), batch_size=2)
         >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
@@ -60,7 +63,7 @@ def as_history(history: AnyHistory) -> History:
 
 
 def read_history(path: PathLike) -> History:
-    """Read a run's ``metrics.csv``, which may be anybody's: one dictionary per evaluated epoch, as a training returns.
+    """Read a run's ``metrics.csv``, which may be anybody's, at ``path``: one dictionary per evaluated epoch.
 
     Raises:
         InputError: It is missing or damaged, or is another table.

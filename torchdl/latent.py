@@ -35,7 +35,10 @@ def linear_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
 def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
     """Interpolate between rows of noise along great circles, which keep the length of normal noise (White 2016).
 
-    Arguments and result as :func:`linear_interpolation`.
+    Result (N * steps, Z) as that of :func:`linear_interpolation`.
+
+    Args:
+        start, stop, steps: As for :func:`linear_interpolation`.
     """
     share = shares(start, stop, steps)
     cosine = torch.cosine_similarity(start, stop).clamp(-1 + 1e-6, 1 - 1e-6)
@@ -45,7 +48,11 @@ def spherical_interpolation(start: Tensor, stop: Tensor, steps: int) -> Tensor:
 
 
 def shares(start: Tensor, stop: Tensor, steps: int) -> Tensor:
-    """Return how far each point is along its path, (1, steps, 1) from 0 to 1."""
+    """Return how far each point is along its path from ``start`` to ``stop``, (N, Z) each: (1, steps, 1) from 0 to 1.
+
+    Raises:
+        InputError: The ends have other shapes, or there are fewer than two steps.
+    """
     shapes = f"{tuple(start.shape)} and {tuple(stop.shape)}"
     same = start.dim() == 2 and start.shape == stop.shape
     require(same, f"start and stop must have the same shape (N, Z), not {shapes}")
@@ -57,7 +64,7 @@ INTERPOLATIONS = {"linear": linear_interpolation, "spherical": spherical_interpo
 
 
 class Inverted(NamedTuple):
-    """Noise (N, Z), the images that it generates (in the given images' shape), and their mean squared errors (N,)."""
+    """Noise ``z`` (N, Z), its images (in the given images' shape), and their mean squared errors (N,)."""
 
     z: Tensor
     images: Tensor
@@ -80,6 +87,9 @@ def invert(
         restarts: R, the number of draws for each image.
         seed: The seed of the draws.
         lr: The learning rate. It stays constant: decay to 0 found worse images in the same number of steps.
+
+    Raises:
+        InputError: There is no image, an argument is not positive, or the generator makes images of another size.
     """
     require(len(images) >= 1, "invert needs at least 1 image, not 0")
     require(min(steps, restarts) >= 1, f"steps and restarts must be 1 or more, not {steps} and {restarts}")

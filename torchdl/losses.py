@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def binary_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Binary cross-entropy with labels 1 (real) and 0 (generated), halved as in the notes (Goodfellow et al. 2014).
+    """Binary cross-entropy with labels 1 (``real``) and 0 (``fake``), halved as in the notes (Goodfellow et al. 2014).
 
     With D = sigmoid(logit), it is -(log D(x) + log(1 - D(G(z)))) / 2. It is log 2 if D is 1/2 everywhere.
     """
@@ -24,22 +24,25 @@ def binary_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def minimax_generator_loss(fake: Tensor) -> Tensor:
-    """Mean of log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1); its gradient vanishes as D(G(z)) approaches 0."""
+    """Mean of log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1); its gradient vanishes as D(G(z)) approaches 0.
+
+    ``fake`` are the logits of D(G(z)).
+    """
     return -F.softplus(fake).mean()
 
 
 def non_saturating_generator_loss(fake: Tensor) -> Tensor:
-    """Mean of -log D(G(z)), the usual loss (Goodfellow et al. 2014, section 3): generated examples get the label 1."""
+    """Mean of -log D(G(z)), the usual loss (Goodfellow et al. 2014, section 3): ``fake`` examples get the label 1."""
     return F.softplus(-fake).mean()
 
 
 def least_squares_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Half the squared distance to 1 for real and to 0 for generated (Mao et al. 2017, eq. 9)."""
+    """Half the squared distance to 1 for ``real`` and to 0 for ``fake`` (Mao et al. 2017, eq. 9)."""
     return ((real - 1).square().mean() + fake.square().mean()) / 2
 
 
 def least_squares_generator_loss(fake: Tensor) -> Tensor:
-    """Half the squared distance to 1 (Mao et al. 2017, eq. 9)."""
+    """Half the squared distance of ``fake`` to 1 (Mao et al. 2017, eq. 9)."""
     return (fake - 1).square().mean() / 2
 
 
@@ -54,7 +57,7 @@ def wasserstein_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def wasserstein_generator_loss(fake: Tensor) -> Tensor:
-    """The negated mean score, for both the Wasserstein and the hinge loss."""
+    """The negated mean score ``fake``, for both the Wasserstein and the hinge loss."""
     return -fake.mean()
 
 
@@ -150,6 +153,11 @@ def paired_logits(predicted: Tensor, embeddings: Tensor) -> Tensor:
 
 
 def paired_bce(predicted: Tensor, embeddings: Tensor, label: Tensor) -> Tensor:
-    """Binary cross-entropy (B,) of :func:`paired_logits`; ``label`` (B,) is 1 for a real future, 0 for a false one."""
+    """Binary cross-entropy (B,) of :func:`paired_logits`.
+
+    Args:
+        predicted, embeddings: As for :func:`paired_logits`.
+        label: (B,), 1 for a real future and 0 for a false one.
+    """
     logits = paired_logits(predicted, embeddings)
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")

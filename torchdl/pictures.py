@@ -52,9 +52,9 @@ def image_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> 
 
 
 def pairs_grid(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
-    """Lay two batches of images (N, C, H, W) out in one picture: rows of the first, each above its row of the second.
+    """Lay two batches of images (N, C, H, W) out in one picture: rows of ``above``, each over its row of ``below``.
 
-    See :func:`image_grid`.
+    There are ``columns`` images a row; see :func:`image_grid`.
     """
     missing = -len(above) % columns
     pairs = torch.stack([torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) for x in (above, below)], 1)
@@ -64,6 +64,8 @@ def pairs_grid(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
 
 def side_by_side(pictures: Mapping[str, Tensor], gap: int = 12) -> Tensor:
     """Join uint8 pictures (C, H, W) of the same height from left to right, each under its name, on white.
+
+    Between them is a gap of ``gap`` pixels.
 
     A name wider than its picture widens that picture's column. The larger the whole, the larger the letters, so that
     they can be read in TensorBoard's thumbnails, too.
@@ -101,7 +103,7 @@ def _under(caption: str, font: ImageFont.FreeTypeFont, picture: Tensor) -> Tenso
 
 
 def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
-    """Save a uint8 picture (C, H, W), grey or RGB, as PNG; each pixel becomes ``scale`` x ``scale`` pixels.
+    """Save a uint8 picture (C, H, W), grey or RGB, at ``path`` as PNG; each pixel becomes ``scale`` x ``scale`` pixels.
 
     Raises:
         InputError: The file's name does not end in ``.png``.
@@ -118,7 +120,7 @@ def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
 
 
 def load_png(path: PathLike) -> Tensor:
-    """Load a picture as uint8 (3, H, W), in RGB.
+    """Load the picture at ``path`` as uint8 (3, H, W), in RGB.
 
     Raises:
         InputError: It cannot be read; see :func:`open_picture`.

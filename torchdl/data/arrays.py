@@ -95,6 +95,9 @@ class ArrayDataset(Dataset):
 
     ``dataset[i]`` is ``(input, target)``; ``dataset[a:b]`` and ``dataset.__getitems__(indices)`` are batches of them.
 
+    Raises:
+        InputError: Inputs and targets differ in number.
+
     Example:
         >>> data = torchdl.ArrayDataset(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1, 0]))
         >>> len(data), data[1]

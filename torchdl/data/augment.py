@@ -30,6 +30,9 @@ class ShiftedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
         flip: The probability of flipping an image left to right.
         seed: The seed of the shifts and flips.
 
+    Raises:
+        InputError: The data set does not store pixels, or a number is outside its range.
+
     Example:
         >>> row = torchdl.ImageDataset(torch.tensor([[[1, 2, 3, 4]]], dtype=torch.uint8), high=255)
         >>> shifted = torchdl.ShiftedImages(row, shift=0.25)

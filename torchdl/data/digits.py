@@ -50,6 +50,9 @@ class Digits(ImageDataset):
 
     ``digits[i]`` is ``(image, label)``; ``digits.__getitems__(indices)`` is a batch, made on the device.
 
+    Raises:
+        InputError: ``image_size`` is not from 8 to 1024, or the images or labels have another shape or type.
+
     Example:
         >>> images, labels = torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([7, 1, 7])
         >>> digits = torchdl.Digits(images, labels, image_size=32)
@@ -92,14 +95,22 @@ class Digits(ImageDataset):
         self.counts = labels.bincount(minlength=len(self.classes))  # images per label
 
     def scaled_to(self, low: float, high: float = 1.0) -> Digits:
-        """Return a data set of the same digits (not copied) with pixels in [-1, 1] or in [0, 1]."""
+        """Return a data set of the same digits (not copied) with pixels in [``low``, ``high``].
+
+        Raises:
+            InputError: The range is neither [-1, 1] nor [0, 1].
+        """
         require((low, high) in ((-1, 1), (0, 1)), f"digits have pixels in [-1, 1] or [0, 1], not [{low:g}, {high:g}]")
         other = cast(Digits, super().scaled_to(low, high))
         other.rescale = low == -1
         return other
 
     def subset(self, indices: Tensor) -> Digits:
-        """Return a new data set of the digits with these indices (n,), in that order."""
+        """Return a new data set of the digits with these indices (n,), in that order.
+
+        Raises:
+            InputError: The labels have been removed.
+        """
         require(self.labels is not None, "take the subset of digits before removing their labels")
         part = cast(Digits, super().subset(indices))
         part._find_by_label(cast(Tensor, part.labels))
@@ -148,15 +159,18 @@ class Digits(ImageDataset):
         return images if self.rescale else images.add_(1).mul_(0.5)
 
     def look_up(self, labels: Tensor, index: Tensor) -> Tensor:
-        """Draw an image for each label (B, K) by ``index`` (B,) and the epoch; return the images' indices (B, K)."""
+        """Draw an image for each of ``labels`` (B, K) by ``index`` (B,) and the epoch; return its index (B, K)."""
         counts = self.counts[labels]  # (B, K)
         rank = random.integers(counts, self.seed, self.epoch, index, labels.shape[1], LOOKUP)
         return self.by_label[(self.counts.cumsum(0) - self.counts)[labels] + rank]
 
     def get_batch_by_labels(self, labels: Tensor | Sequence[int], start: int = 0) -> Tensor:
-        """Draw a random image for each label (B,): (B, C, S, S).
+        """Draw a random image for each of ``labels`` (B,): (B, C, S, S).
 
         Image i is drawn by the index ``start + i``, so another ``start`` draws other images.
+
+        Raises:
+            InputError: The set has no image of one of the labels.
         """
         labels = torch.as_tensor(labels, dtype=torch.int64, device=self.device)
         known = len(labels) == 0 or bool(((labels >= 0) & (labels < len(self.counts))).all())
@@ -228,9 +242,22 @@ def load_digits(
 ) -> Digits:
     """Load a subset of the digits: ``train`` (the first 5/6 of the training images), ``validation`` or ``test``.
 
-    For MNIST these have 50,000, 10,000 and 10,000 digits. With the same ``seed``, each subset has its own draws.
-    ``valid`` is an alias of ``validation``. For the other arguments see :class:`Digits` and
-    :func:`torchdl.data.sources.load_labelled`.
+    For MNIST these have 50,000, 10,000 and 10,000 digits.
+
+    Args:
+        subset: ``train``, ``validation`` (or ``valid``) or ``test``.
+        image_size: S, pixels a side.
+        color: Whether to colour the images.
+        rescale: Whether pixels are in [-1, 1] instead of [0, 1].
+        seed: The seed of the colours and lookups; with the same seed, each subset has its own draws.
+        background: A picture file to crop backgrounds from, or scikit-learn's photographs ``china``, ``flower`` or
+            ``both`` (default).
+        name: A data set of grey images, such as ``mnist``, ``fashion_mnist`` or ``mnist_5k``, which needs no download.
+        root: The data folder; see :mod:`torchdl.data.sources` for the other places.
+        fetch: Whether to download missing data.
+
+    Raises:
+        InputError: A name is unknown, or the data was not found or cannot be used.
 
     Example:
         >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")

@@ -41,7 +41,7 @@ def in_training(train: Examples, test: Examples) -> Tensor:
 def duplicates_note(duplicates: Tensor, what: str, score: str = "") -> str:
     """Return a sentence part about examples found by :func:`in_training`; empty if there are none.
 
-    ``score`` is the score without them, in words.
+    ``what`` names the examples, and ``score`` is the score without them, in words.
 
     Example:
         >>> from torchdl.data.duplicates import duplicates_note

@@ -121,7 +121,11 @@ class DecodedLate:
         return DecodedLate(paths, self.shape[1:], self.decoding, digest, self.hashes[chosen])
 
     def index_select(self, _axis: int, indices: Tensor) -> Tensor:
-        """Decode the images with these indices (B,): (B, C, H, W)."""
+        """Decode the images with these indices (B,): (B, C, H, W).
+
+        Raises:
+            InputError: A file has another size than when training began.
+        """
         batch = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
         for row, index in zip(batch, indices.tolist(), strict=True):
             array = decode(self.paths[index], *self.decoding)

@@ -45,6 +45,9 @@ class ImageDataset(BatchDataset[Any]):
     ``dataset[i]`` is ``(image, label)``, or just the image if there are no labels. ``dataset[a:b]`` and
     ``dataset.__getitems__(indices)`` are batches. PyTorch's ``DataLoader`` needs ``collate_fn=torchdl.whole_batch``.
 
+    Raises:
+        InputError: The images or labels have another shape or type, or differ in number.
+
     Example:
         >>> pixels = torch.tensor([[[0, 255]]], dtype=torch.uint8)
         >>> images = torchdl.ImageDataset(pixels, torch.tensor([1]), low=-1, classes=("cat", "dog"))
@@ -163,6 +166,8 @@ class ImageDataset(BatchDataset[Any]):
 
 def draw_per_class(images: ImageDataset, counts: Sequence[int], seed: int = 0) -> list[ImageDataset]:
     """Draw disjoint parts of a labelled data set; part i has ``counts[i]`` images of every class.
+
+    The same ``seed`` draws the same images.
 
     Raises:
         InputError: A class has too few images.

@@ -150,6 +150,9 @@ class BatchLoader:
         by_length: Whether to batch examples of similar length, for which the data set needs ``lengths`` (N,). The
             examples of up to 50 batches are sorted together; with ``shuffle``, the batches are then shuffled.
 
+    Raises:
+        InputError: The data set is empty or unsuitable, or a number is outside its range.
+
     Example:
         >>> data = torchdl.ArrayDataset(torch.arange(10), torch.zeros(10))
         >>> [numbers.tolist() for numbers, zeros in torchdl.BatchLoader(data, batch_size=4)]
@@ -184,7 +187,11 @@ class BatchLoader:
         require(len(self) > 0, f"{problem}: choose a smaller one")
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Yield only this rank's part of every global batch of ``world_size * batch_size`` examples."""
+        """Yield only this rank's part of every global batch of ``world_size * batch_size`` examples.
+
+        Raises:
+            InputError: There are too few examples for all ranks.
+        """
         self.rank, self.world_size = rank, world_size
         all_ranks = f"{world_size} processes with batch_size {self.batch_size}"
         require(len(self) > 0, f"{all_ranks} need more than the {self.examples} examples")

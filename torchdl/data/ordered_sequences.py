@@ -189,7 +189,11 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         return bool(getattr(self.source, "fallback", False))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the items, the recordings' lengths and the labels, in hexadecimal."""
+        """Return the SHA-256 of the items, the recordings' lengths and the labels, in hexadecimal.
+
+        Raises:
+            InputError: The data set of the items has no fingerprint.
+        """
         if isinstance(self.source, Tensor):
             own = fingerprint([self.source], str(tuple(self.source.shape)))
         else:
@@ -205,7 +209,11 @@ class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):
         return int(self.counts.sum())
 
     def take(self, places: Tensor) -> Tensor:
-        """Return the items (n, ...) at these places (n,)."""
+        """Return the items (n, ...) at these places (n,).
+
+        Raises:
+            InputError: The items are not tensors of decimals.
+        """
         if isinstance(self.source, Tensor):
             return self.source.index_select(0, places)
         batch = get_batch(self.source, places)

@@ -349,6 +349,10 @@ def split_ratings(ratings: Ratings, share: float = 0.2, by_time: bool = False, s
         by_time: Whether to test on the latest ratings, as when a recommender is in use, instead of random ones.
         seed: The seed of the random draw.
 
+    Raises:
+        InputError: The share is not in (0, 1), there are too few ratings, or a time that is needed is missing or
+            unreadable.
+
     Example:
         >>> import numpy as np
         >>> user, item, rating = np.array([5, 9, 5, 9]), np.array([1, 1, 2, 2]), np.float32([4, 2, 3, 5])

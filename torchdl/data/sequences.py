@@ -136,7 +136,17 @@ class NumberSequences(Dataset):
 
 
 class SortedNumbers(NumberSequences):
-    """Sequences of consecutive numbers: 7 8 9 0, then 1 2 3 4 or a false future. See :class:`NumberSequences`.
+    """Sequences of consecutive numbers: 7 8 9 0, then 1 2 3 4 or a false future.
+
+    Args:
+        subset: The digits, or ``train``, ``validation`` or ``test`` for :func:`load_digits` with its defaults.
+        terms: T, the length of the context.
+        predict_terms: K, the length of the future.
+        positive_samples: The number of sequences per batch with a true future; None means half of them.
+        batch_size: Sequences per batch, over all processes; the loader must have the same, and no ``shuffle``.
+
+    Raises:
+        InputError: A number is outside its range, or there are too few digits.
 
     Example:
         >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")
@@ -155,7 +165,10 @@ class SortedNumbers(NumberSequences):
 
 
 class SameNumbers(NumberSequences):
-    """Sequences of one number: 7 7 7 7, then 7 7 7 7 or a false future. See :class:`NumberSequences`.
+    """Sequences of one number: 7 7 7 7, then 7 7 7 7 or a false future.
+
+    Args:
+        subset, terms, predict_terms, positive_samples, batch_size: As for :class:`torchdl.SortedNumbers`.
 
     Example:
         >>> digits = torchdl.load_digits("validation", image_size=28, color=False, name="mnist_5k")

@@ -62,14 +62,22 @@ class Series:
         return len(self.values)
 
     def select(self, columns: Sequence[str]) -> Series:
-        """Return a series with only these columns, in this order."""
+        """Return a series with only these columns, in this order.
+
+        Raises:
+            InputError: There is no such column.
+        """
         for name in columns:
             require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
         values = self.values[:, [self.columns.index(name) for name in columns]]
         return Series(values, tuple(columns), self.origin, self.fallback, self.times)
 
     def returns(self) -> Series:
-        """Return the relative changes (x[t] - x[t-1]) / x[t-1] from term to term: (L - 1, D) (lecture 52)."""
+        """Return the relative changes (x[t] - x[t-1]) / x[t-1] from term to term: (L - 1, D) (lecture 52).
+
+        Raises:
+            InputError: There is one term only, or a term is 0.
+        """
         require(len(self) > 1, "returns need at least two terms")
         zero = (self.values[:-1] == 0).nonzero()
         if len(zero):
@@ -88,6 +96,9 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
         noise: The standard deviation of the noise.
         seed: The seed of the noise.
 
+    Raises:
+        InputError: ``length`` is less than 1, or ``noise`` is negative.
+
     Example:
         >>> series = torchdl.sine(4, step=1.0)
         >>> series.values.flatten(), series.origin
@@ -101,7 +112,10 @@ def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0
 
 
 def sine_of_square(length: int = 400, step: float = 0.1) -> Series:
-    """Make sin((``step`` t)^2), whose frequency keeps increasing (lecture 47).
+    """Make ``length`` terms sin((``step`` t)^2), whose frequency keeps increasing (lecture 47).
+
+    Raises:
+        InputError: ``length`` is less than 1.
 
     Example:
         >>> torchdl.sine_of_square(4, step=1.0).values.flatten()
@@ -332,6 +346,9 @@ class Windows(BatchDataset[tuple[Tensor, Tensor]]):
         values: (L, D).
         length: T.
         horizon: H.
+
+    Raises:
+        InputError: The values are not (L, D), or too short for a window.
 
     Example:
         >>> windows = torchdl.Windows(torch.arange(6.0)[:, None], length=3, horizon=2)

@@ -59,7 +59,10 @@ def load_exercises() -> Recordings:
 def split_exercises(recordings: Recordings, fold: int) -> tuple[Recordings, Recordings, Recordings]:
     """Return the recordings of six people for training, of two for validation and of two for testing.
 
-    Over the folds 0 to 4, each person is in the test part once.
+    Over the folds 0 to 4, each person is in the test part once; ``fold`` is one of them.
+
+    Raises:
+        InputError: There is no such fold.
     """
     require(0 <= fold < FOLDS, f"fold must be from 0 to {FOLDS - 1}, not {fold}")
     turn = (cast(Tensor, recordings.subjects) - 1 - 2 * fold) % PEOPLE  # 0 and 1 for testing, 2 and 3 for validation

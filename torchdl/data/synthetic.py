@@ -51,6 +51,9 @@ def long_distance(count: int = 5000, terms: int = 10, distance: str = "long", se
     Returns:
         Standard normal numbers (N, T, 1) and labels (N, 1), 0.0 or 1.0.
 
+    Raises:
+        InputError: There is no sequence to make.
+
     Example:
         >>> data = torchdl.long_distance(count=6, terms=10, seed=1)
         >>> data.inputs.shape, data.targets.flatten()
@@ -79,6 +82,9 @@ class AddingProblem(BatchDataset[tuple[Tensor, Tensor]]):
         terms: T, at least 2.
         low: The minimum of the numbers, usually 0 or -1.
         seed: The seed of the numbers and places.
+
+    Raises:
+        InputError: A number is outside its range.
 
     Example:
         >>> problem = torchdl.AddingProblem(count=3, terms=100)

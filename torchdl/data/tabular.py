@@ -122,10 +122,16 @@ def plain_column(column: pandas.Series) -> pandas.Series:
 
 
 def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advice: str = "") -> pandas.Series:
-    """Return a column as float64, NaN for missing values; InputError names the first entry that is not a finite number.
+    """Return a column as float64, NaN for missing values. It is known to be numeric, so 007 is 7.
 
-    The column is known to be numeric, so 007 is 7.
-    ``advice`` is what else can be done about such an entry, beside correcting it.
+    Args:
+        table: The table.
+        name: The column's name.
+        decimal: The decimal mark of numbers that are texts.
+        advice: What else can be done about a wrong entry, beside correcting it.
+
+    Raises:
+        InputError: An entry is not a finite number; the first such is named.
     """
     found = table[name].astype("float64") if is_numeric(table[name]) else to_numbers(table[name], decimal, codes=True)
     wrong = ((found.isna() & table[name].notna()) | found.isin([float("inf"), float("-inf")])).to_numpy()
@@ -207,7 +213,18 @@ class Columns:
 
     @classmethod
     def fit(cls, table: pandas.DataFrame, target: str, task: TableTask = "auto") -> Columns:
-        """Fit the encoding to training rows; missing values are ignored."""
+        """Fit the encoding to training rows; missing values are ignored.
+
+        Columns with one value are left out.
+
+        Args:
+            table: The rows, each column numeric or categorical by what it holds.
+            target: The name of the column to predict.
+            task: ``classification``, ``regression``, or ``auto`` for what the target's values suggest.
+
+        Raises:
+            InputError: All columns are constant, the target cannot be learned, or a column has too many categories.
+        """
         numeric: dict[str, tuple[float, float]] = {}
         categorical, constant = {}, []
         for name in table.columns.drop(target):
@@ -241,6 +258,10 @@ class Columns:
     def read(self, path: PathLike, format: TableFormat = CSV) -> pandas.DataFrame:
         """Read rows to predict: each column holds what it held in the training file, whatever other rows hold.
 
+        Args:
+            path: The file.
+            format: How it is written.
+
         Raises:
             InputError: The file is missing or broken, or lacks a column, or has a text in a numeric column.
         """
@@ -256,6 +277,8 @@ class Columns:
     def typed(self, table: pandas.DataFrame, decimal: str = ".") -> pandas.DataFrame:
         """Return a table with float64 in its numeric columns, those of a numeric target included.
 
+        ``decimal`` is the decimal mark of numbers that the table holds as texts.
+
         Raises:
             InputError: The table lacks a column, or has a text in a numeric column.
         """
@@ -268,7 +291,11 @@ class Columns:
         return [*self.numeric, *([] if self.classes else [self.target])]
 
     def inputs(self, table: pandas.DataFrame) -> Tensor:
-        """Encode rows as (N, D) float32; a missing number becomes the training mean, a missing category all zeros."""
+        """Encode rows as (N, D) float32; a missing number becomes the training mean, a missing category all zeros.
+
+        Raises:
+            InputError: A number is too far from those of the training rows.
+        """
         self.require_present(table)
         parts = []
         for name, (mean, deviation) in self.numeric.items():
@@ -287,12 +314,16 @@ class Columns:
         return torch.cat(parts, 1)
 
     def require_present(self, table: pandas.DataFrame) -> None:
-        """Raise InputError if a table lacks columns other than the target; the message names them."""
+        """Raise :class:`InputError` if a table lacks columns other than the target; the message names them."""
         missing = [name for name in (*self.numeric, *self.categorical) if name not in table.columns]
         require(not missing, f"the table has no column {', '.join(map(repr, missing))}, which the model needs")
 
     def targets(self, table: pandas.DataFrame) -> Tensor:
-        """Encode the target: (N, 1) float32, scaled numbers or 0 and 1 for two classes; (N,) int64 for more classes."""
+        """Encode the target: (N, 1) float32, scaled numbers or 0 and 1 for two classes; (N,) int64 for more classes.
+
+        Raises:
+            InputError: A class is unknown, or a number is not positive where its logarithm is learned.
+        """
         if not self.classes:
             mean, deviation = self.scale
             values = numeric_column(table, self.target)
@@ -521,8 +552,15 @@ def load_transistors(root: PathLike | None = None, fetch: bool = True) -> tuple[
 
     If the course's file is neither found nor downloaded, torchdl's list of 24 processors' published counts replaces it.
 
+    Args:
+        root: The data folder; see :mod:`torchdl.data.sources` for the other places.
+        fetch: Whether to download a missing file.
+
     Returns:
         The years, the logarithms, and both as a data set of (N, 1) float32 with the years centred.
+
+    Raises:
+        InputError: A row lacks a year or a positive count.
     """
     fallback = False
     try:

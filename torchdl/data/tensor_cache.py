@@ -14,7 +14,7 @@ from torchdl.files import replacing
 
 
 def write_cache(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> None:
-    """Save tensors and a note with the checksum of both, of the file's name and its folder's, whole or not at all."""
+    """Save ``tensors`` and a ``note`` at ``path``, whole or not at all, with a checksum of all three."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         # one entry, because safetensors writes several in any order
@@ -22,7 +22,7 @@ def write_cache(path: Path, tensors: Mapping[str, Tensor], note: str = "") -> No
 
 
 def read_cache(path: Path) -> tuple[dict[str, Tensor], str] | None:
-    """Return the tensors and the note that :func:`write_cache` wrote; None if the file is missing or damaged."""
+    """Return the tensors and the note that :func:`write_cache` wrote at ``path``; None if it is missing or damaged."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)

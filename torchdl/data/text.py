@@ -74,7 +74,11 @@ class Texts:
         return dict(zip(self.classes, self.labels.bincount(minlength=len(self.classes)).tolist(), strict=True))
 
     def split(self, share: float = 0.33, seed: int = 0) -> tuple[Texts, Texts]:
-        """Split into a training and a test part at random, by ``seed``; the test part has this share of every class."""
+        """Split into a training and a test part at random, by ``seed``; the test part has this share of every class.
+
+        Raises:
+            InputError: The share is not in (0, 1), or there are too few texts.
+        """
         from sklearn.model_selection import train_test_split  # imported late: it takes a second
 
         require(0 < share < 1, f"the test share must be in (0, 1), not {share}")
@@ -89,7 +93,12 @@ class Texts:
         return train, test
 
     def numbered(self, vocabulary: Vocabulary, longest: int | None = None) -> TextDataset:
-        """Encode the words as indices; labels are (N, 1) float32 for two classes (one logit), else (N,) int64."""
+        """Encode the words as indices; labels are (N, 1) float32 for two classes (one logit), else (N,) int64.
+
+        Args:
+            vocabulary: Gives each word its index.
+            longest: The number of words after which a text is cut off; None for no limit.
+        """
         labels = self.labels.float()[:, None] if len(self.classes) == 2 else self.labels
         return TextDataset(self.texts, labels, vocabulary, longest, self.origin, self.fallback)
 
@@ -194,6 +203,9 @@ class TextDataset(BatchDataset[tuple[Tensor, Tensor]]):
         longest: The maximum number of words per text; the first ones are kept. None keeps all.
         origin: Where the texts come from, in words.
         fallback: Whether they replace data that was not found.
+
+    Raises:
+        InputError: Texts and labels differ in number, or ``longest`` is less than 1.
 
     Example:
         >>> texts = ["a good film", "bad"]

@@ -27,11 +27,15 @@ Side = Literal["pre", "post"]
 
 
 def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits: bool = False) -> list[str]:
-    """Split a text into words, as Keras' ``Tokenizer`` does: filtered characters count as spaces.
+    """Split a ``text`` into words, as Keras' ``Tokenizer`` does.
 
     Other than in Keras, where it would be a part of a word, the carriage return of Windows' line breaks is a space.
 
-    With ``same_digits`` every digit becomes 0, so all numbers of the same length become one word.
+    Args:
+        text: Any text.
+        lower: Whether to write it in lower case first.
+        filters: The characters that count as spaces.
+        same_digits: Whether every digit becomes 0, so that all numbers of the same length become one word.
 
     Example:
         >>> torchdl.data.tokenize("I like eggs and ham.")
@@ -81,6 +85,9 @@ class Vocabulary:
     Attributes:
         numbers: The index of each word.
 
+    Raises:
+        InputError: A word is empty, or there twice.
+
     Example:
         >>> vocabulary = torchdl.Vocabulary.learn(["I like eggs and ham.", "I love chocolate and bunnies."])
         >>> vocabulary.encode("I like ice and chocolate")
@@ -117,6 +124,9 @@ class Vocabulary:
             least: The minimum number of occurrences of a word. With 2 and ``unknown``, rare words count as unknown, so
                 a model learns how to treat unknown words.
             lower, filters, same_digits: See :class:`Vocabulary`.
+
+        Raises:
+            InputError: ``most`` or ``least`` is less than 1, or no word is left.
         """
         require(most is None or most >= 1, f"most must be 1 or more words, not {most}")
         require(least >= 1, f"least must be 1 or more occurrences, not {least}")
@@ -182,6 +192,9 @@ def pad(
 
     Returns:
         (N, T) int64.
+
+    Raises:
+        InputError: A side is neither ``pre`` nor ``post``, or the length is negative.
 
     Example:
         >>> torchdl.data.pad([[1, 2], [3, 4, 5]], padding="post")

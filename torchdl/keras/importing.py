@@ -164,7 +164,14 @@ def from_keras(path: PathLike, architecture: PathLike | None = None, network: st
 
 
 def describe_import(path: PathLike, architecture: PathLike | None = None, network: str | None = None) -> Imported:
-    """Return what :func:`from_keras` returns, with notes on its inputs and outputs."""
+    """Return what :func:`from_keras` returns, with notes on its inputs and outputs.
+
+    Args:
+        path, architecture, network: As for :func:`from_keras`.
+
+    Raises:
+        InputError: The file cannot be read, or holds another network.
+    """
     try:
         return recognise(read_model(path, architecture), network)
     except MisfitError as misfit:

@@ -64,6 +64,9 @@ def make_lenet_model(
         skip_corrupt: Skip a folder's unreadable files.
         init: ``width``, ``depth`` and ``hidden`` of :class:`LenetLike`.
 
+    Raises:
+        InputError: ``image_size`` is given for images that are not a folder's.
+
     Example:
         >>> torchdl.make_lenet_model("cifar10", width=16, depth=3)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
@@ -174,6 +177,9 @@ def fit_model_cifar10(
 
     Returns:
         The model, in evaluation mode on the device, and the history, one row of metrics per epoch.
+
+    Raises:
+        InputError: The images have another shape.
 
     Example:
         >>> import os, tempfile

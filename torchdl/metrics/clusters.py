@@ -15,6 +15,9 @@ def clustering_accuracy(clusters: Tensor, labels: Tensor, number: int) -> float:
         clusters: (N,) int64, each example's cluster, below ``number``.
         labels: (N,) int64, each example's label, below ``number``.
         number: Number of clusters, and of labels.
+
+    Raises:
+        InputError: There is not one label per example.
     """
     from scipy.optimize import linear_sum_assignment  # imported late: it takes half a second
 

@@ -56,6 +56,9 @@ def error_ratio(
     Returns:
         The ratio, which is below 1 if the first forecast is better, and the interval's two ends. All are infinite if
         an error is not finite.
+
+    Raises:
+        InputError: The errors differ in shape or are empty, or a number is outside its range.
     """
     from scipy.special import stdtrit  # imported late: it takes half a second
 

@@ -19,6 +19,9 @@ def silent_units(model: nn.Module, inputs: Tensor, activations: tuple[type[nn.Mo
         model: The network.
         inputs: (N, ...), the more the better.
         activations: The classes of activations to examine; their inputs are (N, units).
+
+    Raises:
+        InputError: The network has none of the activations.
     """
     active: list[Tensor] = []  # one entry per call of an activation
 

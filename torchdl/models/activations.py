@@ -21,6 +21,9 @@ class BionodalRootUnit(nn.Module):
     Args:
         r: At least 1.
 
+    Raises:
+        InputError: ``r`` is less than 1.
+
     Example:
         >>> torchdl.BionodalRootUnit()(torch.tensor([-100.0, 0.0, 2.0, 6.0]))
         tensor([-0.5000,  0.5000,  2.5000,  4.5000])

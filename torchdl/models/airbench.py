@@ -33,6 +33,9 @@ class AirbenchLike(nn.Module):
         num_classes: K.
         widths: Filters of the three blocks; (64, 256, 256) in the paper.
 
+    Raises:
+        InputError: A width is not positive, or the images are smaller than 17x17.
+
     Example:
         >>> images = torch.rand(100, 3, 32, 32)
         >>> model = torchdl.AirbenchLike(widths=(8, 16, 16)).whiten_(images)

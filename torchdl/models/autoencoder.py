@@ -31,6 +31,9 @@ class Autoencoder(nn.Module):
         depth: Number of halvings, and of doublings; at most ceil(log2(min(H, W))).
         code_size: D.
 
+    Raises:
+        InputError: A size is not positive, or the images are too small for the depth.
+
     Example:
         >>> model = torchdl.Autoencoder((1, 28, 28), width=8)
         >>> images = torch.rand(2, 1, 28, 28)
@@ -71,7 +74,11 @@ class Autoencoder(nn.Module):
         return self.encoder(F.pad(images, self.padding, mode="replicate") if any(self.padding) else images)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) in [0, 1] of codes (B, D)."""
+        """Return the images (B, C, H, W) in [0, 1] of codes (B, D).
+
+        Raises:
+            InputError: The codes have another size.
+        """
         require(
             tuple(codes.shape[1:]) == (self.code_size,),
             f"this Autoencoder decodes codes of {self.code_size} numbers, not {tuple(codes.shape[1:])}",

@@ -28,6 +28,9 @@ class StridedCNN(nn.Module):
         hidden: Units of the hidden layer.
         dropout: The probabilities of dropping a unit before and after the hidden layer.
 
+    Raises:
+        InputError: The images are smaller than 15x15, or a number is outside its range.
+
     Example:
         >>> model = torchdl.StridedCNN()
         >>> model(torch.zeros(2, 1, 28, 28)).shape, sum(p.numel() for p in model.parameters())
@@ -79,6 +82,9 @@ class VGGLike(nn.Module):
         width: Filters of the first block; the second has twice as many, the third four times as many.
         hidden: Units of the hidden layer.
         dropout: The probability of dropping a unit before and after the hidden layer.
+
+    Raises:
+        InputError: The images are smaller than 8x8, or a size is not positive.
 
     Example:
         >>> model = torchdl.VGGLike()

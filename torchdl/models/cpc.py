@@ -47,6 +47,9 @@ class ImageEncoder(nn.Module):
             image alone (``instance``; Ulyanov et al. 2016, arXiv 1607.08022). With the latter, too, the colour of a
             whole image does not matter, and the images are left as they are.
 
+    Raises:
+        InputError: ``first_norm`` is unknown, a size is not positive, or the images are too small.
+
     Example:
         >>> torchdl.ImageEncoder(image_size=28, channels=1, code_size=16)(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 16])
@@ -87,7 +90,11 @@ class ImageEncoder(nn.Module):
         self.layers = keras_init_(nn.Sequential(*layers, nn.Linear(hidden, code_size)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings (B, D) of images (B, C, S, S)."""
+        """Return the embeddings (B, D) of images (B, C, S, S).
+
+        Raises:
+            InputError: The images have another shape.
+        """
         expected, shape = (self.channels, self.image_size, self.image_size), tuple(images.shape[1:])
         wanted = f"images of (channels, height, width) {expected}"
         require(shape == expected, f"this ImageEncoder takes {wanted}, not {shape}")
@@ -119,6 +126,9 @@ class SignalEncoder(nn.Module):
         kernels: The layers' kernel sizes.
         strides: The layers' strides.
 
+    Raises:
+        InputError: A size is not positive, or the kernels and strides do not match.
+
     Example:
         >>> encoder = torchdl.SignalEncoder(code_size=16)
         >>> encoder(torch.zeros(2, 1, 160)).shape, encoder(torch.zeros(2, 1, 1600)).shape
@@ -146,7 +156,11 @@ class SignalEncoder(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Return the embeddings (B, D) of windows (B, C, L); L is at least the product of the strides."""
+        """Return the embeddings (B, D) of windows (B, C, L); L is at least the product of the strides.
+
+        Raises:
+            InputError: The windows have another shape, or are too short.
+        """
         least = math.prod(self.strides)
         fits = signal.dim() == 3 and signal.shape[1] == self.channels and signal.shape[2] >= least
         expected = f"(B, {self.channels}, {least} or more)"
@@ -163,6 +177,9 @@ class ContextNetwork(nn.Module):
         context_size: H.
         cell: ``gru`` (as in the paper), ``lstm`` or ``rnn``. The GRU is cuDNN's (Keras' ``reset_after=True``).
         gate, reset_after: Gates of older Keras models; see :mod:`torchdl.models.gates`.
+
+    Raises:
+        InputError: The cell is unknown, or a size is not positive.
 
     Example:
         >>> network, embeddings = torchdl.ContextNetwork(code_size=8, context_size=16), torch.randn(5, 4, 8)
@@ -200,6 +217,9 @@ class Predictors(nn.Module):
         context_size: H.
         code_size: D.
         steps: K.
+
+    Raises:
+        InputError: A size is not positive, or there are too many steps.
 
     Example:
         >>> torchdl.Predictors(context_size=256, code_size=128, steps=4)(torch.zeros(5, 256)).shape
@@ -243,6 +263,9 @@ class CPC(nn.Module):
         separate_passes: Whether to encode the context and the future in two passes, as in the original, so that in
             training each has batch statistics of its own.
         batch_statistics: Whether to encode with the batch's statistics in evaluation mode, too, as the original does.
+
+    Raises:
+        InputError: A part is not a module, or the sizes of two parts do not match.
 
     Example:
         >>> encoder, context = torchdl.ImageEncoder(28, code_size=16), torchdl.ContextNetwork(16, 32)
@@ -319,6 +342,9 @@ class ProbeHead(nn.Sequential):
         classes: Number of classes.
         hidden: Units of the hidden layer.
 
+    Raises:
+        InputError: A size is not positive.
+
     Example:
         >>> torchdl.ProbeHead(code_size=16)(torch.randn(5, 16)).shape
         torch.Size([5, 10])
@@ -332,7 +358,10 @@ class ProbeHead(nn.Sequential):
 
 
 def probe_head(code_size: int = 128, classes: int = 10) -> ProbeHead:
-    """Build the original's probe: embeddings (B, D) to logits (B, classes), by a hidden layer of 128 units."""
+    """Build the original's probe: embeddings (B, D) to logits (B, classes), by a hidden layer of 128 units.
+
+    ``code_size`` is D.
+    """
     return ProbeHead(code_size, classes)
 
 
@@ -343,6 +372,9 @@ class ProbedEncoder(nn.Module):
     Args:
         encoder: Maps any inputs (B, ...) to embeddings (B, D).
         head: Maps embeddings (B, D) to logits.
+
+    Raises:
+        InputError: A part is not a module.
 
     Example:
         >>> model = torchdl.ProbedEncoder(torchdl.ImageEncoder(28, code_size=16), torchdl.ProbeHead(16))
@@ -378,8 +410,14 @@ def image_cpc(
 ) -> CPC:
     """Build the original's network for sequences of images.
 
-    See :class:`ImageEncoder`, :class:`ContextNetwork` and :class:`CPC` for the arguments; ``predict_terms`` is K. The
-    original to the letter has ``gate="hard_sigmoid", reset_after=False, separate_passes=True, batch_statistics=True``.
+    The original to the letter has
+    ``gate="hard_sigmoid", reset_after=False, separate_passes=True, batch_statistics=True``.
+
+    Args:
+        image_size, channels, code_size, center_images, first_norm: As for :class:`ImageEncoder`.
+        context_size, cell, gate, reset_after: As for :class:`ContextNetwork`.
+        predict_terms: K, future terms to predict.
+        every_term, separate_passes, batch_statistics: As for :class:`CPC`.
 
     Example:
         >>> model = torchdl.image_cpc(28, code_size=16, predict_terms=2, every_term=True)

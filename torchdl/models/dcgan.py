@@ -29,6 +29,9 @@ class ConvGenerator(nn.Module):
         image_shape: (C, H, W); H and W divisible by 4.
         width: Filters at full resolution; there are twice as many at half and four times as many at a quarter of it.
 
+    Raises:
+        InputError: The sides are not divisible by 4, or a size is not positive.
+
     Example:
         >>> torchdl.ConvGenerator(z_dim=64, image_shape=(3, 32, 32))(torch.randn(2, 64)).shape
         torch.Size([2, 3, 32, 32])
@@ -80,6 +83,9 @@ class ConvDiscriminator(ScoresImages):
         width: Filters of the first convolution; each further one has twice as many.
         slope: The slope of LeakyReLU below zero.
         spectral_norm: Whether to divide every layer's weight by its largest singular value (Miyato et al. 2018).
+
+    Raises:
+        InputError: The sides are not divisible by 4, or the width is not positive.
 
     Example:
         >>> model = torchdl.ConvDiscriminator((3, 32, 32), spectral_norm=True)
@@ -138,7 +144,12 @@ def conv_gan(
 ) -> GAN:
     """Build a convolutional GAN for images whose sides are divisible by 4.
 
-    See :class:`ConvGenerator` and :class:`ConvDiscriminator` for the arguments; both get ``width``.
+    Args:
+        image_shape: (C, H, W); H and W divisible by 4.
+        z_dim: Z, dimensions of the noise.
+        spectral_norm: Whether to divide the discriminator's weights by their largest singular values.
+        width: Filters of :class:`ConvGenerator` at full resolution, and of the first layer of
+            :class:`ConvDiscriminator`.
 
     Example:
         >>> model = torchdl.conv_gan((3, 32, 32), spectral_norm=True)

@@ -18,6 +18,9 @@ class FrozenFeatures(nn.Module):
     Args:
         backbone: Computes the features.
 
+    Raises:
+        InputError: The backbone is not a module.
+
     Example:
         >>> frozen = torchdl.FrozenFeatures(torch.nn.BatchNorm1d(3)).train()
         >>> before = frozen.fingerprint()

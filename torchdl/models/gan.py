@@ -60,6 +60,9 @@ class Discriminator(ScoresImages):
         slope: The slope of LeakyReLU below zero.
         spectral_norm: Whether to divide every layer's weight by its largest singular value (Miyato et al. 2018).
 
+    Raises:
+        InputError: A width is not positive, or the slope is not a finite number.
+
     Example:
         >>> model, images = torchdl.Discriminator(), torch.randn(2, 1, 28, 28)
         >>> model(images).shape, model.logits(images).sigmoid().equal(model(images))
@@ -107,6 +110,9 @@ class Generator(nn.Module):
         batch_norm: Keras' momentum of a batch norm after every hidden layer: the share of the *old*
             statistics that is kept, so 0.8 is PyTorch's ``momentum=0.2``. Epsilon is Keras' 1e-3. The running variance
             is PyTorch's, n / (n - 1) times Keras' for n values. None: no batch norm.
+
+    Raises:
+        InputError: A width is not positive, or the slope is not a finite number.
 
     Example:
         >>> torchdl.Generator()(torch.randn(2, 64)).shape
@@ -157,6 +163,9 @@ class GAN(nn.Module):
         discriminator: Maps images to probabilities and has a method ``logits``.
         image_shape: (C, H, W) of an image.
 
+    Raises:
+        InputError: A part is not a module.
+
     Example:
         >>> model = torchdl.GAN(torchdl.Generator(z_dim=8), torchdl.Discriminator(), image_shape=(1, 28, 28))
         >>> model.generate_samples(3, seed=1).shape
@@ -174,7 +183,11 @@ class GAN(nn.Module):
         self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return images (B, C, H, W) in [-1, 1] for noise (B, Z)."""
+        """Return images (B, C, H, W) in [-1, 1] for noise (B, Z).
+
+        Raises:
+            InputError: The generator makes images of another size than ``image_shape``.
+        """
         images = self.generator(z)
         size, expected = images.shape[1:].numel(), torch.Size(self.image_shape).numel()
         require(
@@ -190,7 +203,10 @@ class GAN(nn.Module):
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, C, H, W) in [-1, 1] in evaluation mode (batch norms use running statistics)."""
+        """Generate ``n`` images (n, C, H, W) in [-1, 1] in evaluation mode (batch norms use running statistics).
+
+        The same ``seed`` gives the same noise, and so the same images.
+        """
         was_training = self.training
         try:
             return self.eval()(self.noise(n, seed))
@@ -201,7 +217,10 @@ class GAN(nn.Module):
 def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectral_norm: bool = False) -> GAN:
     """Build the notes' GAN: a generator Z-256-D and a discriminator D-128-1, with PyTorch's initial weights.
 
-    See :class:`Generator` and :class:`Discriminator` for the arguments.
+    Args:
+        image_shape: (C, H, W) of an image; D is C * H * W.
+        z_dim: Z, dimensions of the noise.
+        spectral_norm: Whether to divide the discriminator's weights by their largest singular values.
 
     Example:
         >>> model = torchdl.simple_gan()
@@ -215,7 +234,10 @@ def simple_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 64, spectr
 def deep_gan(image_shape: Sequence[int] = (1, 28, 28), z_dim: int = 100, spectral_norm: bool = False) -> GAN:
     """Build the course's deeper GAN (lecture 69): Z-256-512-1024-D and D-512-256-1, with Keras' initial weights.
 
-    See :class:`Generator` and :class:`Discriminator` for the arguments.
+    Args:
+        image_shape: (C, H, W) of an image; D is C * H * W.
+        z_dim: Z, dimensions of the noise.
+        spectral_norm: Whether to divide the discriminator's weights by their largest singular values.
 
     Example:
         >>> model = torchdl.deep_gan()

@@ -11,7 +11,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def keras_init_(module: ModuleT) -> ModuleT:
-    """Draw the weights of linear, convolutional and recurrent layers as Keras does, in place.
+    """Draw the weights of a module's linear, convolutional and recurrent layers as Keras does, in place.
 
     Kernels are Glorot-uniform, recurrent kernels are orthogonal, and biases are 0 (1 in an LSTM's forget gate).
     PyTorch's default is Kaiming-uniform with slope sqrt(5) for kernels, and uniform for biases and recurrent layers.

@@ -32,6 +32,9 @@ class LenetLike(nn.Module):
         depth: Number of convolutions.
         hidden: Units of the hidden layer.
 
+    Raises:
+        InputError: A size is not positive, or the depth does not suit the images.
+
     Example:
         >>> model, images = torchdl.LenetLike((1, 28, 28), num_classes=10, width=8), torch.zeros(2, 1, 28, 28)
         >>> model(images).shape, model.hidden_units(images).shape

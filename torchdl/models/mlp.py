@@ -28,6 +28,9 @@ class MLP(nn.Module):
         dropout: The probability of dropping a hidden unit while training.
         activation: One of :data:`torchdl.models.ACTIVATIONS`.
 
+    Raises:
+        InputError: A width is not positive, the activation is unknown, or the dropout is not in [0, 1).
+
     Example:
         >>> model = torchdl.MLP()
         >>> model(torch.zeros(5, 1, 28, 28)).shape, sum(p.numel() for p in model.parameters())
@@ -63,12 +66,20 @@ class MLP(nn.Module):
         return self.layers(self.flat(x))
 
     def hidden_units(self, x: Tensor) -> Tensor:
-        """Return the activations (B, H) of the last hidden layer, by which to compare inputs (B, ...)."""
+        """Return the activations (B, H) of the last hidden layer, by which to compare inputs (B, ...).
+
+        Raises:
+            InputError: There is no hidden layer.
+        """
         require(len(self.hidden) > 0, "this MLP has no hidden layer")
         return self.layers[:-1](self.flat(x))
 
     def flat(self, x: Tensor) -> Tensor:
-        """Return inputs (B, ...) of D numbers each as (B, D)."""
+        """Return inputs (B, ...) of D numbers each as (B, D).
+
+        Raises:
+            InputError: The inputs have another size.
+        """
         require(
             x.dim() > 1 and x[0].numel() == self.in_features,
             f"this MLP takes a batch of inputs of {self.in_features} numbers each, not {tuple(x.shape)}",

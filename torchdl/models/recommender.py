@@ -56,6 +56,9 @@ class RatingModel(Recommender):
         dropout: The probability of dropping an input or a hidden unit of the network in training.
         factors: Dimension of the two vectors of the product; 0 for no product and no biases.
 
+    Raises:
+        InputError: A number is outside its range.
+
     Example:
         >>> model = torchdl.RatingModel(users=100, items=50, mean=3.5, hidden=64, factors=8)
         >>> model(torch.tensor([[7, 3], [8, 3]])).shape
@@ -106,6 +109,9 @@ class MatrixFactorization(Recommender):
     Args:
         users, items, mean: See :class:`Recommender`.
         dim: D; 0 for biases only.
+
+    Raises:
+        InputError: ``dim`` is negative.
 
     Example:
         >>> model = torchdl.MatrixFactorization(users=100, items=50, mean=3.5)

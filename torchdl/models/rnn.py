@@ -61,6 +61,9 @@ class SequenceModel(nn.Module):
         horizon: H, the number of terms to predict at once; None for one output.
         gate, reset_after: Gates of older Keras models; see :mod:`torchdl.models.gates`.
 
+    Raises:
+        InputError: A name is unknown, a number is outside its range, or the kind does not take the other arguments.
+
     Example:
         >>> x = torch.zeros(8, 20, 3)
         >>> torchdl.SequenceModel("gru", in_features=3, out_features=2)(x).shape
@@ -122,7 +125,11 @@ class SequenceModel(nn.Module):
             self.head = MLP((length or 1) * in_features, outputs, widths, dropout=0.0, activation=chosen or "relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs (N, K), or (N, H, K) with a horizon, of sequences (N, T, D)."""
+        """Return the outputs (N, K), or (N, H, K) with a horizon, of sequences (N, T, D).
+
+        Raises:
+            InputError: The sequences have another shape.
+        """
         length = self.length if self.kind not in RECURRENT else None
         require(
             x.dim() == 3 and x.shape[2] == self.in_features and 0 < x.shape[1] == (length or x.shape[1]),
@@ -156,6 +163,9 @@ class RowReader(nn.Module):
         hidden, layers, bidirectional, pooling: See :class:`SequenceModel`; the last term is the bottom row.
         gate, reset_after: Gates of older Keras models; see :mod:`torchdl.models.gates`.
 
+    Raises:
+        InputError: The kind is unknown.
+
     Example:
         >>> torchdl.RowReader((1, 28, 28), num_classes=10)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
@@ -185,7 +195,11 @@ class RowReader(nn.Module):
         self.reader = SequenceModel(*reader, gate=gate, reset_after=reset_after)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, K) of images (B, C, H, W)."""
+        """Return the logits (B, K) of images (B, C, H, W).
+
+        Raises:
+            InputError: The images have another shape.
+        """
         require(
             tuple(images.shape[1:]) == self.in_shape,
             f"this network takes images of (channels, height, width) {self.in_shape}, not {tuple(images.shape[1:])}",

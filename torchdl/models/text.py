@@ -27,6 +27,9 @@ class WordEmbedding(nn.Embedding):
         vocabulary_size: Number of words, without padding.
         dim: D.
         read_padding: Whether padding has a vector that is trained, as a word has.
+
+    Raises:
+        InputError: A size is not positive.
     """
 
     def __init__(self, vocabulary_size: int, dim: int, read_padding: bool = False) -> None:
@@ -37,7 +40,11 @@ class WordEmbedding(nn.Embedding):
 
     @torch.no_grad()
     def set_(self, vectors: Tensor, frozen: bool = False) -> None:
-        """Set the vectors of words 1, 2, ... to ``vectors`` (words, D); ``frozen`` vectors are not trained."""
+        """Set the vectors of words 1, 2, ... to ``vectors`` (words, D); ``frozen`` vectors are not trained.
+
+        Raises:
+            InputError: The vectors have another shape.
+        """
         shape = (self.num_embeddings - 1, self.embedding_dim)
         require(tuple(vectors.shape) == shape, f"vectors must have the shape {shape}, not {tuple(vectors.shape)}")
         self.weight[1:] = vectors
@@ -79,6 +86,9 @@ class TextLSTM(nn.Module):
         dropout: The probability of dropping a word in training, and of dropping one of the maxima.
         gate: The LSTM's gates; see :mod:`torchdl.models.gates`.
         read_padding: Whether index 0 is read like a word, as by Keras' networks without a mask.
+
+    Raises:
+        InputError: A number is outside its range.
 
     Example:
         >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
@@ -134,6 +144,9 @@ class TextCNN(nn.Module):
     Args:
         vocabulary_size, out_features, embedding_dim, dropout, read_padding: See :class:`TextLSTM`.
         widths: Filters of the convolutions.
+
+    Raises:
+        InputError: A number is outside its range.
 
     Example:
         >>> model = torchdl.TextCNN(vocabulary_size=100, out_features=3).eval()

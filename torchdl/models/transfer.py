@@ -84,6 +84,9 @@ class TransferModel(nn.Module):
 
     The weights are random; :func:`transfer_model` loads pretrained ones.
 
+    Raises:
+        InputError: A number is outside its range, or the backbone does not take images of this size.
+
     Example:
         >>> model = torchdl.TransferModel("pixels", num_classes=3, input_size=8, resize_size=8)  # no network
         >>> images = torch.rand(2, 3, 32, 32)
@@ -150,7 +153,11 @@ class TransferModel(nn.Module):
         self.head = LinearHead(size, num_classes)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Resize, crop and normalise images (B, C, H, W) in [0, 1] to (B, 3, input_size, input_size); C is 1 or 3."""
+        """Resize, crop and normalise images (B, C, H, W) in [0, 1] to (B, 3, input_size, input_size); C is 1 or 3.
+
+        Raises:
+            InputError: The images have neither 1 nor 3 channels.
+        """
         channels, height, width = images.shape[1:]
         require(channels in (1, 3), f"images must have 1 or 3 channels, not {channels}")
         shorter, size = min(height, width), self.input_size

@@ -152,6 +152,11 @@ def plot_label_efficiency(
     """Draw test errors (1 - accuracy) over the number of labels, one curve per name; both axes are logarithmic.
 
     The bars are sample standard deviations.
+
+    Args:
+        curves: Name -> number of labels -> the accuracies measured there.
+        xlabel: The label of the numbers' axis.
+        path: The file for the figure, if it is to be saved.
     """
     figure, (axis,) = sheet(1, 1, 6.5, 4.5)
     for name, curve in curves.items():
@@ -167,7 +172,12 @@ def plot_label_efficiency(
 def plot_functions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: PathLike | None = None
 ) -> Figure:
-    """Draw each function and its derivative in a panel of their own: (x, values, derivatives) by name."""
+    """Draw each function and its derivative in a panel of their own.
+
+    Args:
+        curves: (x, values, derivatives) by name, (N,) each.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, axes = sheet(len(curves), 3, 3.2, 2.6)
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
@@ -185,7 +195,14 @@ def plot_lines(
     log_x: bool = False,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw curves (x, y) by name in one panel."""
+    """Draw curves in one panel.
+
+    Args:
+        curves: The points (x, y) by name, (N,) each.
+        x, y: The labels of the axes.
+        log_x: Whether the x axis is logarithmic.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 6, 4)
     for name, points in curves.items():
         axis.plot(*points, marker=".", label=name)
@@ -196,7 +213,11 @@ def plot_lines(
 def plot_learning_rates(
     rates: Sequence[float], losses: Sequence[float], suggestion: float, path: PathLike | None = None
 ) -> Figure:
-    """Draw the loss over a learning rate that has risen, and mark the suggested one."""
+    """Draw ``losses`` over the learning ``rates`` at which they were measured, and mark the ``suggestion``.
+
+    Args:
+        path: The file for the figure, if it is to be saved.
+    """
     figure = new_figure(6, 4)
     axis = figure.subplots()
     axis.plot(rates, losses)
@@ -217,8 +238,15 @@ def plot_measured(
 ) -> Figure:
     """Draw repeated measurements: panel name -> line name -> x -> the values measured there.
 
-    Each line joins the means; bars reach from the minimum to the maximum. ``references`` become dashed lines.
-    With fewer than 10 points, the lines are shifted slightly against each other, so that none hides another.
+    Each line joins the means; bars reach from the minimum to the maximum. With fewer than 10 points, the lines are
+    shifted slightly against each other, so that none hides another.
+
+    Args:
+        panels: Panel name -> line name -> x -> the values measured there.
+        xlabel, ylabel: The labels of the axes.
+        references: Values by name, drawn as dashed lines.
+        log_y: Whether the y axes are logarithmic.
+        path: The file for the figure, if it is to be saved.
     """
     figure, axes = sheet(len(panels), min(3, len(panels)), 5.2, 3.8)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -245,10 +273,14 @@ def plot_measured(
 def plot_forecast(
     values: Tensor, boundary: int, one_step: Tensor, multi_step: Tensor, name: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw a series (L,) and two forecasts of its terms from ``boundary`` on, (L - boundary,) each.
+    """Draw a series, ``values`` (L,), and two forecasts of its terms from ``boundary`` on, (L - boundary,) each.
 
     ``one_step`` predicts each term from the actual terms before it. ``multi_step`` predicts all terms from those
     before the boundary and its own predictions.
+
+    Args:
+        name: The name of the series, for the title.
+        path: The file for the figure, if it is to be saved.
     """
     figure = new_figure(10, 6)
     whole, part = figure.subplots(2, 1)
@@ -274,9 +306,12 @@ def plot_next_terms(
     times: np.ndarray | None = None,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw the last known terms (K,) of series and forecasts (H,), by name, of what comes next: a panel per series.
+    """Draw the last known terms of series and forecasts of what comes next: a panel per series.
 
-    ``times`` (K + H,) are those of all terms; without them, terms are counted from the last known one, which is 0.
+    Args:
+        panels: The known terms (K,) and the forecasts (H,) by name, for each series by name.
+        times: (K + H,), those of all terms; None counts terms from the last known one, which is 0.
+        path: The file for the figure, if it is to be saved.
     """
     figure, axes = sheet(len(panels), 1, 9, 3.6 if len(panels) == 1 else 3.0)
     for axis, (title, (known, forecasts)) in zip(axes, panels.items(), strict=True):
@@ -300,7 +335,13 @@ def plot_next_terms(
 def plot_roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw ROC curves (false positive rates, true positive rates) by name."""
+    """Draw ROC curves by name.
+
+    Args:
+        curves: False and true positive rates, (N,) each, by name.
+        positive: The name of the positive class.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (false_rate, true_rate) in curves.items():
         axis.plot(false_rate, true_rate, label=name)
@@ -313,7 +354,14 @@ def plot_roc(
 def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: PathLike | None = None
 ) -> Figure:
-    """Draw precision-recall curves (precision, recall) by name; the positive class's ``share`` is chance level."""
+    """Draw precision-recall curves by name, and chance level.
+
+    Args:
+        curves: Precision and recall, (N,) each, by name.
+        positive: The name of the positive class.
+        share: The share of positives, from 0 to 1, which is chance level.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 5.5, 5)
     for name, (precision, recall) in curves.items():
         axis.step(recall, precision, where="post", label=name)
@@ -326,7 +374,15 @@ def plot_precision_recall(
 def plot_line_fit(
     x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw points with logarithms ``y`` (N,) at ``x`` (N,), and lines (N,) of logarithms, on a logarithmic axis."""
+    """Draw points with logarithms ``y`` (N,) at ``x`` (N,), and lines (N,) of logarithms, on a logarithmic axis.
+
+    Args:
+        x: (N,), horizontal positions.
+        y: (N,), the points' logarithms.
+        lines: (N,) logarithms by name.
+        xlabel, ylabel: The labels of the axes.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 7, 4.5)
     axis.scatter(x, y.exp(), s=14, color="0.4")
     order = x.argsort()
@@ -341,7 +397,11 @@ def plot_surfaces(
     points: np.ndarray | None = None,
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw surfaces (x, y, z), (S, S) each, by name, side by side in 3-D; the first one with points (N, 3)."""
+    """Draw surfaces (x, y, z), (S, S) each, by name, side by side in 3-D; the first one with points (N, 3).
+
+    Args:
+        path: The file for the figure, if it is to be saved.
+    """
     figure = new_figure(4.6 * len(surfaces), 4.4)
     low, high = (float(f([f(z) for *_, z in surfaces.values()])) for f in (np.min, np.max))
     for number, (name, (x, y, z)) in enumerate(surfaces.items(), 1):
@@ -359,7 +419,11 @@ def plot_paths(
     losses: Mapping[str, np.ndarray],
     path: PathLike | None = None,
 ) -> Figure:
-    """Draw paths (S + 1, 2) by name, each over the contours of a surface (x, y, z), and their losses (S + 1,)."""
+    """Draw paths (S + 1, 2) by name, each over the contours of a surface (x, y, z), and their losses (S + 1,).
+
+    Args:
+        path: The file for the figure, if it is to be saved.
+    """
     columns = 3
     rows = -(-len(paths) // columns)
     figure = new_figure(3 * columns + 6, 2.6 * rows)

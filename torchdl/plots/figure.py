@@ -34,7 +34,7 @@ def sheet(count: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def save_figure(figure: Figure, path: PathLike) -> None:
-    """Save a figure as PNG; an interrupted call leaves no partial file.
+    """Save a figure at ``path`` as PNG; an interrupted call leaves no partial file.
 
     Raises:
         InputError: The file's name does not end in ``.png``.

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 def plot_predicted_images(
     images: Tensor, labels: Sequence[str], predictions: Sequence[str], title: str = "", path: PathLike | None = None
 ) -> Figure:
-    """Draw images (N, C, H, W) in [0, 1], each under its label and its prediction."""
+    """Draw images, each under its label and its prediction.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        labels, predictions: The names of the N true and predicted classes.
+        title: The title above all images.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, axes = sheet(len(images), 6, 1.5, 2.0)
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
     for axis, image, label, predicted in zip(axes, pixels, labels, predictions, strict=True):
@@ -32,7 +39,12 @@ def plot_predicted_images(
 
 
 def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
-    """Draw images (H, W), (1, H, W) or (3, H, W) under their names; grey ones from their minimum to their maximum."""
+    """Draw images under their names; grey ones from their minimum to their maximum.
+
+    Args:
+        pictures: Images (H, W), (1, H, W) or (3, H, W) by name.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, axes = sheet(len(pictures), 3, 3.4, 2.6)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         if picture.dim() == 3:

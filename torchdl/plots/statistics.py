@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 def plot_confusion(
     matrix: np.ndarray, classes: Sequence[str], normalize: bool = False, path: PathLike | None = None
 ) -> Figure:
-    """Draw a confusion matrix (classes, classes) of counts, a row per true label, coloured by shares of the row.
+    """Draw a confusion matrix of counts, a row per true label, coloured by shares of the row.
 
-    ``normalize`` writes these shares in per cent instead of the counts. More than 30 classes get colours only.
+    More than 30 classes get colours only.
+
+    Args:
+        matrix: (K, K) counts.
+        classes: The names of the K classes.
+        normalize: Whether to write the shares, in per cent, instead of the counts.
+        path: The file for the figure, if it is to be saved.
     """
     cell, many = (0.55, False) if len(classes) <= 30 else (0.12, True)
     figure, (axis,) = sheet(1, 1, 1.5 + cell * len(classes), 1.2 + 0.9 * cell * len(classes))
@@ -44,7 +50,12 @@ def plot_confusion(
 
 
 def plot_bars(panels: Mapping[str, Mapping[str, float]], xlabel: str, path: PathLike | None = None) -> Figure:
-    """Draw horizontal bars, the first on top: panel name -> bar name -> value; all panels have the same bars."""
+    """Draw horizontal bars, the first on top: panel name -> bar name -> value; all ``panels`` have the same bars.
+
+    Args:
+        xlabel: The label of the values' axis.
+        path: The file for the figure, if it is to be saved.
+    """
     names = list(next(iter(panels.values())))
     low, high = (f([0.0, *(f(values.values()) for values in panels.values())]) for f in (min, max))
     margin = 0.05 * (high - low) or 1.0
@@ -65,7 +76,12 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], xlabel: str, path: Path
 
 
 def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, path: PathLike | None = None) -> Figure:
-    """Draw ratios (median, minimum, maximum) by name as bars that start at 1, the first on top."""
+    """Draw ratios (median, minimum, maximum) by name as bars that start at 1, the first on top.
+
+    Args:
+        xlabel: The label of the ratios' axis.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 8, 1.2 + 0.4 * len(ratios))
     for place, (median, low, high) in enumerate(ratios.values()):
         axis.barh(place, median - 1, left=1, color="C0" if median >= 1 else "C3")
@@ -87,7 +103,12 @@ def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, p
 
 
 def plot_predictions(actual: np.ndarray, predicted: np.ndarray, name: str, path: PathLike | None = None) -> Figure:
-    """Draw predictions (N,) over actual values (N,), and the line on which they agree."""
+    """Draw ``predicted`` (N,) over ``actual`` values (N,), and the line on which they agree.
+
+    Args:
+        name: What is predicted, for the labels.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 5.5, 5)
     axis.scatter(actual, predicted, s=12, alpha=0.6, linewidths=0)
     ends = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
@@ -99,7 +120,11 @@ def plot_predictions(actual: np.ndarray, predicted: np.ndarray, name: str, path:
 
 
 def plot_histograms(columns: Mapping[str, np.ndarray], path: PathLike | None = None) -> Figure:
-    """Draw a histogram of each column (N,) of numbers or texts; of texts, the 12 most frequent."""
+    """Draw a histogram of each of ``columns``, (N,) numbers or texts; of texts, the 12 most frequent.
+
+    Args:
+        path: The file for the figure, if it is to be saved.
+    """
     figure, axes = sheet(len(columns), min(4, len(columns)), 3.2, 2.5)
     for axis, (name, values) in zip(axes, columns.items(), strict=True):
         if np.issubdtype(values.dtype, np.number):
@@ -115,7 +140,11 @@ def plot_histograms(columns: Mapping[str, np.ndarray], path: PathLike | None = N
 
 
 def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: PathLike | None = None) -> Figure:
-    """Draw every pair of columns (N,) of numbers as a scatter plot, and histograms on the diagonal."""
+    """Draw every pair of columns (N,) of numbers as a scatter plot, and histograms on the diagonal.
+
+    Args:
+        path: The file for the figure, if it is to be saved.
+    """
     from matplotlib.ticker import MaxNLocator
     from pandas import DataFrame
     from pandas.plotting import scatter_matrix
@@ -137,7 +166,15 @@ def plot_scatter_matrix(columns: Mapping[str, np.ndarray], path: PathLike | None
 def plot_embeddings(
     points: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str, path: PathLike | None = None
 ) -> Figure:
-    """Draw points (N, 2) in the colours of their labels (N,); each class is named at its median."""
+    """Draw points in the colours of their labels; each class is named at its median.
+
+    Args:
+        points: (N, 2).
+        labels: (N,), indices of the classes.
+        classes: The names of the classes.
+        title: The title.
+        path: The file for the figure, if it is to be saved.
+    """
     figure, (axis,) = sheet(1, 1, 7, 6)
     for label, name in enumerate(classes):
         x, y = points[labels == label].T

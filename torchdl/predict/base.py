@@ -81,7 +81,7 @@ class Predictor(Generic[SettingsT]):
         write_json(Path(folder) / PREPROCESSING, {"kind": self.kind, "settings": asdict(self.settings)})  # type: ignore[call-overload]
 
     def computed(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Apply a function of the model to inputs (N, ...), in batches; the result is on the CPU."""
+        """Apply a ``function`` of the model to inputs ``x`` (N, ...), in batches; the result is on the CPU."""
         with self.ready():
             return torch.cat([function(part.to(self.device)).cpu() for part in x.split(self.batch_size)])
 

@@ -57,7 +57,11 @@ class ClassAnswers:
         return [self.classes[label] for label in self.probabilities.argmax(1).tolist()]
 
     def top(self, count: int = 3) -> list[list[tuple[str, float]]]:
-        """Return the most probable classes of each input, with their probabilities, the most probable first."""
+        """Return the most probable classes of each input, with their probabilities, the most probable first.
+
+        Raises:
+            InputError: The number of classes is less than 1.
+        """
         whole = isinstance(count, int) and count >= 1
         require(whole, f"the number of classes to show must be 1 or more, not {count!r}")
         found = self.probabilities.sort(dim=1, descending=True, stable=True)  # (N, K) each

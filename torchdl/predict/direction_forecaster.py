@@ -72,6 +72,10 @@ class DirectionSettings:
 class DirectionForecaster(Predictor[DirectionSettings]):
     """Predict by a network that maps windows (N, T, D) to logits (N, 1) whether a column rises at the next term.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``DirectionForecaster.Settings``.
+
     Example:
         >>> from torchdl.predict import DirectionForecaster, SeriesInput
         >>> split = torchdl.Split(torchdl.google_prices(), length=10, test_size=300)

@@ -51,7 +51,11 @@ class EmbeddingAnswers:
         return len(self.embeddings)
 
     def nearest(self, count: int = 1) -> list[list[tuple[str, float]]]:
-        """Return the other inputs with the most similar embeddings, and their cosine similarities in [-1, 1]."""
+        """Return the other inputs with the most similar embeddings, and their cosine similarities in [-1, 1].
+
+        Raises:
+            InputError: The number of inputs to find is less than 1, or there are fewer than two inputs.
+        """
         whole = isinstance(count, int) and count >= 1
         require(whole, f"the number of inputs to find must be 1 or more, not {count!r}")
         require(len(self) >= 2, "an embedding is compared with those of other inputs: give two inputs or more")

@@ -74,7 +74,11 @@ class Forecast:
         return pandas.DataFrame(columns)
 
     def figure(self, shown: int | None = None) -> Figure:
-        """Draw the last ``shown`` known terms (by default 3 H, at least 50) and both forecasts, a panel per column."""
+        """Draw the last ``shown`` known terms (by default 3 H, at least 50) and both forecasts, a panel per column.
+
+        Raises:
+            InputError: ``shown`` is less than 1.
+        """
         shown = min(len(self.known), max(3 * len(self), 50) if shown is None else shown)
         require(shown >= 1, f"shown must be 1 or more, not {shown}")
         panels = {
@@ -113,6 +117,10 @@ class ForecasterSettings:
 class Forecaster(Predictor[ForecasterSettings]):
     """Forecast all columns of a series by a network that maps windows (N, T, D) to the next terms.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``Forecaster.Settings``.
+
     Example:
         >>> from torchdl.predict import Forecaster, SeriesInput
         >>> split = torchdl.Split(torchdl.sine(), length=10, test_size=100)
@@ -137,7 +145,10 @@ class Forecaster(Predictor[ForecasterSettings]):
         require(settings.naive != NAIVE[2] or settings.series.length > 1, f"{NAIVE[2]} needs two terms")
 
     def forecast(self, windows: Tensor, horizon: int | None = None) -> Tensor:
-        """Forecast H terms (N, H, D) after each of N windows (N, T, D); all are in the unit of the terms."""
+        """Forecast H terms (N, H, D) after each of N windows (N, T, D); all are in the unit of the terms.
+
+        ``horizon`` is H, by default the settings'.
+        """
         horizon = self.settings.horizon if horizon is None else horizon
         x = self.settings.series.scale(windows)
         return self.settings.series.unscale(self.computed(partial(forecast, self.model, horizon=horizon), x))
@@ -145,7 +156,7 @@ class Forecaster(Predictor[ForecasterSettings]):
     def naive_forecasts(self, windows: Tensor, horizon: int | None = None) -> dict[str, Tensor]:
         """Return the naive forecasts (N, H, D), by name, after windows (N, K, D), where K is T or more.
 
-        The seasonal one is there if K is a period or more.
+        The seasonal one is there if K is a period or more. ``horizon`` is H, by default the settings'.
         """
         horizon = self.settings.horizon if horizon is None else horizon
         period = self.settings.period if windows.shape[1] >= self.settings.period else 0
@@ -180,7 +191,13 @@ class Forecaster(Predictor[ForecasterSettings]):
         return replace(found, known=replace(found.known, columns=names), prices=prices)
 
     def forecast_after(self, series: Series, horizon: int | None = None) -> Forecast:
-        """Forecast the terms after a series of what the network reads: of returns, if it forecasts returns."""
+        """Forecast the terms after a series of what the network reads: of returns, if it forecasts returns.
+
+        ``horizon`` is the number of terms, by default the settings'.
+
+        Raises:
+            InputError: The series is shorter than a season that the naive forecast repeats.
+        """
         settings, horizon = self.settings, self.settings.horizon if horizon is None else horizon
         values = series.values[None]  # (1, L, D)
         seasonal = settings.naive == NAIVE[3]

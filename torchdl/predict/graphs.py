@@ -98,7 +98,7 @@ class Graph:
         return {name: max(1, factor // 2 if name == BATCH else factor) * self.least.get(name, 1) for name in self.names}
 
     def examples(self, sizes: dict[str, int], seed: int = 0) -> tuple[Tensor, ...]:
-        """Draw an example of each input, of these sizes."""
+        """Draw an example of each input, of these ``sizes`` by name, by ``seed``."""
         generator = torch.Generator().manual_seed(seed)
         return tuple(each.example(sizes, generator) for each in self.inputs)
 
@@ -395,6 +395,9 @@ GRAPHS: dict[type[Predictor[Any]], Callable[[Any], Graph]] = {
 
 def predictor_graph(predictor: Predictor[Any]) -> Graph:
     """Return the graph of a predictor: what is arithmetic between raw inputs and answers is inside.
+
+    Raises:
+        InputError: Only the network of such a predictor can be exported.
 
     Example:
         >>> from torchdl.predict import ImageClassifier, ImageInput

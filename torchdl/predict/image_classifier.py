@@ -27,6 +27,10 @@ class ClassifierSettings:
 class ImageClassifier(ImagePredictor[ClassifierSettings]):
     """Classify pictures by a network that maps images (N, C, H, W) to logits (N, K).
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``ImageClassifier.Settings``.
+
     Example:
         >>> from torchdl.predict import ImageClassifier, ImageInput
         >>> settings = ImageClassifier.Settings(ImageInput(1, 28, 28, prepare="digit"), tuple("0123456789"))
@@ -69,7 +73,11 @@ class ImageClassifier(ImagePredictor[ClassifierSettings]):
         return ClassAnswers(logits.double().softmax(1), self.settings.classes, names)
 
     def embed(self, inputs: Any) -> Tensor:
-        """Return the activations (N, D) of the hidden layer before the last, float32, by which to compare pictures."""
+        """Return the activations (N, D) of the hidden layer before the last, float32, by which to compare pictures.
+
+        Raises:
+            InputError: The model has no hidden units.
+        """
         hidden = getattr(self.model, "hidden_units", None)
         if hidden is None:
             raise InputError(f"{kind_of(self.model)} has no hidden units to compare pictures by")

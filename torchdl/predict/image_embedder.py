@@ -26,6 +26,10 @@ class EmbedderSettings:
 class ImageEmbedder(ImagePredictor[EmbedderSettings]):
     """Embed pictures by a :class:`torchdl.CPC` of images, or by an encoder alone.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``ImageEmbedder.Settings``.
+
     Example:
         >>> from torchdl.predict import ImageEmbedder, ImageInput
         >>> settings = ImageEmbedder.Settings(ImageInput(3, 28, 28, low=-1, prepare="digit"))

@@ -38,6 +38,10 @@ class GeneratorSettings:
 class ImageGenerator(Predictor[GeneratorSettings]):
     """Generate images by a :class:`torchdl.GAN`.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``ImageGenerator.Settings``.
+
     Example:
         >>> from torchdl.predict import ImageGenerator
         >>> generator = ImageGenerator(torchdl.simple_gan(), ImageGenerator.Settings(1, 28, 28))
@@ -60,11 +64,17 @@ class ImageGenerator(Predictor[GeneratorSettings]):
 
     @classmethod
     def of(cls, gan: torch.nn.Module, device: str | torch.device = "auto") -> ImageGenerator:
-        """Return the predictor of a :class:`torchdl.GAN`, whose images are in [-1, 1]."""
+        """Return the predictor of ``gan``, a :class:`torchdl.GAN` with images in [-1, 1], on a ``device``."""
         return cls(gan, GeneratorSettings(*cast(GAN, gan).image_shape), device)
 
     def predict(self, inputs: int = 64, seed: int = 0) -> Tensor:
-        """Generate ``inputs`` images (N, C, H, W) uint8; a larger number begins with the same images."""
+        """Generate ``inputs`` images (N, C, H, W) uint8; a larger number begins with the same images.
+
+        The same ``seed`` gives the same images.
+
+        Raises:
+            InputError: The number is less than 1.
+        """
         require(inputs >= 1, f"the number of images must be 1 or more, not {inputs}")
         return self.decode(cast(GAN, self.model).noise(inputs, seed))
 
@@ -76,6 +86,9 @@ class ImageGenerator(Predictor[GeneratorSettings]):
             seed: The seed of the noise at the ends of the paths.
             path: ``spherical`` or ``linear``; see :mod:`torchdl.latent`.
             steps: The number of images of a path, both ends included.
+
+        Raises:
+            InputError: The number of images is less than 1, or the path is unknown.
         """
         require(count >= 1, f"the number of images must be 1 or more, not {count}")
         require(path in INTERPOLATIONS, f"unknown path {path!r}: choose one of {', '.join(INTERPOLATIONS)}")

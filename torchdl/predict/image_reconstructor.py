@@ -75,6 +75,10 @@ class Reconstructions:
 class ImageReconstructor(ImagePredictor[ReconstructorSettings]):
     """Encode and decode pictures by an :class:`torchdl.Autoencoder`.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``ImageReconstructor.Settings``.
+
     Example:
         >>> from torchdl.predict import ImageInput, ImageReconstructor
         >>> settings = ImageReconstructor.Settings(ImageInput(1, 28, 28, prepare="digit"))

@@ -67,7 +67,13 @@ class ImageInput:
 
     @classmethod
     def of(cls, data: ImageDataset, prepare: Preparation, white_value: float | None = None) -> ImageInput:
-        """Describe the images of a data set."""
+        """Describe the images of a data set.
+
+        Args:
+            data: The data set.
+            prepare: How a picture becomes such an image; see the class.
+            white_value: The value of white in greys of more than eight bits; None for what a file says.
+        """
         return cls(*data.image_shape, data.low.item() / 255, prepare, white_value)
 
     @property

@@ -105,7 +105,27 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
 def load_as(
     cls: type[PredictorT], folder: PathLike, device: str | torch.device = "auto", batch_size: int = 500
 ) -> PredictorT:
-    """Load the predictor of a run that must be of the class ``cls``; see :func:`load_predictor`."""
+    """Load the predictor of a run that must be of the class ``cls``.
+
+    Args:
+        cls: The class, such as :class:`torchdl.predict.ImageClassifier`.
+        folder, device, batch_size: As for :func:`load_predictor`.
+
+    Raises:
+        InputError: As :func:`load_predictor`, or the run's predictor is of another class.
+
+    Example:
+        >>> import tempfile
+        >>> from torchdl.predict import Forecaster, ImageGenerator, load_as
+        >>> folder = tempfile.mkdtemp()
+        >>> ImageGenerator.of(torchdl.simple_gan()).save(folder)
+        >>> load_as(ImageGenerator, folder).predict(2).shape
+        torch.Size([2, 1, 28, 28])
+        >>> load_as(Forecaster, "nowhere")
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.InputError: there is no folder nowhere: name that of a run
+    """
     return of_kind(cls, load_predictor(folder, device, batch_size), folder)
 
 

@@ -29,7 +29,7 @@ class Pretrained(TypedDict):
 
 
 def read_index(folder: Path = FOLDER) -> dict[str, Pretrained]:
-    """Return what comes with torchdl, by name."""
+    """Return what comes with torchdl, by name; ``folder`` holds it."""
     return dict(read_json(folder / INDEX, dict[str, Pretrained]))
 
 

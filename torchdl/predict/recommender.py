@@ -51,7 +51,7 @@ class RatedItems:
 
     @classmethod
     def of(cls, ratings: Ratings, split: RatingSplit) -> RatedItems:
-        """List what each user of the training part has rated, in the training or in the test part."""
+        """List what each user of the training part of ``split`` has rated in ``ratings``, the test part included."""
         users, items = indices_of(ratings.user, split.users), indices_of(ratings.item, split.items)
         stops = np.cumsum(np.bincount(users, minlength=len(split.users) + 1))
         return cls(stops.astype(np.int64), items[np.argsort(users, kind="stable")])
@@ -234,7 +234,11 @@ class Recommender(Predictor[RecommenderSettings]):
         return Recommendations(ids, titles, self.clip(predicted[order]))
 
     def rate(self, pairs: Iterable[tuple[str | int, str | int]]) -> Tensor:
-        """Predict the ratings (N,), float64, of pairs of a user's id and an item's id or title."""
+        """Predict the ratings (N,), float64, of pairs of a user's id and an item's id or title.
+
+        Raises:
+            InputError: There are no pairs.
+        """
         pairs = list(pairs)
         require(len(pairs) > 0, "there are no pairs of a user and an item")
         users, items = zip(*pairs, strict=True)
@@ -247,6 +251,9 @@ class Recommender(Predictor[RecommenderSettings]):
         Args:
             pairs: The indices.
             tables: Parameters that replace the model's, by name; see :meth:`fold_in`.
+
+        Raises:
+            InputError: A prediction is not finite.
         """
         found = [torch.empty(0, dtype=torch.float64)]
         with self.ready():
@@ -283,6 +290,9 @@ class Recommender(Predictor[RecommenderSettings]):
 
         Returns:
             Tables of users, by their parameters' names, in which the user has the index 1.
+
+        Raises:
+            InputError: The model has no vectors of users, or one that is not finite.
         """
         state = {name: value.detach().cpu().double() for name, value in self.model.named_parameters()}
         names = [name for name in state if name.split(".")[-2:][0].startswith("user_")]
@@ -319,7 +329,11 @@ class Recommender(Predictor[RecommenderSettings]):
         return max(self.settings.deviation * self.settings.deviation / 2, 1e-6)  # ** would overflow
 
     def own_ratings(self, given: Any) -> tuple[Tensor, Tensor]:
-        """Return the items' indices (N,) and the ratings (N,), float64, of a new user; see :meth:`predict`."""
+        """Return the items' indices (N,) and the ratings (N,), float64, of a new user; see :meth:`predict`.
+
+        Raises:
+            InputError: There are no ratings, or one is wrong or outside the range of the training's.
+        """
         if isinstance(given, (str, os.PathLike)):
             pairs = self.read(Path(given))
         else:
@@ -341,7 +355,11 @@ class Recommender(Predictor[RecommenderSettings]):
         return items, torch.tensor(values, dtype=torch.float64)
 
     def read(self, path: Path) -> list[tuple[str, float]]:
-        """Read the items (ids or titles) and the ratings of a table."""
+        """Read the items (ids or titles) and the ratings of a table.
+
+        Raises:
+            InputError: The file is missing, or lacks a column or a rating.
+        """
         require(path.is_file(), f"there is no file {path}: name a table with the columns item and rating")
         format = TableFormat(separator="\t") if path.suffix.lower() == ".tsv" else CSV
         table = read_rows(path, format, missing=False)

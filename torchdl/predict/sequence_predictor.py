@@ -45,6 +45,10 @@ class SequencePredictor(Predictor[SequenceSettings]):
 
     K is 1 for a number and for two classes.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``SequencePredictor.Settings``.
+
     Example:
         >>> from torchdl.predict import SequencePredictor
         >>> model = torchdl.SequenceModel("gru", in_features=2)

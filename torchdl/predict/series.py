@@ -136,7 +136,7 @@ class SeriesInput:
         return tuple(found)
 
     def scale(self, terms: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Scale terms (..., D) as training did."""
+        """Scale terms (..., D) as training did; the result has the type ``dtype``."""
         mean, deviation = self._scale()
         return ((terms.cpu() - mean) / deviation).to(dtype).contiguous()
 
@@ -149,7 +149,7 @@ class SeriesInput:
         return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.deviation, dtype=torch.float64)
 
     def check_model(self, model: torch.nn.Module, outputs: int) -> None:
-        """Raise :class:`InputError` unless a network reads these columns and returns ``outputs`` numbers per term."""
+        """Raise :class:`InputError` unless ``model`` reads these columns and returns ``outputs`` numbers per term."""
         columns = getattr(model, "in_features", len(self.columns))
         require(columns == len(self.columns), f"the model reads {columns} columns")
         found = getattr(model, "out_features", outputs)

@@ -56,7 +56,14 @@ class SignalInput:
 
     @classmethod
     def of(cls, recordings: Recordings, window: int, hop: int, format: TableFormat = CSV) -> SignalInput:
-        """Describe windows of recordings that are scaled by the mean and deviation of these, the training part."""
+        """Describe windows of recordings that are scaled by the mean and deviation of these, the training part.
+
+        Args:
+            recordings: The training part.
+            window: The number of samples per window.
+            hop: The number of samples from one window to the next.
+            format: How files of recordings are written.
+        """
         mean, deviation = recordings.statistics()
         scale = tuple(mean.tolist()), tuple(deviation.tolist())
         return cls(recordings.channels, window, hop, *scale, recordings.channel_names, format, recordings.rate)
@@ -74,7 +81,11 @@ class SignalInput:
         require(len(self.channel_names) in (0, self.channels), "channel_names must have one for each channel")
 
     def scaled(self, recordings: Recordings) -> Recordings:
-        """Scale recordings as in training."""
+        """Scale recordings as in training.
+
+        Raises:
+            InputError: The channels or the sampling rate are not those of training.
+        """
         require(
             recordings.channels == self.channels,
             f"the network takes recordings of {self.channels} channels, not of {recordings.channels}",
@@ -102,6 +113,10 @@ class SignalInput:
 
 class SignalEmbedder(Predictor[SignalInput]):
     """Embed windows of recordings by a :class:`torchdl.CPC` of signals, or by an encoder alone.
+
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are a
+            :class:`SignalInput`.
 
     Example:
         >>> from torchdl.predict import SignalEmbedder

@@ -31,6 +31,10 @@ class TabularPredictor(Predictor[Columns]):
 
     The model has the attributes ``in_features``, D, and ``out_features``: 1 for a number or two classes, otherwise K.
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are a
+            :class:`torchdl.Columns`.
+
     Example:
         >>> from torchdl.predict import TabularPredictor
         >>> columns = torchdl.Columns({"rooms": (3.0, 1.0)}, {"type": ("flat", "house")}, "price", scale=(200.0, 50.0))
@@ -57,6 +61,9 @@ class TabularPredictor(Predictor[Columns]):
         format: TableFormat = CSV,
     ) -> pandas.DataFrame:
         """Return the columns of rows that the model reads, and the target if there is one, as :meth:`predict` does.
+
+        Args:
+            rows, format: As for :meth:`predict`.
 
         Raises:
             InputError: There are no rows, a column is missing, or a numeric column holds a text.
@@ -92,7 +99,14 @@ class TabularPredictor(Predictor[Columns]):
     def encoded(
         self, rows: Any, missing: Gaps = "refuse", format: TableFormat = CSV
     ) -> tuple[Tensor, pandas.Index, tuple[str, ...]]:
-        """Return rows as the model sees them, (N, D), their index, and notes on them."""
+        """Return rows as the model sees them, (N, D), their index, and notes on them.
+
+        Args:
+            rows, missing, format: As for :meth:`predict`.
+
+        Raises:
+            InputError: As :meth:`predict`.
+        """
         require(missing in ("refuse", "fill"), f'missing must be "refuse" or "fill", not {missing!r}')
         table = self.read(rows, format)
         said = list(notes(table))
@@ -140,6 +154,9 @@ class TabularPredictor(Predictor[Columns]):
             inputs: Rows, as for :meth:`predict`.
             missing: As for :meth:`predict`.
             format: How the file is written.
+
+        Raises:
+            InputError: The model has no hidden layer, or as :meth:`predict`.
         """
         hidden = getattr(self.model, "hidden_units", None)
         if hidden is None or not getattr(self.model, "hidden", True):

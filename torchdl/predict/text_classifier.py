@@ -74,6 +74,10 @@ class TextAnswers(ClassAnswers):
 class TextClassifier(Predictor[TextSettings]):
     """Classify texts by a network that maps word indices (N, T) to logits: (N, 1) for two classes, else (N, K).
 
+    Args:
+        model, settings, device, batch_size, workers: As for :class:`Predictor`; the settings are
+            ``TextClassifier.Settings``.
+
     Example:
         >>> from torchdl.predict import TextClassifier
         >>> vocabulary = torchdl.Vocabulary.learn(["see you", "buy now"])
@@ -121,14 +125,25 @@ class TextClassifier(Predictor[TextSettings]):
         return class_probabilities(self.compute(self.model, texts).double())
 
     def embed(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> Tensor:
-        """Return what the model's last layer reads (N, D), float32, by which to compare texts; see :meth:`predict`."""
+        """Return what the model's last layer reads (N, D), float32, by which to compare texts.
+
+        Args:
+            inputs, text, format: As for :meth:`predict`.
+
+        Raises:
+            InputError: The model has no features, or there is no text.
+        """
         features = getattr(self.model, "features", None)
         if not callable(features):
             raise InputError(f"{kind_of(self.model)} has no features to compare texts by")
         return self.compute(features, self.read(inputs, text, format)[0])
 
     def compute(self, function: Callable[[Tensor], Tensor], texts: Sequence[str]) -> Tensor:
-        """Return what a function of word indices (B, T) returns for texts, on the CPU."""
+        """Return what a function of word indices (B, T) returns for texts, on the CPU.
+
+        Raises:
+            InputError: There are no texts.
+        """
         data = TextDataset(texts, torch.zeros(len(texts)), self.vocabulary, self.settings.longest)
         require(len(data) > 0, "there are no texts")
         order = data.lengths.argsort(stable=True)  # texts of similar length need little padding
@@ -139,7 +154,14 @@ class TextClassifier(Predictor[TextSettings]):
         return torch.cat(parts)[order.argsort()]
 
     def read(self, inputs: Any, text: str = "", format: TableFormat | None = None) -> tuple[list[str], tuple[str, ...]]:
-        """Return all texts, and sentences on the files that were read; see :meth:`predict`."""
+        """Return all texts, and sentences on the files that were read.
+
+        Args:
+            inputs, text, format: As for :meth:`predict`.
+
+        Raises:
+            InputError: There is no text, or one is empty, or something else is given.
+        """
         text, format = text or self.settings.text, format or self.settings.format
         inputs = inputs.tolist() if hasattr(inputs, "tolist") else inputs  # an array or a column
         single = isinstance(inputs, (str, os.PathLike))

@@ -58,7 +58,7 @@ class Coding(Learning):
 
 
 class AutoencoderTraining(NamedTuple):
-    """An autoencoder's task and its batches, the arguments of :meth:`torchdl.Trainer.fit`."""
+    """An autoencoder's task and batches, ``train`` and ``validation``: the arguments of :meth:`torchdl.Trainer.fit`."""
 
     task: AutoencoderTask
     train: BatchLoader
@@ -68,7 +68,15 @@ class AutoencoderTraining(NamedTuple):
 def autoencoder_training(
     model: Autoencoder, train: ImageDataset, test: ImageDataset, images: ImageOptions, coding: Coding, seed: int = 0
 ) -> AutoencoderTraining:
-    """Build an autoencoder's task and batches."""
+    """Build an autoencoder's task and batches.
+
+    Args:
+        model: The autoencoder.
+        train, test: The images, in [0, 1].
+        images: How they are loaded.
+        coding: How the autoencoder learns.
+        seed: The seed of the batches' order.
+    """
     pixels, test_pixels = train.without_labels(), test.without_labels()
     shown = test_pixels.spread(min(len(test), coding.visualization_size**2))
     schedule = find_schedule(coding.schedule)
@@ -80,25 +88,36 @@ def autoencoder_training(
 def image_reconstructor(
     model: Autoencoder, train: ImageDataset, images: ImageOptions, device: str = "auto"
 ) -> ImageReconstructor:
-    """Return the predictor of an autoencoder that learns from the training images ``train``."""
+    """Return the predictor of an autoencoder, ``model``, that learns from the training images ``train``.
+
+    Args:
+        images: How the images are loaded.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
     settings = ImageReconstructor.Settings(images.input(train))
     return ImageReconstructor(model, settings, device, workers=images.workers)
 
 
 def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: int = 0) -> float:
-    """Return the mean squared error of denoised test images; all processes must call this and share the work."""
+    """Return the mean squared error of denoised test images; all processes must call this and share the work.
+
+    Args:
+        training: The task and its batches.
+        device: auto, cpu, cuda, cuda:N or mps.
+        seed: The seed of the noise.
+    """
     return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
 
 
 def shape_table(model: Autoencoder, batch_size: int) -> str:
-    """Return a table of the tensor shapes in the network, layer by layer."""
+    """Return a table of the tensor shapes in ``model``, layer by layer, for a batch of ``batch_size`` images."""
     from torchinfo import summary  # imported late: rarely used
 
     return str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu"))
 
 
 class Coded(NamedTuple):
-    """Images (N, C, H, W) in [0, 1], their labels (N,), codes (N, D) and mean squared errors (N,)."""
+    """The ``images`` (N, C, H, W) in [0, 1], their labels (N,), codes (N, D) and mean squared errors (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -107,7 +126,7 @@ class Coded(NamedTuple):
 
 
 def encode(reconstructor: ImageReconstructor, images: ImageDataset, count: int) -> Coded:
-    """Encode and decode at most ``count`` evenly spaced images; the result is on the CPU."""
+    """Encode and decode at most ``count`` evenly spaced images by a ``reconstructor``; the result is on the CPU."""
     chosen = images.subset(at_equal_distances(len(images), affordable(images, count)).to(images.device))
     parts = []
     with reconstructor.ready():
@@ -140,7 +159,7 @@ def affordable(images: ImageDataset, count: int) -> int:
 
 
 def nearest(codes: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Return the indices (Q, count) of the codes (N, D) nearest to each query (Q, D), by Euclidean distance."""
+    """Return the indices (Q, count) of the codes (N, D) nearest to each of ``queries`` (Q, D) by Euclidean distance."""
     centre = codes.mean(0)  # a common mean much larger than the spread would cost the distances their digits
     return torch.cdist(queries - centre, codes - centre).topk(min(count, len(codes)), largest=False).indices
 

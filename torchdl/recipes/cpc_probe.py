@@ -29,7 +29,7 @@ DRAWS = 50  # random choices of one labelled example per class
 
 
 class Embeddings(Dataset):
-    """Embeddings (V, N, D) and their labels (N,); each epoch uses the next view of every example."""
+    """Embeddings, ``codes`` (V, N, D), and their labels (N,); each epoch uses the next view of every example."""
 
     def __init__(self, codes: Tensor, labels: Tensor) -> None:
         self.codes, self.labels, self.view = codes, labels, 0
@@ -51,7 +51,17 @@ class Embeddings(Dataset):
 
 
 def encode(encoder: nn.Module, data: ImageDataset, views: int = 1, device: str = "auto") -> Embeddings:
-    """Encode the labelled images of the first ``views`` epochs; the result is on the CPU."""
+    """Encode labelled images; the result is on the CPU.
+
+    Args:
+        encoder: Maps images (B, C, H, W) to embeddings (B, D).
+        data: The images.
+        views: V, the number of first epochs whose images are encoded.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        InputError: The images have no labels.
+    """
     require(data.labels is not None, "a probe needs labelled images")
     features = CPCFeatures(encoder, device=device)
     codes = torch.stack([features.encode(data, epoch=view) for view in range(views)])  # (V, N, D)
@@ -59,7 +69,15 @@ def encode(encoder: nn.Module, data: ImageDataset, views: int = 1, device: str =
 
 
 def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs: int, seed: int, device: str) -> None:
-    """Train a network on embeddings with the settings of the original probe, and leave it on the CPU."""
+    """Train a network on embeddings with the settings of the original probe, and leave it on the CPU.
+
+    Args:
+        head: Maps embeddings (B, D) to logits (B, K).
+        train, validation: The embeddings.
+        epochs: Epochs of training.
+        seed: The seed of the batches' order.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
     task = Supervised(head, F.cross_entropy, {"accuracy": accuracy}, schedule=lambda adam, _: plateau(adam))
     trainer = Trainer(epochs=epochs, seed=seed, device=device)
     trainer.fit(task, BatchLoader(train, 64, shuffle=True, seed=seed), BatchLoader(validation, 1000))
@@ -69,7 +87,13 @@ def fit_head(head: nn.Module, train: Embeddings, validation: Embeddings, epochs:
 def linear_score(
     codes: np.ndarray, labels: np.ndarray, test_codes: np.ndarray, test_labels: np.ndarray, max_iter: int = 500
 ) -> float:
-    """Return the test accuracy of scikit-learn's logistic regression on standardised embeddings (N, D)."""
+    """Return the test accuracy of scikit-learn's logistic regression on standardised embeddings.
+
+    Args:
+        codes, labels: The training part's embeddings (N, D) and labels (N,).
+        test_codes, test_labels: The test part's.
+        max_iter: The maximum number of iterations.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -112,7 +136,7 @@ def few_labels(codes: Tensor, labels: Tensor, centres: Tensor, test: Embeddings,
 
 
 def accuracy_of(predictions: Tensor, labels: Tensor) -> float:
-    """Return the share of correct predictions (N,)."""
+    """Return the share of ``predictions`` (N,) that equal ``labels`` (N,)."""
     return float((predictions == labels).float().mean())
 
 
@@ -198,7 +222,7 @@ def probe(
 
 
 def map_embeddings(embeddings: Tensor, seed: int = 0) -> np.ndarray:
-    """Map embeddings (N, D) to points (N, 2) by t-SNE (van der Maaten and Hinton 2008)."""
+    """Map embeddings (N, D) to points (N, 2) by t-SNE (van der Maaten and Hinton 2008), drawn by ``seed``."""
     from sklearn.manifold import TSNE
 
     # with PCA initialisation t-SNE divides by the spread, and crashes Python if all embeddings are equal

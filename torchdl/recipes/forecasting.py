@@ -56,6 +56,11 @@ def best_naive(split: Split, horizon: int, period: int = 0) -> str:
     """Return the name of the naive forecast with the least squared error in the training part, for the first column.
 
     The test part would flatter the best of several. The horizon is shortened to what the training part has room for.
+
+    Args:
+        split: The series.
+        horizon: H, terms to forecast.
+        period: Terms of a season; 0 for none.
     """
     known = max(split.length, period)
     horizon = min(horizon, split.boundary - known)
@@ -86,6 +91,12 @@ def forecasts(
     forecaster: Forecaster, linear: SequenceModel, split: Split, horizon: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Forecast H terms from every start in the test part with the model and all baselines.
+
+    Args:
+        forecaster: The model's predictor.
+        linear: A linear model, which is fitted here by least squares.
+        split: The series.
+        horizon: H, terms to forecast.
 
     Returns:
         The forecasts (N, H, D) by name, the actual terms (N, H, D) and the terms before them (N, T, D), all in the
@@ -159,7 +170,7 @@ def evaluate_forecaster(forecaster: Forecaster, linear: SequenceModel, split: Sp
 
 
 def draw(forecaster: Forecaster, split: Split) -> Figure:
-    """Draw the test terms with one-step forecasts and with one multi-step forecast of the whole test part."""
+    """Draw the test terms of ``split`` with one-step forecasts and with one multi-step forecast by ``forecaster``."""
     x, _ = Windows(split.series.values[split.boundary - split.length :], split.length)[:]
     one_step = forecaster.forecast(x, 1)[:, 0, 0]  # (test terms,)
     multi_step = forecaster.forecast(x[:1], split.test_size)[0, :, 0]  # (test terms,)
@@ -167,7 +178,7 @@ def draw(forecaster: Forecaster, split: Split) -> Figure:
 
 
 def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> str:
-    """Return the errors of ``count`` forecasts as a table, one row per method."""
+    """Return the errors of ``count`` forecasts as a table with a ``title``, one row per method."""
     width = max(map(len, errors))
     lines = [f"{title}, {count:,} forecasts", f"{'':{width}}  {'MAE':>10} {'RMSE':>10} {'MASE':>7} {'direction':>9}"]
     for name, row in errors.items():
@@ -177,7 +188,14 @@ def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> 
 
 
 def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> str:
-    """Return a sentence on whether the model's forecasts are better than the naive ones that were best in training."""
+    """Return a sentence on whether the model's forecasts are better than the naive ones that were best in training.
+
+    Args:
+        title: What is forecast.
+        naive: The name of the best naive forecast.
+        ratio: The ratio of the model's RMSE to that one's; NaN if that one has no error.
+        low, high: The ends of its 95 % interval.
+    """
     if math.isnan(ratio):
         return f"{title}: the naive forecast {naive!r} has no error, so nothing can be better"
     comparison = f"{ratio:.3g} times the RMSE of {naive!r}, the best naive forecast in the training part"
@@ -185,16 +203,17 @@ def verdict(title: str, naive: str, ratio: float, low: float, high: float) -> st
 
 
 def conclusion(low: float, high: float) -> str:
-    """Return the conclusion that the interval of a ratio of errors supports."""
+    """Return the conclusion that the interval of a ratio of errors, from ``low`` to ``high``, supports."""
     if low == 0 and math.isinf(high):
         return "no verdict, because the test part has too few terms that are independent"
     return "the model is better" if high < 1 else "the model is WORSE" if low > 1 else "no clear difference"
 
 
 def rises(split: Split, target: str, values: Tensor | None = None) -> tuple[ArrayDataset, ArrayDataset]:
-    """Return windows (N, T, D) of all columns, labelled (N, 1) by whether the target rises next (lecture 53).
+    """Return windows (N, T, D) of all columns, labelled (N, 1) by whether ``target`` rises next (lecture 53).
 
-    The windows are those of ``values`` (L, D), by default of the scaled series.
+    The first data set is the training part of ``split``, the second its test part. The windows are those of ``values``
+    (L, D), by default of the scaled series.
     """
     series, length, start = split.series, split.length, split.boundary - split.length
     values = split.scaled if values is None else values
@@ -209,7 +228,7 @@ def rises(split: Split, target: str, values: Tensor | None = None) -> tuple[Arra
 
 
 class Direction(NamedTuple):
-    """Windows (N, T, D), labelled (N, 1) by whether the target rises next, for training and testing."""
+    """Windows (N, T, D), labelled (N, 1) by whether the target rises next, to ``train`` and to ``test`` on."""
 
     train: ArrayDataset
     test: ArrayDataset
@@ -231,7 +250,14 @@ def direction_data(split: Split, target: str) -> Direction:
 
 
 def direction_training(model: SequenceModel, data: Direction, learning: Learning, seed: int = 0) -> Training:
-    """Build the task and batches that train a model to predict whether a column rises next."""
+    """Build the task and batches that train a model to predict whether a column rises next.
+
+    Args:
+        model: Maps windows (N, T, D) to logits (N, 1).
+        data: The labelled windows.
+        learning: How the model learns.
+        seed: The seed of the batches' order.
+    """
     task = learning.task(model, F.binary_cross_entropy_with_logits, {"accuracy": binary_accuracy})
     train = BatchLoader(data.train, learning.batch_size, shuffle=True, seed=seed)
     return Training(task, train, BatchLoader(data.test, 500))
@@ -242,7 +268,14 @@ def direction_forecaster(
 ) -> DirectionForecaster:
     """Return the predictor of a model that learns whether the column ``target`` of a split's series rises next.
 
-    ``file`` is how a file is read; see :meth:`torchdl.predict.SeriesInput.of`.
+
+
+    Args:
+        model: The model.
+        split: The series.
+        target: The column.
+        device: auto, cpu, cuda, cuda:N or mps.
+        file: How a file is read; see :meth:`torchdl.predict.SeriesInput.of`.
     """
     share = float(rises(split, target)[0].targets.double().mean())
     return DirectionForecaster(
@@ -253,7 +286,8 @@ def direction_forecaster(
 def evaluate_direction(forecaster: DirectionForecaster, split: Split) -> Report:
     """Compare predicted directions with the baseline of always predicting the training part's more frequent direction.
 
-    The results also have the probability that the target rises after the series.
+    The ``forecaster`` predicts the test part of ``split``. The results also have the probability that the target rises
+    after the series.
     """
     target = forecaster.settings.target
     train, test = rises(split, target, split.series.values)  # windows in the unit of the series

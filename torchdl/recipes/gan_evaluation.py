@@ -82,14 +82,14 @@ class Trained(TypedDict, total=False):
 
 
 class Features(NamedTuple):
-    """Features (N, D) and class probabilities (N, K) of images."""
+    """The ``features`` (N, D) and class probabilities (N, K) of images."""
 
     features: Tensor
     probabilities: Tensor
 
 
 class Reference(NamedTuple):
-    """Statistics of real images with which others are compared: moments, a sample set and class shares (K,)."""
+    """Statistics of real images with which others are compared: moments, a set of ``samples`` and class shares (K,)."""
 
     moments: metrics.Moments
     samples: metrics.SampleSet
@@ -97,7 +97,7 @@ class Reference(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Images (N, C, H, W) in [0, 1], the nearest training image of each, and their distances (N,)."""
+    """The ``images`` (N, C, H, W) in [0, 1], the nearest training image of each, and their distances (N,)."""
 
     images: Tensor
     training: Tensor
@@ -105,7 +105,7 @@ class Nearest(NamedTuple):
 
 
 def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
-    """Load a feature extractor from a finished run of a :class:`torchdl.LenetLike` on the data set.
+    """Load a feature extractor from a finished run of a :class:`torchdl.LenetLike` on ``dataset``.
 
     Raises:
         InputError: The folder holds another model or data set, or an unfinished run.
@@ -128,7 +128,7 @@ def load_feature_extractor(folder: PathLike, dataset: str) -> FeatureExtractor:
 
 
 def pretrained_extractor(name: str, dataset: str) -> FeatureExtractor:
-    """Return a classifier that comes with torchdl as a feature extractor for a data set.
+    """Return the classifier ``name`` that comes with torchdl as a feature extractor for ``dataset``.
 
     Raises:
         InputError: There is no such classifier, or it was trained on another data set.
@@ -146,7 +146,7 @@ def pretrained_extractor(name: str, dataset: str) -> FeatureExtractor:
 
 @torch.no_grad()
 def extract_features(extractor: FeatureExtractor, images: Tensor, device: torch.device) -> Features:
-    """Return the features and class probabilities of images (N, C, H, W) in [0, 1]; on the CPU if the device is MPS."""
+    """Return an extractor's outputs for images (N, C, H, W) in [0, 1], on ``device``, or on the CPU if that is MPS."""
     extractor.model.to(device)
     target = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     features, logits = [], []
@@ -158,29 +158,35 @@ def extract_features(extractor: FeatureExtractor, images: Tensor, device: torch.
 
 
 def shares_of(extractor: FeatureExtractor, found: Features) -> Tensor:
-    """Return the share (K,) of each class among the predictions."""
+    """Return the share (K,) of each class among the predictions that an ``extractor`` has ``found``."""
     return metrics.class_shares(found.probabilities.argmax(1), len(extractor.classes))
 
 
 def sample_set(found: Features, kid_samples: int, centre: Tensor | None = None) -> metrics.SampleSet:
-    """Return at most ``kid_samples`` evenly spaced images as a set for pairwise measures, about a centre (D,)."""
+    """Return at most ``kid_samples`` evenly spaced rows of ``found``, for pairwise measures, about a centre (D,)."""
     features = found.features
     chosen = at_equal_distances(len(features), min(kid_samples, len(features)))
     return metrics.SampleSet(features[chosen.to(features.device)], NEIGHBOUR, centre)
 
 
 def make_reference(extractor: FeatureExtractor, real: Features, kid_samples: int = KID_SAMPLES) -> Reference:
-    """Compute the statistics of real images with which others are compared."""
+    """Compute the statistics of real images with which others are compared.
+
+    Args:
+        extractor: What has found their features.
+        real: Their features.
+        kid_samples: The maximum number of images for pairwise measures.
+    """
     return Reference(metrics.Moments([real.features]), sample_set(real, kid_samples), shares_of(extractor, real))
 
 
 def compare(
     extractor: FeatureExtractor, found: Features, reference: Reference, kid_samples: int = KID_SAMPLES
 ) -> dict[str, Any]:
-    """Compare images with real ones by their features.
+    """Compare images with real ones by their features, as an ``extractor`` has ``found`` them.
 
     The kernel distance, precision, recall, density and coverage use at most ``kid_samples`` images of each kind. A
-    class is rare if its share is less than half its share of the real images.
+    class is rare if its share is less than half its share of the real images, whose statistics ``reference`` has.
     """
     samples = sample_set(found, kid_samples, reference.samples.centre)
     kernel, neighbours = metrics.compare_sets(reference.samples, samples)
@@ -201,7 +207,7 @@ def compare(
 
 
 def nearest_training_images(images: Tensor, train: ImageDataset) -> Nearest:
-    """Find the training image nearest to each image (N, C, H, W) in [0, 1], by root mean squared pixel difference."""
+    """Find the image of ``train`` nearest to each of ``images`` (N, C, H, W) in [0, 1] by root mean squared error."""
     centre = images.flatten(1).mean(0)  # without it, bright images would cost the distances their digits
     x = images.flatten(1) - centre  # (N, C * H * W)
     smallest = torch.full((len(x),), torch.inf, device=x.device)
@@ -219,13 +225,13 @@ def nearest_training_images(images: Tensor, train: ImageDataset) -> Nearest:
 
 
 def as_fractions(data: ImageDataset, rows: Tensor) -> Tensor:
-    """Return images as float32 in [0, 1], whatever range the data set scales them to."""
+    """Return the images with the indices ``rows`` as float32 in [0, 1], whatever range the data set scales them to."""
     return data.pixels(rows).float() / 255
 
 
 @torch.no_grad()
 def generate(gan: GAN, count: int, seed: int, device: torch.device) -> Tensor:
-    """Generate images (N, C, H, W) in [0, 1] in batches, in evaluation mode."""
+    """Generate ``count`` images (N, C, H, W) in [0, 1] in evaluation mode: by ``gan``, on a ``device``, by ``seed``."""
     gan.to(device).eval()
     return torch.cat([((gan(z) + 1) / 2).clamp(0, 1) for z in gan.noise(count, seed).split(BATCH)])
 
@@ -252,6 +258,9 @@ def evaluate_generator(
         seed: Seed of the generator's input noise and of the noise images.
         device: auto, cpu, cuda, cuda:N or mps.
         kid_samples: Number of images of each kind for the pairwise measures; see :func:`compare`.
+
+    Raises:
+        InputError: There are too few images.
     """
     since, count, device = time.perf_counter(), min(count, len(train), len(test)), find_device(device)
     least = min(count, kid_samples)

@@ -60,7 +60,13 @@ class ImageOptions:
     """Seed of these random draws."""
 
     def load(self, root: PathLike | None = None, centred: bool | None = False) -> tuple[ImageDataset, ImageDataset]:
-        """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``."""
+        """Load the training and the test images, with pixels in [0, 1], or in [-1, 1] if ``centred``.
+
+        ``root`` is the data folder; see :mod:`torchdl.data.sources` for the other places.
+
+        Raises:
+            InputError: The images of both parts differ in size, or a number of images is missing.
+        """
         low = -1.0 if centred else 0.0
         part = partial(
             load_images,
@@ -94,7 +100,10 @@ class ImageOptions:
         return ImageInput.of(data, prepare, None if named else self.white_value)
 
     def loader(self, images: ImageDataset, data: Dataset | None = None, **settings: Any) -> BatchLoader:
-        """Return a loader of ``data``, by default of ``images``; workers decode images that do not fit in memory."""
+        """Return a loader of ``data``, by default of ``images``; workers decode images that do not fit in memory.
+
+        ``settings`` are further arguments of :class:`torchdl.BatchLoader`.
+        """
         late = isinstance(images.images, DecodedLate)
         return BatchLoader(images if data is None else data, workers=self.workers if late else 0, **settings)
 
@@ -133,7 +142,13 @@ DEFAULTS = ClassifierLearning(
 def make_task(
     model: nn.Module, learning: ClassifierLearning, build_task: Callable[..., Supervised] = Supervised
 ) -> Supervised:
-    """Build the task that trains a classifier with the settings ``learning``."""
+    """Build the task that trains a classifier, ``model``, with the settings ``learning``.
+
+    ``build_task`` takes the arguments of :class:`torchdl.Supervised`.
+
+    Raises:
+        InputError: The label smoothing is not in [0, 1).
+    """
     chosen = asdict(learning.with_defaults(DEFAULTS))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
@@ -158,7 +173,15 @@ def classifier_training(
     """Build a classifier's task and batches.
 
     As in the course, the validation data are the test images. They influence no choice unless the trainer monitors one
-    of their metrics. ``build_task`` takes the arguments of :class:`torchdl.Supervised`.
+    of their metrics.
+
+    Args:
+        model: Maps images (B, C, H, W) to logits (B, K).
+        train, test: The images.
+        images: How they are loaded.
+        learning: How the model learns.
+        seed: The seed of the batches' order and of the shifts.
+        build_task: Takes the arguments of :class:`torchdl.Supervised`.
     """
     chosen = learning.with_defaults(DEFAULTS)
     data = ShiftedImages(train, chosen.shift or 0.0, chosen.flip or 0.0, seed)
@@ -167,7 +190,7 @@ def classifier_training(
 
 
 def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -> Tensor:
-    """Return a captioned grid (C, H, W) uint8 of the first training images as the network sees them."""
+    """Return a captioned grid (C, H, W) uint8 of the first ``count`` images of ``train`` as ``batches`` show them."""
     data, count = batches.dataset, min(count, len(train))
     images, _ = next(iter(BatchLoader(data, count, shuffle=True, seed=batches.seed, workers=batches.workers)))
     return side_by_side({"training images": image_grid(train.unscale(images))})
@@ -176,7 +199,14 @@ def example_images(batches: BatchLoader, train: ImageDataset, count: int = 64) -
 def image_classifier(
     model: nn.Module, train: ImageDataset, images: ImageOptions, device: str = "auto"
 ) -> ImageClassifier:
-    """Return the predictor of a model that learns to classify the training images ``train``."""
+    """Return the predictor of a model that learns to classify the training images ``train``.
+
+    Args:
+        model: The model.
+        train: The training images.
+        images: How they are loaded.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
     settings = ImageClassifier.Settings(images.input(train), train.classes)
     return ImageClassifier(model, settings, device, workers=images.workers)
 
@@ -198,6 +228,9 @@ def evaluate_classifier(
         logits: (N, K) of the test images, if they are known already.
         more: Further results to include.
         train: The training images, to measure the accuracy without test images that are among them, too.
+
+    Raises:
+        InputError: The images have no labels.
     """
     from sklearn.metrics import confusion_matrix  # imported late: it takes a second
 

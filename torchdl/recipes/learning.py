@@ -28,7 +28,7 @@ class Overrides:
 
 
 class Training(NamedTuple):
-    """A task and its batches, the arguments of :meth:`torchdl.Trainer.fit`."""
+    """A task and its batches, ``train`` and ``validation``: the arguments of :meth:`torchdl.Trainer.fit`."""
 
     task: Task
     train: BatchLoader
@@ -58,6 +58,9 @@ class Learning:
     def task(
         self, model: nn.Module, loss: Loss, metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None
     ) -> Supervised:
-        """Build the task that trains ``model`` with these settings."""
+        """Build the task that trains ``model`` with these settings.
+
+        ``loss`` and ``metrics`` are as for :class:`torchdl.Supervised`.
+        """
         optimizer = partial(make_optimizer, self.optimizer, lr=self.lr, weight_decay=self.weight_decay)
         return Supervised(model, loss, metrics, optimizer, find_schedule(self.schedule))

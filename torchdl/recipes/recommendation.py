@@ -102,6 +102,9 @@ def fit_means(split: RatingSplit, damping: float = 5.0, rounds: int = ROUNDS) ->
     Returns:
         The deviations of users (U + 1,) and items (I + 1,), float64, by the baseline's name. Number 0, the unknown user
         or item, has deviation 0.
+
+    Raises:
+        InputError: The damping is negative.
     """
     require(damping >= 0, f"damping must be 0 or more, not {damping}")
     users, items = (column.long() for column in split.train.inputs.unbind(1))
@@ -140,13 +143,13 @@ def fit_means(split: RatingSplit, damping: float = 5.0, rounds: int = ROUNDS) ->
 
 
 def predict_means(pairs: Tensor, mean: float, deviations: tuple[Tensor, Tensor]) -> Tensor:
-    """Predict ratings (N,), float64, of pairs (N, 2) from deviations by :func:`fit_means`."""
+    """Predict ratings (N,), float64, of pairs (N, 2) from the ``mean`` rating and deviations by :func:`fit_means`."""
     user, item = deviations
     return mean + user[pairs[:, 0].long()] + item[pairs[:, 1].long()]
 
 
 def errors(predicted: Tensor, true: Tensor) -> dict[str, float]:
-    """Return the root mean squared error and the mean absolute error of predictions (N,)."""
+    """Return the root mean squared and the mean absolute error of ``predicted`` ratings (N,) against ``true`` ones."""
     difference = predicted.double() - true.double()
     return {"RMSE": float(difference.square().mean().sqrt()), "MAE": float(difference.abs().mean())}
 
@@ -155,6 +158,15 @@ def rating_training(model: nn.Module, split: RatingSplit, learning: RatingLearni
     """Build the task and batches of training on ratings.
 
     The validation data are the test ratings. They influence no choice unless the trainer monitors one of their metrics.
+
+    Args:
+        model: Maps pairs (B, 2) to ratings (B,).
+        split: The ratings.
+        learning: How the model learns.
+        seed: The seed of the batches' order.
+
+    Raises:
+        InputError: The damping is negative.
     """
     settings = asdict(learning.with_defaults(DEFAULTS))
     damping = settings.pop("damping")

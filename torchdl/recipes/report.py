@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Embedding(NamedTuple):
-    """Vectors (N, D), their labels (N) and images (N, C, H, W) in [0, 1], for TensorBoard's projector."""
+    """The ``vectors`` (N, D), their labels (N) and images (N, C, H, W) in [0, 1], for TensorBoard's projector."""
 
     vectors: Tensor
     labels: Sequence[str]

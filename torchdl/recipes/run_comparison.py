@@ -81,7 +81,7 @@ class Comparison:
         return pandas.DataFrame({**about, **self.settings, **figures})
 
     def plot(self, x: str = "epoch", path: PathLike | None = None) -> Figure:
-        """Draw the curves of all runs; see :func:`torchdl.plots.plot_comparison`."""
+        """Draw the curves of all runs over ``x``; ``path`` is as for :func:`torchdl.plots.plot_comparison`."""
         return plot_comparison({name: run.history for name, run in self.runs.items()}, x, path)
 
 
@@ -116,7 +116,7 @@ def read_run(folder: PathLike) -> RunSummary:
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings, versions, commit and data by flattened names, from what its ``config.json`` holds."""
+    """Return a run's settings, versions, commit and data by flattened names, from its ``config.json``, ``record``."""
     found = [(keys, value) for keys, value in leaves(record.get("config", {})) if keys and keys[-1] not in PLACES]
     counts = Counter(keys[-1] for keys, _ in found)
     settings = {keys[-1] if counts[keys[-1]] == 1 else ".".join(keys): value for keys, value in found}
@@ -127,7 +127,7 @@ def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def numbers_of(values: Any) -> dict[str, float]:
-    """Return the numbers in nested dictionaries by flattened names; large groups, such as one of all classes, last."""
+    """Return the numbers in nested dictionaries, ``values``, by flattened names; large groups, as of classes, last."""
     numbers = [(keys, v) for keys, v in leaves(values) if isinstance(v, (int, float)) and not isinstance(v, bool)]
     sizes = Counter(keys[:-1] for keys, _ in numbers)
     numbers.sort(key=lambda pair: len(pair[0]) > 1 and sizes[pair[0][:-1]] > LARGE)
@@ -135,7 +135,10 @@ def numbers_of(values: Any) -> dict[str, float]:
 
 
 def is_finished(folder: Path, settings: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> bool:
-    """Return whether a training has ended: it has drawn its history, has results, or has come to its last epoch."""
+    """Return whether a training has ended: it has drawn its history, has results, or has come to its last epoch.
+
+    ``folder``, ``settings`` and ``history`` are the run's.
+    """
     if (folder / RESULTS).is_file() or (folder / PLOTS / "history.png").is_file():
         return True
     epochs, most = settings.get("epochs"), settings.get("max_steps")
@@ -144,13 +147,13 @@ def is_finished(folder: Path, settings: Mapping[str, Any], history: Sequence[Map
 
 
 def progress(settings: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str:
-    """Return how far a training has come, in words."""
+    """Return how far a training with these ``settings`` and this ``history`` has come, in words."""
     epochs = settings.get("epochs")
     return f"epoch {history[-1]['epoch'] if history else 0}" + (f" of {epochs}" if isinstance(epochs, int) else "")
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of paths that tell them apart.
+    """Return the shortest ends of paths that tell ``folders`` apart.
 
     Raises:
         InputError: Two paths lead to the same folder.
@@ -240,7 +243,7 @@ def figures_of(runs: Sequence[RunSummary]) -> dict[str, list[float | None]]:
 
 
 def criterion(runs: Sequence[RunSummary]) -> tuple[str, str]:
-    """Return the metric that tells which epoch of each run is best, and whether it is "min" or "max"; or two ""."""
+    """Return the metric that tells the best epoch of all ``runs``, and whether it is "min" or "max"; or two ""."""
     monitored = {(str(run.settings.get("monitor", "")), str(run.settings.get("mode", "min"))) for run in runs}
     candidates = [*monitored] if len(monitored) == 1 else []
     for metric, mode in (*candidates, ("val/loss", "min"), ("train/loss", "min")):
@@ -250,6 +253,9 @@ def criterion(runs: Sequence[RunSummary]) -> tuple[str, str]:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], metric: str, mode: str) -> Mapping[str, float]:
-    """Return the epoch with the best value of a metric, the first of several; an empty one if none has a number."""
+    """Return the epoch with the best value of a metric, the first of several; an empty one if none has a number.
+
+    ``history`` is the training's, and ``mode`` is ``min`` or ``max``, whichever is best.
+    """
     rows = [row for row in history if math.isfinite(row.get(metric, math.nan))]
     return (max if mode == "max" else min)(rows, key=lambda row: row[metric], default={})

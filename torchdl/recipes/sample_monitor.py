@@ -43,6 +43,9 @@ class SampleMonitor(Callback):
         extractor: A feature extractor of the same data set.
         real: Real images to compare with. Use training images, so that the test images influence no choice.
         count: Number of samples to measure; at most the number of real images.
+
+    Raises:
+        InputError: There are too few samples or real images.
     """
 
     def __init__(self, extractor: FeatureExtractor, real: ImageDataset, count: int = 2000) -> None:

@@ -27,14 +27,14 @@ CHANCE = 50.0  # accuracy in per cent: labels 0 and 1 are equally frequent
 
 
 class Result(NamedTuple):
-    """A network's accuracy on the training and the test sequences, in per cent."""
+    """A network's accuracy on the sequences to ``train`` on and on the ``held_out`` ones, in per cent."""
 
     train: float
     held_out: float
 
 
 def absolute_error(output: Tensor, target: Tensor) -> Tensor:
-    """Return the absolute error (N,) of outputs (N, 1)."""
+    """Return the absolute error (N,) of ``output`` (N, 1), given ``target`` (N, 1)."""
     return (output - target).abs().flatten()  # (N, 1) -> (N,)
 
 
@@ -52,6 +52,9 @@ def tell_apart(
         count: Number of sequences in both halves together.
         learning: How the network learns.
         trainer: The trainer; its seed also determines the sequences.
+
+    Raises:
+        InputError: There are fewer than two sequences.
     """
     require(count >= 2, f"count must be at least 2, one sequence for each half, not {count}")
     sequences = long_distance(count, terms, distance, trainer.seed)
@@ -73,7 +76,7 @@ Results = dict[str, dict[str, dict[int, list[Result]]]]
 
 
 def table(results: Results) -> str:
-    """Return a table for each distance: test accuracies in per cent, as the mean and range over the seeds.
+    """Return a table for each distance in ``results``: test accuracies in per cent, the mean and range over the seeds.
 
     Rows are networks, and columns are numbers of terms.
     """
@@ -92,7 +95,7 @@ def table(results: Results) -> str:
 
 
 def distance_report(results: Results, settings: Mapping[str, Any]) -> Report:
-    """Report the results as numbers, as a table and as a figure that marks chance."""
+    """Report the results as numbers, as a table and as a figure that marks chance; ``settings`` are passed on."""
     written = {
         distance: {
             name: {
@@ -116,19 +119,35 @@ def distance_report(results: Results, settings: Mapping[str, Any]) -> Report:
 
 
 def adding_training(model: nn.Module, train: AddingProblem, test: AddingProblem, learning: Learning) -> Training:
-    """Build the task and batches that train a network to add."""
+    """Build the task and batches that train ``model`` to add.
+
+    Args:
+        model: Maps sequences (B, T, 2) to sums (B, 1).
+        train, test: The sequences.
+        learning: How the model learns.
+    """
     task = learning.task(model, F.mse_loss, {"absolute_error": absolute_error})
     # no shuffling: the sequences are random
     return Training(task, BatchLoader(train, learning.batch_size), BatchLoader(test, 500))
 
 
 def adding_predictor(model: nn.Module, device: str = "auto") -> SequencePredictor:
-    """Return the predictor of a network that learns to add."""
+    """Return the predictor of a network, ``model``, that learns to add.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
     return SequencePredictor(model, SequencePredictor.Settings(2, name="sum"), device)
 
 
 def adding_report(predictor: SequencePredictor, test: AddingProblem, history: Sequence[Mapping[str, float]]) -> Report:
-    """Report the test error on the adding problem, of the network as it is now and during training."""
+    """Report the test error on the adding problem, of the network as it is now and during training.
+
+    Args:
+        predictor: The network's.
+        test: The test sequences.
+        history: The training's rows.
+    """
     curve = {int(row["step"]): row["val/loss"] for row in history if "val/loss" in row}
     sequences, sums = test[:]
     errors = predictor.outputs(sequences) - sums.cpu()  # (N, 1)

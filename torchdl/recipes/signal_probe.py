@@ -66,7 +66,15 @@ def hand_made_features(segments: Tensor) -> Tensor:
 def fit_network(
     features: SegmentFeatures, segments: Tensor, labels: Tensor, classes: int, trainer: Trainer
 ) -> Callable[[Tensor], Tensor]:
-    """Train a copy of the features' networks with a linear layer behind them; return a function to logits."""
+    """Train a copy of the features' networks with a linear layer behind them; return a function to logits.
+
+    Args:
+        features: Its networks map segments (N, C, L) to features (N, W).
+        segments: (N, C, L).
+        labels: (N,).
+        classes: The number of classes.
+        trainer: The trainer, with its seed and device.
+    """
     with random.seeded(find_device(trainer.device), trainer.seed):
         model = nn.Sequential(copy.deepcopy(features), nn.Linear(features.width, classes))
     task = Supervised(model, F.cross_entropy, {"accuracy": accuracy})
@@ -76,7 +84,7 @@ def fit_network(
 
 
 def require_segments(recordings: Recordings, window: int, length: int) -> None:
-    """Raise :class:`InputError` unless segments of ``length`` samples have a window, and are not too long."""
+    """Raise :class:`InputError` unless segments of ``length`` samples have a ``window`` and fit into ``recordings``."""
     shortest = min(signal.shape[1] for signal in recordings.signals)
     fits = window <= length <= shortest
     require(fits, f"segments must have from {window:,} samples, a window, to {shortest:,}, not {length:,}")
@@ -99,6 +107,9 @@ def probe_signals(
         hop: The samples from the start of a window to that of the next.
         length: The samples of a segment. Segments follow each other by half of it.
         trainer: How to train the networks on labels; its seed determines their weights and those of the untrained one.
+
+    Raises:
+        InputError: The training recordings have no subjects.
     """
     require(train.subjects is not None, "a probe needs recordings with subjects")
     for recordings in (train, test):

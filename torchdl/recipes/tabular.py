@@ -46,12 +46,15 @@ class TableLearning(Learning):
 
 
 def outputs(columns: Columns) -> int:
-    """Return the number of outputs of a model: 1 for a numeric target or two classes, else the number of classes."""
+    """Return how many outputs ``columns`` need: 1 for a numeric target or two classes, else the number of classes."""
     return logits_for(len(columns.classes))
 
 
 def table_training(model: nn.Module, table: Table, learning: TableLearning, seed: int = 0) -> Training:
-    """Build the task and batches of training on a table; ``model`` maps (N, D) to (N, :func:`outputs`)."""
+    """Build the task and batches of training on a table; ``model`` maps (N, D) to (N, :func:`outputs`).
+
+    ``learning`` is how it learns, and ``seed`` that of the batches' order.
+    """
     number = len(table.columns.classes)
     loss, correct = loss_for(number)
     task = learning.task(model, loss, {"accuracy": correct}) if number else learning.task(model, F.mse_loss)

@@ -47,7 +47,7 @@ class TextLearning(Learning):
 
 
 def weighted(loss: Loss, weights: Tensor) -> Loss:
-    """Return a loss that weighs each example by its class's weight (K,)."""
+    """Return a loss that weighs each example by that of its class in ``weights`` (K,)."""
 
     def weigh(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
         nonlocal weights
@@ -100,7 +100,10 @@ def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
-    """Fit logistic regression on the TF-IDF of all words; cross-validation chooses C if all classes have two texts."""
+    """Fit logistic regression on the TF-IDF of all words of ``train``; ``vocabulary`` splits texts into words.
+
+    Cross-validation chooses C if all classes have two texts.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -114,7 +117,7 @@ def tfidf(train: Texts, vocabulary: Vocabulary) -> Pipeline | GridSearchCV:
 
 
 def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Report:
-    """Compare a classifier with TF-IDF and with the most frequent class on test texts.
+    """Compare a classifier with TF-IDF and with the most frequent class on test texts; these two learn from ``train``.
 
     The scores without the test texts that are in the training part, too, word for word, are included.
 
@@ -170,7 +173,7 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
 
 
 def find_mistakes(test: Texts, probabilities: np.ndarray) -> pandas.DataFrame:
-    """Return the texts that probabilities (N, K) classify wrongly, the most confident mistakes first."""
+    """Return the texts of ``test`` that probabilities (N, K) classify wrongly, the most confident mistakes first."""
     import pandas  # imported late: it takes a second
 
     true, predicted, confidence = test.labels.numpy(), probabilities.argmax(1), probabilities.max(1)

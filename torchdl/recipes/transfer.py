@@ -44,7 +44,7 @@ MEASURED = 512  # training images whose features standardise the head's inputs
 
 
 class Extraction(NamedTuple):
-    """Features (N, D) of a data set, the number of rows that came from the cache, and the seconds it took."""
+    """The ``features`` (N, D) of a data set, the number of rows that were ``cached``, and the seconds it took."""
 
     features: Tensor
     cached: int
@@ -151,7 +151,17 @@ class FineTuning(Supervised):
 def fine_tuning(
     epochs: int, finetune_epochs: int, lr: float, learning: ClassifierLearning
 ) -> Callable[..., FineTuning]:
-    """Return a function that builds a :class:`FineTuning` whose blocks learn in the last ``finetune_epochs``."""
+    """Return a function that builds a :class:`FineTuning` whose blocks learn in the last ``finetune_epochs``.
+
+    Args:
+        epochs: Epochs of training in all.
+        finetune_epochs: The last of them, in which blocks of the backbone learn.
+        lr: Their learning rate.
+        learning: How the head learns.
+
+    Raises:
+        InputError: ``finetune_epochs`` is not at least 1 and less than ``epochs``.
+    """
     allowed = f"at least 1 and less than the {epochs} epochs of training"
     require(1 <= finetune_epochs < epochs, f"finetune_epochs must be {allowed}, not {finetune_epochs}")
     chosen = learning.with_defaults(DEFAULTS)
@@ -159,7 +169,13 @@ def fine_tuning(
 
 
 def standardize_head(model: TransferModel, train: ImageDataset, device: str = "auto") -> None:
-    """Set the mean and standard deviation with which the head standardises features, from some training images."""
+    """Set the mean and standard deviation with which the head standardises features, from some training images.
+
+    Args:
+        model: The model with the head.
+        train: The training images.
+        device: auto, cpu, cuda, cuda:N or mps.
+    """
     few, _ = train.spread(min(MEASURED, len(train)))
     on = find_device(device)
     with torch.no_grad():
@@ -185,7 +201,7 @@ class HeadTraining(Supervised):
 
 
 class FeatureParts(NamedTuple):
-    """Features and labels (N,) of the training and the test images."""
+    """Features and labels (N,) of the training images (``train``, ``labels``) and the test images (``test_labels``)."""
 
     train: Extraction
     test: Extraction
@@ -203,7 +219,12 @@ def extract_parts(
     cache: PathLike | None = None,
     verbose: bool = False,
 ) -> FeatureParts:
-    """Compute or read the features of the training and the test images; see :func:`extract_features`."""
+    """Compute or read the features of the training and the test images.
+
+    Args:
+        train, test: The images.
+        model, images, batch_size, device, cache, verbose: As for :func:`extract_features`.
+    """
     x, test_x = (extract_features(model, part, images, batch_size, device, cache, verbose) for part in (train, test))
     labels, test_labels = (part.labels.cpu() for part in (train, test) if part.labels is not None)
     return FeatureParts(x, test_x, labels, test_labels)
@@ -212,7 +233,18 @@ def extract_parts(
 def head_training(
     model: TransferModel, parts: FeatureParts, learning: ClassifierLearning, seed: int = 0, device: str = "auto"
 ) -> Training:
-    """Build the task and batches that train a head on features."""
+    """Build the task and batches that train a head on features.
+
+    Args:
+        model: The model with the head.
+        parts: The features.
+        learning: How the head learns.
+        seed: The seed of the batches' order.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        InputError: The settings change images, which features do not allow.
+    """
     chosen = learning.with_defaults(DEFAULTS)
     require(
         not chosen.shift and not chosen.flip,
@@ -234,7 +266,16 @@ def evaluate_head(
     chosen_by: str,
     train: ImageDataset | None = None,
 ) -> Report:
-    """Evaluate a head on test features and compare it with scikit-learn's logistic regression on the same features."""
+    """Evaluate a head on test features and compare it with scikit-learn's logistic regression on the same features.
+
+    Args:
+        classifier: The predictor of the model with the head.
+        parts: The features.
+        test: The test images.
+        seconds: How long the head was trained.
+        chosen_by: What chose the epoch, in words.
+        train: The training images, to find test images that are among them; None finds none.
+    """
     x, test_x = parts.train.features, parts.test.features
     logits = cast(TransferModel, classifier.model).head.eval().cpu()(test_x)
     since = time.perf_counter()

@@ -31,6 +31,9 @@ class AutoencoderTask(Task):
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
         weight_decay: See :func:`torchdl.tasks.make_optimizer`.
 
+    Raises:
+        InputError: The noise is negative.
+
     Example:
         >>> task = torchdl.AutoencoderTask(torch.nn.Identity(), noise=0.1)  # removes no noise: 20 dB
         >>> measured = task.evaluate(torch.zeros(2, 3, 64, 64))
@@ -61,11 +64,14 @@ class AutoencoderTask(Task):
         return {"model": make_optimizer(self.optimizer, self.model.parameters(), self.lr, self.weight_decay)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
-        """Build the optimizer's schedule, if any."""
+        """Build the schedule of ``optimizers["model"]``, if any, for ``steps`` steps in total."""
         return build_schedules(self.schedule, optimizers, steps)
 
     def add_noise(self, images: Tensor, positions: Tensor, stream: random.Stream) -> Tensor:
-        """Add noise to images (B, C, H, W) at positions (B,); in training it is different in each epoch."""
+        """Add noise to images (B, C, H, W) at positions (B,); in training it is different in each epoch.
+
+        ``stream`` separates the draws of training from those of validation.
+        """
         if self.noise == 0:
             return images
         epoch = self.step_info.epoch if stream == random.Stream.TRAINING else 0

@@ -144,7 +144,7 @@ class Task(nn.Module):
     def configure_schedules(
         self, optimizers: dict[str, Optimizer], steps: int
     ) -> Mapping[str, AnySchedule] | AnySchedule:
-        """Build learning-rate schedules, by optimizer, for ``steps`` steps in total; none by default.
+        """Build learning-rate schedules for ``optimizers``, by name, for ``steps`` steps in total; none by default.
 
         Each is a :class:`torchdl.tasks.Schedule` or a scheduler of ``torch.optim.lr_scheduler``. A scheduler steps
         after each epoch, but ``OneCycleLR`` and ``CyclicLR`` after each step; ``ReduceLROnPlateau`` follows
@@ -200,5 +200,8 @@ class Task(nn.Module):
             module.compile()
 
     def positions(self, batch_size: int, device: torch.device) -> Tensor:
-        """Return the positions (B,) of a batch's examples in the epoch; derive their random draws from these."""
+        """Return the positions (B,) of a batch's examples in the epoch; derive their random draws from these.
+
+        ``batch_size`` is B, and ``device`` that of the result.
+        """
         return torch.arange(self.step_info.start, self.step_info.start + batch_size, device=device)

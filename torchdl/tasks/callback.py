@@ -14,7 +14,10 @@ from torchdl.errors import require
 
 
 class Training:
-    """What a callback sees of a training; only the methods change something."""
+    """What a callback sees of a training; only the methods change something.
+
+    The trainer makes it of its ``fit``.
+    """
 
     def __init__(self, fit: Any) -> None:
         self._fit = fit
@@ -100,7 +103,11 @@ class Training:
         return tuple(map(MappingProxyType, self._fit.state.history))
 
     def measure(self, values: Mapping[str, float]) -> None:
-        """Add metrics to those of the validation data, by name; for ``on_validation_end`` alone."""
+        """Add metrics to those of the validation data, by name; for ``on_validation_end`` alone.
+
+        Raises:
+            InputError: A metric is measured already.
+        """
         twice = ", ".join(values.keys() & self._fit.row.keys())
         require(not twice, f"a callback measures {twice}, which are measured already: give them other names")
         self._fit.row.update(values)
@@ -114,7 +121,11 @@ class Training:
         self._fit.say(text)
 
     def save_as(self, name: str) -> None:
-        """Write the next checkpoint under a further name, such as ``best.pt``; for ``on_epoch_end``."""
+        """Write the next checkpoint under a further name, such as ``best.pt``; for ``on_epoch_end``.
+
+        Raises:
+            InputError: The name does not end in ``.pt``, or names a folder, too.
+        """
         require(Path(name).name == name and name.endswith(".pt"), f"a checkpoint's name ends in .pt, unlike {name!r}")
         self._fit.names.append(name)
 

@@ -111,6 +111,9 @@ class CPCTask(Task):
         monitor: The metric that the learning rate follows; choose ``train/loss`` if there is no validation data.
         optimizer: A name of :data:`torchdl.tasks.OPTIMIZERS`.
 
+    Raises:
+        InputError: The head is unknown, the temperature is not positive, or the number of classes is negative.
+
     Example:
         >>> digits = torchdl.load_digits("valid", image_size=28, color=False, name="mnist_5k")
         >>> batch = torchdl.SortedNumbers(digits, terms=4, predict_terms=2, batch_size=8)[:8]
@@ -159,11 +162,18 @@ class CPCTask(Task):
         return {"model": make_optimizer(self.optimizer, self.parameters(), self.lr)}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, Schedule]:
-        """Reduce the learning rate when the monitored loss stops falling, as the original does."""
+        """Reduce the learning rate when the monitored loss stops falling, as the original does.
+
+        Of ``optimizers`` there is one; the number of ``steps`` does not matter.
+        """
         return {"model": plateau(optimizers["model"], self.monitor)}
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
-        """Return the predictions and embeddings of a batch over all processes."""
+        """Return the predictions and embeddings of a batch over all processes.
+
+        Raises:
+            InputError: The head needs labels that the batch lacks, or the model predicts another number of terms.
+        """
         context, future, label, *_ = parts_of(batch)
         labelled = label is not None or self.head != "paired"
         require(labelled, "the head paired tells real futures from false ones: let batches be (context, future, label)")
@@ -211,7 +221,11 @@ class CPCTask(Task):
         return math.log(len(embeddings)) - loss.mean(0)
 
     def losses(self, batch: Sequence[Tensor]) -> Iterator[Update]:
-        """Yield the update of the model, with the accuracy of classifying futures as real or false, if labelled."""
+        """Yield the update of the model, with the accuracy of classifying futures as real or false, if labelled.
+
+        Raises:
+            InputError: The batch has a single sequence, with which InfoNCE has nothing to compare.
+        """
         encoded = self.encode(batch)
         require(
             len(encoded.embeddings) > 1 or self.other_steps or self.head == "paired",
@@ -230,7 +244,12 @@ class CPCTask(Task):
         yield Update("model", mean, metrics)
 
     def watch(self, loss: Tensor, label: Tensor) -> None:
-        """Note a step's loss, and the step at which the loss leaves that of guessing; nothing waits for the device."""
+        """Note a step's loss, and the step at which the loss leaves that of guessing; nothing waits for the device.
+
+        Args:
+            loss: (), the step's loss.
+            label: (B,), 1 for a real future and 0 for a false one.
+        """
         step, real = self.step_info.step, label.float().mean()
         guessing = torch.special.entr(real) + torch.special.entr(1 - real)  # 0 if all labels are equal
         self.recent_losses[step % RECENT] = (loss / guessing).nan_to_num(nan=1.0).to(self.recent_losses.dtype)

@@ -55,6 +55,9 @@ class GANTask(Task):
         schedule: Builds each optimizer's schedule from the optimizer, or from it and the number of steps; none by
             default.
 
+    Raises:
+        InputError: The loss is unknown or does not suit the discriminator, or a number is outside its range.
+
     Example:
         >>> task = torchdl.GANTask(torchdl.simple_gan(), average=0.999)
         >>> [update.optimizer for update in task.losses(torch.zeros(8, 1, 28, 28))]
@@ -125,7 +128,7 @@ class GANTask(Task):
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, ...) in [-1, 1] from the noise of :meth:`torchdl.GAN.generate_samples`."""
+        """Generate ``n`` images (n, ...) in [-1, 1] as :meth:`torchdl.GAN.generate_samples` with ``seed``."""
         sampler = self.sampler
         was_training = sampler.training
         try:
@@ -149,7 +152,7 @@ class GANTask(Task):
         return () if self.average is None else (self.average,)
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
-        """Build each optimizer's schedule, if any."""
+        """Build the schedule of each of ``optimizers``, if any, for ``steps`` steps in total."""
         return build_schedules(self.schedule, optimizers, steps)
 
     def noise(self, batch_size: int) -> Tensor:
@@ -167,7 +170,7 @@ class GANTask(Task):
         return cached[start - first : start - first + batch_size]
 
     def logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of real and generated images, (B, 1) each, in one pass of the discriminator if possible."""
+        """Return the logits of ``real`` and ``fake`` images, (B, 1) each, in one pass if possible."""
         if self.one_pass:
             both = self.discriminator.logits(torch.cat([real, fake]))  # type: ignore[operator]
             real_logits, fake_logits = both.split([len(real), len(fake)])  # (2B, 1) -> (B, 1), (B, 1)
@@ -175,7 +178,11 @@ class GANTask(Task):
         return self.discriminator.logits(real), self.discriminator.logits(fake)  # type: ignore[operator]
 
     def images_of(self, batch: Any) -> Tensor:
-        """Return a batch's images (B, C, H, W)."""
+        """Return a batch's images (B, C, H, W).
+
+        Raises:
+            InputError: The images have another shape than the GAN's.
+        """
         images, shape = inputs_of(self, batch), tuple(self.given[0].image_shape)  # type: ignore[arg-type]
         if images.shape[1:].numel() != math.prod(shape):
             given = tuple(images.shape[1:])
@@ -193,7 +200,10 @@ class GANTask(Task):
             yield from starmap(Update, self.fast.updates(*given))
 
     def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Update]:
-        """Yield the updates of real images (B, C, H, W) and noise (B, Z), by autograd."""
+        """Yield the updates of real images (B, C, H, W) and noise (B, Z), by autograd.
+
+        The generator has one only if ``trains_generator``.
+        """
         loss = GAN_LOSSES[self.loss]
         fake = self.generator(noise).view_as(real)  # (B, D) -> (B, C, H, W)
         real_logits, fake_logits = self.logits(real, fake.detach())
@@ -206,7 +216,7 @@ class GANTask(Task):
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
 
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return the gradient penalty between real and generated images, (B, C, H, W) each."""
+        """Return the gradient penalty between ``real`` and ``fake`` images, (B, C, H, W) each."""
         index = self.positions(len(real), real.device)
         mix = random.uniform(self.step_info.seed, self.step_info.epoch, index, 1, random.Stream.MIXING)[:, 0]  # (B,)
         return gradient_penalty(self.discriminator.logits, real, fake, mix)  # type: ignore[arg-type]

@@ -52,6 +52,8 @@ AnySchedule = Schedule | LRScheduler | ReduceLROnPlateau | None
 def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
     """Reduce the learning rate when a loss stops falling, as in Keras and with the settings of the CPC original.
 
+    ``optimizer`` is the one whose rate it is, and ``monitor`` the metric that is the loss.
+
     The rate is divided by 3 after two epochs without an improvement of 1e-4, but never below 1e-4.
     """
     # PyTorch reduces after more than `patience` bad epochs, Keras after `patience`
@@ -86,7 +88,10 @@ def one_cycle(optimizer: Optimizer, steps: int) -> Schedule:
 
 
 def milestones(optimizer: Optimizer, steps: int, at: Sequence[int], factor: float) -> Schedule:
-    """Multiply the learning rate by ``factor`` after each of these numbers of steps."""
+    """Multiply the learning rate of ``optimizer`` by ``factor`` after each number of steps in ``at``.
+
+    ``steps``, the number of all steps, does not matter.
+    """
     return Schedule(MultiStepLR(optimizer, list(at), factor), "step", settings=f"by {factor:g} after {[*at]}")
 
 

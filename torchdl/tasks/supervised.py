@@ -25,7 +25,12 @@ Loss = Callable[..., Tensor]
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
-    """Return 1.0 for each example whose largest logit (B, C) is that of its class (B,), else 0.0; (B,)."""
+    """Return 1.0 for each example whose largest logit is that of its class, else 0.0; (B,).
+
+    Args:
+        output: (B, C) logits.
+        target: (B,) classes.
+    """
     return (output.argmax(dim=-1) == target).float()
 
 
@@ -67,6 +72,9 @@ class Supervised(Task):
         schedule: Builds the schedule from the optimizer, or from it and the number of steps, as for
             :meth:`Task.configure_schedules`; none by default.
 
+    Raises:
+        InputError: An argument is of another type, or a metric is named ``loss``.
+
     Example:
         >>> from torch.nn.functional import cross_entropy
         >>> from torchdl.tasks import accuracy
@@ -104,7 +112,7 @@ class Supervised(Task):
         return {"model": self.optimizer(self.parameters())}
 
     def configure_schedules(self, optimizers: dict[str, Optimizer], steps: int) -> dict[str, AnySchedule]:
-        """Build the optimizer's schedule, if any."""
+        """Build the schedule of ``optimizers["model"]``, if any, for ``steps`` steps in total."""
         return build_schedules(self.schedule, optimizers, steps)
 
     def train(self, mode: bool = True) -> Supervised:
@@ -114,7 +122,11 @@ class Supervised(Task):
         return super().train(mode)
 
     def losses(self, batch: tuple[Any, Any]) -> Iterator[Update]:
-        """Yield the update of the model, with the means of the metrics."""
+        """Yield the update of the model, with the means of the metrics.
+
+        Raises:
+            InputError: The loss is not one number for the batch.
+        """
         inputs, target = self.parts(batch)
         output = self.model(inputs)
         check_shapes(self.loss, output, target)
@@ -147,7 +159,11 @@ class Supervised(Task):
         return {name: one_number(name, metric.compute()) for name, metric in self.collecting[0].items()}
 
     def parts(self, batch: Any) -> tuple[Any, Any]:
-        """Return a batch's inputs and its target."""
+        """Return a batch's inputs and its target.
+
+        Raises:
+            InputError: The batch is not a pair.
+        """
         require(
             isinstance(batch, (tuple, list)) and len(batch) == 2,
             f"{type(self).__name__} needs batches (input, target), not {describe_batch(batch)}: let the data set "

@@ -25,6 +25,9 @@ class WeightAverage(Callback):
     Attributes:
         averaged: PyTorch's ``AveragedModel`` of the module; ``averaged.module`` is a module with the averages.
 
+    Raises:
+        InputError: A number is outside its range.
+
     Example:
         >>> model = torch.nn.Linear(1, 1)
         >>> average = torchdl.WeightAverage(model, 0.99)

@@ -97,6 +97,9 @@ class EarlyStopping(Callback):
         patience: The number of evaluations, 1 or more.
         mode: min or max: whether a lower or a higher value is better.
 
+    Raises:
+        InputError: The patience is less than 1.
+
     Example:
         >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), 2)
         >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)

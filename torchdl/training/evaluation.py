@@ -44,6 +44,9 @@ def evaluate(
         step_info: The position in training, for the task's random draws.
         batches: The maximum number of batches; all if None.
         missing: The value of a metric that no example has; None to leave it out.
+
+    Raises:
+        InputError: ``summarize`` returns a metric that is measured already.
     """
     task.eval()
     totals = Sums()

@@ -34,13 +34,13 @@ class RunLogger:
         """Begin, or go on with what was logged for the same folder; it is None if nothing is written."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers, by tag."""
+        """Log ``values``, numbers by tag, after a number of steps, ``step``."""
 
     def picture(self, tag: str, pixels: Tensor, step: int) -> None:
-        """Log a picture (C, H, W) uint8."""
+        """Log a picture, ``pixels`` (C, H, W) uint8, as ``tag`` after a number of steps, ``step``."""
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Log the settings of a new training, and the names of its validation metrics."""
+        """Log the settings of a new training, ``values`` by name, and the names of its validation ``metrics``."""
 
     def close(self) -> None:
         """Write what is not yet written; the training has ended, or has been stopped."""
@@ -67,7 +67,11 @@ class MLflowLogger(RunLogger):
         self.mlflow = module("mlflow", "mlflow")
 
     def begin(self, folder: Path | None) -> None:
-        """Make the run, or find that of the folder."""
+        """Make the run, or find that of the folder.
+
+        Raises:
+            InputError: MLflow takes no runs.
+        """
         try:
             self.client = self.mlflow.MlflowClient(tracking_uri=self.uri)
             found = self.client.get_experiment_by_name(self.experiment)
@@ -83,17 +87,17 @@ class MLflowLogger(RunLogger):
         keep_id(folder, "mlflow", self.run)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers; of a name's characters, those that MLflow refuses become underscores."""
+        """As :meth:`RunLogger.scalars`; of a tag's characters, those that MLflow refuses become underscores."""
         now, metric = int(1000 * time.time()), self.mlflow.entities.Metric
         self.client.log_batch(self.run, metrics=[metric(plain_name(tag), v, now, step) for tag, v in values.items()])
 
     def picture(self, tag: str, pixels: Tensor, step: int) -> None:
-        """Log a picture as an artifact."""
+        """As :meth:`RunLogger.picture`, as an artifact."""
         file = f"{re.sub(r'[^-/. A-Za-z0-9_]', '_', tag)}/{step:07d}.png"
         self.client.log_image(self.run, as_array(pixels), file)
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Log settings as parameters."""
+        """As :meth:`RunLogger.hyperparameters`, as parameters."""
         texts = {plain_name(name): str(value)[:LONGEST_PARAMETER] for name, value in values.items()}
         made = [self.mlflow.entities.Param(name, text) for name, text in texts.items()]
         for start in range(0, len(made), MOST_PARAMETERS):
@@ -133,15 +137,15 @@ class WandbLogger(RunLogger):
         keep_id(folder, "wandb", self.run.id)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers."""
+        """As :meth:`RunLogger.scalars`."""
         self.run.log(dict(values), step=step)
 
     def picture(self, tag: str, pixels: Tensor, step: int) -> None:
-        """Log a picture."""
+        """As :meth:`RunLogger.picture`."""
         self.run.log({tag: self.wandb.Image(as_array(pixels))}, step=step)
 
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Log settings as the run's configuration."""
+        """As :meth:`RunLogger.hyperparameters`, as the run's configuration."""
         self.run.config.update(dict(values), allow_val_change=True)
 
     def close(self) -> None:

@@ -28,6 +28,9 @@ class LearningRateFinder(Callback):
         rates: The learning rate of each step.
         losses: The loss of each step, a mean over the last ones; with several optimizers, over theirs, too.
 
+    Raises:
+        InputError: The rates do not rise from above 0, or there are too few steps.
+
     Example:
         >>> x = torch.linspace(-1, 1, 64)[:, None]
         >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(x, 2 * x), batch_size=8, shuffle=True)
@@ -67,7 +70,7 @@ class LearningRateFinder(Callback):
         self.set(training, self.lowest * self.factor ** len(self.losses))
 
     def set(self, training: Training, rate: float) -> None:
-        """Set the learning rate of all parameters."""
+        """Set the learning rate of all parameters of a ``training`` to ``rate``."""
         for optimizer in training.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -14,6 +14,10 @@ from typing import Any
 class Stopped(Exception):  # not an error: the user asked for it
     """Training was stopped by a signal, after it saved a checkpoint if it has a folder.
 
+    Args:
+        message: When it was stopped, in words.
+        signal_number, folder: As the attributes.
+
     Attributes:
         signal_number: The signal: SIGINT (Ctrl-C) or SIGTERM.
         folder: The folder with the checkpoint to resume from; None if nothing was saved.
