@@ -11,6 +11,7 @@ import socket
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from PIL import Image
 import torchdl
 from torchdl import load_images
 
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 ROOT = Path(__file__).resolve().parent.parent
 GLOBALS = {"torch": torch, "torchdl": torchdl}  # what an example may use without importing it
 #: Names whose examples take more than a second, because they train.
@@ -32,19 +34,19 @@ def read(docstring: str, name: str) -> doctest.DocTest:
     return doctest.DocTestParser().get_doctest(docstring, dict(GLOBALS), name, None, None)
 
 
-def docstrings(path: Path) -> dict[str, str]:
-    """Return the docstrings of a Python file by the name of what they describe, such as ``torchdl.data.pad``."""
-    found = {}
+def definitions(path: Path) -> dict[str, Definition]:
+    """Return what a Python file defines, and the file itself, by name, such as ``torchdl.data.vocabulary.pad``."""
+    found: dict[str, Definition] = {}
 
     def walk(node: ast.AST, name: str) -> None:
         for child in ast.iter_child_nodes(node):
             inner = f"{name}.{child.name}" if hasattr(child, "name") else name
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                found[inner] = ast.get_docstring(child) or ""
+                found[inner] = child
             walk(child, inner)
 
     tree, module = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).with_suffix("").parts
-    found[".".join(module)] = ast.get_docstring(tree) or ""
+    found[".".join(module)] = tree
     walk(tree, ".".join(module))
     return found
 
@@ -52,7 +54,8 @@ def docstrings(path: Path) -> dict[str, str]:
 OBJECTS = {name: found for name in torchdl.__all__ if not isinstance(found := getattr(torchdl, name), ModuleType)}
 PUBLIC = {f"{found.__module__}.{found.__qualname__}" for found in OBJECTS.values()}
 # read from the files, because doctest's own search misses decorated functions
-ALL = {name: text for path in (ROOT / "torchdl").rglob("*.py") for name, text in docstrings(path).items()}
+DEFINED = {name: node for path in (ROOT / "torchdl").rglob("*.py") for name, node in definitions(path).items()}
+ALL = {name: ast.get_docstring(node) or "" for name, node in DEFINED.items()}
 OTHERS = {name for name, text in ALL.items() if ">>>" in text and name not in PUBLIC}
 
 
@@ -137,6 +140,71 @@ def fields_without_help() -> list[str]:
 def test_help_explains_every_field_of_a_dataclass():
     assert "    clip_norm: Maximum norm" in inspect.getdoc(torchdl.Trainer)
     assert fields_without_help() == []
+
+
+def public_names() -> dict[str, Any]:
+    """Return the public classes and functions of torchdl and its modules, and the classes' methods, by name."""
+    places = [torchdl, *(each for name in torchdl.__all__ if isinstance(each := getattr(torchdl, name), ModuleType))]
+    found = {}
+    for place in [*places, *(getattr(torchdl.recipes, name) for name in torchdl.recipes.__all__)]:
+        for name in getattr(place, "__all__", None) or [name for name in vars(place) if not name.startswith("_")]:
+            each = getattr(place, name)
+            if not ((inspect.isclass(each) or inspect.isfunction(each)) and each.__module__.startswith("torchdl.")):
+                continue
+            path = f"{each.__module__}.{each.__qualname__}"
+            found[path] = each
+            methods = [name for name in vars(each) if not name.startswith("_")] if inspect.isclass(each) else []
+            found |= {f"{path}.{name}": getattr(each, name) for name in methods}
+    return found
+
+
+def arguments(each: Any) -> list[str]:
+    """Return the arguments that help must explain: not of what others have written, nor a method's only argument."""
+    if inspect.isclass(each):  # dataclasses have a test of their own
+        maker = next(cls for cls in each.__mro__ if {"__init__", "_fields"} & set(vars(cls)))
+        if dataclasses.is_dataclass(each) or not maker.__module__.startswith("torchdl."):
+            return []
+    elif not (inspect.isfunction(each) or inspect.ismethod(each)):
+        return []
+    parameters = inspect.signature(each).parameters.values()
+    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [one.name for one in parameters if one.name != "self" and one.name[0] != "_" and one.kind not in passed_on]
+    is_method = not inspect.isclass(each) and "." in each.__qualname__
+    return names if len(names) > 1 or not is_method else []
+
+
+def unexplained(each: Any) -> list[str]:
+    """List the arguments that the docstring does not name, nor one to which it refers by "As :func:`name`"."""
+    text = inspect.getdoc(each) or ""
+    others = tuple("." + name.removeprefix("torchdl.") for name in re.findall(r"\bAs :\w+:`([\w.]+)`", text))
+    text += "".join(found for name, found in ALL.items() if others and name.endswith(others))
+    # the first word of a sentence has a capital letter; but N is not n
+    return [name for name in arguments(each) if not re.search(rf"\b{name}\b", text, re.I if len(name) > 1 else 0)]
+
+
+def test_help_names_every_argument():
+    def add(one, other, x):
+        """Add one to X."""
+
+    assert unexplained(add) == ["other", "x"]
+    assert {name: missing for name, each in public_names().items() if (missing := unexplained(each))} == {}
+
+
+def raises_input_error(name: str) -> bool:
+    """Return whether a function, or a class's ``__init__``, raises InputError itself."""
+    is_class = isinstance(DEFINED[name], ast.ClassDef)
+    node = DEFINED.get(f"{name}.__init__") if is_class else DEFINED[name]
+    called = {
+        call.func.id for call in ast.walk(node or ast.Pass()) if isinstance(call, ast.Call) and hasattr(call.func, "id")
+    }
+    return bool(called & {"require", "InputError"})
+
+
+def test_help_says_where_input_error_is_raised():
+    names = [name for name in public_names() if name in DEFINED and raises_input_error(name)]
+    assert {"torchdl.models.mlp.MLP", "torchdl.data.digits.load_digits", "torchdl.models.gan.GAN.forward"} <= set(names)
+    said = re.compile(r"Raises:\n +InputError|[Rr]aise :class:`InputError`")
+    assert [name for name in names if not said.search(ALL[name])] == []
 
 
 NOTEBOOK = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("## From a notebook")[1].split("\n## ")[0]
