@@ -1,4 +1,4 @@
-"""Compare the speed of this project with the usual way: the command line of ``experiments/benchmark.py``."""
+"""Compare the speed of this project with the usual way: the command line of ``experiments/benchmark``."""
 
 import sys
 from pathlib import Path

@@ -65,8 +65,8 @@ def pairs_grid(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
 def side_by_side(pictures: Mapping[str, Tensor], gap: int = 12) -> Tensor:
     """Join uint8 pictures (C, H, W) of the same height from left to right, each under its name, on white.
 
-    Between them are ``gap`` pixels. A name wider than its picture widens that picture's column. The larger the whole, the larger the letters, so that
-    they can be read in TensorBoard's thumbnails, too.
+    Between them are ``gap`` pixels. A name wider than its picture widens that picture's column. The larger the whole,
+    the larger the letters, so that they can be read in TensorBoard's thumbnails, too.
 
     Example:
         >>> from torchdl.pictures import side_by_side

@@ -232,4 +232,4 @@ def test_the_scripts_of_this_repository_depend_on_what_they_import_alone():
     assert {"scripts/forecast.py", "torchdl/models/rnn.py", "torchdl/data/series.py", "torchdl/errors.py"} <= names
     assert not {"torchdl/models/gan.py", "torchdl/data/text.py", "torchdl/__init__.py"} & names
     assert {ROOT / "scripts" / name for name in ("train_gan.py", "evaluate_gan.py")} <= files_of("sweep_gan.py")
-    assert ROOT / "experiments" / "benchmark.py" in files_of("benchmark.py")
+    assert ROOT / "experiments" / "benchmark" / "gan.py" in files_of("benchmark.py")

@@ -40,7 +40,6 @@ ARGUMENTS = {
     "plot_precision_recall": ({"model": (RATES[1], RATES[0])}, "spam", 0.1),
     "plot_predicted_images": (IMAGES, list("abcd"), list("bcda")),
     "plot_predictions": (np.arange(3.0), np.arange(3.0), "price"),
-    "plot_ratios": ({"gan": (2.0, 1.5, 3.0)}, "times as fast"),
     "plot_roc": ({"model": RATES}, "spam"),
     "plot_scatter_matrix": ({"a": np.arange(5.0), "b": np.arange(5.0) ** 2},),
     "plot_sequences": (gaussian(2, 3, 1, 8, 8), gaussian(2, 2, 1, 8, 8), torch.tensor([1, 0])),

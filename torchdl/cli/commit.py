@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[2]
-CODE = ("torchdl", "scripts", "experiments/benchmark.py")  # what results depend on
+CODE = ("torchdl", "scripts", "experiments/benchmark")  # what results depend on
 
 
 def commit(folder: Path = CLONE) -> str:

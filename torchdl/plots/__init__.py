@@ -23,6 +23,5 @@ from torchdl.plots.statistics import (
     plot_embeddings,
     plot_histograms,
     plot_predictions,
-    plot_ratios,
     plot_scatter_matrix,
 )

@@ -75,33 +75,6 @@ def plot_bars(panels: Mapping[str, Mapping[str, float]], xlabel: str, path: Path
     return finish(figure, path)
 
 
-def plot_ratios(ratios: Mapping[str, tuple[float, float, float]], xlabel: str, path: PathLike | None = None) -> Figure:
-    """Draw ratios (median, minimum, maximum) by name as bars that start at 1, the first on top.
-
-    Args:
-        xlabel: The label of the ratios' axis.
-        path: The file for the figure, if it is to be saved.
-    """
-    figure, (axis,) = sheet(1, 1, 8, 1.2 + 0.4 * len(ratios))
-    for place, (median, low, high) in enumerate(ratios.values()):
-        axis.barh(place, median - 1, left=1, color="C0" if median >= 1 else "C3")
-        axis.plot([low, high], [place, place], color="0.2", linewidth=1.2, marker="|")
-        axis.annotate(f"{median:.3g}", (max(high, 1.0), place), (6, 0), textcoords="offset points", va="center")
-    axis.axvline(1, color="0.2", linewidth=1)
-    axis.set_xscale("log")
-    ends = [1.0, *(end for _, *both in ratios.values() for end in both)]
-    left, right = min(ends) / 1.2, max(ends) * 1.5  # room for the last number
-    axis.set_xlim(left, right)
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if left <= tick <= right]
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
-    axis.set_yticks(range(len(ratios)), list(ratios), parse_math=False)
-    axis.invert_yaxis()
-    axis.set_xlabel(xlabel)
-    axis.grid(alpha=0.3, axis="x")
-    return finish(figure, path)
-
-
 def plot_predictions(actual: np.ndarray, predicted: np.ndarray, name: str, path: PathLike | None = None) -> Figure:
     """Draw ``predicted`` (N,) over ``actual`` values (N,), and the line on which they agree.
 
