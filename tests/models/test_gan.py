@@ -65,11 +65,11 @@ def test_every_parameter_gets_a_gradient(pair):
 
 def test_the_layers_are_those_of_the_notes():
     gan = simple_gan()
-    assert [type(m) for m in gan.generator.stack] == [nn.Linear, nn.LeakyReLU, nn.Linear, nn.Tanh]
-    assert [type(m) for m in gan.discriminator.stack] == [nn.Linear, nn.LeakyReLU, nn.Linear]
-    assert gan.generator.stack[1].negative_slope == gan.discriminator.stack[1].negative_slope == 0.1
+    assert [type(m) for m in gan.generator.gen] == [nn.Linear, nn.LeakyReLU, nn.Linear, nn.Tanh]
+    assert [type(m) for m in gan.discriminator.disc] == [nn.Linear, nn.LeakyReLU, nn.Linear]
+    assert gan.generator.gen[1].negative_slope == gan.discriminator.disc[1].negative_slope == 0.1
     hidden = [nn.Linear, nn.LeakyReLU, nn.BatchNorm1d]
-    assert [type(m) for m in deep_gan().generator.stack] == [*hidden * 3, nn.Linear, nn.Tanh]
+    assert [type(m) for m in deep_gan().generator.gen] == [*hidden * 3, nn.Linear, nn.Tanh]
 
 
 def test_the_deep_generator_has_keras_batch_norms():
@@ -209,7 +209,7 @@ def test_the_same_weights_in_keras_give_the_same_outputs(keras, pair):
         logits = gan.discriminator.logits(images)
     # outputs that all agree because they are all the same would prove nothing
     assert min(images.std(0).mean(), logits.std()) > 1e-3
-    generator = in_keras(keras, gan.generator.stack, gan.generator.z_dim)
-    discriminator = in_keras(keras, gan.discriminator.stack, 784)
+    generator = in_keras(keras, gan.generator.gen, gan.generator.z_dim)
+    discriminator = in_keras(keras, gan.discriminator.disc, 784)
     torch.testing.assert_close(generator(noise), images, atol=1e-5, rtol=0)
     torch.testing.assert_close(discriminator(images), logits, atol=1e-5, rtol=0)

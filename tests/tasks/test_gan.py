@@ -14,7 +14,7 @@ from torchdl import GAN, Discriminator, GANTask, Generator, InputError
 from torchdl.latent import invert
 from torchdl.losses import GAN_LOSSES
 from torchdl.recipes.gan_evaluation import generate
-from torchdl.tasks import StepInfo, Update
+from torchdl.tasks import StepInfo
 from torchdl.tasks.schedules import linear
 
 SHAPE = (1, 3, 4)
@@ -42,23 +42,14 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return gaussian(count, *SHAPE, seed=seed).tanh()
 
 
-def apply_gradients(update: Update, parameters) -> None:
-    if update.backward is not None:
-        update.backward(1.0)
-    else:
-        update.loss.backward(inputs=list(parameters))
-
-
-def train(task: GANTask, steps: int, size: int = 6, autograd: bool = False) -> list[dict[str, float]]:
+def train(task: GANTask, steps: int, size: int = 6) -> list[dict[str, float]]:
     """Do what a trainer does, without one."""
     optimizers, rows = task.configure_optimizers(), []
-    if autograd:
-        task.fast = None
     for step in range(steps):
         task.step_info, row = StepInfo(3, 0, step, step * size), {}
         for update in task.losses(images(size, seed=step)):
             optimizer = optimizers[update.optimizer]
-            apply_gradients(update, optimizer.param_groups[0]["params"])
+            update.loss.backward(inputs=optimizer.param_groups[0]["params"])
             optimizer.step()
             optimizer.zero_grad()
             row |= {update.optimizer: update.loss.item(), **{k: v.item() for k, v in update.metrics.items()}}
@@ -94,13 +85,11 @@ def naive(task: GANTask, steps: int, size: int = 6) -> list[dict[str, float]]:
     return rows
 
 
-@pytest.mark.parametrize("autograd", [False, True], ids=["fast", "autograd"])
 @pytest.mark.parametrize("loss", ["non_saturating", "minimax"])
-def test_five_updates_are_those_of_a_textbook(loss, autograd):
+def test_five_updates_are_those_of_a_textbook(loss):
     task = make_task(loss=loss, lr=1e-2, beta1=0.5)
     reference, start = copy.deepcopy(task), copy.deepcopy(task.state_dict())
-    rows, wanted = train(task, 5, autograd=autograd), naive(reference, 5)
-    assert (task.fast is None) is autograd
+    rows, wanted = train(task, 5), naive(reference, 5)
     for row, expected in zip(rows, wanted, strict=True):
         assert row == pytest.approx(expected, abs=1e-5)
     for name, value in task.state_dict().items():
@@ -216,7 +205,7 @@ def test_every_loss_moves_both_networks_and_only_its_own(loss, batch_norm):
         before = {name: [p.detach().clone() for p in net.parameters()] for name, net in networks.items()}
         assert update.loss.shape == ()
         assert update.loss.isfinite()
-        apply_gradients(update, networks[update.optimizer].parameters())
+        update.loss.backward(inputs=list(networks[update.optimizer].parameters()))
         other = "generator" if update.optimizer == "discriminator" else "discriminator"
         assert all(p.grad is None for p in networks[other].parameters())
         assert all(p.grad.abs().max() > 0 for p in networks[update.optimizer].parameters() if p.shape != (1,))
@@ -232,12 +221,9 @@ def test_every_loss_moves_both_networks_and_only_its_own(loss, batch_norm):
     assert seen == ["discriminator", "generator"]
 
 
-@pytest.mark.parametrize("autograd", [False, True], ids=["fast", "autograd"])
-def test_the_generator_is_updated_against_the_discriminator_just_updated(autograd):
+def test_the_generator_is_updated_against_the_discriminator_just_updated():
     task = make_task()
     task.configure_optimizers()
-    if autograd:
-        task.fast = None
     updates = task.losses(images(6))
     next(updates)
     with torch.no_grad():
@@ -276,10 +262,9 @@ def test_the_penalty_refuses_a_discriminator_with_batch_norm():
         make_task(discriminator=NormedDiscriminator(), loss="wgan_gp")
 
 
-@pytest.mark.parametrize("autograd", [False, True], ids=["fast", "autograd"])
-def test_the_generator_is_updated_at_every_so_many_steps(autograd):
+def test_the_generator_is_updated_at_every_so_many_steps():
     task = make_task(generator_every=3)
-    rows = train(task, 7, autograd=autograd)
+    rows = train(task, 7)
     assert ["generator" in row for row in rows] == [True, False, False, True, False, False, True]
     assert all("discriminator" in row for row in rows)
 
@@ -335,20 +320,19 @@ def test_the_preview_is_of_fixed_noise_beside_the_real_ones_and_is_not_saved():
     assert make_task().preview() == {}
 
 
-@pytest.mark.parametrize("autograd", [False, True], ids=["fast", "autograd"])
 @pytest.mark.parametrize("every", [1, 2])
-def test_the_average_is_that_of_the_generators_weights_after_each_of_its_updates(every, autograd):
+def test_the_average_is_that_of_the_generators_weights_after_each_of_its_updates(every):
     task, usual = make_task(average=0.6, generator_every=every), make_task(generator_every=every)
     expected, updates = {name: p.detach().clone() for name, p in task.generator.named_parameters()}, 0
     for steps in (1, 2, 3, 4):
         usual = make_task(generator_every=every)
-        train(usual, steps, autograd=autograd)
+        train(usual, steps)
         if (steps - 1) % every == 0:
             decay = min(0.6, (1 + updates) / (10 + updates)) if updates else 0.0
             for name, parameter in usual.generator.named_parameters():
                 expected[name] = decay * expected[name] + (1 - decay) * parameter.detach()
             updates += 1
-    train(task, 4, autograd=autograd)
+    train(task, 4)
     for name, parameter in task.sampler.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-6, rtol=1e-5)
     for one, other in zip(task.generator.parameters(), usual.generator.parameters(), strict=True):

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from torchdl.fast.hooks import has_hooks, hooks_of
+from torch.nn.modules.module import _has_any_global_hook
 
 _allowed = ContextVar("blocks are allowed", default=False)
 
@@ -50,9 +49,13 @@ def suits_blocks(images: Tensor, network: nn.Module) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not has_hooks(hooks_of(network.modules()))
-        and all(module is network or _computes_in_blocks(module) for module in network.modules())
+        and not _has_any_global_hook()
+        and all(not _has_hooks(m) and (m is network or _computes_in_blocks(m)) for m in network.modules())
     )
+
+
+def _has_hooks(m: nn.Module) -> bool:
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
 
 
 #: The layers that take blocked tensors, forwards and backwards, and the settings with which they do

@@ -85,11 +85,6 @@ class Discriminator(ScoresImages):
         if spectral_norm:
             self.limit_()
 
-    @property
-    def stack(self) -> nn.Sequential:
-        """The layers from flattened images (B, D) to logits (B, 1)."""
-        return self.disc
-
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (B, 1) of images (B, ...)."""
         return self.disc(x.flatten(1))  # (B, ...) -> (B, D) -> (B, 1)
@@ -143,11 +138,6 @@ class Generator(nn.Module):
                 layers.append(nn.BatchNorm1d(next_width, eps=1e-3, momentum=1 - batch_norm))
             width = next_width
         self.gen = nn.Sequential(*layers, nn.Linear(width, img_dim), nn.Tanh())
-
-    @property
-    def stack(self) -> nn.Sequential:
-        """The layers from noise (B, Z) to images (B, D)."""
-        return self.gen
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images (B, D) in [-1, 1] for noise (B, Z)."""

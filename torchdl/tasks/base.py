@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,19 +55,16 @@ class Update:
         optimizer: The optimizer's name in :meth:`Task.configure_optimizers`.
         loss: A 0-d tensor, the mean over the batch's examples.
         metrics: Other values to log, 0-d tensors without a gradient.
-        backward: Adds the gradients of ``scale * loss`` to the parameters' ``grad``, given ``scale``, where a task has
-            a faster way than ``loss.backward()``.
 
     Example:
         >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
         >>> next(task.losses((torch.zeros(4, 1), torch.ones(4, 1))))
-        Update(optimizer='model', loss=tensor(1.), metrics={}, backward=None)
+        Update(optimizer='model', loss=tensor(1.), metrics={})
     """
 
     optimizer: str
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    backward: Callable[[float], None] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, Tensor) or self.loss.numel() != 1:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import starmap
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch.optim import Optimizer
 
 from torchdl import random
 from torchdl.errors import InputError, require
-from torchdl.fast.backprop import GANBackprop
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.callback import Callback
@@ -100,8 +98,6 @@ class GANTask(Task):
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2
         self.generator_every, self.z_dim = generator_every, int(self.generator.z_dim)  # type: ignore[arg-type]
-        self.fast: GANBackprop | None = None
-        self.compiled = False
         # batch norm couples the examples of a batch, so real and generated ones then need separate passes
         self.one_pass = not any(isinstance(module, _BatchNorm) for module in self.discriminator.modules())
         require(
@@ -140,7 +136,6 @@ class GANTask(Task):
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """Build two optimizers, named ``discriminator`` and ``generator``."""
-        self.fast = None if self.compiled else GANBackprop.of(self.generator, self.discriminator, self.loss)
         settings: dict[str, Any] = {"betas": self.betas} if self.optimizer in ("adam", "adamw") else {}
         return {
             name: make_optimizer(self.optimizer, module.parameters(), self.lr, **settings)
@@ -192,27 +187,15 @@ class GANTask(Task):
     def losses(self, batch: Tensor | tuple[Tensor, ...]) -> Iterator[Update]:
         """Yield the discriminator's update, then the generator's, with the same generated images."""
         real = self.images_of(batch)
-        trains_generator = self.step_info.step % self.generator_every == 0
-        given = (real, self.noise(len(real)), trains_generator)
-        if self.fast is None or torch.is_autocast_enabled("cpu") or self.fast.is_observed():
-            yield from self.updates(*given)
-        else:
-            yield from starmap(Update, self.fast.updates(*given))
-
-    def updates(self, real: Tensor, noise: Tensor, trains_generator: bool) -> Iterator[Update]:
-        """Yield the updates of real images (B, C, H, W) and noise (B, Z), by autograd.
-
-        The generator has one only if ``trains_generator``.
-        """
         loss = GAN_LOSSES[self.loss]
-        fake = self.generator(noise).view_as(real)  # (B, D) -> (B, C, H, W)
+        fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
         real_logits, fake_logits = self.logits(real, fake.detach())
         discriminator_loss = loss.discriminator(real_logits, fake_logits)
         if self.loss == "wgan_gp":
             discriminator_loss = discriminator_loss + self.penalty * self.gradient_penalty(real, fake.detach())
         scores = {"D(x)": real_logits, "D(G(z))": fake_logits}
         yield Update("discriminator", discriminator_loss, {n: s.detach().sigmoid().mean() for n, s in scores.items()})
-        if trains_generator:
+        if self.step_info.step % self.generator_every == 0:
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
 
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -249,7 +232,6 @@ class GANTask(Task):
 
     def compile_modules(self) -> None:
         """Compile the generator and the discriminator's method ``logits``, which training uses."""
-        self.compiled = True
         self.generator.compile()
         self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
 

@@ -144,12 +144,9 @@ class Stepper:
                 clean = all(p.grad is None for p in parameters)
                 require(clean, "the task has computed gradients, which would count twice: yield the loss alone")
             name = update.optimizer
-            if update.backward is not None:
-                update.backward(size / total)
-            else:
-                weighted = update.loss if size == total else update.loss * (size / total)
-                # so the generator's loss leaves no gradient on the discriminator
-                weighted.backward(inputs=None if self.shared_out else parameters)
+            weighted = update.loss if size == total else update.loss * (size / total)
+            # so the generator's loss leaves no gradient on the discriminator
+            weighted.backward(inputs=None if self.shared_out else parameters)
             self.pending.append(Measured(name, "loss", update.loss.detach(), size, *place, update.metrics))
             examples += size
             if self.device.type == "cpu":  # which has no queue to wait for, so it can check at once
@@ -186,7 +183,7 @@ class Stepper:
         elif not self.reserved.isdisjoint(update.metrics):
             taken = ", ".join(self.reserved.intersection(update.metrics))
             problem = f"the trainer itself measures {taken}: give the task's metric another name"
-        elif update.backward is None and not update.loss.requires_grad:
+        elif not update.loss.requires_grad:
             problem = f"the loss of the optimizer {given!r} depends on no parameter that is trained"
         require(not problem, problem)
 
