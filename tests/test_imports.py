@@ -21,7 +21,7 @@ ALLOWED = {
     "random": set(),
     "progress": set(),
     "field_docs": set(),
-    "fast": set(),
+    "fast": {"files", "errors"},
     "files": {"errors"},
     "history": {"files", "errors"},
     "collective": {"errors"},

@@ -7,6 +7,8 @@ import json
 import operator
 import os
 import secrets
+import stat
+import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -73,6 +75,27 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return torchdl's folder for downloads and caches: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``.
+
+    A user without a home, as in some containers, has a folder of their own among the temporary ones instead.
+
+    Raises:
+        InputError: That folder is somebody else's.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "torchdl"
+    try:
+        return Path.home() / ".cache" / "torchdl"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"torchdl-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+        require(own, f"there is no home folder, and others may write to {folder}: set XDG_CACHE_HOME to a folder")
+        return folder
 
 
 def require_suffix(path: PathLike, *suffixes: str) -> None:

@@ -24,6 +24,7 @@ from torchdl.data import sources
 from torchdl.data.download import NotFound, download
 from torchdl.data.sources import FILES, SOURCES, embedded_digits, load_labelled
 from torchdl.errors import FallbackWarning
+from torchdl.files import cache_folder
 
 pytestmark = pytest.mark.usefixtures("isolated")
 REAL_DATA = os.environ.get("TORCHDL_DATA")
@@ -450,16 +451,16 @@ def test_a_user_without_a_home_has_a_cache_of_their_own(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = sources.cache_folder()
+    folder = cache_folder()
     assert folder.parent == tmp_path
     assert folder.stat().st_mode & 0o777 == 0o700
     assert sources.data_roots() == [folder]
     folder.chmod(0o777)
     with pytest.raises(InputError, match=r"others may write to .*XDG_CACHE_HOME"):
-        sources.cache_folder()
+        cache_folder()
     folder.rmdir()
     folder.symlink_to(tmp_path)
     with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
-        sources.cache_folder()
+        cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "given"))
-    assert sources.cache_folder() == tmp_path / "given" / "torchdl"
+    assert cache_folder() == tmp_path / "given" / "torchdl"

@@ -11,7 +11,8 @@ from helpers import gaussian
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, LenetLike, Supervised, Trainer
-from torchdl.fast.blocks import blocked, suits_blocks
+from torchdl.fast.blocks import suits_blocks
+from torchdl.fast.products import Region
 from torchdl.tasks import Update
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -50,9 +51,9 @@ def trained(model: nn.Module, images: torch.Tensor, region) -> list[torch.Tensor
 def test_logits_and_gradients_are_the_same_in_blocks(in_shape, options):
     model, images = network(in_shape, **options), gaussian(7, *in_shape)
     assert not suits_blocks(images, model)
-    with blocked():
+    with Region():
         assert suits_blocks(images, model)
-    for inside, outside in zip(trained(model, images, blocked()), trained(model, images, nullcontext()), strict=True):
+    for inside, outside in zip(trained(model, images, Region()), trained(model, images, nullcontext()), strict=True):
         assert outside.abs().max() > 0
         torch.testing.assert_close(inside, outside, rtol=1e-4, atol=1e-5)
 
@@ -60,7 +61,7 @@ def test_logits_and_gradients_are_the_same_in_blocks(in_shape, options):
 @with_blocks
 def test_evaluation_in_blocks_gives_the_same_logits():
     model, images = network().eval(), gaussian(7, 3, 12, 17)
-    with torch.no_grad(), blocked():
+    with torch.no_grad(), Region():
         inside = model(images)
     torch.testing.assert_close(inside, model(images), rtol=1e-4, atol=1e-5)
 
@@ -68,8 +69,8 @@ def test_evaluation_in_blocks_gives_the_same_logits():
 @with_blocks
 def test_a_region_ends_with_the_one_around_it_or_with_an_error():
     model, images = network(), gaussian(2, 3, 12, 17)
-    with blocked():
-        with pytest.raises(ZeroDivisionError), blocked():
+    with Region():
+        with pytest.raises(ZeroDivisionError), Region():
             raise ZeroDivisionError
         assert suits_blocks(images, model)
     assert not suits_blocks(images, model)
@@ -96,7 +97,7 @@ def hooked(register: str) -> LenetLike:
     ids=["double", "derivative", "meta", "autocast", "hook", "pre-hook", "backward hook", "backward pre-hook"],
 )
 def test_blocks_are_not_used_where_they_would_be_seen(model, images, region):
-    with blocked(), region:
+    with Region(), region:
         assert not suits_blocks(images, model)
 
 
@@ -128,7 +129,7 @@ def test_other_layers_get_ordinary_tensors(layer, where):
     model.classifier[2] = nn.Linear(8 * 4, 24) if where == "head" else nn.LazyLinear(24)
     model(images)
     torch.manual_seed(1)
-    inside = trained(model, images, blocked())
+    inside = trained(model, images, Region())
     torch.manual_seed(1)
     for one, other in zip(inside, trained(model, images, nullcontext()), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -138,7 +139,7 @@ def test_a_layer_whose_forward_is_replaced_gets_ordinary_tensors():
     model, seen = network(), []
     relu = model.features[2]
     relu.forward = lambda x: seen.append(x.std()) or x.relu()
-    with blocked():
+    with Region():
         model(gaussian(7, 3, 12, 17))
     assert len(seen) == 1
 
@@ -147,7 +148,7 @@ def test_a_global_hook_sees_ordinary_tensors():
     seen = []
     hook = nn.modules.module.register_module_forward_hook(lambda _module, _inputs, output: seen.append(output.std()))
     try:
-        with blocked():
+        with Region():
             network()(gaussian(7, 3, 12, 17))
     finally:
         hook.remove()
@@ -157,7 +158,7 @@ def test_a_global_hook_sees_ordinary_tensors():
 @with_blocks
 def test_blocks_can_be_forbidden(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    with blocked():
+    with Region():
         assert not suits_blocks(gaussian(2, 3, 12, 17), network())
 
 

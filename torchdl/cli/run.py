@@ -31,6 +31,7 @@ from torchdl.data import BatchLoader, DatasetInfo
 from torchdl.data.sources import data_roots
 from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
+from torchdl.fast import products
 from torchdl.files import (
     ARCHITECTURE,
     BEST,
@@ -100,7 +101,8 @@ class Run:
         self.trainer, self.options, self.verbose = trainer, options, verbose
         self.is_main = is_main_process()
         self.loggers, self.tensorboard = find_loggers(options.logger, experiment, options.name)
-        self.say(setup_process(options.threads, options.keep_memory))
+        setup = setup_process(options.threads, options.keep_memory)
+        self.say(f"{setup}, {products.describe(trainer.least_product())}")
         data, test = look_through(data), test and look_through(test)
         self.say(describe_data(data))
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}

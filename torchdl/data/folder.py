@@ -26,10 +26,9 @@ from torch import Tensor
 
 from torchdl.data.duplicates import hashes
 from torchdl.data.image_files import Decoding, Header, decode, read_header
-from torchdl.data.sources import cache_folder
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike
+from torchdl.files import PathLike, cache_folder
 from torchdl.pictures import MAX_PIXELS
 from torchdl.progress import progress_bar
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torchdl.data.download import NotFound, download, downloading, standing_in
 from torchdl.data.idx import read_idx
 from torchdl.data.vision import import_torchvision
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike
+from torchdl.files import PathLike, cache_folder
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -110,27 +109,6 @@ class LabelledImages:
     classes: tuple[str, ...]
     origin: str
     fallback: bool = False
-
-
-def cache_folder() -> Path:
-    """Return the default folder for downloads: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``.
-
-    A user without a home, as in some containers, has a folder of their own among the temporary ones instead.
-
-    Raises:
-        InputError: That folder is somebody else's.
-    """
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "torchdl"
-    try:
-        return Path.home() / ".cache" / "torchdl"
-    except RuntimeError:
-        folder = Path(tempfile.gettempdir()) / f"torchdl-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
-        require(own, f"there is no home folder, and others may write to {folder}: set XDG_CACHE_HOME to a folder")
-        return folder
 
 
 def data_roots(root: PathLike | None = None) -> list[Path]:

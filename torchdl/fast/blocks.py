@@ -4,32 +4,21 @@ It stores channels in blocks of the size of a CPU register. Compared with the ch
 1.44x as fast (1.40 to 1.47; batches of 64 random images of CIFAR-10's shape, two cores of an AMD EPYC with AVX-512,
 torch 2.14, medians of 9 turns). Other machines gave 1.3x (AVX2), and 1.16x and 1.03x (AVX-512, an EPYC and a Xeon).
 
-Blocked tensors support few operations and no second derivatives. So a network uses them only inside :func:`blocked`,
-which the trainer opens around forward passes, and only between its input and its output, which keep PyTorch's layout.
+Blocked tensors support few operations and no second derivatives. So a network uses them only inside a
+:class:`torchdl.fast.products.Region`, which the trainer opens around forward passes, and only between its input and its
+output, which keep PyTorch's layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-_allowed = ContextVar("blocks are allowed", default=False)
-
-
-@contextmanager
-def blocked() -> Iterator[None]:
-    """Allow networks to compute in blocks inside this region."""
-    token = _allowed.set(True)
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
+from torchdl.fast.products import in_region, is_replaced
 
 
 def suits_blocks(images: Tensor, network: nn.Module) -> bool:
@@ -40,7 +29,7 @@ def suits_blocks(images: Tensor, network: nn.Module) -> bool:
     again. ``torch.backends.mkldnn.enabled = False`` forbids it.
     """
     return bool(
-        _allowed.get()
+        in_region()
         and not torch.compiler.is_compiling()
         and images.device.type == "cpu"
         and images.dtype == torch.float32
@@ -72,4 +61,4 @@ _LAYERS: dict[type[nn.Module], Callable[[Any], bool]] = {
 
 def _computes_in_blocks(layer: nn.Module) -> bool:
     """Return whether a layer takes blocked tensors; a subclass, or a layer whose forward is replaced, may not."""
-    return "forward" not in vars(layer) and _LAYERS.get(type(layer), lambda layer: False)(layer)
+    return not is_replaced(layer) and _LAYERS.get(type(layer), lambda layer: False)(layer)

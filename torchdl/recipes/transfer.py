@@ -19,10 +19,9 @@ from torch.optim import Optimizer
 
 from torchdl.data import ArrayDataset, BatchLoader, ImageDataset
 from torchdl.data.images import at_equal_distances
-from torchdl.data.sources import cache_folder
 from torchdl.data.tensor_cache import read_cache, write_cache
 from torchdl.errors import require
-from torchdl.files import PathLike
+from torchdl.files import PathLike, cache_folder
 from torchdl.models import TransferModel
 from torchdl.predict import ImageClassifier
 from torchdl.progress import progress_bar

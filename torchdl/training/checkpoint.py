@@ -39,11 +39,12 @@ class Content(TypedDict, total=False):
 
 
 class Updates(TypedDict, total=False):
-    """The state of the optimizers and of the schedules by name, and their settings before the first step."""
+    """The state of optimizers and schedules by name, their first settings, and the least size of oneDNN's products."""
 
     optimizers: dict[str, dict[str, Any]]
     schedules: dict[str, dict[str, Any]]
     initial: dict[str, dict[str, Any]]
+    products: float
 
 
 def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:

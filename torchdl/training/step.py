@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchdl.collective import counting, have_joined, rank_and_size
 from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
-from torchdl.fast.blocks import blocked
+from torchdl.fast.products import NEVER, Region, is_available
 from torchdl.tasks import Schedule, StepInfo, Task, Update
 from torchdl.tasks.base import updates_of
 from torchdl.tasks.optimizers import as_optimizers
@@ -61,12 +61,16 @@ class Stepper:
         seed: The seed of all random draws.
         bf16: Whether forward passes run in bfloat16, by autocast.
         clip_norm: The maximum norm of each optimizer's gradients; 0 for no clipping.
+        least: The size from which oneDNN computes products; see :func:`torchdl.fast.products.choose`.
     """
 
-    def __init__(self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float) -> None:
+    def __init__(
+        self, task: Task, device: torch.device, seed: int, bf16: bool, clip_norm: float, least: float = NEVER
+    ) -> None:
         self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
         self.rank, _ = rank_and_size()
         self.shared_out = False  # whether each process has its part of the parameters
+        self.fast = Region(task, least)
         task.zero_grad()  # what an earlier backward pass has left
         self.optimizers = as_optimizers(task.configure_optimizers())
         rates = self.learning_rates()
@@ -104,11 +108,11 @@ class Stepper:
         return {self.tag("charts", name, "learning_rate"): float(rate) for name, rate in rates.items()}
 
     def region(self) -> AbstractContextManager[Any]:
-        """Return a context for one forward pass, with autocast to bf16 or with oneDNN's blocks.
+        """Return a context for one forward pass, with autocast to bf16 or with oneDNN's blocks and products.
 
         Each forward pass needs its own context: autocast would reuse weights that it cast before the last update.
         """
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else blocked()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else self.fast
 
     def step(self, group: list[tuple[Any, BatchRange]], state: TrainingState) -> None:
         """Apply all updates of the task to a group of batches, by their mean gradients, and count the step."""
@@ -214,17 +218,19 @@ class Stepper:
             elif schedule.monitor is None and schedule.every == "epoch":
                 schedule.scheduler.step()  # type: ignore[call-arg]
 
-    def state_dict(self) -> dict[str, dict[str, Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizers and schedules."""
         return {
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "schedules": {name: schedule.scheduler.state_dict() for name, schedule in self.schedules.items()},
             "initial": self.initial,
+            "products": self.fast.least,
         }
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state; raise KeyError or ValueError if it is of other optimizers or schedules."""
         optimizer_state.check_settings(self.initial, state.get("initial", {}))
+        self.fast.least = state.get("products", NEVER) if is_available() else NEVER  # as before, to the last bit
         for name, optimizer in self.optimizers.items():
             optimizer_state.load(optimizer, state["optimizers"][name], name)
         for name, schedule in self.schedules.items():

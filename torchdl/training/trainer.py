@@ -24,6 +24,7 @@ from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
 from torchdl.field_docs import with_field_docs
+from torchdl.fast.products import NEVER, PRODUCTS, choose
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History
 from torchdl.progress import tqdm
@@ -72,6 +73,8 @@ class Trainer:
     """auto, cpu, cuda, cuda:N or mps; or a torch.device."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units)."""
+    products: Literal["auto", "mkl", "onednn"] = "auto"
+    """The library of float32 matrix products on a CPU: auto measures from which size on oneDNN is faster here."""
     compile: bool = False
     """Compile the networks with torch.compile, which makes convolutions faster, but not small networks."""
     shard: bool = False
@@ -119,10 +122,16 @@ class Trainer:
         )
         known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
         require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
+        require(self.products in PRODUCTS, f"products must be {', '.join(PRODUCTS)}, not {self.products}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
         require(
             not (self.shard and self.compile), "a model that is shared out cannot be compiled: drop compile or shard"
         )
+
+    def least_product(self) -> float:
+        """Return the number of multiply-adds from which oneDNN computes a product; infinity if it computes none."""
+        others = self.precision != "fp32" or self.compile or find_device(self.device).type != "cpu"
+        return NEVER if others else choose(self.products)
 
     def fit(
         self,
@@ -230,7 +239,8 @@ class Fit:
         elif options.compile:
             task.compile_modules()
         with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
-            self.stepper = Stepper(task, self.device, options.seed, options.precision == "bf16", options.clip_norm)
+            settings = (self.device, options.seed, options.precision == "bf16", options.clip_norm)
+            self.stepper = Stepper(task, *settings, distributed.of_first(options.least_product()))
         self.callbacks = Callbacks([*self.own_callbacks(), *task.configure_callbacks(), *callbacks], Training(self))
         kept = {"callbacks": self.callbacks, **({"loader": train} if isinstance(train, PyTorchLoader) else {})}
         self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state, **kept}
@@ -469,5 +479,6 @@ class Fit:
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
-        options = {name: getattr(self.options, name) for name in ("accumulate", "monitor", "mode")}
+        names = ("accumulate", "monitor", "mode", *(["products"] if self.options.products != "auto" else []))
+        options = {name: getattr(self.options, name) for name in names}
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

@@ -1,0 +1,250 @@
+"""Matrix products by the faster of PyTorch's two libraries, MKL and oneDNN, on this CPU.
+
+PyTorch's float32 products use MKL, which computes at half speed on AMD's CPUs with AVX-512. oneDNN comes in the same
+packages and is not slower there, except for small products, whose time is Python's. :func:`choose` measures from which
+size on it is faster. The trainer opens a :class:`Region` around its forward passes; outside of one, and wherever else
+than in plain float32 tensors on a CPU, all products are PyTorch's own.
+
+Shapes: B rows, I inputs and O outputs; a size is the number of multiply-adds, B * I * O.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from torchdl.errors import InputError, require
+from torchdl.files import cache_folder, read_json, write_json
+
+PRODUCTS = ("auto", "mkl", "onednn")
+
+NEVER = math.inf  # a size that no product has
+MARGIN = 1.15  # by which oneDNN must be faster
+NARROW = 4  # with fewer rows, inputs or outputs, oneDNN is slower at any size
+MEASURED = ((16, 256, 256), (32, 256, 256), (64, 256, 256), (64, 512, 256), (64, 512, 512))  # B, I, O
+TURNS = 7
+CACHE = "products.json"
+
+_least: ContextVar[float | None] = ContextVar("the size from which oneDNN computes products", default=None)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + b (..., O) of x (..., I), weight (O, I) and bias (O,), as ``torch.nn.functional.linear`` does.
+
+    Example:
+        >>> from torchdl.fast.products import linear
+        >>> linear(torch.ones(2, 3), torch.ones(4, 3)).shape
+        torch.Size([2, 4])
+    """
+    if torch.compiler.is_compiling() or not _pays(x, weight, bias):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else _onednn(x, weight, bias)
+
+
+def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether oneDNN can compute this product, and is faster."""
+    least = _least.get()
+    return bool(
+        least is not None
+        and torch._C._get_tracing_state() is None
+        and x.numel() * weight.shape[0] >= least
+        and all(map(_is_plain, (x, weight) if bias is None else (x, weight, bias)))
+        and x.dim() >= 2
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
+        and min(x.numel() // max(x.shape[-1], 1), *weight.shape) >= NARROW
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not _is_transformed()
+    )
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return whether a tensor is an ordinary one of float32 numbers on a CPU."""
+    kind = type(x) is Tensor or type(x) is nn.Parameter
+    return kind and x.dtype == torch.float32 and x.is_cpu and x.layout == torch.strided and not x.is_nested
+
+
+def _is_transformed() -> bool:
+    """Return whether PyTorch differentiates in another way than by ``backward``, or vectorises."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """:func:`linear` by oneDNN, forwards and backwards, and differentiable as often as PyTorch's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        product: Callable[[Tensor, Tensor], Tensor] = _onednn
+        if torch.is_grad_enabled() or _is_transformed() or not _is_plain(gradient):
+            product = F.linear  # this backward pass is differentiated, or is one of many at once
+        rows = gradient.flatten(0, -2)  # (..., O) -> (B, O)
+        return (
+            product(gradient, weight.T) if _is_wanted(ctx, 0) else None,  # (..., O) x (O, I) -> (..., I)
+            product(rows.T, x.flatten(0, -2).T) if _is_wanted(ctx, 1) else None,  # (O, B) x (B, I) -> (O, I)
+            rows.sum(0) if _is_wanted(ctx, 2) else None,
+        )
+
+
+def _is_wanted(ctx: Any, number: int) -> bool:
+    """Return whether a backward pass needs the gradient of an input; ``backward(inputs=...)`` leaves some out."""
+    if not ctx.needs_input_grad[number]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[number][0])
+    except RuntimeError:  # it does not know in torch.autograd.grad
+        return True
+
+
+def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
+
+
+class Region:
+    """Allow the faster ways of this package around a forward pass: oneDNN's blocks, and its products for linear layers.
+
+    Inside, each ``nn.Linear`` of ``module`` has a ``forward`` of its own, which calls :func:`linear`. Subclasses and
+    layers whose ``forward`` is replaced already are left as they are.
+
+    Args:
+        module: Its linear layers use oneDNN.
+        least: The size from which they do, and products by :func:`linear`, too.
+
+    Example:
+        >>> from torchdl.fast.products import Region
+        >>> layer = torch.nn.Linear(512, 256)
+        >>> with Region(layer, least=0):
+        ...     y = layer(torch.ones(64, 512))
+        >>> torch.allclose(y, layer(torch.ones(64, 512)), atol=1e-6)
+        True
+    """
+
+    def __init__(self, module: nn.Module | None = None, least: float = NEVER) -> None:
+        self.least, self.tokens = least, list[Token[float | None]]()
+        layers = [] if module is None else [m for m in module.modules() if type(m) is nn.Linear]
+        self.forwards = [(vars(layer), functools.partial(_forward, layer)) for layer in layers]
+
+    def __enter__(self) -> None:
+        self.tokens.append(_least.set(self.least))
+        if self.least < NEVER:
+            for attributes, forward in self.forwards:
+                attributes.setdefault("forward", forward)
+
+    def __exit__(self, *error: object) -> None:
+        _least.reset(self.tokens.pop())
+        for attributes, forward in self.forwards:
+            if attributes.get("forward") is forward:
+                del attributes["forward"]
+
+
+def in_region() -> bool:
+    """Return whether a region is open."""
+    return _least.get() is not None
+
+
+def is_replaced(layer: nn.Module) -> bool:
+    """Return whether somebody else than a region has given this layer another ``forward`` than its class's."""
+    forward = vars(layer).get("forward")
+    return forward is not None and getattr(forward, "func", None) is not _forward
+
+
+def is_available() -> bool:
+    """Return whether this PyTorch can compute products by oneDNN."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def choose(choice: str = "auto") -> float:
+    """Return the size from which oneDNN computes products: that from which it is faster if ``choice`` is ``auto``.
+
+    It is measured once for a CPU, a number of threads and a version of PyTorch, in about 30 ms, and kept in torchdl's
+    cache folder.
+
+    Raises:
+        InputError: The choice is ``onednn``, which this PyTorch lacks.
+    """
+    require(
+        choice != "onednn" or is_available(), "this PyTorch computes no products by oneDNN: choose products auto or mkl"
+    )
+    if choice == "auto" and is_available():
+        return _kept(f"{_cpu()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    return 0 if choice == "onednn" else NEVER
+
+
+def describe(least: float) -> str:
+    """Return in words what :func:`choose` has chosen."""
+    return f"oneDNN for products of {least:,} multiply-adds or more" if least < NEVER else "PyTorch's own products"
+
+
+@functools.cache
+def _kept(key: str) -> float:
+    """Return what was measured, now or earlier; a cache that cannot be used is none."""
+    known: dict[str, float | None] = {}
+    with suppress(InputError, OSError):
+        known = read_json(cache_folder() / CACHE, dict[str, float | None])
+    if key not in known:
+        least = measure()
+        known[key] = None if least == NEVER else least
+        with suppress(InputError, OSError):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            write_json(cache_folder() / CACHE, known)
+    found = known[key]
+    return NEVER if found is None else found
+
+
+def _cpu() -> str:
+    """Return the processor's name and model."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return " ".join(fields.get(name, "") for name in ("model name", "cpu family", "model"))
+    return platform.processor() or platform.machine()
+
+
+def measure(seconds: Callable[[float, int, int, int], float] | None = None) -> float:
+    """Return the least measured size from which on oneDNN is faster by :data:`MARGIN`; :data:`NEVER` if it is not.
+
+    Args:
+        seconds: Measures a training step of a product (B, I) x (I, O), with that size as the region's ``least``.
+    """
+    found = NEVER
+    for shape in reversed(MEASURED):
+        times = [[(seconds or _seconds)(least, *shape) for least in (NEVER, 0)] for _ in range(TURNS)]
+        usual, ours = map(min, zip(*times, strict=True))  # other programs can only slow a turn down
+        if usual < MARGIN * ours:
+            break
+        found = math.prod(shape)
+    return found
+
+
+@torch.enable_grad()
+def _seconds(least: float, rows: int, inputs: int, outputs: int) -> float:
+    shapes = (rows, inputs), (outputs, inputs), (outputs,)
+    x, weight, bias = (torch.ones(shape, requires_grad=True) for shape in shapes)
+    start = time.perf_counter()
+    with Region(least=least):
+        y = linear(x, weight, bias)
+    torch.autograd.backward(y, torch.ones_like(y), inputs=(x, weight, bias))
+    return time.perf_counter() - start
