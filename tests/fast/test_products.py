@@ -46,6 +46,7 @@ SHAPES = {
     "part": lambda x: torch.cat([x, x], 1)[:, 4:12],
     "expanded": lambda x: x[:1].expand(12, 8),
     "four axes": lambda x: x.view(1, 2, 6, 8),
+    "thin": lambda x: x.view(24, 4),
 }
 
 
@@ -55,7 +56,11 @@ SHAPES = {
 def test_outputs_gradients_and_second_derivatives_are_pytorchs(shape, biased, calls):
     found = []
     for product in (linear, F.linear):
-        x, weight, bias = gaussian(12, 8), gaussian(5, 8, seed=1), gaussian(5, seed=2) if biased else None
+        x, weight, bias = (
+            gaussian(12, 8),
+            gaussian(5, SHAPES[shape](gaussian(12, 8)).shape[-1], seed=1),
+            gaussian(5, seed=2) if biased else None,
+        )
         leaves = [t.requires_grad_() for t in (x, weight, bias) if t is not None]
         with Region(least=0):
             y = product(SHAPES[shape](x), weight, bias)

@@ -101,12 +101,16 @@ class _Linear(torch.autograd.Function):
         product: Callable[[Tensor, Tensor], Tensor] = _onednn
         if torch.is_grad_enabled() or _is_transformed() or not _is_plain(gradient):
             product = F.linear  # this backward pass is differentiated, or is one of many at once
-        rows = gradient.flatten(0, -2)  # (..., O) -> (B, O)
-        return (
-            product(gradient, weight.T) if _is_wanted(ctx, 0) else None,  # (..., O) x (O, I) -> (..., I)
-            product(rows.T, x.flatten(0, -2).T) if _is_wanted(ctx, 1) else None,  # (O, B) x (B, I) -> (O, I)
-            rows.sum(0) if _is_wanted(ctx, 2) else None,
-        )
+        by_x = product(gradient, weight.T) if _is_wanted(ctx, 0) else None  # (..., O) x (O, I) -> (..., I)
+        by_weight = None
+        x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (B, I), (B, O)
+        if _is_wanted(ctx, 1):
+            outputs, inputs = weight.shape
+            if inputs <= outputs and 2 * inputs <= len(x):  # oneDNN copies the first factor: here x is much smaller
+                by_weight = product(x.T, gradient.T).T.contiguous()  # (I, B) x (B, O) -> (I, O) -> (O, I)
+            else:
+                by_weight = product(gradient.T, x.T)  # (O, B) x (B, I) -> (O, I)
+        return by_x, by_weight, gradient.sum(0) if _is_wanted(ctx, 2) else None
 
 
 def _is_wanted(ctx: Any, number: int) -> bool:

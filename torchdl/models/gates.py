@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import require
+from torchdl.fast.products import linear
 
 CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # PyTorch's names of a layer's parameters
 Gate = Literal["sigmoid", "hard_sigmoid", "relu6"]
@@ -56,7 +57,7 @@ class Gated(nn.RNNBase):
             outputs = []
             for direction in ("", "_reverse")[: 2 if self.bidirectional else 1]:
                 inputs, recurrent, bias, recurrent_bias = (getattr(self, f"{n}_l{layer}{direction}") for n in CELL)
-                drives = F.linear(x, inputs, bias).unbind(1)  # (N, T, gates * M) -> T of (N, gates * M)
+                drives = linear(x, inputs, bias).unbind(1)  # (N, T, gates * M) -> T of (N, gates * M)
                 state = (x.new_zeros(x.shape[0], self.hidden_size),) * (2 if lstm else 1)
                 states = []
                 for drive in reversed(drives) if direction else drives:
@@ -100,13 +101,13 @@ class GatedGRU(Gated):
         """Return the next state (N, M); see :class:`Gated`."""
         (h,), gate = state, GATES[self.gate]
         if self.reset_after:
-            product = F.linear(h, weight, bias)  # (N, 3 M)
+            product = linear(h, weight, bias)  # (N, 3 M)
             r, z, _ = gate(drive + product).chunk(3, 1)  # (N, M) each
             candidate = drive.chunk(3, 1)[2] + r * product.chunk(3, 1)[2]
         else:
             size = 2 * self.hidden_size
-            r, z = gate(drive[:, :size] + h @ weight[:size].T).chunk(2, 1)
-            candidate = drive[:, size:] + (r * h) @ weight[size:].T
+            r, z = gate(drive[:, :size] + linear(h, weight[:size])).chunk(2, 1)
+            candidate = drive[:, size:] + linear(r * h, weight[size:])
         return ((1 - z) * candidate.tanh() + z * h,)
 
 
@@ -131,7 +132,7 @@ class GatedLSTM(Gated):
     def step(self, drive: Tensor, state: tuple[Tensor, ...], weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
         """Return the next output and cell (N, M); see :class:`Gated`."""
         (h, c), gate = state, GATES[self.gate]
-        i, f, g, o = (drive + F.linear(h, weight, bias)).chunk(4, 1)  # (N, M) each
+        i, f, g, o = (drive + linear(h, weight, bias)).chunk(4, 1)  # (N, M) each
         c = gate(f) * c + gate(i) * g.tanh()
         return gate(o) * c.tanh(), c
 
@@ -156,7 +157,7 @@ class LinearRNN(nn.RNN):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return the states (N, T, M) of sequences (N, T, D), and the last states (1, N, M)."""
         inputs, recurrent, *biases = (getattr(self, f"{name}_l0") for name in CELL)
-        drives = x @ inputs.T + sum(biases)  # (N, T, M)
+        drives = linear(x, inputs, sum(biases))  # (N, T, M)
         states = [drives[:, 0]]  # before the first term the state is 0
         for term in drives.unbind(1)[1:]:
             states.append(torch.addmm(term, states[-1], recurrent.T))
