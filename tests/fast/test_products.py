@@ -231,7 +231,7 @@ def test_a_region_leaves_layers_as_they_were(calls):
     [
         (lambda size: 1.0, NEVER),
         (lambda size: 1.1, NEVER),
-        (lambda size: 2.0, 2**20),
+        (lambda size: 2.0, 2**21),
         (lambda size: 2.0 if size >= 2**22 else 0.7, 2**22),
         (lambda size: 2.0 if size < 2**24 else 1.1, NEVER),
     ],

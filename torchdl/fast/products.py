@@ -33,7 +33,7 @@ PRODUCTS = ("auto", "mkl", "onednn")
 NEVER = math.inf  # a size that no product has
 MARGIN = 1.15  # by which oneDNN must be faster
 NARROW = 4  # with fewer rows, inputs or outputs, oneDNN is slower at any size
-MEASURED = ((16, 256, 256), (32, 256, 256), (64, 256, 256), (64, 512, 256), (64, 512, 512))  # B, I, O
+MEASURED = ((32, 256, 256), (48, 256, 256), (64, 256, 256), (64, 512, 256), (64, 512, 512))  # B, I, O
 TURNS = 7
 CACHE = "products.json"
 
@@ -101,24 +101,24 @@ class _Linear(torch.autograd.Function):
         product: Callable[[Tensor, Tensor], Tensor] = _onednn
         if torch.is_grad_enabled() or _is_transformed() or not _is_plain(gradient):
             product = F.linear  # this backward pass is differentiated, or is one of many at once
-        by_x = product(gradient, weight.T) if _is_wanted(ctx, 0) else None  # (..., O) x (O, I) -> (..., I)
+        following = *ctx.next_functions, (None, 0)  # it leaves a missing bias out
+        wants_x, wants_weight, wants_bias = map(_is_wanted, ctx.needs_input_grad, following)
+        by_x = product(gradient, weight.T) if wants_x else None  # (..., O) x (O, I) -> (..., I)
+        if gradient.dim() > 2:
+            x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (B, I), (B, O)
         by_weight = None
-        x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (B, I), (B, O)
-        if _is_wanted(ctx, 1):
-            outputs, inputs = weight.shape
-            if inputs <= outputs and 2 * inputs <= len(x):  # oneDNN copies the first factor: here x is much smaller
-                by_weight = product(x.T, gradient.T).T.contiguous()  # (I, B) x (B, O) -> (I, O) -> (O, I)
-            else:
-                by_weight = product(gradient.T, x.T)  # (O, B) x (B, I) -> (O, I)
-        return by_x, by_weight, gradient.sum(0) if _is_wanted(ctx, 2) else None
+        if wants_weight and x.shape[1] <= weight.shape[0] and 2 * x.shape[1] <= len(x):
+            # oneDNN copies the first factor, and here x is much smaller than the gradient
+            by_weight = product(x.T, gradient.T).T.contiguous()  # (I, B) x (B, O) -> (I, O) -> (O, I)
+        elif wants_weight:
+            by_weight = product(gradient.T, x.T)  # (O, B) x (B, I) -> (O, I)
+        return by_x, by_weight, gradient.sum(0) if wants_bias else None
 
 
-def _is_wanted(ctx: Any, number: int) -> bool:
+def _is_wanted(needed: bool, following: tuple[Any, int]) -> bool:
     """Return whether a backward pass needs the gradient of an input; ``backward(inputs=...)`` leaves some out."""
-    if not ctx.needs_input_grad[number]:
-        return False
     try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[number][0])
+        return needed and torch._C._will_engine_execute_node(following[0])
     except RuntimeError:  # it does not know in torch.autograd.grad
         return True
 
