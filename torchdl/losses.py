@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchdl.fast.products import linear
+
 
 def binary_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Binary cross-entropy with labels 1 (``real``) and 0 (``fake``), halved as in the notes (Goodfellow et al. 2014).
@@ -115,8 +117,8 @@ def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: floa
     """
     with torch.autocast(predicted.device.type, enabled=False):
         rows, columns = _at_least_float32(predicted).transpose(0, 1), _at_least_float32(candidates)  # (S, B, D)
-        columns = columns.permute(1, 2, 0) if columns.dim() == 3 else columns.T  # (S, D, N) or (D, N)
-        return rows @ columns / temperature
+        scores = rows @ columns.permute(1, 2, 0) if columns.dim() == 3 else linear(rows, columns)  # (S, B, N)
+        return scores / temperature
 
 
 def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:

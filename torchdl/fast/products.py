@@ -34,7 +34,7 @@ NEVER = math.inf  # a size that no product has
 MARGIN = 1.15  # by which oneDNN must be faster
 NARROW = 4  # with fewer rows, inputs or outputs, oneDNN is slower at any size
 MEASURED = ((32, 256, 256), (48, 256, 256), (64, 256, 256), (64, 512, 256), (64, 512, 512))  # B, I, O
-TURNS = 7
+TURNS = 11
 CACHE = "products.json"
 
 _least: ContextVar[float | None] = ContextVar("the size from which oneDNN computes products", default=None)
@@ -183,7 +183,7 @@ def is_available() -> bool:
 def choose(choice: str = "auto") -> float:
     """Return the size from which oneDNN computes products: that from which it is faster if ``choice`` is ``auto``.
 
-    It is measured once for a CPU, a number of threads and a version of PyTorch, in about 30 ms, and kept in torchdl's
+    It is measured once for a CPU, a number of threads and a version of PyTorch, in about 50 ms, and kept in torchdl's
     cache folder.
 
     Raises:
