@@ -12,12 +12,12 @@ AVX-512, torch 2.14, where oneDNN computes products from 3,145,728 multiply-adds
 training                                    speed-up
 ==========================================  =====================
 the course's deep GAN, batch 32             1.38
-MLP 1024-1024-10, batch 64, 128, 256        1.42, 1.54, 1.66
-MLP 784-512-512-10, batch 128               1.48
-RatingModel (the course's), batch 1024      1.40
-GRU of 256 with older Keras' gates          1.50
-the notes' GAN, batch 32                    1.02 to 1.04
-CPC, 28x28, with all steps as candidates    1.02
+MLP 1024-1024-10, batch 64, 128, 256        1.51, 1.70, 1.80
+MLP 784-512-512-10, dropout, batch 128      1.48
+RatingModel (the course's), batch 1024      1.49
+GRU of 256, older Keras' gates, batch 128   1.49
+the notes' GAN, batch 32                    1.02
+CPC, 28x28, with all steps as candidates    1.03
 CPC, 64x64 or 28x28, with either head       0.99 to 1.02
 LenetLike; a probe; a head on features      0.98 to 1.00
 MLP 784-128-10; a network on texts          0.99 to 1.01
@@ -122,16 +122,21 @@ class _Linear(torch.autograd.Function):
             product = F.linear  # this backward pass is differentiated, or is one of many at once
         following = *ctx.next_functions, (None, 0)  # it leaves a missing bias out
         wants_x, wants_weight, wants_bias = map(_is_wanted, ctx.needs_input_grad, following)
-        by_x = product(gradient, weight.T) if wants_x else None  # (..., O) x (O, I) -> (..., I)
-        if gradient.dim() > 2:
-            x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (B, I), (B, O)
-        by_weight = None
-        if wants_weight and x.shape[1] <= weight.shape[0] and 2 * x.shape[1] <= len(x):
-            # oneDNN copies the first factor, and here x is much smaller than the gradient
-            by_weight = product(x.T, gradient.T).T.contiguous()  # (I, B) x (B, O) -> (I, O) -> (O, I)
-        elif wants_weight:
-            by_weight = product(gradient.T, x.T)  # (O, B) x (B, I) -> (O, I)
+        shape, (outputs, inputs) = x.shape, weight.shape
+        x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (..., I) -> (B, I), (..., O) -> (B, O)
+        by_x = by_weight = None
+        if wants_x:
+            few = inputs < 32 and 16 * inputs <= outputs
+            by_x = _multiply(product, gradient, weight, few).view(shape)  # (B, O) x (O, I)
+        if wants_weight:
+            small = inputs <= outputs and 2 * inputs <= len(x)  # oneDNN copies a transposed first factor
+            by_weight = _multiply(product, gradient.T, x, small)  # (O, B) x (B, I)
         return by_x, by_weight, gradient.sum(0) if wants_bias else None
+
+
+def _multiply(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, turned: bool) -> Tensor:
+    """Return the matrix product a b, computed as (b^T a^T)^T if ``turned``, which is faster for some shapes."""
+    return product(b.T, a).T.contiguous() if turned else product(a, b.T)
 
 
 def _is_wanted(needed: bool, following: tuple[Any, int]) -> bool:
