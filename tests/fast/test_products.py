@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from helpers import gaussian
 from helpers.resuming import TASKS, PowerCut, assert_as_if_uninterrupted, cut_power, fit, interrupt, scalars
 from torch import nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Trainer
 from torchdl.fast import products
@@ -157,6 +158,10 @@ def subclass(x, layer):
     return layer(x.as_subclass(Subclass)).as_subclass(torch.Tensor)
 
 
+def recomputed(x, layer):
+    return torch.autograd.grad(recompute(layer, x.requires_grad_(), use_reentrant=False).square().sum(), x)[0]
+
+
 def replaced(x, layer):
     layer.forward = lambda x: F.linear(x, layer.weight, layer.bias)
     with Region(layer, 0):
@@ -165,7 +170,7 @@ def replaced(x, layer):
 
 OTHERS = [
     *(narrow, empty, autocast, mapped, transformed, forward_mode, dual, traced, switched_off, double, meta, nested),
-    *(sparse, subclass, replaced),
+    *(sparse, subclass, recomputed, replaced),
 ]
 
 
@@ -182,6 +187,8 @@ def test_other_products_are_pytorchs(use, calls):
 def test_errors_are_pytorchs():
     with Region(least=0), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         linear(gaussian(12, 8), gaussian(5, 7))
+    with Region(least=0), pytest.raises(TypeError, match="must be Tensor"):
+        linear([1.0] * 8, gaussian(5, 8))
 
 
 @with_onednn

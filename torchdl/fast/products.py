@@ -77,6 +77,7 @@ def _pays(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     least = _least.get()
     return bool(
         least is not None
+        and isinstance(x, Tensor)
         and torch._C._get_tracing_state() is None
         and x.numel() * weight.shape[0] >= least
         and all(map(_is_plain, (x, weight) if bias is None else (x, weight, bias)))
@@ -98,8 +99,15 @@ def _is_plain(x: Tensor) -> bool:
 
 
 def _is_transformed() -> bool:
-    """Return whether PyTorch differentiates in another way than by ``backward``, or vectorises."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    """Return whether PyTorch vectorises, differentiates in another way than by ``backward``, or packs saved tensors.
+
+    ``torch.utils.checkpoint`` packs them, and repeats the forward pass outside of the region, which must save the same.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    )
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
