@@ -24,6 +24,8 @@ MLP 784-128-10; a network on texts          0.99 to 1.01
 nn.LSTM, which uses oneDNN already; nn.GRU  0.98 to 1.01
 ==========================================  =====================
 
+On two cores, where oneDNN computes from 8,388,608 on, the first four gain 1.2x to 1.4x, and none loses more than 1 %.
+
 Shapes: B rows, I inputs and O outputs; a size is the number of multiply-adds, B * I * O.
 """
 
