@@ -19,7 +19,7 @@ import torchdl
 from experiments.benchmark.config import Config
 from experiments.benchmark.lenet import noise_images
 from experiments.benchmark.measure import timed
-from torchdl.fast.blocks import blocked
+from torchdl.fast.products import Region, choose
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.training.device import setup_process
 
@@ -40,17 +40,17 @@ def lenet() -> Work:
 
 
 def bare(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[int], float]:
-    """Train in a loop of seven lines, with our loader, layout and optimizer."""
+    """Train in a loop of seven lines, with our loader, layout, products and optimizer."""
     setup_process(config.threads or 1)
     model, loss, data, size = work()
-    optimizer = make_optimizer("adam", model.parameters(), 1e-3)
+    optimizer, region = make_optimizer("adam", model.parameters(), 1e-3), Region(model, choose())
     loader = torchdl.BatchLoader(data, size, shuffle=True)
 
     def steps(count: int) -> None:
         epochs = -(-count // len(loader))
         batches = (batch for _ in range(epochs) for batch in loader)
         for _, (x, y) in zip(range(count), batches, strict=False):
-            with blocked():
+            with region:
                 value = loss(model(x), y)
             value.backward()
             optimizer.step()
@@ -82,7 +82,7 @@ def ours(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[in
 
 
 def lightning(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[int], float]:
-    """Train with Lightning, its TensorBoard logs, its checkpoints and a callback, with our layout and optimizer."""
+    """Train with Lightning, its TensorBoard logs, its checkpoints and a callback, with our layout, products and optimizer."""
     import lightning as L
     from lightning.pytorch.loggers import TensorBoardLogger
     from torch.utils.data import DataLoader
@@ -95,10 +95,10 @@ def lightning(config: Config, folder: Path, work: Callable[[], Work]) -> Callabl
     class Module(L.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model = network
+            self.model, self.region = network, Region(network, choose())
 
         def training_step(self, batch: Any, index: int) -> Tensor:
-            with blocked():
+            with self.region:
                 value = loss(self.model(batch[0]), batch[1])
             self.log("loss", value)
             return value

@@ -23,8 +23,8 @@ from torchdl import random
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import InputError, kind_of, require
-from torchdl.field_docs import with_field_docs
 from torchdl.fast.products import NEVER, PRODUCTS, choose
+from torchdl.field_docs import with_field_docs
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History
 from torchdl.progress import tqdm
@@ -130,7 +130,7 @@ class Trainer:
 
     def least_product(self) -> float:
         """Return the number of multiply-adds from which oneDNN computes a product; infinity if it computes none."""
-        others = self.precision != "fp32" or self.compile or find_device(self.device).type != "cpu"
+        others = self.precision != "fp32" or self.compile or self.shard or find_device(self.device).type != "cpu"
         return NEVER if others else choose(self.products)
 
     def fit(
