@@ -82,7 +82,7 @@ def ours(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[in
 
 
 def lightning(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[int], float]:
-    """Train with Lightning, its TensorBoard logs, its checkpoints and a callback, with our layout, products and optimizer."""
+    """Train with Lightning, its logs, its checkpoints and a callback, with our layout, products and optimizer."""
     import lightning as L
     from lightning.pytorch.loggers import TensorBoardLogger
     from torch.utils.data import DataLoader
