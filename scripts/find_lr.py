@@ -13,11 +13,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from torchdl import LearningRateFinder, plots
+from torchdl.callbacks import Training
 from torchdl.cli.main import run_script
 from torchdl.cli.run import MORE_CALLBACKS
 from torchdl.errors import require
 from torchdl.files import require_suffix
-from torchdl.tasks.callback import Training
 
 
 @dataclass(frozen=True)

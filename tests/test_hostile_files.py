@@ -25,6 +25,7 @@ from experiments.plan import Plan
 from experiments.records import Records, read_figure
 from experiments.registry import Figure, load as load_registry
 from torchdl import artifacts
+from torchdl.callbacks import Best
 from torchdl.cli.options import RunOptions
 from torchdl.cli.parsing import defaults
 from torchdl.data import read_vectors
@@ -56,7 +57,6 @@ from torchdl.recipes.gan_evaluation import load_feature_extractor
 from torchdl.recipes.recommendation import recommender
 from torchdl.recipes.run_comparison import compare_runs
 from torchdl.training import checkpoint
-from torchdl.training.best import Best
 from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
 

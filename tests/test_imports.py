@@ -13,14 +13,27 @@ import pytest
 import torchdl
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "files", "history", "random", "collective", "pictures", "progress", "field_docs", "fast"}
-APPLIED = {"training", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts", "features"}
+LEAVES = {
+    "errors",
+    "files",
+    "history",
+    "random",
+    "collective",
+    "pictures",
+    "progress",
+    "field_docs",
+    "fast",
+    "evaluation_mode",
+}
+APPLIED = {"training", "callbacks", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts"}
+APPLIED |= {"features"}
 # what each part of torchdl may import of the others, beside itself and the leaves
 ALLOWED = {
     "errors": set(),
     "random": set(),
     "progress": set(),
     "field_docs": set(),
+    "evaluation_mode": set(),
     "fast": {"files", "errors"},
     "files": {"errors"},
     "history": {"files", "errors"},
@@ -36,8 +49,9 @@ ALLOWED = {
     "forecasts": set(),
     "latent": set(),
     "features": {"artifacts", "data", "training"},
-    "tasks": {"losses", "metrics"},
-    "training": {"tasks", "data", "plots"},
+    "callbacks": set(),
+    "tasks": {"callbacks", "losses", "metrics"},
+    "training": {"callbacks", "tasks", "data", "plots"},
     "predict": APPLIED | {"latent"},
     "recipes": APPLIED | {"predict"},
     "cli": APPLIED | {"predict", "recipes"},

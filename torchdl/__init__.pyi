@@ -43,19 +43,19 @@ from .models import (
     conv_gan as conv_gan, deep_gan as deep_gan, image_cpc as image_cpc, simple_gan as simple_gan,
     transfer_model as transfer_model,
 )
+from .callbacks import (
+    BestCheckpoint as BestCheckpoint, BestWeights as BestWeights, Callback as Callback,
+    EarlyStopping as EarlyStopping, LearningRateFinder as LearningRateFinder, WeightAverage as WeightAverage,
+)
 from .predict import (
     from_hub as from_hub, load_predictor as load_predictor, pretrained as pretrained, push_to_hub as push_to_hub,
 )
 from .tasks import (
-    AutoencoderTask as AutoencoderTask, Callback as Callback, CPCTask as CPCTask, GANTask as GANTask,
-    Supervised as Supervised, Task as Task, Update as Update, WeightAverage as WeightAverage,
+    AutoencoderTask as AutoencoderTask, CPCTask as CPCTask, GANTask as GANTask,
+    Supervised as Supervised, Task as Task, Update as Update,
 )
 from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged as TrainingDiverged
-from .training.rate_finder import LearningRateFinder as LearningRateFinder
 from .training.loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
 from .history import History as History
-from .training.callbacks import (
-    BestCheckpoint as BestCheckpoint, BestWeights as BestWeights, EarlyStopping as EarlyStopping,
-)
 
 __version__: str

@@ -17,8 +17,9 @@ from torchdl import artifacts
 from torchdl.data import BatchLoader
 from torchdl.data.arrays import as_tensor
 from torchdl.errors import InputError, kind_of, require
+from torchdl.evaluation_mode import evaluating
 from torchdl.files import PathLike
-from torchdl.training.device import evaluating, find_device, move
+from torchdl.training.device import find_device, move
 
 
 class CPCFeatures:

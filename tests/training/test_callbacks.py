@@ -96,6 +96,18 @@ def test_a_training_that_a_callback_stops_ends_as_if_it_were_so_long_and_goes_on
     assert torch.equal(stopped.model.weight, whole.model.weight)
 
 
+def test_a_stop_at_the_end_of_an_epoch_that_is_not_measured_draws_nothing(monkeypatch, capsys):
+    class Stop(Callback):
+        def on_epoch_end(self, training):
+            training.stop("this is enough")
+
+    monkeypatch.setattr(Supervised, "preview", lambda task: pytest.fail("drew"))
+    loader = BatchLoader(DATA, 4)
+    trainer = Trainer(epochs=4, device="cpu", evaluate_every=2)
+    trainer.fit(regression(), loader, loader, callbacks=[Stop()], verbose=True)
+    assert capsys.readouterr().out == "this is enough\n"
+
+
 def test_a_warning_is_printed_and_logged(tmp_path, capsys):
     class Warning(Callback):
         def on_validation_end(self, training):

@@ -21,7 +21,7 @@ from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer
 from torchdl.files import BEST, CHECKPOINT, METRICS, PREVIOUS
-from torchdl.training import checkpoint, trainer
+from torchdl.training import checkpoint, fit as fit_module
 from torchdl.training.folder import in_training, opened, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
@@ -257,7 +257,7 @@ def test_an_error_in_a_preview_or_a_log_comes_after_the_epochs_checkpoint(finish
 
 
 def test_an_error_in_an_evaluation_loses_no_step(finished, tmp_path, monkeypatch):
-    evaluate, calls = trainer.evaluate, []
+    evaluate, calls = fit_module.evaluate, []
 
     def fail(*arguments):
         calls.append(1)
@@ -266,7 +266,7 @@ def test_an_error_in_an_evaluation_loses_no_step(finished, tmp_path, monkeypatch
         return evaluate(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "evaluate", fail)
+        patch.setattr(fit_module, "evaluate", fail)
         with pytest.raises(ZeroDivisionError):
             fit(classifier(), tmp_path)
     assert checkpoint.read(tmp_path / CHECKPOINT)["progress"]["step"] == 2 * EPOCH

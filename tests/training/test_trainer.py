@@ -20,7 +20,7 @@ from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Supervised, 
 from torchdl.files import BEST, CHECKPOINT
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Schedule, accuracy
-from torchdl.training import checkpoint, trainer
+from torchdl.training import checkpoint
 from torchdl.training.device import move, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.state import Sums
@@ -572,7 +572,7 @@ def test_bfloat16_trains_on_a_cpu_with_weights_in_float32(make):
 
 
 def test_without_a_compiler_the_trainer_warns_and_trains_without_compiling(monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "why_not_compile", lambda device: "there is no compiler")
+    monkeypatch.setattr("torchdl.training.fit.why_not_compile", lambda device: "there is no compiler")
     plain, asked, told = classifier(), classifier(), classifier()
     with no_warnings():
         fit(plain, epochs=1)
@@ -587,7 +587,7 @@ def test_without_a_compiler_the_trainer_warns_and_trains_without_compiling(monke
 
 
 def test_with_a_compiler_the_task_is_asked_to_compile_its_modules(monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "why_not_compile", lambda device: "")
+    monkeypatch.setattr("torchdl.training.fit.why_not_compile", lambda device: "")
     task, asked = classifier(), []
     monkeypatch.setattr(task, "compile_modules", lambda: asked.append(True))
     with no_warnings():

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import artifacts, plots
+from torchdl.callbacks import Best, Callback, Training
 from torchdl.cli.commit import commit
 from torchdl.cli.options import RENAMED_VALUES, SCRIPT_OPTIONS, RunOptions
 from torchdl.cli.printing import describe_data, say
@@ -48,10 +49,8 @@ from torchdl.files import (
 from torchdl.history import History
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
-from torchdl.tasks import Callback, Task
-from torchdl.tasks.callback import Training
+from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
-from torchdl.training.best import Best
 from torchdl.training.device import find_device, seed_generators, setup_process
 from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
 from torchdl.training.loggers import BY_NAME, RunLogger

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torchdl import artifacts
 from torchdl.data.ordered_sequences import require_whole
 from torchdl.errors import kind_of, require
+from torchdl.evaluation_mode import evaluating
 from torchdl.files import PREPROCESSING, PathLike, write_json
-from torchdl.training.device import evaluating, find_device
+from torchdl.training.device import find_device
 
 SettingsT = TypeVar("SettingsT")
 

@@ -24,11 +24,11 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from torchdl.errors import InputError, first_line, require
+from torchdl.evaluation_mode import evaluating
 from torchdl.files import PathLike, plain, replacing, require_suffix, write_json
 from torchdl.predict.base import Predictor
 from torchdl.predict.graphs import Graph, model_graph, predictor_graph
 from torchdl.predict.recurrent_layers import as_operators, of_any_length
-from torchdl.training.device import evaluating
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2"}

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from torchdl.callbacks import Callback, Training
 from torchdl.data import ImageDataset
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
@@ -25,8 +26,7 @@ from torchdl.recipes.gan_evaluation import (
     sample_set,
     shares_of,
 )
-from torchdl.tasks import Callback, GANTask
-from torchdl.tasks.callback import Training
+from torchdl.tasks import GANTask
 
 CPU = torch.device("cpu")
 MIN_COVERAGE = 0.1  # a lower coverage is reported as collapse

@@ -3,10 +3,8 @@
 from torchdl.fast.adam import Adam
 from torchdl.tasks.autoencoder import AutoencoderTask
 from torchdl.tasks.base import StepInfo, Task, Update
-from torchdl.tasks.callback import Callback
 from torchdl.tasks.cpc import CPCTask
 from torchdl.tasks.gan import GANTask
 from torchdl.tasks.optimizers import OPTIMIZERS, OptimizerName, make_optimizer
 from torchdl.tasks.schedules import SCHEDULES, AnySchedule, Schedule, ScheduleName, find_schedule, milestones, plateau
 from torchdl.tasks.supervised import Supervised, accuracy, binary_accuracy
-from torchdl.tasks.weight_average import WeightAverage

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchdl.callbacks import Callback
 from torchdl.errors import InputError, kind_of
-from torchdl.tasks.callback import Callback
 from torchdl.tasks.schedules import AnySchedule
 
 

@@ -16,13 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from torchdl import random
+from torchdl.callbacks import Callback, WeightAverage
 from torchdl.errors import InputError, require
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
-from torchdl.tasks.callback import Callback
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules
-from torchdl.tasks.weight_average import WeightAverage
 
 AHEAD = 1024  # rows of noise drawn at a time
 SATURATED = 0.99  # with a higher probability, the discriminator counts as certain of an image

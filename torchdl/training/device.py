@@ -5,13 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchdl import random
 from torchdl.errors import InputError, first_line, require
@@ -126,18 +124,3 @@ def why_not_compile(device: torch.device) -> str:
         torch._dynamo.reset()
         return first_line(error)
     return ""
-
-
-@contextmanager
-def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put a model on a device and in evaluation mode, without gradients; afterwards it is as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    place = next(chain(model.parameters(), model.buffers()), torch.zeros(())).device
-    model.to(device).eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.to(place)
-        for module, training in modes:
-            module.training = training

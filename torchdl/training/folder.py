@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from torchdl.callbacks import Best
 from torchdl.collective import is_main_process
 from torchdl.errors import InputError, require
 from torchdl.files import (
@@ -34,7 +35,6 @@ from torchdl.files import (
     has_checkpoint,
 )
 from torchdl.training import checkpoint
-from torchdl.training.best import Best
 from torchdl.training.state import TrainingState
 
 try:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from torchdl.callbacks.base import Callback, Training
 from torchdl.errors import require
-from torchdl.tasks.callback import Callback, Training
 
 
 class WeightAverage(Callback):

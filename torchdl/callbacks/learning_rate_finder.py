@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
+from torchdl.callbacks.base import Callback, Training
 from torchdl.errors import InputError, require
-from torchdl.tasks import Callback
-from torchdl.tasks.callback import Training
 
 SMOOTHING = 0.9  # the weight of the earlier losses in the mean
 EXPLODED = 4  # times the smallest loss
