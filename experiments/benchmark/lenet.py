@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,8 @@ def our_lenet(config: Config, folder: Path, precision: Literal["fp32", "bf16"] =
 
     def run(examples: int) -> float:
         trainer = torchdl.Trainer(max_steps=examples // 64, device="cpu", precision=precision)
-        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 64, shuffle=True), folder=folder / "ours"))
+        loader = torchdl.BatchLoader(data, 64, shuffle=True)
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)))
 
     return run
 

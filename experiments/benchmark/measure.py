@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +49,9 @@ def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 1)  # hides what the side prints
     run = side(config, folder)
-    while examples := pipe.recv():
-        pipe.send(examples / run(examples))
+    with suppress(EOFError):  # where another side has failed
+        while examples := pipe.recv():
+            pipe.send(examples / run(examples))
 
 
 def measure(config: Config, measurement: Measurement, folder: Path, repeats: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Ours and Lightning log to TensorBoard every 50 steps and write checkpoints, and 
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -72,11 +73,10 @@ def ours(config: Config, folder: Path, work: Callable[[], Work]) -> Callable[[in
     setup_process(config.threads or 1)
     model, loss, data, size = work()
     task, loader = torchdl.Supervised(model, loss), torchdl.BatchLoader(data, size, shuffle=True)
-    runs = iter(range(10**6))
 
     def run(examples: int) -> float:
         trainer = torchdl.Trainer(max_steps=examples // size, device="cpu")
-        return timed(lambda: trainer.fit(task, loader, folder=folder / str(next(runs)), callbacks=[Watch()]))
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder), callbacks=[Watch()]))
 
     return run
 

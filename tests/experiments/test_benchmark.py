@@ -67,7 +67,7 @@ def test_all_sides_of_a_part_take_time_for_what_they_are_asked(
     (tmp_path / "side").mkdir()
     build = works.MEASUREMENTS[part][name].sides[side]
     run = build(Config(part, data_root=digits, threads=1), tmp_path / "side")
-    assert 0 < run(64) < 60
+    assert [0 < run(64) < 60 for _ in range(2)] == [True, True]
 
 
 def test_the_imports_that_are_timed_are_of_torch_and_of_this_clone(tmp_path, monkeypatch):
