@@ -14,6 +14,8 @@ from torchdl.errors import InputError
 PACKAGES = {  # how to install them, by the name to import
     "keras": "pip install -e '.[test]'",
     "torchvision": "pip install torchvision",
+    "jax": "pip install -e '.[bench]'",
+    "lightning": "pip install -e '.[bench]'",
     "efficientnet_lite_pytorch": "pip install -e '.[transfer]'",
     "seglearn": "pip install -e '.[signals]'",
 }
