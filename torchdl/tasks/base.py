@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from torchdl.callbacks import Callback
 from torchdl.errors import InputError, kind_of
+from torchdl.fast.graphs import compiled
 from torchdl.tasks.schedules import AnySchedule
 
 
@@ -26,8 +27,8 @@ def describe_batch(batch: Any) -> str:
     return kind_of(batch)
 
 
-def as_numbers(name: str, value: Any, device: torch.device | str) -> Tensor:
-    """Return a metric's value as a tensor; ``name`` is for messages."""
+def as_numbers(name: str, value: Any, device: torch.device | str | None = None) -> Tensor:
+    """Return a metric's value as a tensor, on the device where it is if None is given; ``name`` is for messages."""
     try:
         return torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -192,9 +193,11 @@ class Task(nn.Module):
         return {}
 
     def compile_modules(self) -> None:
-        """Compile the task's modules with ``torch.compile``."""
+        """Compile the task's modules with ``torch.compile``; on a GPU into CUDA graphs (:mod:`torchdl.fast.graphs`)."""
         for module in self.children():
-            module.compile()
+            parameter = next(module.parameters(), None)
+            device = torch.device("cpu") if parameter is None else parameter.device
+            module._compiled_call_impl = compiled(module._call_impl, device)  # what module.compile() does
 
     def positions(self, batch_size: int, device: torch.device) -> Tensor:
         """Return the positions (B,) of a batch's examples in the epoch; derive their random draws from these.

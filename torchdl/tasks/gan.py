@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torchdl import random
 from torchdl.callbacks import Callback, WeightAverage
 from torchdl.errors import InputError, require
+from torchdl.fast.graphs import compiled
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
@@ -231,8 +232,9 @@ class GANTask(Task):
 
     def compile_modules(self) -> None:
         """Compile the generator and the discriminator's method ``logits``, which training uses."""
-        self.generator.compile()
-        self.discriminator.logits = torch.compile(self.discriminator.logits)  # type: ignore[assignment, arg-type]
+        device = self.fixed_noise.device
+        self.generator._compiled_call_impl = compiled(self.generator._call_impl, device)
+        self.discriminator.logits = compiled(self.discriminator.logits, device)  # type: ignore[assignment, arg-type]
 
 
 def check_gan(gan: nn.Module) -> None:
