@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -41,8 +40,8 @@ class WeightAverage(Callback):
     def __init__(self, module: nn.Module, decay: float, every: int = 1) -> None:
         require(0 <= decay < 1, f"the decay of an average must be in [0, 1), not {decay}")
         require(every >= 1, f"the steps between two updates of an average must be 1 or more, not {every}")
-        self.source, self.every, self.in_task = module, every, False
-        self.averaged = AveragedModel(module, multi_avg_fn=partial(average_, decay), use_buffers=True)
+        self.source, self.decay, self.every, self.in_task = module, decay, every, False
+        self.averaged = AveragedModel(module, use_buffers=True)
 
     def on_fit_start(self, training: Training) -> None:
         """Put the average on the device."""
@@ -52,7 +51,16 @@ class WeightAverage(Callback):
     def on_step_end(self, training: Training) -> None:
         """Update the average."""
         if (training.step - 1) % self.every == 0:
-            self.averaged.update_parameters(self.source)
+            self.update()
+
+    def update(self) -> None:
+        """Update the average, as ``AveragedModel.update_parameters`` does, without waiting for the device."""
+        averages, tensors = (
+            [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+            for module in (self.averaged.module, self.source)
+        )
+        average_(self.decay, averages, tensors, self.averaged.n_averaged)
+        self.averaged.n_averaged += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average, unless the task's own state has it."""
@@ -68,9 +76,9 @@ def average_(decay: float, averages: Sequence[Tensor], tensors: Sequence[Tensor]
     """Update moving averages of tensors, in place.
 
     The decay of update n is min(``decay``, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so the
-    initial weights soon lose their influence.
+    initial weights soon lose their influence. The first update copies the tensors.
     """
-    weight = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay)
+    weight = (1 - (1 + updates) / (10 + updates)).clamp(min=1 - decay).masked_fill(updates == 0, 1.0)
     for average, tensor in zip(averages, tensors, strict=True):
         if average.is_floating_point():
             average.lerp_(tensor.to(average.dtype), weight.to(average.dtype))

@@ -29,9 +29,9 @@ class Plan(NamedTuple):
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam(fused=True)`` with less Python around its kernel and bitwise equal results.
 
-    It keeps the kernel's lists between steps, and parameters with the same number of steps share one counter. Frozen
-    parameters are left out. All other cases (a missing gradient, ``amsgrad``, a closure, a tensor as learning rate) go
-    through PyTorch's own step.
+    It keeps the kernel's lists between steps, and on a CPU parameters with the same number of steps share one counter.
+    Frozen parameters are left out. All other cases (a missing gradient, ``amsgrad``, a closure, a tensor as learning
+    rate) go through PyTorch's own step.
     """
 
     _plans: list[Plan] | None = None
@@ -45,7 +45,9 @@ class Adam(torch.optim.Adam):
             states = [self.state[p] for p in parameters]
             counts: dict[float, Tensor] = {}
             for state in states:
-                state["step"] = counts.setdefault(float(state["step"]), state["step"])
+                count = state["step"]  # comparing counts on a GPU would wait for it
+                number = float(count) if count.device.type == "cpu" else id(count)
+                state["step"] = counts.setdefault(number, count)
             averages, squares, steps = ([state[k] for state in states] for k in ("exp_avg", "exp_avg_sq", "step"))
             self._plans.append(Plan(parameters, averages, squares, steps, list(counts.values())))
 
@@ -88,8 +90,7 @@ class Adam(torch.optim.Adam):
         for group, plan in zip(self.param_groups, self._plans, strict=True):
             if not plan.parameters:
                 continue
-            for count in plan.counts:
-                count += 1
+            torch._foreach_add_(plan.counts, 1)
             torch._fused_adam_(
                 plan.parameters,
                 [p.grad for p in plan.parameters],  # type: ignore[misc]

@@ -196,8 +196,13 @@ class CPCTask(Task):
         position = (first + term[:, None] + step).flatten()  # (T, K) -> (S,), the position that each predicts
         predicted = predicted.flatten(1, 2)  # (N, T, K, D) -> (N, S, D)
         if self.head == "paired":
-            last = [s for s in range(terms * steps) if first + s // steps + s % steps >= encoded.context_terms]
-            loss = paired_bce(predicted[:, last], embeddings[:, position[last]], label)[:, None]
+            # slices, because a list of positions would be copied to the GPU, which waits
+            spans = [
+                (term * steps, max(0, terms - 1 - term)) for term in range(terms)
+            ]  # the first that is in the future
+            future = torch.cat([predicted[:, start + skip : start + steps] for start, skip in spans], 1)
+            actual = [embeddings[:, first + t + skip : first + t + steps] for t, (_, skip) in enumerate(spans)]
+            loss = paired_bce(future, torch.cat(actual, 1), label)[:, None]
             return loss, torch.ones_like(loss)
         if self.other_steps:
             candidates = embeddings[:, first:].flatten(0, 1)  # (N, W, D) -> (N * W, D), W = P - first
@@ -254,7 +259,7 @@ class CPCTask(Task):
         guessing = torch.special.entr(real) + torch.special.entr(1 - real)  # 0 if all labels are equal
         self.recent_losses[step % RECENT] = (loss / guessing).nan_to_num(nan=1.0).to(self.recent_losses.dtype)
         leaves = (self.steps_at_chance < 0) & (self.recent_losses.mean() < LEFT)
-        self.steps_at_chance.copy_(torch.where(leaves, step + 1, self.steps_at_chance))
+        self.steps_at_chance.masked_fill_(leaves, step + 1)
 
     def summarize(self) -> Mapping[str, float]:
         """Return the number of steps that a paired head has stood at chance; it counts up until the head leaves."""

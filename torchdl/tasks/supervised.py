@@ -138,7 +138,7 @@ class Supervised(Task):
         measured = {name: of_output(name, metric, detached, target) for name, metric in self.metrics.items()}
         for name, metric in self.collecting[0].items():
             measured[name] = of_output(name, partial(of_batch, name, metric), detached, target)
-        means = {name: as_numbers(name, value, loss.device).float().mean() for name, value in measured.items()}
+        means = {name: as_numbers(name, value).float().mean() for name, value in measured.items()}
         yield Update("model", loss.view(()), means)
 
     def evaluate(self, batch: tuple[Any, Any]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
@@ -156,7 +156,7 @@ class Supervised(Task):
 
     def summarize(self) -> dict[str, float]:
         """Return the metrics that have collected all validation data, of all processes."""
-        return {name: one_number(name, metric.compute()) for name, metric in self.collecting[0].items()}
+        return {name: float(one_number(name, metric.compute())) for name, metric in self.collecting[0].items()}
 
     def parts(self, batch: Any) -> tuple[Any, Any]:
         """Return a batch's inputs and its target.
@@ -177,19 +177,19 @@ def collects(metric: Any) -> bool:
     return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
 
 
-def of_batch(name: str, metric: Any, output: Any, target: Any) -> float:
+def of_batch(name: str, metric: Any, output: Any, target: Any) -> Tensor:
     """Return the value of a metric that collects on one batch alone."""
     value = one_number(name, metric.to(device_of(output))(output, target))  # of this process alone
     metric.reset()
     return value
 
 
-def one_number(name: str, value: Any) -> float:
+def one_number(name: str, value: Any) -> Tensor:
     """Return what a metric has computed; raise :class:`InputError` unless it is one number."""
-    found = as_numbers(name, value, "cpu")
+    found = as_numbers(name, value)
     advice = 'let it average them, such as by average="macro"'
     require(found.numel() == 1, f"the metric {name!r} computes {found.numel()} numbers: {advice}")
-    return float(found)
+    return found
 
 
 def device_of(output: Any) -> torch.device:

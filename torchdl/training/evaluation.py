@@ -74,7 +74,7 @@ def evaluate(
 def one_per_example(task: Task, name: str, measured: Any, examples: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return a metric's values and weights (B,) as floats."""
     wide = torch.float32 if device.type == "mps" else torch.float64
-    value, weight = measured if isinstance(measured, tuple) else (measured, torch.ones(examples))
+    value, weight = measured if isinstance(measured, tuple) else (measured, torch.ones(examples, device=device))
     value, weight = (as_numbers(name, each, device).to(wide) for each in (value, weight))
     require(
         value.shape == weight.shape == (examples,),
