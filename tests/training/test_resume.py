@@ -140,6 +140,7 @@ def test_a_checkpoints_keys_are_those_of_older_runs(tmp_path):
     state = checkpoint.read(tmp_path / CHECKPOINT)
     assert list(state) == ["task", "updates", "progress", "order"]
     assert state["updates"].pop("products") > 0  # older runs have none
+    assert state["order"].pop("precision") == "fp32"  # likewise
     assert {name: list(part) for name, part in state["updates"].items()} == {
         "optimizers": ["model"],
         "schedules": ["model"],
@@ -241,6 +242,7 @@ class Other(Supervised):
         ({"batch": 5}, "batch size 5 instead of 4"),
         ({"seed": 3}, "seed 3 instead of 0"),
         ({"accumulate": 2}, "accumulate 2 instead of 1"),
+        ({"precision": "tf32"}, "precision tf32 instead of fp32"),
         ({"monitor": "val/accuracy"}, "monitor val/accuracy instead of val/loss"),
     ],
 )

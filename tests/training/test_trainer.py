@@ -4,8 +4,9 @@ import csv
 import math
 import re
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -21,8 +22,9 @@ from torchdl.files import BEST, CHECKPOINT
 from torchdl.losses import GAN_LOSSES
 from torchdl.tasks import Schedule, accuracy
 from torchdl.training import checkpoint
-from torchdl.training.device import move, why_not_compile
+from torchdl.training.device import move, tf32, why_not_compile
 from torchdl.training.evaluation import evaluate
+from torchdl.training.fit import Fit
 from torchdl.training.state import Sums
 
 SGD = partial(torch.optim.SGD, lr=1.0)
@@ -569,6 +571,38 @@ def test_bfloat16_trains_on_a_cpu_with_weights_in_float32(make):
     assert all(math.isfinite(value) for row in history for value in row.values())
     assert not same(weights(half), weights(full))
     assert_close(weights(half), weights(full), 0.05)
+
+
+def products() -> tuple[str, ...]:
+    kinds = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    return tuple(kind.fp32_precision for kind in kinds)
+
+
+def test_tf32_is_set_for_what_a_gpu_computes_and_is_fp32_on_a_cpu():
+    before, tf32 = products(), ("tf32",) * 3
+    for device, precision, expected in (("cuda", "tf32", tf32), ("cuda", "fp32", before), ("cpu", "tf32", before)):
+        training = SimpleNamespace(options=Trainer(precision=precision), device=torch.device(device))
+        with no_warnings(), suppress(KeyError), Fit.arithmetic(training):
+            assert products() == expected
+            raise KeyError
+        assert products() == before != tf32
+    full, same_there = classifier(), classifier()
+    fit(full, epochs=1)
+    fit(same_there, epochs=1, precision="tf32")
+    assert same(weights(full), weights(same_there))
+
+
+def test_a_step_an_evaluation_and_a_preview_have_the_precision_that_is_asked_for(monkeypatch):
+    seen, task = set(), gan(real_examples=torch.zeros(2, 1, 4, 4))
+    monkeypatch.setattr(Fit, "arithmetic", lambda fit: tf32())
+
+    def noted(name, method):
+        return lambda *args: (seen.add((name, products())), method(*args))[1]
+
+    for name in ("losses", "evaluate", "preview"):
+        monkeypatch.setattr(task, name, noted(name, getattr(task, name)))
+    fit(task, epochs=1, validation=BatchLoader(blobs(5).without_labels(), 5))
+    assert seen == {(name, ("tf32",) * 3) for name in ("losses", "evaluate", "preview")}
 
 
 def test_without_a_compiler_the_trainer_warns_and_trains_without_compiling(monkeypatch, capsys):

@@ -171,7 +171,9 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
         InputError: There is no good checkpoint, a setting has changed, or the model or optimizer is another one.
     """
     state, warning = read_last(folder)
-    changed = differences(state.get("order", {}), order)
+    old = state.get("order", {})
+    old = {**{k: v for k, v in order.items() if k == "precision"}, **old}  # which a checkpoint from before 0.2 lacks
+    changed = differences(old, order)
     require(not changed, f"{folder} cannot be resumed with {changed}: use its original settings")
     load(state, parts, folder)
     return warning

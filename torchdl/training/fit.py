@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from torchdl.progress import tqdm
 from torchdl.tasks import StepInfo, Task
 from torchdl.training import checkpoint, distributed, signals
 from torchdl.training.callbacks import Callbacks
-from torchdl.training.device import be_deterministic, find_device, why_not_compile
+from torchdl.training.device import be_deterministic, find_device, tf32, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import recover_best
 from torchdl.training.logging import Logger, describe
@@ -79,9 +79,11 @@ class Fit:
             self.warn(f"torch.compile does not work here, so the networks are not compiled: {reason}")
         elif options.compile:
             task.compile_modules()
+        compiled = options.compile and not reason
         with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
             settings = (self.device, options.seed, options.precision == "bf16", options.clip_norm)
             self.stepper = Stepper(task, *settings, distributed.of_first(options.least_product()))
+            self.stepper.graphs = compiled
         self.callbacks = Callbacks([*self.own_callbacks(), *task.configure_callbacks(), *callbacks], Training(self))
         kept = {"callbacks": self.callbacks, **({"loader": train} if isinstance(train, PyTorchLoader) else {})}
         self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state, **kept}
@@ -99,6 +101,10 @@ class Fit:
         own: list[Callback] = [BestCheckpoint(monitor, options.mode)] if monitor else []
         own += [EarlyStopping(monitor, options.patience, options.mode)] if options.patience else []
         return own + ([ProgressBar()] if self.verbose and self.rank == 0 else [])
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Return a context for what a GPU computes, with the asked precision of its float32 products."""
+        return tf32() if self.options.precision == "tf32" and self.device.type == "cuda" else nullcontext()
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, if verbose, on process 0."""
@@ -174,7 +180,7 @@ class Fit:
                 require(state.batch > 0, "the loader yields no batches: a data set must be there anew in each epoch")
                 break
             # what a step draws depends on its place alone, so a checkpoint needs no states of generators
-            with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank):
+            with random.seeded(self.device, options.seed, state.epoch, state.batch, self.rank), self.arithmetic():
                 self.stepper.step(group, state)
             examples += sum(batch_range.total for _, batch_range in group)
             self.callbacks.call("on_step_end")
@@ -260,7 +266,7 @@ class Fit:
         previews, found = {}, []
         if evaluated:
             drawing = random.seeded(self.device, self.options.seed, 0, self.state.step, 0, random.Stream.PREVIEW)
-            with torch.no_grad(), drawing, self.stepper.region():
+            with torch.no_grad(), drawing, self.arithmetic(), self.stepper.region():
                 previews = self.task.eval().preview()
             found = [*self.task.warnings(row), *self.found]
             self.alerted.update(found)
@@ -280,10 +286,11 @@ class Fit:
         step_info = StepInfo(self.options.seed, 0, self.state.step)
         batches = 2 if self.options.dry_run else batches
         region = self.stepper.region
-        found = evaluate(self.task, self.validation, self.device, region, step_info, batches, missing)
+        with self.arithmetic():
+            found = evaluate(self.task, self.validation, self.device, region, step_info, batches, missing)
         self.row = {**row, **found}
         drawing = random.seeded(self.device, self.options.seed, 0, self.state.step, 0, random.Stream.CALLBACKS)
-        with torch.no_grad(), drawing:
+        with torch.no_grad(), drawing, self.arithmetic():
             self.call("on_validation_end")
         return distributed.of_first({**found, **{k: v for k, v in self.row.items() if k not in row}})
 
@@ -320,6 +327,7 @@ class Fit:
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
-        names = ("accumulate", "monitor", "mode", *(["products"] if self.options.products != "auto" else []))
+        products = ["products"] if self.options.products != "auto" else []
+        names = ("accumulate", "precision", "monitor", "mode", *products)
         options = {name: getattr(self.options, name) for name in names}
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

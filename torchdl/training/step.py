@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchdl.collective import counting, have_joined, rank_and_size
 from torchdl.data.loader import BatchRange
 from torchdl.errors import InputError, require
+from torchdl.fast.graphs import begin_step
 from torchdl.fast.products import NEVER, Region, is_available
 from torchdl.tasks import Schedule, StepInfo, Task, Update
 from torchdl.tasks.base import updates_of
@@ -70,6 +71,7 @@ class Stepper:
         self.task, self.device, self.seed, self.bf16, self.clip_norm = task, device, seed, bf16, clip_norm
         self.rank, _ = rank_and_size()
         self.shared_out = False  # whether each process has its part of the parameters
+        self.graphs = False  # whether the networks are compiled, on a GPU into CUDA graphs
         self.fast = Region(task, least)
         task.zero_grad()  # what an earlier backward pass has left
         self.optimizers = as_optimizers(task.configure_optimizers())
@@ -116,6 +118,8 @@ class Stepper:
 
     def step(self, group: list[tuple[Any, BatchRange]], state: TrainingState) -> None:
         """Apply all updates of the task to a group of batches, by their mean gradients, and count the step."""
+        if self.graphs:
+            begin_step(self.device)
         total = sum(batch_range.total for _, batch_range in group)
         runs = []
         for batch, batch_range in group:

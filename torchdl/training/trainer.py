@@ -58,12 +58,16 @@ class Trainer:
     """The seed of all random draws."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps; or a torch.device."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units)."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Precision of the forward passes; bf16 uses autocast with fp32 weights (slow on CPUs without bf16 units). tf32
+    lets a GPU multiply fp32 numbers with 10 bits of their fractions (on a CPU it is fp32). With fp32, PyTorch's
+    settings decide: by default a GPU multiplies so in convolutions and recurrent layers alone."""
     products: Literal["auto", "mkl", "onednn"] = "auto"
     """The library of float32 matrix products on a CPU: auto measures from which size on oneDNN is faster here."""
     compile: bool = False
-    """Compile the networks with torch.compile, which makes convolutions faster, but not small networks."""
+    """Compile the networks with torch.compile, which makes convolutions faster, but not small networks. On a GPU, each
+    forward and each backward pass becomes a CUDA graph, which is for small networks; the rest of the step does not,
+    because its noise, learning rates and counters change from step to step."""
     shard: bool = False
     """Share out parameters and optimizers over the processes, by PyTorch's FSDP2, for models that do not fit in one."""
     accumulate: int = 1
@@ -107,8 +111,8 @@ class Trainer:
             isinstance(self.seed, int) and 0 <= self.seed < 2**32,
             f"seed must be from 0 to {2**32 - 1}, not {self.seed}",
         )
-        known = self.precision in ("fp32", "bf16") and self.mode in ("min", "max")
-        require(known, f"precision must be fp32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
+        known = self.precision in ("fp32", "tf32", "bf16") and self.mode in ("min", "max")
+        require(known, f"precision must be fp32, tf32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
         require(self.products in PRODUCTS, f"products must be {', '.join(PRODUCTS)}, not {self.products}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
         require(
@@ -117,7 +121,7 @@ class Trainer:
 
     def least_product(self) -> float:
         """Return the number of multiply-adds from which oneDNN computes a product; infinity if it computes none."""
-        others = self.precision != "fp32" or self.compile or self.shard or find_device(self.device).type != "cpu"
+        others = self.precision == "bf16" or self.compile or self.shard or find_device(self.device).type != "cpu"
         return NEVER if others else choose(self.products)
 
     def fit(
