@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,15 @@ from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_in_shape, prepared
+
+
+class Maps(nn.Unflatten):
+    """Make feature maps (B, F, H, W) of rows (B, F * H * W): on a GPU channels last, which the convolutions keep."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the feature maps."""
+        maps = super().forward(rows)
+        return maps.contiguous(memory_format=torch.channels_last) if maps.is_cuda else maps
 
 
 @plain_arguments
@@ -59,7 +69,7 @@ class Autoencoder(nn.Module):
         h, w = -(-height // step), -(-width_in // step)  # sides at the code
         self.padding = (0, w * step - width_in, 0, h * step - height)  # left, right, top, below
         encoder: list[nn.Module] = []
-        decoder: list[nn.Module] = [nn.Linear(code_size, width * h * w), nn.Unflatten(1, (width, h, w))]
+        decoder: list[nn.Module] = [nn.Linear(code_size, width * h * w), Maps(1, (width, h, w))]
         for stage in range(depth):
             inputs = width if stage else channels
             encoder += [nn.Conv2d(inputs, width, 3, padding=1), nn.GELU(), nn.MaxPool2d(2)]
