@@ -17,6 +17,9 @@ class Config:
         Literal["gan", "mlp", "cpc", "lenet", "forecast", "transfer", "trainer", "startup", "all"]
     ]
     """What to measure; all takes about an hour."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train: cuda measures gan, mlp, lenet and a step of cpc on a GPU, also compiled, and each side's memory.
+    The limit is then the bare step as one CUDA graph. Other libraries and parts are measured on a CPU."""
     repeats: int | None = None
     """Measurements of each side, alternating; 5 if not given, 15 for startup."""
     seconds: float = 10.0

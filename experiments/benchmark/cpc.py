@@ -16,10 +16,11 @@ import torch
 
 import torchdl
 from experiments.benchmark.config import Config
+from experiments.benchmark.graph import replayed
 from experiments.benchmark.jax_device import use_cores
 from experiments.benchmark.limit import Pass, limit
 from experiments.benchmark.measure import timed
-from torchdl.training.device import setup_process
+from torchdl.training.device import move, setup_process
 
 
 class Original:
@@ -106,6 +107,23 @@ def usual_cpc(config: Config, folder: Path) -> Callable[[int], float]:
     return lambda examples: timed(lambda: [model.train_on_batch(*data.batch()) for _ in range(examples // 32)])
 
 
+def usual_cpc_loop(config: Config, folder: Path) -> Callable[[int], float]:
+    """Train our network on a GPU as tutorials do: a batch that is moved there in each step, plain Adam."""
+    device = torch.device(config.device)
+    task = torchdl.CPCTask(torchdl.image_cpc(), "paired").to(device)
+    batch = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root))[:32]
+    optimizer = torch.optim.Adam(task.parameters(), lr=1e-3)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            (update,) = task.losses(move(batch, device))
+            optimizer.zero_grad()
+            update.loss.backward()
+            optimizer.step()
+
+    return lambda examples: timed(lambda: steps(examples // 32), config.device)
+
+
 def our_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
     """Make sequences as our training does."""
     setup_process(config.threads or 0)
@@ -114,19 +132,26 @@ def our_cpc_data(config: Config, folder: Path) -> Callable[[int], float]:
     return lambda examples: timed(lambda: [next(batches) and None for _ in range(examples // 32)])
 
 
-def our_cpc(config: Config, folder: Path, resident: bool = False) -> Callable[[int], float]:
+def our_cpc(config: Config, folder: Path, resident: bool = False, compile: bool = False) -> Callable[[int], float]:
     """Train the original's task with the trainer; with ``resident``, on the same batch repeatedly."""
     setup_process(config.threads or 0)
-    data = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root))
+    data = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root)).to(config.device)
     if resident:
         data.__getitems__ = functools.partial(lambda batch, _: batch, data[:32])  # type: ignore[method-assign]
     task = torchdl.CPCTask(torchdl.image_cpc(), "paired", monitor="train/loss")
 
     def run(examples: int) -> float:
-        trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
-        return timed(lambda: trainer.fit(task, torchdl.BatchLoader(data, 32), folder=tempfile.mkdtemp(dir=folder)))
+        trainer = torchdl.Trainer(max_steps=examples // 32, device=config.device, compile=compile)
+        loader = torchdl.BatchLoader(data, 32)
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)), config.device)
 
     return run
+
+
+def graph_cpc(config: Config, folder: Path) -> Callable[[int], float]:
+    """Replay a step as one CUDA graph."""
+    data = torchdl.SortedNumbers(torchdl.load_digits("train", root=config.data_root))
+    return replayed(torchdl.CPCTask(torchdl.image_cpc(), "paired"), data[:32], 32)
 
 
 def limit_cpc(config: Config, folder: Path) -> Callable[[int], float]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import torchdl
 from experiments.benchmark.config import Config
+from experiments.benchmark.graph import replayed
 from experiments.benchmark.jax_device import use_cores
 from experiments.benchmark.limit import Pass, limit
-from experiments.benchmark.measure import timed
+from experiments.benchmark.measure import clock, timed
 from torchdl.training.device import setup_process
 
 
@@ -33,8 +34,9 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
     write_idx(folder / "MNIST" / "raw", digits.images[:, 0], digits.labels)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     dataset = datasets.MNIST(str(folder), transform=transform)
-    disc = nn.Sequential(nn.Linear(784, 128), nn.LeakyReLU(0.1), nn.Linear(128, 1), nn.Sigmoid())
-    gen = nn.Sequential(nn.Linear(64, 256), nn.LeakyReLU(0.1), nn.Linear(256, 784), nn.Tanh())
+    device = config.device
+    disc = nn.Sequential(nn.Linear(784, 128), nn.LeakyReLU(0.1), nn.Linear(128, 1), nn.Sigmoid()).to(device)
+    gen = nn.Sequential(nn.Linear(64, 256), nn.LeakyReLU(0.1), nn.Linear(256, 784), nn.Tanh()).to(device)
     opt_disc = torch.optim.Adam(disc.parameters(), lr=3e-4)
     opt_gen = torch.optim.Adam(gen.parameters(), lr=3e-4)
     criterion = nn.BCELoss()
@@ -42,10 +44,10 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
 
     def run(examples: int) -> float:
         loader = DataLoader(Subset(dataset, [i % len(dataset) for i in range(examples)]), batch_size=32, shuffle=True)
-        start = time.perf_counter()
+        start = clock(device)
         for step, (real, _) in enumerate(loader):
-            real = real.view(-1, 784)  # (B, 1, 28, 28) -> (B, 784)
-            fake = gen(torch.randn(len(real), 64))
+            real = real.view(-1, 784).to(device)  # (B, 1, 28, 28) -> (B, 784)
+            fake = gen(torch.randn(len(real), 64).to(device))
             disc_real, disc_fake = disc(real).view(-1), disc(fake.detach()).view(-1)  # (B, 1) -> (B,)
             loss_real = criterion(disc_real, torch.ones_like(disc_real))
             loss_disc = (loss_real + criterion(disc_fake, torch.zeros_like(disc_fake))) / 2
@@ -60,12 +62,12 @@ def usual_gan(config: Config, folder: Path) -> Callable[[int], float]:
             if step % 50 == 0:
                 writer.add_scalar("loss/discriminator", loss_disc.item(), step)
                 writer.add_scalar("loss/generator", loss_gen.item(), step)
-        return time.perf_counter() - start
+        return clock(device) - start
 
     return run
 
 
-def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
+def our_gan(config: Config, folder: Path, compile: bool = False) -> Callable[[int], float]:
     """Train with the trainer and its default TensorBoard logs, metrics and checkpoints."""
     setup_process(config.threads or 1)
     digits = torchdl.load_images("mnist", root=config.data_root, low=-1, high=1).without_labels()
@@ -73,12 +75,9 @@ def our_gan(config: Config, folder: Path) -> Callable[[int], float]:
     def run(examples: int) -> float:
         model = torchdl.simple_gan()
         task = torchdl.GANTask(model)
-        trainer = torchdl.Trainer(max_steps=examples // 32, device="cpu")
-        return timed(
-            lambda: trainer.fit(
-                task, torchdl.BatchLoader(digits, 32, shuffle=True), folder=tempfile.mkdtemp(dir=folder)
-            )
-        )
+        trainer = torchdl.Trainer(max_steps=examples // 32, device=config.device, compile=compile)
+        loader = torchdl.BatchLoader(digits, 32, shuffle=True)
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)), config.device)
 
     return run
 
@@ -152,6 +151,11 @@ def limit_gan(config: Config, folder: Path) -> Callable[[int], float]:
         Pass(discriminator, (fake,), "logits", of_weights=False, of_inputs=True),
     ]
     return limit(passes, 32)
+
+
+def graph_gan(config: Config, folder: Path) -> Callable[[int], float]:
+    """Replay a step as one CUDA graph."""
+    return replayed(torchdl.GANTask(torchdl.simple_gan()), torch.rand(32, 1, 28, 28) * 2 - 1, 32)
 
 
 def write_idx(folder: Path, images: Tensor, labels: Tensor) -> None:

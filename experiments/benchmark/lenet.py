@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 import torchdl
 from experiments.benchmark.config import Config
+from experiments.benchmark.graph import replayed
 from experiments.benchmark.jax_device import use_cores
 from experiments.benchmark.limit import Pass, limit
-from experiments.benchmark.measure import timed
+from experiments.benchmark.measure import clock, timed
 from torchdl.tasks import accuracy
 from torchdl.training.device import setup_process
 
@@ -52,13 +52,15 @@ def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Calla
     stages = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     stages += [nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     model = nn.Sequential(*stages, nn.Flatten(), nn.Linear(64 * 8 * 8, 512), nn.ReLU(), nn.Linear(512, 10))
+    model, device = model.to(config.device), config.device
     optimizer, criterion = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
     writer = SummaryWriter(str(folder / "usual"))
 
     def run(examples: int) -> float:
         loader = DataLoader(Subset(dataset, [i % len(dataset) for i in range(examples)]), batch_size=64, shuffle=True)
-        start = time.perf_counter()
+        start = clock(device)
         for step, (x, y) in enumerate(loader):
+            x, y = x.to(device), y.to(device)
             output = model(x)
             loss = criterion(output, y)
             optimizer.zero_grad()
@@ -67,23 +69,35 @@ def usual_lenet(config: Config, folder: Path, from_files: bool = False) -> Calla
             if step % 50 == 0:
                 writer.add_scalar("loss", loss.item(), step)
                 writer.add_scalar("accuracy", (output.argmax(1) == y).float().mean().item(), step)
-        return time.perf_counter() - start
+        return clock(device) - start
 
     return run
 
 
-def our_lenet(config: Config, folder: Path, precision: Literal["fp32", "bf16"] = "fp32") -> Callable[[int], float]:
+def our_lenet(
+    config: Config, folder: Path, precision: Literal["fp32", "tf32", "bf16"] = "fp32", compile: bool = False
+) -> Callable[[int], float]:
     """Train with the trainer and its default TensorBoard logs, metrics and checkpoints."""
     setup_process(config.threads or 0)
     data = torchdl.ImageDataset(*noise_images())
-    task = torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy, {"accuracy": accuracy})
+    task, device = our_task(), config.device
 
     def run(examples: int) -> float:
-        trainer = torchdl.Trainer(max_steps=examples // 64, device="cpu", precision=precision)
+        trainer = torchdl.Trainer(max_steps=examples // 64, device=device, precision=precision, compile=compile)
         loader = torchdl.BatchLoader(data, 64, shuffle=True)
-        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)))
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)), config.device)
 
     return run
+
+
+def our_task() -> torchdl.Supervised:
+    """Return the task of training LenetLike."""
+    return torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy, {"accuracy": accuracy})
+
+
+def graph_lenet(config: Config, folder: Path) -> Callable[[int], float]:
+    """Replay a step as one CUDA graph."""
+    return replayed(our_task(), (torch.rand(64, 3, 32, 32), torch.arange(64) % 10), 64)
 
 
 def keras_lenet(config: Config, folder: Path) -> Callable[[int], float]:

@@ -35,11 +35,18 @@ class Measurement(NamedTuple):
         return {"usual": self.usual, "ours": self.ours, **self.others}
 
 
-def timed(work: Callable[[], Any]) -> float:
+def clock(device: str = "cpu") -> float:
+    """Return the time in seconds, once a GPU has done all that was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(work: Callable[[], Any], device: str = "cpu") -> float:
     """Return the seconds that ``work`` takes."""
-    start = time.perf_counter()
+    start = clock(device)
     work()
-    return time.perf_counter() - start
+    return clock(device) - start
 
 
 def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
@@ -51,7 +58,8 @@ def serve(config: Config, side: Side, folder: Path, pipe: Connection) -> None:
     run = side(config, folder)
     with suppress(EOFError):  # where another side has failed
         while examples := pipe.recv():
-            pipe.send(examples / run(examples))
+            rate = examples / run(examples)
+            pipe.send((rate, torch.cuda.max_memory_allocated() if config.device == "cuda" else 0))
 
 
 def measure(config: Config, measurement: Measurement, folder: Path, repeats: int) -> dict[str, Any]:
@@ -61,6 +69,7 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
     pipes: dict[str, Connection] = {}
     rates: dict[str, list[float]] = {name: [] for name in measurement.sides}
     sizes: dict[str, int] = {}
+    memory: dict[str, int] = {}
     for number, (name, prepare) in enumerate(measurement.sides.items()):
         pipes[name], theirs = context.Pipe()
         (folder / str(number)).mkdir(parents=True)
@@ -70,7 +79,7 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
         for name, pipe in pipes.items():
             try:
                 pipe.send(sizes.get(name, least))
-                rate = pipe.recv()
+                rate, memory[name] = pipe.recv()
             except (EOFError, BrokenPipeError):
                 raise InputError(f"the side {name!r} failed: its own message is above") from None
             if repeat < 2:  # to warm up, and to find the number of examples that takes these seconds
@@ -85,7 +94,9 @@ def measure(config: Config, measurement: Measurement, folder: Path, repeats: int
         if name in measurement.others
     }
     both = {name: median(rates[name]) for name in ("usual", "ours")}
-    return {**both, **ratios(rates["ours"], rates["usual"]), "others": others, "examples": sizes}
+    peak = {"peak MiB": {name: round(found / 2**20, 1) for name, found in memory.items()}}
+    found = {**both, **ratios(rates["ours"], rates["usual"]), "others": others, "examples": sizes}
+    return found | (peak if config.device == "cuda" else {})
 
 
 def median(rates: list[float]) -> float:

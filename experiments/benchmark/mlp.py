@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import torchdl
 from experiments.benchmark.config import Config
+from experiments.benchmark.graph import replayed
 from experiments.benchmark.jax_device import use_cores
 from experiments.benchmark.limit import Pass, limit
-from experiments.benchmark.measure import timed
+from experiments.benchmark.measure import clock, timed
 from torchdl.training.device import setup_process
 
 WIDTH, BATCH = 1024, 64
@@ -36,37 +37,47 @@ def usual_mlp(config: Config, folder: Path) -> Callable[[int], float]:
     torch.set_num_threads(config.threads or 1)
     data = TensorDataset(*digits(config))
     layers = nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)
-    model, criterion = nn.Sequential(*layers), nn.CrossEntropyLoss()
+    model, criterion, device = nn.Sequential(*layers).to(config.device), nn.CrossEntropyLoss(), config.device
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     writer = SummaryWriter(str(folder / "usual"))
 
     def run(examples: int) -> float:
         loader = DataLoader(Subset(data, [i % len(data) for i in range(examples)]), batch_size=BATCH, shuffle=True)
-        start = time.perf_counter()
+        start = clock(device)
         for step, (x, y) in enumerate(loader):
-            loss = criterion(model(x), y)
+            loss = criterion(model(x.to(device)), y.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if step % 50 == 0:
                 writer.add_scalar("loss", loss.item(), step)
-        return time.perf_counter() - start
+        return clock(device) - start
 
     return run
 
 
-def our_mlp(config: Config, folder: Path) -> Callable[[int], float]:
+def our_mlp(config: Config, folder: Path, compile: bool = False) -> Callable[[int], float]:
     """Train with the trainer and its default TensorBoard logs, metrics and checkpoints."""
     setup_process(config.threads or 1)
     data = torchdl.ArrayDataset(*digits(config))
-    task = torchdl.Supervised(torchdl.MLP(784, 10, (WIDTH, WIDTH), dropout=0.0), F.cross_entropy)
+    task = our_task()
 
     def run(examples: int) -> float:
-        trainer = torchdl.Trainer(max_steps=examples // BATCH, device="cpu")
+        trainer = torchdl.Trainer(max_steps=examples // BATCH, device=config.device, compile=compile)
         loader = torchdl.BatchLoader(data, BATCH, shuffle=True)
-        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)))
+        return timed(lambda: trainer.fit(task, loader, folder=tempfile.mkdtemp(dir=folder)), config.device)
 
     return run
+
+
+def our_task() -> torchdl.Supervised:
+    """Return the task of training the network."""
+    return torchdl.Supervised(torchdl.MLP(784, 10, (WIDTH, WIDTH), dropout=0.0), F.cross_entropy)
+
+
+def graph_mlp(config: Config, folder: Path) -> Callable[[int], float]:
+    """Replay a step as one CUDA graph."""
+    return replayed(our_task(), (torch.randn(BATCH, 784), torch.arange(BATCH) % 10), BATCH)
 
 
 def jax_mlp(config: Config, folder: Path) -> Callable[[int], float]:

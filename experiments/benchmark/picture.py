@@ -11,7 +11,14 @@ from torchdl.plots.figure import finish, sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"ours": "C0", "JAX": "C1", "Keras on JAX": "C1", "Lightning": "C1", "the limit": "0.6"}
+COLOURS = {
+    "ours": "C0",
+    "ours, compiled": "C2",
+    "JAX": "C1",
+    "Keras on JAX": "C1",
+    "Lightning": "C1",
+    "the limit": "0.6",
+}
 
 
 def plot_speeds(report: Mapping[str, Mapping[str, Any]], path: Path | None = None) -> Figure:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import partial
 
 from experiments.benchmark import cpc, forecast, gan, lenet, mlp, startup, trainer, transfer
-from experiments.benchmark.measure import Measurement
+from experiments.benchmark.measure import Measurement, Side
 from torchdl.training.device import has_bf16_units
 
 BF16 = "ours in bf16"
 TRANSFER = "ten epochs"
+COMPILED = "ours, compiled"
 LIMIT = "the limit"  # products, convolutions and memory traffic alone
 
 MEASUREMENTS = {
@@ -56,12 +58,32 @@ MEASUREMENTS = {
     },
 }
 
+
+def on_gpu(usual: Side, ours: Callable[..., Callable[[int], float]], graph: Side, least: int = 3200) -> Measurement:
+    """Return what to measure on a GPU: the usual way, ours, ours as CUDA graphs, and the limit."""
+    return Measurement(usual, ours, least, {COMPILED: partial(ours, compile=True), LIMIT: graph})
+
+
+#: What ``--device cuda`` measures
+ON_GPU = {
+    "gan": {"gan": on_gpu(gan.usual_gan, gan.our_gan, gan.graph_gan)},
+    "mlp": {"mlp": on_gpu(mlp.usual_mlp, mlp.our_mlp, mlp.graph_mlp)},
+    "lenet": {
+        "fp32": on_gpu(lenet.usual_lenet, lenet.our_lenet, lenet.graph_lenet),
+        "ours in tf32": Measurement(lenet.usual_lenet, partial(lenet.our_lenet, precision="tf32"), 3200),
+        BF16: Measurement(lenet.usual_lenet, partial(lenet.our_lenet, precision="bf16"), 3200),
+    },
+    "cpc": {"step": on_gpu(cpc.usual_cpc_loop, partial(cpc.our_cpc, resident=True), cpc.graph_cpc, 320)},
+}
+
 #: What the other sides are made with
 PACKAGES = {"JAX": ("jax", "optax"), "Keras on JAX": ("keras", "jax"), "Lightning": ("lightning",)}
 
 
-def why_not(name: str) -> str:
+def why_not(name: str, device: str = "cpu") -> str:
     """Return why a measurement, or one of its other sides, cannot be made here; an empty string if it can."""
+    if device == "cuda":
+        return ""
     if name == BF16 and not has_bf16_units():
         return "this CPU has no units for bf16 and would emulate it about seven times slower than fp32"
     if name == TRANSFER and importlib.util.find_spec("efficientnet_lite_pytorch") is None:

@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 from helpers import write_pair
 from helpers.registry import ROOT, config_class
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 import torchdl
 from experiments.benchmark import command, cpc, forecast, gan, lenet, mlp, startup, trainer, works
 from experiments.benchmark.config import Config
+from experiments.benchmark.graph import bare_step
 from experiments.benchmark.picture import plot_speeds
 from torchdl import InputError
 from torchdl.training.device import has_bf16_units
@@ -68,6 +70,55 @@ def test_all_sides_of_a_part_take_time_for_what_they_are_asked(
     build = works.MEASUREMENTS[part][name].sides[side]
     run = build(Config(part, data_root=digits, threads=1), tmp_path / "side")
     assert [0 < run(64) < 60 for _ in range(2)] == [True, True]
+
+
+GRAPHS = [(gan, "graph_gan"), (mlp, "graph_mlp"), (lenet, "graph_lenet"), (cpc, "graph_cpc")]
+
+
+@pytest.mark.parametrize(("module", "name"), GRAPHS, ids=[name for _, name in GRAPHS])
+def test_the_step_that_a_gpu_captures_is_a_step_of_the_task(digits, tmp_path, monkeypatch, quick, module, name):
+    given = []
+    monkeypatch.setattr(module, "replayed", lambda *args: given.append(args))
+    getattr(module, name)(Config(device="cuda", name="gan", data_root=digits), tmp_path)
+    ((task, batch, size),) = given
+    step, before = bare_step(task, batch, torch.device("cpu")), [p.clone() for p in task.parameters()]
+    step()
+    step()
+    assert sum(torch.equal(*pair) for pair in zip(before, task.parameters(), strict=True)) <= 1  # a bias before a norm
+    assert len(batch if name == "graph_gan" else batch[0]) == size
+
+
+def test_the_loop_of_cpc_on_a_gpu_takes_time_for_what_it_is_asked(digits, tmp_path, quick):
+    assert 0 < cpc.usual_cpc_loop(Config("cpc", data_root=digits), tmp_path)(64) < 60
+
+
+def test_on_a_gpu_four_works_are_measured_with_their_graphs(monkeypatch, capsys):
+    asked = []
+
+    def measure(config, found, folder, repeats):
+        asked.append(config.device)
+        return measured(2.0) | {"others": {name: measured(3.0) for name in found.others}}
+
+    monkeypatch.setattr(command, "measure", measure)
+    with pytest.raises(InputError, match="forecast is measured on a CPU: choose gan, mlp, lenet, cpc or all"):
+        command.main(Config("forecast", device="cuda"))
+    monkeypatch.setattr(command, "find_device", lambda name: name)
+    command.main(Config("all", device="cuda"))
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    names = ["gan", "mlp", "lenet: fp32", "lenet: ours in tf32", "lenet: ours in bf16", "cpc: step"]
+    assert list(report)[:6] == names
+    graphs = ["ours, compiled", "the limit"]
+    assert [list(report[name]["others"]) for name in names] == [graphs, graphs, graphs, [], [], graphs]
+    assert asked == ["cuda"] * 6
+    assert report["left out"] == {"other libraries, and other parts": "they are measured on a CPU"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_nothing_is_measured_on_one(monkeypatch):
+    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(InputError, match="there is no CUDA device"):
+        command.main(Config("gan", device="cuda"))
 
 
 def test_the_imports_that_are_timed_are_of_torch_and_of_this_clone(tmp_path, monkeypatch):
@@ -128,8 +179,6 @@ def test_bf16_is_measured_where_the_cpu_has_units_for_it(monkeypatch, capsys):
 
 
 def test_what_the_cpu_has_is_asked_of_pytorch(monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     for found in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=found: found, raising=False)
