@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import torchdl
-from torchdl import BatchLoader, GANTask, Trainer
+from torchdl import BatchLoader, GANTask, InputError, Trainer
 from torchdl.fast import graphs
 from torchdl.training import fit, step
 
@@ -47,6 +47,13 @@ def test_what_is_compiled_for_a_gpu_is_not_compiled_again(asked):
     once = graphs.compiled(torch.sin, GPU)
     assert graphs.compiled(once, GPU) is once
     assert asked == ["reduce-overhead"]
+
+
+def test_a_result_that_cannot_be_copied_is_an_input_error(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    assert graphs.compiled(lambda: (torch.ones(2), None, 3), GPU)()[1:] == (None, 3)
+    with pytest.raises(InputError, match=r"compiled for a GPU must return tensors.*Normal"):
+        graphs.compiled(lambda: torch.distributions.Normal(0.0, 1.0), GPU)()
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(2, 2), torchdl.simple_gan], ids=["Linear", "GAN"])
