@@ -121,7 +121,7 @@ def test_no_step_waits_for_the_gpu(name):
 
 
 @pytest.mark.parametrize("name", ["classifier", "simple", "averaged", "infonce"])
-def test_cuda_graphs_give_what_the_gpu_gives_without_them(monkeypatch, name):
+def test_cuda_graphs_give_what_the_gpu_gives_without_them(name):
     """More steps than a graph needs to be captured, an evaluation between them, and a network used after training."""
 
     def task():
@@ -133,8 +133,6 @@ def test_cuda_graphs_give_what_the_gpu_gives_without_them(monkeypatch, name):
                 module.p = 0.0  # compiled code draws other masks
         return made
 
-    for kind in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        monkeypatch.setattr(kind, "fp32_precision", "ieee")
     plain, compiled, options = task(), task(), {"accumulate": 2} if name == "classifier" else {}
     expected = fit(plain, None, device="cuda", epochs=2, **options)
     found = fit(compiled, None, device="cuda", epochs=2, compile=True, **options)
