@@ -118,7 +118,8 @@ def keras_lenet(config: Config, folder: Path) -> Callable[[int], float]:
 
     def run(examples: int) -> float:
         index = np.arange(examples) % len(x)
-        return timed(lambda: model.fit(x[index], y[index], batch_size=64, verbose=0))
+        data = x[index], y[index]
+        return timed(lambda: model.fit(*data, batch_size=64, verbose=0))
 
     return run
 

@@ -1,7 +1,7 @@
 """What takes part in a training beside its task: callbacks, one concept in each file."""
 
 from torchdl.callbacks.base import Callback, Training
-from torchdl.callbacks.best import Best, BestCheckpoint, BestWeights
+from torchdl.callbacks.best import Best, BestCheckpoint, BestWeights, Monitoring
 from torchdl.callbacks.early_stopping import EarlyStopping
 from torchdl.callbacks.learning_rate_finder import LearningRateFinder
 from torchdl.callbacks.progress_bar import ProgressBar
@@ -14,6 +14,7 @@ __all__ = [
     "Callback",
     "EarlyStopping",
     "LearningRateFinder",
+    "Monitoring",
     "ProgressBar",
     "Training",
     "WeightAverage",

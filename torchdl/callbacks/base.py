@@ -120,6 +120,14 @@ class Training:
         """Print a line if the training is verbose, on process 0."""
         self._fit.say(text)
 
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Load a state of the task, of this training or of a checkpoint.
+
+        Args:
+            state: What ``task.state_dict()`` has returned, or a checkpoint's part ``task``.
+        """
+        self._fit.load_weights(state)
+
     def save_as(self, name: str) -> None:
         """Write the next checkpoint under a further name, such as ``best.pt``; for ``on_epoch_end``.
 

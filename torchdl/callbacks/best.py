@@ -44,15 +44,34 @@ class Best(NamedTuple):
         return cls(best, since)
 
 
-def is_best(training: Training, monitor: str, mode: str) -> bool:
-    """Return whether the epoch that has just ended has the best value of a metric so far."""
-    known = ", ".join(name for name in training.row if name.startswith("train/"))
-    there = monitor in training.row or not monitor.startswith("train/")
-    require(there, f"there is no metric {monitor!r} to monitor: choose one of {known}")
-    return monitor in training.row and Best.of(training.history, monitor, mode).since == 0
+class Monitoring(Callback):
+    """The base class of callbacks that follow a metric.
+
+    Args:
+        monitor: The metric, such as ``val/accuracy``; the trainer refuses one that there is not.
+        mode: min or max: whether a lower or a higher value is better.
+
+    Raises:
+        InputError: The mode is another word.
+    """
+
+    def __init__(self, monitor: str, mode: str = "min") -> None:
+        require(mode in ("min", "max"), f"mode must be min or max, not {mode!r}")
+        self.monitor, self.mode = monitor, mode
+
+    def is_best(self, training: Training) -> bool:
+        """Return whether the epoch that has just ended has the best value so far.
+
+        Raises:
+            InputError: There is no such metric of the training.
+        """
+        known = ", ".join(name for name in training.row if name.startswith("train/"))
+        there = self.monitor in training.row or not self.monitor.startswith("train/")
+        require(there, f"there is no metric {self.monitor!r} to monitor: choose one of {known}")
+        return self.monitor in training.row and Best.of(training.history, self.monitor, self.mode).since == 0
 
 
-class BestCheckpoint(Callback):
+class BestCheckpoint(Monitoring):
     """Keep the checkpoint of the epoch with the best value of a metric, as ``best.pt``.
 
     Args:
@@ -72,15 +91,16 @@ class BestCheckpoint(Callback):
     """
 
     def __init__(self, monitor: str, mode: str = "min", name: str = BEST) -> None:
-        self.monitor, self.mode, self.name = monitor, mode, name
+        super().__init__(monitor, mode)
+        self.name = name
 
     def on_epoch_end(self, training: Training) -> None:
         """Keep this epoch's checkpoint if it is the best one so far."""
-        if is_best(training, self.monitor, self.mode):
+        if self.is_best(training):
             training.save_as(self.name)
 
 
-class BestWeights(Callback):
+class BestWeights(Monitoring):
     """End a training with the weights of the epoch that has the best value of a metric, also without a folder.
 
     Args:
@@ -97,18 +117,18 @@ class BestWeights(Callback):
     """
 
     def __init__(self, monitor: str, mode: str = "min") -> None:
-        self.monitor, self.mode = monitor, mode
+        super().__init__(monitor, mode)
         self.weights: dict[str, Any] = {}
 
     def on_epoch_end(self, training: Training) -> None:
         """Keep a copy of this epoch's weights if it is the best one so far."""
-        if is_best(training, self.monitor, self.mode):
+        if self.is_best(training):
             self.weights = copy.deepcopy(training.task.state_dict())
 
     def on_fit_end(self, training: Training) -> None:
         """Load the best epoch's weights."""
         if self.weights:
-            training.task.load_state_dict(self.weights)
+            training.load_weights(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch's weights."""

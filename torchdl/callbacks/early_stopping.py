@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torchdl.callbacks.base import Callback, Training
-from torchdl.callbacks.best import Best
+from torchdl.callbacks.base import Training
+from torchdl.callbacks.best import Best, Monitoring
 from torchdl.errors import require
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Monitoring):
     """Stop when a metric has not improved for a number of evaluations.
 
     Args:
@@ -28,7 +28,8 @@ class EarlyStopping(Callback):
 
     def __init__(self, monitor: str, patience: int, mode: str = "min") -> None:
         require(patience >= 1, f"patience must be 1 or more, not {patience}")
-        self.monitor, self.patience, self.mode = monitor, patience, mode
+        super().__init__(monitor, mode)
+        self.patience = patience
 
     def on_fit_start(self, training: Training) -> None:
         """Do not go on with a training that was stopped."""

@@ -44,7 +44,15 @@ class WeightAverage(Callback):
         self.averaged = AveragedModel(module, use_buffers=True)
 
     def on_fit_start(self, training: Training) -> None:
-        """Put the average on the device."""
+        """Put the average on the device.
+
+        Raises:
+            InputError: The module is none of the task's, so it would not be trained.
+        """
+        there = any(module is self.source for module in training.task.modules())
+        require(
+            there, "WeightAverage averages a module of the task that is trained; with shard, one that the task makes"
+        )
         self.averaged.to(training.device)
         self.in_task = any(module is self.averaged for module in training.task.modules())  # which is saved already
 

@@ -1,12 +1,12 @@
 """Matrix products by the faster of PyTorch's two libraries, MKL and oneDNN, on this CPU.
 
 PyTorch's float32 products use MKL, which computes at half speed on AMD's CPUs with AVX-512. oneDNN comes in the same
-packages and is not slower there, except for small products, whose time is Python's. :func:`choose` measures from which
-size on it is faster. The trainer opens a :class:`Region` around its forward passes. Outside of one, and for other than
-ordinary float32 tensors on a CPU, all products are PyTorch's own.
+packages and is not slower there, except for small products, whose time is Python's. :func:`choose` measures whether it
+is faster, once on a machine. The trainer opens a :class:`Region` around its forward passes. Outside of one, and for
+other than ordinary float32 tensors on a CPU, all products are PyTorch's own.
 
 Whole training steps with oneDNN's products against MKL's, in turns within one training, on one core of an AMD EPYC with
-AVX-512, torch 2.14, where oneDNN computes products from 3,145,728 multiply-adds on (medians, time of the thread):
+AVX-512, torch 2.14, with oneDNN from 3,145,728 multiply-adds on (medians, time of the thread):
 
 ==========================================  =====================
 training                                    speed-up
@@ -24,7 +24,7 @@ MLP 784-128-10; a network on texts          0.99 to 1.01
 nn.LSTM, which uses oneDNN already; nn.GRU  0.98 to 1.01
 ==========================================  =====================
 
-On two cores, where oneDNN computes from 8,388,608 on, the first four gain 1.2x to 1.4x, and none loses more than 1 %.
+On two cores, with oneDNN from 8,388,608 on, the first four gain 1.2x to 1.4x, and none loses more than 1 %.
 
 Shapes: B rows, I inputs and O outputs; a size is the number of multiply-adds, B * I * O.
 """
@@ -52,9 +52,10 @@ from torchdl.files import cache_folder, read_json, write_json
 PRODUCTS = ("auto", "mkl", "onednn")
 
 NEVER = math.inf  # a size that no product has
-MARGIN = 1.15  # by which oneDNN must be faster
+PER_THREAD = 2**22  # the size from which oneDNN computes products, for each thread
+MARGIN = 1.3  # by which oneDNN must be faster with much larger products; it is 1.0 or 1.9 where it was measured
 NARROW = 4  # with fewer rows, inputs or outputs, oneDNN is slower at any size
-MEASURED = ((32, 256, 256), (48, 256, 256), (64, 256, 256), (64, 512, 256), (64, 512, 512))  # B, I, O
+MEASURED = 128, 1024, 512  # B, I, O
 TURNS = 11
 CACHE = "products.json"
 
@@ -121,7 +122,10 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        ctx.shapes = x.shape, weight.shape
+        # no more than a gradient needs: the other may change, or go
+        ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
         return _onednn(x, weight, bias)
 
     @staticmethod
@@ -132,13 +136,14 @@ class _Linear(torch.autograd.Function):
             product = F.linear  # this backward pass is differentiated, or is one of many at once
         following = *ctx.next_functions, (None, 0)  # it leaves a missing bias out
         wants_x, wants_weight, wants_bias = map(_is_wanted, ctx.needs_input_grad, following)
-        shape, (outputs, inputs) = x.shape, weight.shape
-        x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)  # (..., I) -> (B, I), (..., O) -> (B, O)
+        shape, (outputs, inputs) = ctx.shapes
+        gradient = gradient.reshape(-1, outputs)  # (..., O) -> (B, O)
         by_x = by_weight = None
         if wants_x:
             few = inputs < 32 and 16 * inputs <= outputs
             by_x = _multiply(product, gradient, weight, few).view(shape)  # (B, O) x (O, I)
         if wants_weight:
+            x = x.reshape(-1, inputs)  # (..., I) -> (B, I)
             small = inputs <= outputs and 2 * inputs <= len(x)  # oneDNN copies a transposed first factor
             by_weight = _multiply(product, gradient.T, x, small)  # (O, B) x (B, I)
         return by_x, by_weight, gradient.sum(0) if wants_bias else None
@@ -165,7 +170,7 @@ class Region:
     """Allow the faster ways of this package around a forward pass: oneDNN's blocks, and its products for linear layers.
 
     Inside, each ``nn.Linear`` of ``module`` has a ``forward`` of its own, which calls :func:`linear`. Subclasses and
-    layers whose ``forward`` is replaced already are left as they are.
+    layers whose ``forward`` is replaced already are left as they are. Copy no layer inside: the copy would keep it.
 
     Args:
         module: Its linear layers use oneDNN.
@@ -193,7 +198,7 @@ class Region:
 
     def __exit__(self, *error: object) -> None:
         _least.reset(self.tokens.pop())
-        for attributes, forward in self.forwards:
+        for attributes, forward in self.forwards if not self.tokens else ():
             if attributes.get("forward") is forward:
                 del attributes["forward"]
 
@@ -215,10 +220,11 @@ def is_available() -> bool:
 
 
 def choose(choice: str = "auto") -> float:
-    """Return the size from which oneDNN computes products: that from which it is faster if ``choice`` is ``auto``.
+    """Return the size from which oneDNN computes products; infinity if it computes none.
 
-    It is measured once for a CPU, a number of threads and a version of PyTorch, in about 50 ms, and kept in torchdl's
-    cache folder.
+    ``auto`` is a fixed size for each thread if oneDNN is faster here. This is measured once for a CPU, a number of
+    threads and a version of PyTorch, in about 50 ms, and kept in torchdl's cache folder. The answer is coarse, so that
+    each process on a machine, and each day, gives the same.
 
     Raises:
         InputError: The choice is ``onednn``, which this PyTorch lacks.
@@ -227,7 +233,8 @@ def choose(choice: str = "auto") -> float:
         choice != "onednn" or is_available(), "this PyTorch computes no products by oneDNN: choose products auto or mkl"
     )
     if choice == "auto" and is_available():
-        return _kept(f"{_cpu()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        threads = torch.get_num_threads()
+        return PER_THREAD * threads if _kept(f"{_cpu()}, {threads} threads, torch {torch.__version__}") else NEVER
     return 0 if choice == "onednn" else NEVER
 
 
@@ -235,23 +242,21 @@ def describe(least: float) -> str:
     """Return in words what :func:`choose` has chosen."""
     if least == NEVER:
         return "PyTorch's own products"
-    return f"products by oneDNN{f' from {least:,} multiply-adds on' if least else ''}"
+    return f"products by oneDNN{f' from {int(least):,} multiply-adds on' if least else ''}"
 
 
 @functools.cache
-def _kept(key: str) -> float:
+def _kept(key: str) -> bool:
     """Return what was measured, now or earlier; a cache that cannot be used is none."""
-    known: dict[str, float | None] = {}
+    known: dict[str, bool] = {}
     with suppress(InputError, OSError):
-        known = read_json(cache_folder() / CACHE, dict[str, float | None])
+        known = read_json(cache_folder() / CACHE, dict[str, bool])
     if key not in known:
-        least = measure()
-        known[key] = None if least == NEVER else least
+        known[key] = is_faster()
         with suppress(InputError, OSError):
             cache_folder().mkdir(parents=True, exist_ok=True)
             write_json(cache_folder() / CACHE, known)
-    found = known[key]
-    return NEVER if found is None else found
+    return known[key]
 
 
 def _cpu() -> str:
@@ -259,28 +264,25 @@ def _cpu() -> str:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
         fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return " ".join(fields.get(name, "") for name in ("model name", "cpu family", "model"))
+        names = "model name", "cpu family", "model", "CPU implementer", "CPU part"  # the last two of ARM
+        return " ".join(fields[name] for name in names if name in fields)
     return platform.processor() or platform.machine()
 
 
-def measure(seconds: Callable[[float, int, int, int], float] | None = None) -> float:
-    """Return the least measured size from which on oneDNN is faster by :data:`MARGIN`; :data:`NEVER` if it is not.
+def is_faster(seconds: Callable[[float], float] | None = None) -> bool:
+    """Measure whether oneDNN computes a large product and its gradients faster, by :data:`MARGIN`.
 
     Args:
-        seconds: Measures a training step of a product (B, I) x (I, O), with that size as the region's ``least``.
+        seconds: Measures a training step of that product, with this ``least`` of its region.
     """
-    found = NEVER
-    for shape in reversed(MEASURED):
-        times = [[(seconds or _seconds)(least, *shape) for least in (NEVER, 0)] for _ in range(TURNS)]
-        usual, ours = map(min, zip(*times, strict=True))  # other programs can only slow a turn down
-        if usual < MARGIN * ours:
-            break
-        found = math.prod(shape)
-    return found
+    times = [[(seconds or _seconds)(least) for least in (NEVER, 0)] for _ in range(TURNS)]
+    usual, ours = map(min, zip(*times, strict=True))  # other programs can only slow a turn down
+    return usual >= MARGIN * ours
 
 
 @torch.enable_grad()
-def _seconds(least: float, rows: int, inputs: int, outputs: int) -> float:
+def _seconds(least: float) -> float:
+    rows, inputs, outputs = MEASURED
     shapes = (rows, inputs), (outputs, inputs), (outputs,)
     x, weight, bias = (torch.ones(shape, requires_grad=True) for shape in shapes)
     start = time.perf_counter()

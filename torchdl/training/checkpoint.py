@@ -6,6 +6,7 @@ file, and ``torch.load(path, weights_only=True)`` reads it too.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import re
@@ -16,7 +17,7 @@ from typing import Any, TypedDict
 
 import msgspec
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map
 
 from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
@@ -73,7 +74,13 @@ def write(state: dict[str, Any], path: Path, previous: Path | None = None) -> No
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of a state, on the CPU, which stays as it is while the training goes on."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+    progress = {"progress": state["progress"]}  # is a copy already, but for the history's rows, which nobody changes
+    return {**tree_map(copied_value, {**state, "progress": None}), **progress}
+
+
+def copied_value(value: Any) -> Any:
+    """Return a copy of a tensor on the CPU, and of anything else."""
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
 
 
 def reason_of(error: BaseException) -> str:

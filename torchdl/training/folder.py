@@ -53,7 +53,7 @@ _descriptors: set[int] = set()
 
 def was_killed_early(folder: Path) -> bool:
     """Return whether a run's folder holds only what a run writes before it completes its first checkpoint."""
-    early = (CONFIG, "events.out.tfevents.*", ".*.tmp", PLOTS, SAMPLES, LOGGERS, METRICS, BEST)
+    early = (CONFIG, "events.out.tfevents.*", ".*.tmp", PLOTS, SAMPLES, LOGGERS, METRICS, "*.pt")
     if not folder.is_dir() or has_checkpoint(folder) or ((folder / METRICS).exists() and (folder / BEST).exists()):
         return False  # somebody has removed the checkpoints of a longer run
     return all(any(path.match(pattern) for pattern in early) for path in folder.iterdir())

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,11 +185,11 @@ class Logger:
 
     def close(self) -> None:
         """Write what is not yet written, close TensorBoard's file, and end the further loggers."""
-        self.write_table()
-        for logger in self.loggers:
-            logger.close()
-        if self.writer is not None:
-            self.writer.close()
+        with ExitStack() as rest:  # an error in one leaves none open
+            for owner in (*self.loggers, self.writer):
+                if owner is not None:
+                    rest.callback(owner.close)
+            self.write_table()
 
 
 def is_main(metric: str) -> bool:

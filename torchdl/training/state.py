@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
 import msgspec
@@ -59,7 +59,8 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and containers of them; all processes must call this, because it sums over them."""
         sums = {name: dict(getattr(self, name).over_processes()) for name in ("epoch_sums", "window_sums")}
-        return {**asdict(self), **sums}
+        own = {name: getattr(self, name) for name in ("epoch", "batch", "step")}
+        return {**own, "history": list(self.history), **sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state; the sums go to process 0 only, so that they count once.
