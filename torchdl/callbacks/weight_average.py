@@ -50,9 +50,7 @@ class WeightAverage(Callback):
             InputError: The module is none of the task's, so it would not be trained.
         """
         there = any(module is self.source for module in training.task.modules())
-        require(
-            there, "WeightAverage averages a module of the task that is trained; with shard, one that the task makes"
-        )
+        require(there, "WeightAverage averages a module of the task; with shard, which trains a copy, the task's own")
         self.averaged.to(training.device)
         self.in_task = any(module is self.averaged for module in training.task.modules())  # which is saved already
 
