@@ -194,6 +194,16 @@ def test_the_options_are_these_callbacks(tmp_path):
 
 
 @pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("make", [BestCheckpoint, BestWeights, partial(EarlyStopping, patience=1)])
+def test_a_metric_that_there_is_not_and_another_mode_are_refused(make):
+    loader = BatchLoader(DATA, 4)
+    with pytest.raises(InputError, match="mode must be min or max, not 'Min'"):
+        make("val/loss", mode="Min")
+    for validation, known in ((loader, "val/loss, train/"), (None, "train/")):
+        with pytest.raises(InputError, match=f"no metric 'val/los' to monitor: choose one of {known}"):
+            Trainer(max_steps=1, device="cpu").fit(regression(), loader, validation, callbacks=[make("val/los")])
+
+
 def test_a_training_ends_with_the_weights_of_its_best_epoch(stopped, tmp_path):
     best, task = BestWeights("val/loss", "max"), regression()
     folder = None

@@ -141,6 +141,10 @@ class Held(Callback):
         self.numbers = sum((t.to_local() if isinstance(t, DTensor) else t).numel() for t in tensors)
 
 
+def labelled():
+    return ImageDataset(PIXELS[:32], LABELS[:32], -1, 1)
+
+
 def run_sharded(folder, rank):
     held, penalty = Held(), GANTask(torchdl.simple_gan((1, 4, 4), z_dim=6), "wgan_gp")
     made = {
@@ -150,9 +154,19 @@ def run_sharded(folder, rank):
         "resumed": resumed(8, folder / "shared-resumed", rank, shard=True),
     }
     Trainer(max_steps=1, device="cpu", shard=True).fit(gan(), BatchLoader(NOISE, 8), callbacks=[held])
-    with suppress(InputError):
-        Trainer(max_steps=1, device="cpu", shard=True).fit(penalty, BatchLoader(NOISE, 8))
-        made["penalty"] = "was trained"
+    tied, best, place = classifier(norm=False), torchdl.BestWeights("train/loss", "max"), folder / "best"
+    tied.model.append(nn.Linear(3, 3)).append(tied.model[-1])
+    refused = {"penalty": (penalty, NOISE), "tied": (tied, labelled()), "average": (gan(), NOISE)}
+    for name, (task, data) in refused.items():
+        callbacks = [torchdl.WeightAverage(task.generator, 0.9)] if name == "average" else []
+        try:
+            Trainer(max_steps=1, device="cpu", shard=True).fit(task, BatchLoader(data, 8), callbacks=callbacks)
+        except InputError as error:
+            made[name] = str(error)
+    for epochs in (2, 3):  # the first epoch's loss is the largest
+        task, trainer = classifier(norm=False), Trainer(epochs=epochs, device="cpu", shard=True)
+        trainer.fit(task, BatchLoader(labelled(), 8), None, place, resume=epochs > 2, callbacks=[best])
+        made[f"best {epochs}"] = task.state_dict()
     return {**made, "held": held.numbers}
 
 
@@ -306,13 +320,28 @@ def test_a_training_that_is_shared_out_goes_on_exactly(made):
 
 
 @pytest.mark.slow
-def test_each_process_holds_its_part_and_no_second_derivative_is_taken(made):
+def test_each_process_holds_its_part_of_the_numbers(made):
     pair = torchdl.simple_gan((1, 4, 4), z_dim=6)
     numbers = 3 * sum(p.numel() for p in pair.parameters())  # parameters, and two averages of Adam
     held = [each["shared"]["held"] for each in made[1]]
     assert sum(held) == numbers
     assert max(held) < 0.51 * numbers
-    assert not any("penalty" in each["shared"] for each in made[1])
+
+
+@pytest.mark.slow
+def test_what_cannot_be_shared_out_is_refused_in_a_sentence(made):
+    for each in made[1]:
+        assert "knows no derivatives of gradients" in each["shared"]["penalty"]
+        assert "weights that two layers have in common" in each["shared"]["tied"]
+        assert "with shard, which trains a copy" in each["shared"]["average"]
+
+
+@pytest.mark.slow
+def test_the_best_weights_of_a_model_that_was_shared_out_survive_a_resume(made):
+    for each in made[1]:
+        best = [each["shared"][f"best {epochs}"] for epochs in (2, 3)]
+        for key, value in best[0].items():
+            assert torch.equal(best[1][key], value), key
 
 
 @pytest.mark.slow

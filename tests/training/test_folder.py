@@ -206,6 +206,44 @@ def test_short_epochs_share_a_checkpoint_and_an_error_loses_none(finished, tmp_p
     assert fit(classifier(), run, resume=True) == finished[1][1]
 
 
+def test_what_waits_to_be_written_does_not_change_and_hides_no_error(tmp_path, monkeypatch):
+    class Seen(Callback):
+        def __init__(self):
+            self.seen = {"set": set(), "array": np.zeros(1)}
+
+        def on_epoch_end(self, training):
+            self.seen["set"].add(training.epoch)
+            self.seen["array"] += 1
+            if training.epoch == 2:
+                training.save_as("two.pt")
+
+        def on_step_end(self, training):
+            if training.step == 3 * EPOCH - 1 and self.fails:
+                raise KeyError("mine")
+
+        def state_dict(self):
+            return self.seen
+
+    for fails, folder in ((False, tmp_path / "whole"), (True, tmp_path / "failed")):
+        seen = Seen()
+        seen.fails = fails
+        with pytest.raises(KeyError) if fails else nullcontext():
+            fit(classifier(), folder, callbacks=[seen], checkpoint_seconds=60)
+        state = checkpoint.read(folder / "two.pt")["callbacks"]["Seen"]
+        assert (set(state["set"]), [float(value) for value in state["array"]]) == ({1, 2}, [2.0])
+    write = checkpoint.write
+
+    def full(state, path, previous=None):
+        if state["progress"]["epoch"] == 2:
+            raise OSError(28, "No space left on device")
+        write(state, path, previous)
+
+    seen.seen = {"set": set(), "array": np.zeros(1)}
+    monkeypatch.setattr(checkpoint, "write", full)
+    with pytest.warns(UserWarning, match="not be written"), pytest.raises(KeyError):
+        fit(classifier(), tmp_path / "full", callbacks=[seen], checkpoint_seconds=60)
+
+
 def test_a_kill_loses_no_more_than_the_seconds_since_the_last_checkpoint(finished, tmp_path):
     class Kill(Callback):
         def on_step_end(self, training):

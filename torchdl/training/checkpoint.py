@@ -179,7 +179,8 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
     """
     state, warning = read_last(folder)
     old = state.get("order", {})
-    old = {**{k: v for k, v in order.items() if k == "precision"}, **old}  # which a checkpoint from before 0.2 lacks
+    # which a checkpoint from before 0.2 lacks
+    old = {**{k: v for k, v in order.items() if k in ("precision", "products")}, **old}
     changed = differences(old, order)
     require(not changed, f"{folder} cannot be resumed with {changed}: use its original settings")
     load(state, parts, folder)

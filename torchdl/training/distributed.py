@@ -189,19 +189,26 @@ def is_lost_peer(error: Exception) -> bool:
 
 ADVICE = {  # by what is in PyTorch's message
     ONE_VALUE: "batch norm cannot train on a batch with a single value for each channel: choose a larger batch_size, "
-    "or drop_last=True if only the last batch is that small",
+    "or drop_last=True if only the last batch is that small"
+}
+ADVICE_IF_SHARED = {
     "setStorage": "PyTorch's FSDP2 knows no derivatives of gradients, which the loss uses, as wgan_gp does: train "
-    "without shard",
+    "without shard"
 }
 
 
 @contextmanager
-def explaining_errors() -> Iterator[None]:
-    """Turn PyTorch's errors about what it cannot train into an :class:`InputError`."""
+def explaining_errors(shared_out: bool) -> Iterator[None]:
+    """Turn PyTorch's errors about what it cannot train into an :class:`InputError`.
+
+    Args:
+        shared_out: Whether the model is shared out over the processes.
+    """
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        advice = next((advice for words, advice in ADVICE.items() if words in str(error)), "")
+        known = {**ADVICE, **(ADVICE_IF_SHARED if shared_out else {})}
+        advice = next((advice for words, advice in known.items() if words in str(error)), "")
         if not advice or isinstance(error, InputError):
             raise
         raise InputError(advice) from error

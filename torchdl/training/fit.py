@@ -15,12 +15,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import IterableDataset
 
 from torchdl import random
-from torchdl.callbacks import Best, BestCheckpoint, Callback, EarlyStopping, ProgressBar, Training
+from torchdl.callbacks import Best, BestCheckpoint, Callback, EarlyStopping, Monitoring, ProgressBar, Training
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, require
+from torchdl.fast.products import NEVER
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History
 from torchdl.progress import tqdm
@@ -59,19 +61,20 @@ class Fit:
         self.row: dict[str, float] = {}  # the metrics of the epoch that ends
         self.found: list[str] = []  # warnings of callbacks about these
         self.names: list[str] = []  # further files for the next checkpoint
-        self.kept: dict[str, Any] = {}  # checkpoints that are not yet written, by file
+        self.pending: dict[str, Any] = {}  # checkpoints that are not yet written, by file
         self.written = -math.inf  # when the last one was
         self.reason = ""  # why a callback stops the training
-        self.whole: Callable[[Any], Any] = lambda state: state  # makes a state's tensors whole
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
         for loader in (train,) if validation is None else (train, validation):
             loader.shard(self.rank, size)
             loader.to(self.device)
-        self.given = task
-        if options.shard:  # a copy, so that the given task stays whole, on the CPU
+        self.original_task = task
+        if options.shard:  # a copy, so that the original stays whole, on the CPU
             self.task = task = copy.deepcopy(task.cpu())
+            streams = isinstance(validation, PyTorchLoader) and isinstance(validation.loader.dataset, IterableDataset)
+            require(not streams, "with shard, all processes need as many batches: let the validation data be no stream")
         else:
             task.to(self.device)
         distributed.unite(task)
@@ -82,11 +85,11 @@ class Fit:
         compiled = options.compile and not reason
         with random.seeded(self.device, options.seed, 0, 0, 0, random.Stream.SETUP):
             settings = (self.device, options.seed, options.precision == "bf16", options.clip_norm)
-            self.stepper = Stepper(task, *settings, distributed.of_first(options.least_product()))
+            self.stepper = Stepper(task, *settings, self.least_product())
             self.stepper.graphs = compiled
         self.callbacks = Callbacks([*self.own_callbacks(), *task.configure_callbacks(), *callbacks], Training(self))
-        kept = {"callbacks": self.callbacks, **({"loader": train} if isinstance(train, PyTorchLoader) else {})}
-        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state, **kept}
+        self.parts: dict[str, Any] = {"task": task, "updates": self.stepper, "progress": self.state}
+        self.parts |= {"callbacks": self.callbacks, **({"loader": train} if isinstance(train, PyTorchLoader) else {})}
         self.batches = length_of(train)
         known = self.batches is not None or bool(options.max_steps or options.dry_run)
         require(known, "the number of batches in an epoch is not known: set max_steps, the steps to train for")
@@ -94,6 +97,12 @@ class Fit:
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
         self.epochs = -(-self.steps // epoch_steps) if epoch_steps else None
         self.stepper.configure_schedules(self.steps)
+
+    def least_product(self) -> float:
+        """Return the size from which oneDNN computes products; process 0 alone measures whether it is faster."""
+        with distributed.sharing_errors():
+            least = self.options.least_product() if self.rank == 0 else NEVER
+        return distributed.of_first(least)
 
     def own_callbacks(self) -> list[Callback]:
         """Return the callbacks that the trainer's options ask for."""
@@ -129,6 +138,8 @@ class Fit:
                 if isinstance(self.train, PyTorchLoader):
                     self.warn(self.train.resumes(state.batch))
                 recover_best(self.folder, state, options.monitor, options.mode)
+                if not options.allows_onednn():
+                    self.stepper.fast.least = NEVER
             elif resume:
                 self.warn(f"{self.folder} holds no checkpoint yet, so the training starts from the beginning")
             purge_step = state.step + 1 if resume else None
@@ -137,11 +148,12 @@ class Fit:
             from torchdl.training import sharding  # imported late, because it takes half a second
 
             sharding.share_out(self.task, self.stepper.optimizers.values(), self.device)
-            self.stepper.shared_out, self.whole = True, sharding.whole
+            self.stepper.shared_out = True
         with closing(self.logger), signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
-            for name in filter(None, (options.monitor, *(s.monitor for s in self.stepper.schedules.values()))):
+            wanted = [c.monitor for c in self.callbacks.callbacks if isinstance(c, Monitoring)]
+            for name in filter(None, (*wanted, *(s.monitor for s in self.stepper.schedules.values()))):
                 known = name in measured or name.startswith("train/")
                 require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
             with distributed.sharing_errors():
@@ -157,16 +169,48 @@ class Fit:
                     self.train_epoch()
                     if not self.end_epoch():
                         break
-            finally:
-                self.write_kept()
-                self.callbacks.call("on_fit_end")
+            except BaseException as error:
+                self.leave(error)
+                raise
+            else:
+                self.leave()
             if state.step < self.steps:
                 self.say(self.reason)
             if options.monitor and math.isnan(Best.of(state.history, options.monitor, options.mode).value):
                 self.warn(f"{options.monitor} was never a number, so no epoch is the best and there is no {BEST}")
-            if options.shard:
-                self.given.load_state_dict(self.whole(self.task.state_dict()))
         return History(state.history)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Write the pending checkpoints, call the callbacks, and give the original task the weights of a shared one.
+
+        An error of writing must not hide the ``error`` that has ended the training, if any.
+        """
+        try:
+            self.write_pending()
+        except (OSError, InputError) as other:
+            if error is None:
+                raise
+            self.warn(f"the last checkpoint could not be written: {other}")
+        finally:
+            self.callbacks.call("on_fit_end")
+        if self.stepper.shared_out and (error is None or isinstance(error, signals.Stopped)):  # as on all processes
+            self.original_task.load_state_dict(self.gathered(self.task.state_dict()))
+
+    def gathered(self, state: Any, everywhere: bool = True) -> Any:
+        """Return a state with whole tensors, on process 0 or on all; all must call this."""
+        if not self.stepper.shared_out:
+            return state
+        from torchdl.training import sharding
+
+        return sharding.gathered(state, everywhere)
+
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Load a state of the task, whole or shared out."""
+        if self.stepper.shared_out:
+            from torchdl.training import sharding
+
+            state = sharding.parts_of(state, self.task.state_dict())
+        self.task.load_state_dict(state)
 
     def train_epoch(self) -> None:
         """Train from the current batch to the end of the epoch, or to the last step."""
@@ -295,9 +339,9 @@ class Fit:
         return distributed.of_first({**found, **{k: v for k, v in self.row.items() if k not in row}})
 
     def save(self, last: bool = True, due: bool = True) -> None:
-        """Write a checkpoint as the last one, and under the names that callbacks ask for; or keep it until one is due.
+        """Write a checkpoint as the last one, and under the names that callbacks ask for, or keep it until one is due.
 
-        What is kept is lost only if the process is killed; a resume then trains these seconds again.
+        What is pending is lost only if the process is killed; a resume then trains these seconds again.
         """
         self.stepper.collect(self.state)
         names, self.names = [*self.names, *[CHECKPOINT] * last], []
@@ -305,29 +349,28 @@ class Fit:
             return
         states = {name: part.state_dict() for name, part in self.parts.items()}
         states = {name: state for name, state in states.items() if state or name not in checkpoint.OPTIONAL}
-        checkpointed = {**self.whole(states), "order": self.order()}
+        checkpointed = {**self.gathered(states, everywhere=False), "order": self.order()}
         if self.rank == 0:
-            self.kept |= dict.fromkeys(names, checkpointed if due else checkpoint.copied(checkpointed))
+            self.pending |= dict.fromkeys(names, checkpointed if due else checkpoint.copied(checkpointed))
         if due:
             with distributed.sharing_errors():
                 try:
                     self.logger.flush()  # first, because a resume logs nothing of before the checkpoint
                 finally:
-                    self.write_kept()
+                    self.write_pending()
             self.written = time.monotonic()
             self.call("on_checkpoint")
 
-    def write_kept(self) -> None:
-        """Write the checkpoints that are kept, the last one at the end: it must find the best ones that it knows of."""
-        kept, self.kept = self.kept, {}
-        for name in sorted(kept, key=CHECKPOINT.__eq__):
+    def write_pending(self) -> None:
+        """Write the pending checkpoints, the last one at the end: it must find the best ones that it knows of."""
+        for name in sorted(self.pending, key=CHECKPOINT.__eq__):
             assert self.folder is not None
             previous = self.folder / PREVIOUS if name == CHECKPOINT else None
-            checkpoint.write(kept[name], self.folder / name, previous)
+            checkpoint.write(self.pending[name], self.folder / name, previous)
+            del self.pending[name]
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
-        products = ["products"] if self.options.products != "auto" else []
-        names = ("accumulate", "precision", "monitor", "mode", *products)
+        names = ("accumulate", "precision", "products", "monitor", "mode")
         options = {name: getattr(self.options, name) for name in names}
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

@@ -6,7 +6,7 @@ summed as in :mod:`torchdl.training.distributed`, so the training is the same, u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,19 +17,23 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from torchdl.collective import rank_and_size
+from torchdl.collective import is_main_process, rank_and_size
 from torchdl.errors import require
 
 LISTS = nn.ModuleList, nn.ModuleDict  # which do not compute themselves
 
 
-def share_out(task: nn.Module, optimizers: Iterable[Optimizer], device: torch.device) -> None:
+def share_out(task: nn.Module, optimizers: Collection[Optimizer], device: torch.device) -> None:
     """Leave each process its part of the networks of ``task``, on ``device``, and of what their optimizers hold.
 
     A unit's parameters are whole at the same time: those of a layer, or what is left of a network.
     """
     mesh = init_device_mesh(device.type, (rank_and_size()[1],))
     names = {parameter: name for name, parameter in task.named_parameters()}
+    tied = sum(1 for _ in task.named_parameters(remove_duplicate=False)) > len(names)
+    require(not tied, "PyTorch's FSDP2 shares out no weights that two layers have in common: train without shard")
+    given = {parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]}
+    require(given <= names.keys(), "an optimizer has parameters that are not the task's: shard shares out a task alone")
     own = ", ".join(name for name, _ in task.named_parameters(recurse=False))
     require(not own, f"shard shares out networks, and {own} is the task's own: give it to a module that uses it")
     for network in task.children():
@@ -79,6 +83,22 @@ def part_of(value: Any, parameter: Tensor, mesh: DeviceMesh) -> Any:
     return distribute_tensor(value.to(mesh.device_type), mesh, [Shard(0)]) if alike else value
 
 
-def whole(state: Any) -> Any:
-    """Return a state with whole tensors, on the CPU; all processes must call this."""
-    return tree_map_only(DTensor, lambda part: part.full_tensor().cpu(), state)
+def gathered(state: Any, everywhere: bool) -> Any:
+    """Return a state with whole tensors, on the CPU of process 0 or of all; all processes must call this."""
+    keeps = everywhere or is_main_process()
+
+    def whole(part: Tensor) -> Tensor | None:
+        tensor = part.full_tensor()  # type: ignore[attr-defined]
+        return tensor.cpu() if keeps else None
+
+    return tree_map_only(DTensor, whole, state)
+
+
+def parts_of(state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with this process's part of each whole tensor of which it keeps a part in its ``own`` state."""
+    found = dict(state)
+    for name, mine in own.items():
+        if isinstance(mine, DTensor) and name in found and not isinstance(found[name], DTensor):
+            mesh = mine.device_mesh
+            found[name] = distribute_tensor(found[name].to(mesh.device_type), mesh, mine.placements)
+    return found

@@ -119,10 +119,14 @@ class Trainer:
             not (self.shard and self.compile), "a model that is shared out cannot be compiled: drop compile or shard"
         )
 
+    def allows_onednn(self) -> bool:
+        """Return whether oneDNN may compute the products of a training with these options."""
+        others = self.precision == "bf16" or self.compile or self.shard
+        return not others and find_device(self.device).type == "cpu"
+
     def least_product(self) -> float:
         """Return the number of multiply-adds from which oneDNN computes a product; infinity if it computes none."""
-        others = self.precision == "bf16" or self.compile or self.shard or find_device(self.device).type != "cpu"
-        return NEVER if others else choose(self.products)
+        return choose(self.products) if self.allows_onednn() else NEVER
 
     def fit(
         self,
@@ -166,7 +170,8 @@ class Trainer:
             InputError: There is no checkpoint to resume from, it is of another task, the best epoch's is missing or
                 damaged, or ``folder`` holds another training.
             TrainingDiverged: A loss or a gradient norm is not finite; the checkpoints are from before it.
-            Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint.
+            Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint. After any
+                other error, a task that was shared out is as before.
         """
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
         outside = "call fit outside of torch.no_grad() and torch.inference_mode()"
@@ -176,7 +181,7 @@ class Trainer:
         require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
-        with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_errors():
+        with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_errors(self.shard):
             for loader in loaders:
                 if isinstance(loader, PyTorchLoader):
                     stack.callback(loader.close)
