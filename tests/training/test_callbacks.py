@@ -193,7 +193,6 @@ def test_the_options_are_these_callbacks(tmp_path):
         EarlyStopping("val/loss", 0)
 
 
-@pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("make", [BestCheckpoint, BestWeights, partial(EarlyStopping, patience=1)])
 def test_a_metric_that_there_is_not_and_another_mode_are_refused(make):
     loader = BatchLoader(DATA, 4)
@@ -204,6 +203,7 @@ def test_a_metric_that_there_is_not_and_another_mode_are_refused(make):
             Trainer(max_steps=1, device="cpu").fit(regression(), loader, validation, callbacks=[make("val/los")])
 
 
+@pytest.mark.parametrize("stopped", [False, True])
 def test_a_training_ends_with_the_weights_of_its_best_epoch(stopped, tmp_path):
     best, task = BestWeights("val/loss", "max"), regression()
     folder = None
