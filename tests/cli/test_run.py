@@ -81,12 +81,12 @@ def trained(run: Run) -> list[dict[str, float]]:
 
 @contextmanager
 def failing(monkeypatch, owner: object, name: str, error: BaseException, at: int = 1):
-    """Let the call number ``at`` raise an error."""
+    """Let the call number ``at`` raise an error; after a power cut, all later ones, too."""
     original, calls = getattr(owner, name), []
 
     def fail(*args, **options):
         calls.append(1)
-        if len(calls) == at:
+        if len(calls) == at or (len(calls) > at and isinstance(error, PowerCut)):
             raise error
         return original(*args, **options)
 
