@@ -28,6 +28,7 @@ ARGUMENTS = {
     "plot_functions": ({"tanh": ([0.0, 1.0], [0.0, 0.76], [1.0, 0.42])},),
     "plot_histograms": ({"a": np.arange(5.0), "b": np.array(["x", "y", "x"])},),
     "plot_history": ([{"epoch": 1, "train/loss": 1.0, "val/loss": 2.0}],),
+    "plot_image_rows": ({"a": IMAGES, "$b": IMAGES},),
     "plot_images": ({"a": IMAGES[0]},),
     "plot_label_efficiency": ({"cpc": {10: [0.5], 100: [0.7, 0.8]}},),
     "plot_learning_rates": ([1e-3, 1e-2, 1e-1], [2.0, 1.0, 5.0], 1e-2),

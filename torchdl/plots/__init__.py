@@ -16,7 +16,7 @@ from torchdl.plots.curves import (
     plot_roc,
     plot_surfaces,
 )
-from torchdl.plots.images import plot_images, plot_nearest, plot_predicted_images, plot_sequences
+from torchdl.plots.images import plot_image_rows, plot_images, plot_nearest, plot_predicted_images, plot_sequences
 from torchdl.plots.statistics import (
     plot_bars,
     plot_confusion,

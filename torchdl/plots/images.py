@@ -55,6 +55,26 @@ def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) ->
     return finish(figure, path)
 
 
+def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
+    """Draw rows of images, each beside its name, such as those of :meth:`torchdl.AugmentedImages.examples`.
+
+    Args:
+        rows: Images (N, C, H, W) in [0, 1] by name.
+        path: The file for the figure, if it is to be saved.
+    """
+    grid = image_grid(torch.stack(list(rows.values()))).permute(1, 2, 0).numpy()  # (R, N, C, H, W) -> (H', W', C)
+    count = len(next(iter(rows.values())))
+    figure = new_figure(0.4 + 0.09 * max(map(len, rows)) + 0.9 * count, 0.2 + 0.9 * len(rows))
+    axis = figure.add_subplot()
+    axis.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    high = (len(grid) - 2) / len(rows)
+    axis.set_yticks([1 + high * (row + 0.5) for row in range(len(rows))], list(rows), parse_math=False)
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return finish(figure, path)
+
+
 def plot_nearest(
     closest: Mapping[str, tuple[Tensor, Tensor, Tensor]],
     distances: Mapping[str, Tensor],
