@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 
 from torch import nn
 
-from torchdl import MLP, AirbenchLike, RowReader, StridedCNN, Trainer, VGGLike
+from torchdl import MLP, AirbenchLike, Augmentation, RowReader, StridedCNN, Trainer, VGGLike
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
@@ -62,11 +62,15 @@ NETWORKS = {
     "lstm": Network(RowReader, KERAS),
     "vgg": Network(
         VGGLike,
-        ClassifierLearning(128, 4e-3, "one_cycle", weight_decay=0.05, label_smoothing=0.1, shift=0.1, centred=True),
+        ClassifierLearning(
+            128, 4e-3, "one_cycle", 0.05, label_smoothing=0.1, centred=True, augmentation=Augmentation(shift=0.1)
+        ),
     ),
     "airbench": Network(
         lambda shape, classes, width=64: AirbenchLike(shape, classes, (width, 2 * width, 4 * width)),
-        ClassifierLearning(256, 5e-3, "one_cycle", weight_decay=0.1, label_smoothing=0.2, shift=0.0625, centred=True),
+        ClassifierLearning(
+            256, 5e-3, "one_cycle", 0.1, label_smoothing=0.2, centred=True, augmentation=Augmentation(shift=0.0625)
+        ),
     ),
 }
 
@@ -95,7 +99,7 @@ def main(config: Config) -> None:
     run.fit(*training, pictures={"examples": example_images(training.train, train)}, predictor=classifier)
     # 4. Look at its errors.
     if run.is_main:
-        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
+        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.augmentation.horizontal_flip)
         run.keep(evaluate_classifier(classifier, test, mirror, more=more, train=train))
     run.close()
 

@@ -53,7 +53,7 @@ def main(config: Config) -> None:
     run.fit(*training, pictures={"examples": example_images(training.train, train)}, predictor=classifier)
     # 4. Look at its errors.
     if run.is_main:
-        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.flip)
+        more, mirror = {"epoch chosen by": run.chosen_by}, bool(config.learning.augmentation.horizontal_flip)
         run.keep(evaluate_classifier(classifier, test, mirror, more=more, train=train))
     run.close()
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-from torchdl import Supervised, Trainer
+from torchdl import Augmentation, Supervised, Trainer
 from torchdl.cli.main import run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
@@ -42,8 +42,8 @@ class Config:
     backbone: str = "vgg16"
     """One of torchvision's networks, efficientnet_lite0 (with its weights: the extra transfer), or pixels for none."""
     approach: Literal["augment", "features"] = "features"
-    """Run augmented images through the network in every epoch, with shift 0.1 and flip 0.5 by default; or compute the
-    features of all images once and keep them."""
+    """Run augmented images through the network in every epoch, with shift 0.1 and horizontal_flip 0.5 by default; or
+    compute the features of all images once and keep them."""
     weights: str = "default"
     """What torchvision downloads (default, or a name such as IMAGENET1K_V1), or a file of the network's weights."""
     input_size: int | None = None
@@ -65,7 +65,7 @@ class Config:
 def main(config: Config) -> None:
     """Get the data, build the model, train, look."""
     augment = config.approach == "augment"
-    defaults = replace(DEFAULTS, shift=0.1, flip=0.5) if augment else DEFAULTS
+    defaults = replace(DEFAULTS, augmentation=Augmentation(shift=0.1, horizontal_flip=0.5)) if augment else DEFAULTS
     config = replace(config, learning=config.learning.with_defaults(defaults))
     require(not config.learning.centred, "a backbone scales pixels itself: leave --centred out")
     require(

@@ -22,6 +22,7 @@ LEAVES = {
     "pictures",
     "progress",
     "field_docs",
+    "overrides",
     "fast",
     "evaluation_mode",
 }
@@ -33,6 +34,7 @@ ALLOWED = {
     "random": set(),
     "progress": set(),
     "field_docs": set(),
+    "overrides": set(),
     "evaluation_mode": set(),
     "fast": {"files", "errors"},
     "files": {"errors"},

@@ -545,7 +545,7 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: Supervised(linear(), F.mse_loss, {"a": 1}), "metrics must be functions by name"),
         (lambda: Supervised(linear(), F.mse_loss, optimizer=SGD), "optimizer must build one from parameters"),
         (lambda: Supervised(linear(), F.mse_loss, optimizer="adam"), "optimizer must build one from parameters"),
-        (lambda: torchdl.ShiftedImages(torch.zeros(3, 4, 4)), "ShiftedImages shifts an ImageDataset or .* a Tensor"),
+        (lambda: torchdl.ShiftedImages(torch.zeros(3, 4, 4)), "ShiftedImages changes an ImageDataset or .* a Tensor"),
     ],
 )
 def test_a_mistake_is_one_sentence(make, sentence):

@@ -8,7 +8,8 @@ from . import (
 )
 from .artifacts import load as load, save as save
 from .data import (
-    AddingProblem as AddingProblem, ArrayDataset as ArrayDataset, BatchLoader as BatchLoader, Columns as Columns,
+    AddingProblem as AddingProblem, ArrayDataset as ArrayDataset, AugmentedImages as AugmentedImages,
+    Augmentation as Augmentation, BatchLoader as BatchLoader, Columns as Columns,
     Digits as Digits, FrameSequences as FrameSequences, ImageDataset as ImageDataset,
     OrderedSequences as OrderedSequences, Ratings as Ratings, RatingSplit as RatingSplit, Recordings as Recordings,
     SameNumbers as SameNumbers, Series as Series, ShiftedImages as ShiftedImages,

@@ -45,6 +45,8 @@ class Config:
     """Images."""
     test_share: float | None = None
     """A share."""
+    horizontal_flip: float | None = None
+    """A probability."""
     color: bool = True
     """Colour or grey."""
     centred: bool | None = None
@@ -60,6 +62,7 @@ VALUES = {
     "--kinds": ("size", ("size",)),
     "--valid-per-class": ("2", 2),
     "--held-out": ("0.25", 0.25),
+    "--flip": ("0.5", 0.5),
 }
 
 

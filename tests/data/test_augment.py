@@ -356,7 +356,8 @@ def test_it_is_as_long_as_the_images_and_moves_with_them():
 
 def test_it_is_the_courses_augmentation_by_default():
     data = ShiftedImages(labelled(2))
-    assert (data.shift, data.flip, data.seed, data.epoch) == (0.1, 0.5, 0, 0)
+    assert data.augmentation == torchdl.Augmentation(shift=0.1, horizontal_flip=0.5)
+    assert (data.seed, data.epoch) == (0, 0)
 
 
 def test_a_subset_of_images_is_shifted_as_those_images_alone():

@@ -19,8 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 import torchdl
-from torchdl import ImageDataset, InputError, LenetLike, Trainer
+from torchdl import Augmentation, ImageDataset, InputError, LenetLike, Trainer
 from torchdl.cli.options import RunOptions
+from torchdl.cli.parsing import rebuild
 from torchdl.cli.run import Run
 from torchdl.data import folder as folders
 from torchdl.data.folder import DecodedLate, read_folder
@@ -62,7 +63,7 @@ def train(out: Path, data: ImageDataset, test: ImageDataset, images: ImageOption
         pictures = {"examples": example_images(training.train, data)}
         history = run.fit(*training, pictures=pictures, predictor=classifier)
         more = {"epoch chosen by": run.chosen_by}
-        run.keep(evaluate_classifier(classifier, test, bool(learning.flip), more=more))
+        run.keep(evaluate_classifier(classifier, test, bool(learning.augmentation.horizontal_flip), more=more))
         run.close()
     return run, network, history, printed.getvalue()
 
@@ -95,14 +96,26 @@ def counts(network: nn.Module, test: ImageDataset) -> tuple[np.ndarray, Tensor, 
 
 
 def test_given_settings_take_precedence_over_a_networks_defaults():
-    defaults = ClassifierLearning(batch_size=32, lr=4e-3, schedule="one_cycle", flip=0.5)
-    given = ClassifierLearning(batch_size=7, weight_decay=0.0, flip=0.0)  # a zero is a setting, too
-    expected = ClassifierLearning(7, 4e-3, "one_cycle", weight_decay=0.0, flip=0.0)
+    defaults = ClassifierLearning(
+        batch_size=32, lr=4e-3, schedule="one_cycle", augmentation=Augmentation(horizontal_flip=0.5)
+    )
+    given = ClassifierLearning(
+        batch_size=7, weight_decay=0.0, augmentation=Augmentation(horizontal_flip=0.0)
+    )  # a zero is a setting, too
+    expected = ClassifierLearning(
+        7, 4e-3, "one_cycle", weight_decay=0.0, augmentation=Augmentation(horizontal_flip=0.0)
+    )
     assert given.with_defaults(defaults) == expected
     assert ClassifierLearning().with_defaults(defaults) == defaults
     assert ClassifierLearning().with_defaults(DEFAULTS) == DEFAULTS
     assert None not in asdict(defaults.with_defaults(DEFAULTS)).values()
     assert defaults.batch_size == 32
+
+
+def test_a_run_from_before_augmentation_was_a_part_keeps_its_shifts_and_flips():
+    assert rebuild(ClassifierLearning, {"lr": 0.1, "shift": 0.1, "flip": 0.5}) == ClassifierLearning(
+        lr=0.1, augmentation=Augmentation(shift=0.1, horizontal_flip=0.5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,8 +127,8 @@ def test_given_settings_take_precedence_over_a_networks_defaults():
         (ClassifierLearning(weight_decay=-1.0), "weight_decay.* -1"),
         (ClassifierLearning(label_smoothing=1.0), "label_smoothing.* 1.0"),
         (ClassifierLearning(label_smoothing=-0.1), "label_smoothing.* -0.1"),
-        (ClassifierLearning(shift=1.0), "shift.* 1.0"),
-        (ClassifierLearning(flip=2.0), "flip.* 2.0"),
+        (ClassifierLearning(augmentation=Augmentation(shift=1.0)), "shift.* 1.0"),
+        (ClassifierLearning(augmentation=Augmentation(horizontal_flip=2.0)), "flip.* 2.0"),
     ],
 )
 def test_bad_settings_are_refused_and_leave_nothing_behind(tmp_path, learning, message):
@@ -242,7 +255,13 @@ def test_tensorboard_has_the_pictures_and_the_first_images(trained):
 @pytest.mark.usefixtures("undrawn")
 def test_the_examples_are_the_first_augmented_training_images(tmp_path):
     data = labelled(30)
-    run, *_ = train(tmp_path, data, labelled(5), epochs=1, learning=ClassifierLearning(10, shift=0.3, flip=0.5))
+    run, *_ = train(
+        tmp_path,
+        data,
+        labelled(5),
+        epochs=1,
+        learning=ClassifierLearning(10, augmentation=Augmentation(shift=0.3, horizontal_flip=0.5)),
+    )
     (shown,) = grids_of(run.folder / "plots" / "examples.png", scale=1)
     assert shown.shape == (8 * 14 + 2, 8 * 14 + 2)
     tiles = np.stack([shown[2 + 14 * r : 14 + 14 * r, 2 + 14 * c : 14 + 14 * c] for r in range(8) for c in range(8)])
@@ -259,7 +278,7 @@ def test_the_examples_are_the_first_augmented_training_images(tmp_path):
 @pytest.mark.parametrize("cut", [4, 9])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, cut):
     data, test = labelled(30), labelled(8, seed=1)
-    learning = ClassifierLearning(10, 1e-2, shift=0.2, flip=0.3)
+    learning = ClassifierLearning(10, 1e-2, augmentation=Augmentation(shift=0.2, horizontal_flip=0.3))
     whole = train(tmp_path / "whole", data, test, learning=learning, max_steps=18)
     train(tmp_path / "cut", data, test, learning=learning, max_steps=cut)
     (tmp_path / "cut" / "tests" / "x" / "architecture.json").write_text("{")  # is written again
@@ -285,7 +304,14 @@ def test_a_run_cannot_be_resumed_with_other_shifts_or_images(tmp_path):
     data, test = labelled(30), labelled(5, seed=1)
     train(tmp_path, data, test, max_steps=4)
     with pytest.raises(InputError, match=r"shift.* 10 .*0"):
-        train(tmp_path, data, test, max_steps=8, resume=True, learning=ClassifierLearning(10, 1e-2, shift=0.1))
+        train(
+            tmp_path,
+            data,
+            test,
+            max_steps=8,
+            resume=True,
+            learning=ClassifierLearning(10, 1e-2, augmentation=Augmentation(shift=0.1)),
+        )
     with pytest.raises(InputError, match="other data"):
         train(tmp_path, labelled(30, seed=7), test, max_steps=8, resume=True)
     assert checkpoint.read(tmp_path / "tests" / "x" / CHECKPOINT)["progress"]["step"] == 4
@@ -350,7 +376,7 @@ def test_training_on_images_decoded_late_equals_training_on_images_in_memory(lat
         else:
             data, test = options.load()
         assert isinstance(data.images, DecodedLate) is not resident
-        learning = ClassifierLearning(12, 1e-3, shift=0.2, flip=0.5)
+        learning = ClassifierLearning(12, 1e-3, augmentation=Augmentation(shift=0.2, horizontal_flip=0.5))
         run, network, history, _ = train(tmp_path / str(number), data, test, options, epochs=1, learning=learning)
         ends.append((network.state_dict(), history, (run.folder / "results.json").read_text()))
     assert all(torch.equal(tensor, ends[1][0][name]) for name, tensor in ends[0][0].items())
@@ -374,7 +400,11 @@ def test_a_classifier_without_mistakes_has_a_report_too(late, tmp_path, is_late)
 def test_mirror_images_are_evaluated_too_if_training_has_mirrored(tmp_path):
     test = labelled(17, seed=1, spread=120)
     run, network, _, printed = train(
-        tmp_path, labelled(30, spread=120), test, epochs=1, learning=ClassifierLearning(10, 1e-2, flip=0.5)
+        tmp_path,
+        labelled(30, spread=120),
+        test,
+        epochs=1,
+        learning=ClassifierLearning(10, 1e-2, augmentation=Augmentation(horizontal_flip=0.5)),
     )
     pixels, labels = test[:]
     with torch.no_grad():

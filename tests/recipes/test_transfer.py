@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import torchdl
-from torchdl import ImageDataset, InputError, Trainer
+from torchdl import Augmentation, ImageDataset, InputError, Trainer
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
 from torchdl.data import draw_per_class
@@ -240,7 +240,14 @@ def test_augmented_images_differ_from_epoch_to_epoch_and_the_backbone_does_not(t
     data, test = labelled(33), labelled(12, seed=1)
     one, other = tiny(), tiny()
     in_the_loop(tmp_path, one, data, test, name="one")
-    in_the_loop(tmp_path, other, data, test, ClassifierLearning(10, 1e-2, shift=0.2, flip=0.5), name="other")
+    in_the_loop(
+        tmp_path,
+        other,
+        data,
+        test,
+        ClassifierLearning(10, 1e-2, augmentation=Augmentation(shift=0.2, horizontal_flip=0.5)),
+        name="other",
+    )
     assert one.features.fingerprint() == other.features.fingerprint() == tiny().features.fingerprint()
     assert not torch.allclose(one.head.linear.weight, other.head.linear.weight, atol=1e-2)
 
@@ -305,8 +312,8 @@ def test_the_head_must_be_trained_first(epochs):
 def test_features_take_no_augmentation(tmp_path):
     data, model = labelled(12), TransferModel("pixels", 3, 32, 32)
     parts = extract_parts(model, data, data, OPTIONS, 10, "cpu", tmp_path)
-    with pytest.raises(InputError, match="shift and flip"):
-        head_training(model, parts, ClassifierLearning(10, flip=0.5))
+    with pytest.raises(InputError, match=r"augmentation \(horizontal_flip\)"):
+        head_training(model, parts, ClassifierLearning(10, augmentation=Augmentation(horizontal_flip=0.5)))
 
 
 # drawn images

@@ -75,11 +75,11 @@ def test_training_a_classifier_leaves_a_run_that_can_be_read_and_looked_at(train
 @pytest.mark.parametrize(
     ("model", "name", "learning"),
     [
-        ("mlp", "MLP", {"batch_size": 32, "schedule": "constant", "flip": 0}),
-        ("cnn", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
-        ("cnn_wide", "StridedCNN", {"batch_size": 32, "schedule": "constant", "flip": 0}),
-        ("lstm", "RowReader", {"batch_size": 32, "schedule": "constant", "flip": 0}),
-        ("vgg --width 2 --flip 0.5", "VGGLike", {"schedule": "one_cycle", "flip": 0.5, "shift": 0.1, "centred": True}),
+        ("mlp", "MLP", {"batch_size": 32, "schedule": "constant"}),
+        ("cnn", "StridedCNN", {"batch_size": 32, "schedule": "constant"}),
+        ("cnn_wide", "StridedCNN", {"batch_size": 32, "schedule": "constant"}),
+        ("lstm", "RowReader", {"batch_size": 32, "schedule": "constant"}),
+        ("vgg --width 2 --flip 0.5", "VGGLike", {"schedule": "one_cycle", "horizontal_flip": 0.5, "shift": 0.1}),
     ],
 )
 def test_every_network_is_trained_with_its_own_defaults(run, pictures, tmp_path, model, name, learning):
@@ -87,7 +87,9 @@ def test_every_network_is_trained_with_its_own_defaults(run, pictures, tmp_path,
     assert (done.code, done.err) == (0, "")
     path = tmp_path / "runs" / "cnn" / "x"
     recorded = json.loads((path / "config.json").read_text())["config"]["learning"]
+    recorded |= recorded["augmentation"]
     assert {key: recorded[key] for key in learning} == learning
+    assert recorded["shift"] == learning.get("shift")
     kept = torchdl.load(path)
     assert type(kept).__name__ == name
     assert getattr(kept, "width", 2) == 2
@@ -106,6 +108,7 @@ def test_the_course_networks_learn_the_patterns(run, pictures, tmp_path):
     "command",
     [
         f"{LENET} --schedule one_cycle --shift 0.1 --flip 0.5 --weight-decay 0.1 --label-smoothing 0.1 --centred True",
+        f"{CODER} --rotation-range 20 --zoom-range 0.8 1.1 --fill-mode constant --brightness-range 0.5 1.5",
         f"{LENET} --depth 0 --schedule cosine --precision bf16",
         "train_cnn.py --model vgg --width 2 --batch-size 12",
         CODER,
@@ -135,7 +138,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run, workplace, folder, 
 
 
 def test_a_classifier_that_sigterm_stopped_goes_on_along_its_schedule(run, pictures, tmp_path):
-    options = f"--dataset {pictures} --width 2 --hidden 8 --batch-size 12 --schedule one_cycle --shift 0.1 --epochs 30"
+    options = f"--dataset {pictures} --width 2 --hidden 8 --batch-size 12 --schedule one_cycle --epochs 30"
+    options += " --rotation-range 20 --zoom-range 0.8 1.2 --width-shift-range 0.1 --horizontal-flip 0.5"
     stopped = run(f"train_lenet.py {options} --name cut", tmp_path, stop(signal.SIGTERM, "^epoch 1 "))
     assert stopped.code == 128 + signal.SIGTERM
     again = re.fullmatch(r"train_lenet\.py: stopped after step (\d+); go on with: python (.*)\n", stopped.err)
@@ -164,6 +168,7 @@ LEARNING = {
     "--weight-decay -1": "weight-decay .* -1.0",
     "--label-smoothing 1": r"label-smoothing .*\[0, 1\).* 1.0",
     "--shift 1": r"shift .*\[0, 1\).* 1.0",
+    "--zoom-range 2": "--zoom-range .* 2.0",
     "--flip 2": r"flip .*\[0, 1\].* 2.0",
     "--monitor val/nothing": "val/nothing",
     "--device abacus": "abacus",

@@ -82,7 +82,7 @@ def test_a_dry_run_draws_images_and_fine_tunes(run, workplace, tmp_path):
         ("--finetune 1", "--finetune .*--approach augment"),
         ("--levels 5", "shufflenet_v2_x0_5 .*4 .*levels .* 5"),
         ("--finetune 99 --approach augment", "shufflenet_v2_x0_5 .*5 "),
-        ("--flip 0.5", "shift.*flip"),
+        ("--flip 0.5", "augmentation .--horizontal-flip"),
         ("--centred True", "--centred"),
         ("--per-class 13", "ant .*12 .*13"),
         ("--valid-per-class 2", "--validation-per-class .*--per-class"),

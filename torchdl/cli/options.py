@@ -22,6 +22,7 @@ RENAMED = {
     "--kinds": "--categories",
     "--valid-per-class": "--validation-per-class",
     "--held-out": "--test-share",
+    "--flip": "--horizontal-flip",
 }
 #: The same for the keys of ``config.json`` in runs from before 0.2, and for values in it.
 RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}

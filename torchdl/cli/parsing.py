@@ -109,8 +109,9 @@ def rebuild(
     }
     values, built = dict(values), {}
     for key in [key for key in values if key not in hints and RENAMED_FIELDS.get(key, key) not in hints]:
-        if key in parts and (value := values.pop(key)) is not None:  # None was the default
-            values[parts[key]] = {key: value, **values.get(parts[key], {})}
+        new = RENAMED_FIELDS.get(key, key)
+        if new in parts and (value := values.pop(key)) is not None:  # None was the default
+            values[parts[new]] = {new: value, **values.get(parts[new], {})}
     for key, value in values.items():
         key = key if key in hints else RENAMED_FIELDS.get(key, key)
         hint = hints[key]

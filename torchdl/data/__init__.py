@@ -1,7 +1,7 @@
 """Data sets and the loader of their batches."""
 
 from torchdl.data.arrays import ArrayDataset
-from torchdl.data.augment import ShiftedImages
+from torchdl.data.augment import Augmentation, AugmentedImages, ShiftedImages
 from torchdl.data.delimited_files import TableFormat
 from torchdl.data.digits import Digits, load_digits
 from torchdl.data.duplicates import in_training

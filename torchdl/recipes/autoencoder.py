@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from torchdl.data import BatchLoader, ImageDataset
+from torchdl.data import Augmentation, AugmentedImages, BatchLoader, ImageDataset
 from torchdl.data.duplicates import in_training
 from torchdl.data.images import at_equal_distances
 from torchdl.errors import require
@@ -50,6 +50,8 @@ class Coding(Learning):
     """Standard deviation of the noise to remove (pixels are in [0, 1]); 0 for plain reconstruction."""
     visualization_size: int = 8
     """Square root of the number of test images shown beside their reconstructions."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training images are changed at random; not at all by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,13 +77,15 @@ def autoencoder_training(
         train, test: The images, in [0, 1].
         images: How they are loaded.
         coding: How the autoencoder learns.
-        seed: The seed of the batches' order.
+        seed: The seed of the batches' order and of the augmentation.
     """
     pixels, test_pixels = train.without_labels(), test.without_labels()
     shown = test_pixels.spread(min(len(test), coding.visualization_size**2))
     schedule = find_schedule(coding.schedule)
     task = AutoencoderTask(model, coding.noise, coding.lr, schedule, shown, coding.optimizer, coding.weight_decay)
-    batches = images.loader(train, pixels, batch_size=coding.batch_size, shuffle=True, seed=seed)
+    # a checkpoint of a run without augmentation knows nothing of it
+    data = AugmentedImages(pixels, coding.augmentation, seed) if coding.augmentation.chosen else pixels
+    batches = images.loader(train, data, batch_size=coding.batch_size, shuffle=True, seed=seed)
     return AutoencoderTraining(task, batches, images.loader(test, test_pixels, batch_size=500))
 
 

@@ -6,7 +6,7 @@ Shapes: N images, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -16,18 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from torchdl.data import BatchLoader, ImageDataset, ShiftedImages, draw_per_class, load_images
+from torchdl.data import Augmentation, AugmentedImages, BatchLoader, ImageDataset, draw_per_class, load_images
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.folder import DecodedLate
 from torchdl.data.sources import names
 from torchdl.errors import require
 from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
+from torchdl.overrides import Overrides
 from torchdl.pictures import MAX_PIXELS, image_grid, side_by_side
 from torchdl.plots import plot_confusion, plot_predicted_images
 from torchdl.predict import ImageClassifier, ImageInput
 from torchdl.predict.images import DIGITS, Preparation
-from torchdl.recipes.learning import Overrides, Training
+from torchdl.recipes.learning import Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, accuracy, find_schedule, make_optimizer
 
@@ -126,17 +127,13 @@ class ClassifierLearning(Overrides):
     """The name of the optimizer; adamw by default."""
     label_smoothing: float | None = None
     """Share of the target spread evenly over all classes, in the training and the validation loss; 0 by default."""
-    shift: float | None = None
-    """Maximum shift of a training image, as a share of its sides; 0 by default, 0.1 in the course."""
-    flip: float | None = None
-    """Probability of mirroring a training image; 0 by default, 0.5 in the course."""
     centred: bool | None = None
     """Whether pixels are in [-1, 1] instead of [0, 1]; False by default."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How training images are changed at random; not at all by default."""
 
 
-DEFAULTS = ClassifierLearning(
-    64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, shift=0.0, flip=0.0, centred=False
-)
+DEFAULTS = ClassifierLearning(64, 1e-3, "constant", 0.0, "adamw", label_smoothing=0.0, centred=False)
 
 
 def make_task(
@@ -149,7 +146,7 @@ def make_task(
     Raises:
         InputError: The label smoothing is not in [0, 1).
     """
-    chosen = asdict(learning.with_defaults(DEFAULTS))
+    chosen = vars(learning.with_defaults(DEFAULTS))
     smoothing = chosen["label_smoothing"]
     require(0 <= smoothing < 1, f"label_smoothing must be in [0, 1), not {smoothing}")
     return build_task(
@@ -180,11 +177,11 @@ def classifier_training(
         train, test: The images.
         images: How they are loaded.
         learning: How the model learns.
-        seed: The seed of the batches' order and of the shifts.
+        seed: The seed of the batches' order and of the augmentation.
         build_task: Takes the arguments of :class:`torchdl.Supervised`.
     """
     chosen = learning.with_defaults(DEFAULTS)
-    data = ShiftedImages(train, chosen.shift or 0.0, chosen.flip or 0.0, seed)
+    data = AugmentedImages(train, chosen.augmentation, seed)
     batches = images.loader(train, data, batch_size=chosen.batch_size, shuffle=True, seed=seed)
     return Training(make_task(model, learning, build_task), batches, images.loader(test, batch_size=500))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,17 +14,6 @@ from torchdl.errors import require
 from torchdl.field_docs import with_field_docs
 from torchdl.tasks import OptimizerName, ScheduleName, Supervised, Task, find_schedule, make_optimizer
 from torchdl.tasks.supervised import Loss
-
-OverridesT = TypeVar("OverridesT", bound="Overrides")
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """Settings in which None means the network's default."""
-
-    def with_defaults(self: OverridesT, defaults: OverridesT) -> OverridesT:
-        """Return these settings with every None replaced by the value from ``defaults``."""
-        return replace(defaults, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 class Training(NamedTuple):

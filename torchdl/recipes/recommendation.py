@@ -24,10 +24,11 @@ from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, read_ratings
 from torchdl.errors import require
 from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
+from torchdl.overrides import Overrides
 from torchdl.plots import plot_bars
 from torchdl.predict import RatedItems, Recommender
 from torchdl.predict.recommender import CHUNK
-from torchdl.recipes.learning import Learning, Overrides, Training
+from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
 from torchdl.tasks import OptimizerName, ScheduleName
 

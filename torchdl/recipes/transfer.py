@@ -246,8 +246,9 @@ def head_training(
     """
     chosen = learning.with_defaults(DEFAULTS)
     require(
-        not chosen.shift and not chosen.flip,
-        "features are computed once from the original images: leave out shift and flip, or train on images",
+        not chosen.augmentation.chosen,
+        "features are computed once from the original images: leave out their augmentation "
+        f"({', '.join(chosen.augmentation.chosen)}), or train on images",
     )
     x = parts.train.features
     model.head.standardize_(x[at_equal_distances(len(x), min(MEASURED, len(x)))].to(find_device(device)))
