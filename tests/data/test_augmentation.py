@@ -220,6 +220,8 @@ def test_each_setting_is_shown_alone_and_all_together():
         ({"zoom_range": -0.1}, "zoom_range .*-0.1"),
         ({"vertical_flip": 2}, "vertical_flip .* probability"),
         ({"brightness_range": (-1, 1)}, "brightness_range .*-1"),
+        ({"brightness_range": 0.5}, "brightness_range must be two .* not 0.5"),
+        ({"zoom_range": (1, 1, 1)}, r"zoom_range .*\(1, 1, 1\)"),
         ({"channel_shift_range": 256}, "channel_shift_range .* 255, not 256"),
         ({"fill_mode": "mirror"}, "fill_mode .* nearest, constant, reflect, wrap, not mirror"),
         ({"cval": -1}, "cval .*-1"),
