@@ -390,7 +390,7 @@ def warp(pixels: Tensor, matrix: Tensor, fill_mode: FillMode = "nearest", cval: 
     last = pixels.new_full((2,), (width - 1) / 2)
     last[1] = (height - 1) / 2
     if fill_mode in ("constant", "wrap"):
-        outside = grid.abs() > last + 1e-4  # rounding moves a pixel at the edge by less
+        outside = grid.abs() > last * (1 + 1e-6)  # rounding moves a pixel at the edge by less
         if fill_mode == "wrap":  # as in SciPy, the last pixel is the first of the next image
             grid = torch.where(outside, (grid + last) % (2 * last).clamp(min=1) - last, grid)
     grid *= 1 / (last + 0.5)
