@@ -172,6 +172,7 @@ def run_sharded(folder, rank):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    distributed.LARGE = 100  # so that these small networks have large gradients, too
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     script = Path(torchdl.__file__).parents[1] / "scripts" / "train_autoencoder.py"
     options = "--dataset mnist_5k --max-steps 2 --width 2 --code-size 2 --noise 0.3 --monitor val/loss --name x"
