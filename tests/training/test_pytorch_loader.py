@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random as python_random
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -13,8 +13,17 @@ import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+)
 
+import torchdl
 from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer
 from torchdl.training.pytorch_loader import PyTorchLoader
 
@@ -48,6 +57,24 @@ class Stream(IterableDataset):
             yield X[index], Y[index]
 
 
+class WholeBatches(Dataset):
+    """A data set whose items are batches."""
+
+    def __len__(self) -> int:
+        return EPOCH
+
+    def __getitem__(self, index: int):
+        place = slice(SIZE * index, SIZE * (index + 1))
+        return X[place] + torch.rand(()), Y[place]
+
+
+class StreamOfBatches(IterableDataset):
+    """A stream whose items are batches."""
+
+    def __iter__(self):
+        yield from DataLoader(DATA, SIZE)
+
+
 class Batches:
     """A batch sampler whose order depends on the epoch that it is told."""
 
@@ -74,6 +101,8 @@ LOADERS = {
     "sampler": lambda: DataLoader(Drawing(), SIZE, sampler=RandomSampler(Drawing(), generator=generator())),
     "batch sampler": lambda: DataLoader(Drawing(), batch_sampler=Batches()),
     "stream": lambda: DataLoader(Stream(), SIZE),
+    "whole batches": lambda: DataLoader(WholeBatches(), None),
+    "stream of batches": lambda: DataLoader(StreamOfBatches(), None),
     "workers": lambda: DataLoader(Drawing(), SIZE, shuffle=True, num_workers=2),
     "workers that stay": lambda: DataLoader(DATA, SIZE, shuffle=True, num_workers=1, persistent_workers=True),
 }
@@ -119,25 +148,35 @@ def test_a_resumed_training_ends_as_one_that_was_not_stopped(kind, steps, tmp_pa
     assert [row["step"] for row in history] == [EPOCH, 2 * EPOCH, 3 * EPOCH]
     fit(part, LOADERS[kind](), tmp_path, max_steps=steps, checkpoint_every=1)
     torch.rand(7), np.random.random(), python_random.random()  # noqa: NPY002
-    known = steps == EPOCH and kind not in ("stream", "workers that stay")
+    known = steps == EPOCH and kind not in ("stream", "stream of batches", "workers that stay")
     sentence = "other numbers after a resume" if kind == "workers that stay" else "batches .* read again"
     with no_warning() if known else pytest.warns(UserWarning, match=sentence):
         assert fit(rest, LOADERS[kind](), tmp_path, resume=True) == history
     assert torch.equal(rest.model.weight, whole.model.weight)
 
 
-def test_a_stateful_loader_goes_on_without_reading_again(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"num_workers": 2, "persistent_workers": True}])
+def test_a_stateful_loader_goes_on_without_reading_again(options, tmp_path):
     stateful = pytest.importorskip("torchdata.stateful_dataloader")
     whole, rest = regression(), regression()
 
     def make():
-        return stateful.StatefulDataLoader(DATA, SIZE, shuffle=True, generator=generator())
+        return stateful.StatefulDataLoader(DATA, SIZE, shuffle=True, generator=generator(), **options)
 
     history = fit(whole, make())
-    fit(regression(), make(), tmp_path, max_steps=EPOCH + 2, checkpoint_every=1)
-    with no_warning():
+    fit(regression(), make(), tmp_path, max_steps=EPOCH + 2)  # it is asked for its state as the training ends
+    with nullcontext() if "persistent_workers" in options else no_warning():
         assert fit(rest, make(), tmp_path, resume=True) == history
     assert torch.equal(rest.model.weight, whole.model.weight)
+
+
+def test_a_stateful_loader_of_whole_batches_goes_on_at_their_positions():
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    first, second = (PyTorchLoader(stateful.StatefulDataLoader(WholeBatches(), None), 0) for _ in range(2))
+    begun = first.batches(0)
+    next(begun), next(begun)
+    second.load_state_dict(first.state_dict())
+    assert [tuple(part) for _, part in second.batches(0, 2)] == [tuple(part) for _, part in begun]
 
 
 def test_another_loader_is_refused_on_a_resume(tmp_path):
@@ -146,6 +185,9 @@ def test_another_loader_is_refused_on_a_resume(tmp_path):
         fit(regression(), DataLoader(Drawing(), 3, shuffle=True, generator=generator()), tmp_path, resume=True)
     with pytest.raises(InputError, match="loader's seed 0 instead of 5"):
         fit(regression(), LOADERS["shuffled"](), tmp_path, resume=True)
+    in_order = DataLoader(DATA, SIZE, generator=generator())
+    with pytest.raises(InputError, match=r"samplers .*, SequentialSampler instead of .*, RandomSampler"):
+        fit(regression(), in_order, tmp_path, resume=True)
 
 
 def test_a_stream_needs_a_number_of_steps_and_is_read_as_far_as_that():
@@ -199,12 +241,28 @@ def test_positions_are_those_of_the_examples_in_the_epoch():
         (lambda: DataLoader(["a", "b"], 2), "batches without tensors"),
         (lambda: DataLoader(Subset(ArrayDataset(X, X), [0, 1]), 2), "give the DataLoader collate_fn=.*whole_batch"),
         (lambda: DataLoader(DATA, 2, collate_fn=lambda rows: torch.zeros(0, 3)), "without examples"),
+        (lambda: DataLoader(DATA, 23, drop_last=True), "yields no batches: .* smaller than a batch"),
     ],
-    ids=["list", "texts", "whole batches", "empty"],
+    ids=["list", "texts", "whole batches", "empty", "no batches"],
 )
 def test_what_cannot_be_trained_on_is_one_sentence(loader, message):
     with pytest.raises(InputError, match=message):
         fit(regression(), loader())
+
+
+def test_validation_data_without_batches_are_refused():
+    with pytest.raises(InputError, match="of validation data yields no batches"):
+        fit(regression(), DataLoader(DATA, SIZE), validation=DataLoader(Stream(0), SIZE))
+
+
+def test_the_sampler_that_the_advice_names_can_be_made_before_the_processes_join(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"rank, size = torchdl.collective.rank_and_size\(\)") as caught:
+        PyTorchLoader(DataLoader(DATA, SIZE), 0).shard(1, 2)
+    assert "DistributedSampler(data_set, size, rank)" in str(caught.value)
+    rank, size = torchdl.collective.rank_and_size()
+    PyTorchLoader(DataLoader(DATA, SIZE, sampler=DistributedSampler(DATA, size, rank)), 0).shard(1, 2)
 
 
 # data sets of other libraries

@@ -7,7 +7,9 @@ left out, unless the loader has a ``state_dict``, as torchdata's ``StatefulDataL
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -40,18 +42,22 @@ class PyTorchLoader:
         found = [getattr(owner, "generator", None) for owner in (loader, *self.samplers)]
         self.seeds = {each: each.initial_seed() for each in found if each is not None}  # of the loader's own generators
         self.within = False  # an epoch that has begun and not ended
-        self.restored: Any = None  # the loader's own state within an epoch
+        self.examples = 0  # of all processes, in the epoch so far
+        self.compared = False  # whether the first batches of all processes were
+        self.left: Any = None  # the loader's own state where an epoch was left, whose workers have ended
+        self.restored: Any = None  # that of a checkpoint
 
     def shard(self, rank: int, world_size: int) -> None:
         """Check that each of several processes gets a part of its own."""
         self.rank, self.world_size = rank, world_size
-        sampler = self.samplers[-1]
         if world_size == 1 or isinstance(self.loader.dataset, IterableDataset):
             return
+        sampler = self.samplers[-1]
         require(
             isinstance(sampler, DistributedSampler) and (sampler.num_replicas, sampler.rank) == (world_size, rank),
             f"the DataLoader would give all {world_size} processes the same examples: give it the sampler "
-            "torch.utils.data.DistributedSampler(data_set), or train with a BatchLoader",
+            "torch.utils.data.DistributedSampler(data_set, size, rank), with rank, size = "
+            "torchdl.collective.rank_and_size(), or train with a BatchLoader",
         )
 
     def to(self, device: torch.device) -> None:
@@ -60,8 +66,9 @@ class PyTorchLoader:
     @property
     def samplers(self) -> list[Any]:
         """The loader's batch sampler and sampler, as far as there are such."""
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
-        return [batch_sampler, getattr(batch_sampler, "sampler", None) or getattr(self.loader, "sampler", None)]
+        batch_sampler = self.loader.batch_sampler  # None if the data set itself yields batches
+        found = [batch_sampler, getattr(batch_sampler, "sampler", None) or self.loader.sampler]
+        return [sampler for sampler in found if sampler is not None]
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, on this process; raise TypeError if it is not known."""
@@ -71,19 +78,23 @@ class PyTorchLoader:
         """Return the settings that determine the order, as far as they are known; a checkpoint compares them."""
         return {
             "batches": length_of(self),
+            "samplers": ", ".join(type(sampler).__name__ for sampler in self.samplers),
             "batch size": (self.loader.batch_size or 1) * self.world_size,
             "loader's seed": next(iter(self.seeds.values()), self.seed),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the loader's own state within an epoch, if it has one; all processes must call this."""
-        own = self.within and hasattr(self.loader, "state_dict")
-        return {"of processes": distributed.of_all(self.loader.state_dict())} if own else {}  # type: ignore[attr-defined]
+        if not self.within or not hasattr(self.loader, "state_dict"):
+            return {}
+        own = self.loader.state_dict() if self.left is None else self.left
+        return {"of processes": distributed.of_all(own), "examples": self.examples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state; that of another number of processes is of no use, so the batches are read again."""
-        if state and hasattr(self.loader, "load_state_dict") and len(state["of processes"]) == self.world_size:
-            self.restored = state["of processes"][self.rank]
+        known = "examples" in state and len(state["of processes"]) == self.world_size
+        if known and hasattr(self.loader, "load_state_dict"):
+            self.restored, self.examples = state["of processes"][self.rank], state["examples"]
 
     def resumes(self, batch: int) -> str:
         """Return what to know of a training that goes on at this batch of an epoch, if anything."""
@@ -98,14 +109,14 @@ class PyTorchLoader:
         self, epoch: int, start: int = 0, stream: random.Stream = random.Stream.DATA
     ) -> Iterator[tuple[Any, BatchRange]]:
         """Yield this process's batches of an epoch from number ``start`` on."""
-        self.within = stream == random.Stream.DATA
+        self.within, self.left = stream == random.Stream.DATA, None
         for part in (*self.samplers, self.loader.dataset):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         first, position = 0, 0
         if start and self.restored is not None:
             self.loader.load_state_dict(self.restored)  # type: ignore[attr-defined]
-            first, position = start, start * (self.loader.batch_size or 1) * self.world_size
+            first, position = start, self.examples
         self.restored = None
         for generator, seed in self.seeds.items():
             generator.manual_seed(random.key(seed, epoch))
@@ -122,11 +133,20 @@ class PyTorchLoader:
                 sizes = self.sizes(0 if batch is END else examples_in(batch), stream)
                 if min(sizes) == 0:
                     break
-                before, total = sum(sizes[: self.rank]), sum(sizes)
+                self.compare(batch)
+                before, total = position + sum(sizes[: self.rank]), sum(sizes)
+                position = self.examples = position + total
                 if number >= start:
-                    yield batch, BatchRange(position + before, sizes[self.rank], total)
-                position += total
+                    yield batch, BatchRange(before, sizes[self.rank], total)
+            require(
+                number > 0 or self.within or self.world_size > 1,
+                "the DataLoader of validation data yields no batches: its data must be there anew in each evaluation",
+            )
             self.within = unfinished = False
+        except GeneratorExit:  # the training stops within the epoch
+            if self.within and hasattr(self.loader, "state_dict"):
+                self.left = self.loader.state_dict()  # without its workers, the loader returns that of a new epoch
+            raise
         finally:
             for sampler in drawing:
                 sampler.generator = None
@@ -151,6 +171,20 @@ class PyTorchLoader:
         if self.loader.num_workers:
             return random.taking_turns()
         return random.seeded(CPU, self.seed, epoch, number, self.rank, stream, everywhere=True)
+
+    def compare(self, batch: Any) -> None:
+        """Warn if all processes read the same stream: their first batches are equal."""
+        if self.compared or self.world_size == 1 or not isinstance(self.loader.dataset, IterableDataset):
+            return
+        self.compared = True
+        tensors = [leaf.detach().cpu().flatten() for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+        hashes = distributed.of_all([hashlib.sha256(x.view(torch.uint8).numpy().tobytes()).digest() for x in tensors])
+        if self.rank == 0 and all(each == hashes[0] for each in hashes):
+            warnings.warn(
+                f"the first batches of all {self.world_size} processes are equal: let the stream yield each process "
+                "its own part, by rank, size = torchdl.collective.rank_and_size()",
+                stacklevel=2,
+            )
 
     def sizes(self, own: int, stream: random.Stream) -> list[int]:
         """Return each process's number of examples in a batch, 0 if it has no more; an evaluation asks no other."""
@@ -191,4 +225,7 @@ def as_loader(loader: BatchLoader | DataLoader[Any], seed: int) -> BatchLoader |
         not whole or loader.collate_fn is not default_collate,
         f"{kind_of(dataset)} makes whole batches: give the DataLoader collate_fn=torchdl.whole_batch",
     )
-    return PyTorchLoader(loader, seed)
+    made = PyTorchLoader(loader, seed)
+    empty = "the DataLoader yields no batches: its data set is empty, or smaller than a batch, with drop_last=True"
+    require(length_of(made) != 0, empty)
+    return made
