@@ -16,8 +16,10 @@ from torchdl import LearningRateFinder, plots
 from torchdl.callbacks import Training
 from torchdl.cli.main import run_script
 from torchdl.cli.run import MORE_CALLBACKS
+from torchdl.collective import is_main_process
 from torchdl.errors import require
 from torchdl.files import require_suffix
+from torchdl.training import Stopped, TrainingDiverged
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,12 @@ class Finder(LearningRateFinder):
     """Ends the script when its training ends."""
 
     def on_fit_end(self, training: Training) -> None:
-        """End the script."""
-        raise Found
+        """End the script, unless an error ends it."""
+        error = sys.exc_info()[1]
+        if self.ended or isinstance(error, TrainingDiverged):
+            raise Found
+        if isinstance(error, Stopped):  # by Ctrl-C or SIGTERM: there is nothing to go on with
+            raise Stopped("interrupted", error.signal_number) from error
 
 
 def main(config: Config) -> None:
@@ -54,14 +60,17 @@ def main(config: Config) -> None:
     script = Path(__file__).parent / COMMAND[0]
     trains = script.name.startswith("train_") and script.is_file()
     require(trains, f"{COMMAND[0]} is not one of the training scripts, such as train_lenet.py")
+    folders = {word.split("=")[0] for word in COMMAND} & {"--resume", "--out", "--name"}
+    require(not folders, f"find_lr.py trains a new model and keeps no run: drop {', '.join(sorted(folders))}")
     finder = Finder(config.lowest, config.highest, config.steps)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), suppress(Found):
         more = f"--out {folder} --name lr --logger none --max-steps {config.steps} --evaluate-every 1000000"
         sys.argv = [str(script), *COMMAND[1:], *more.split()]
         MORE_CALLBACKS.set((finder,))
         runpy.run_path(str(script), run_name="__main__")
-    plots.plot_learning_rates(finder.rates, finder.losses, finder.suggestion, config.out)
-    print(f"the loss fell fastest at the learning rate {finder.suggestion:.2g}: {config.out}")
+    if is_main_process():
+        plots.plot_learning_rates(finder.rates, finder.losses, finder.suggestion, config.out)
+        print(f"the loss fell fastest at the learning rate {finder.suggestion:.2g}: {config.out}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import time
 
 import pytest
 from helpers.scripts import assert_mistake
@@ -27,7 +30,18 @@ def test_a_rate_is_found_and_drawn_and_nothing_else_is_left(run, tmp_path):
         ("--steps 3 train_lenet.py --dataset mnist_5k", "more than 10 steps, not 3"),
         ("--lowest 1 --highest 0.1 train_lenet.py", "must rise"),
         ("--out lr.pdf train_lenet.py", r"lr.pdf must end in \.png"),
+        ("train_lenet.py --resume runs/lenet/x --name=y", "keeps no run: drop --name, --resume"),
     ],
 )
 def test_a_mistake_is_one_sentence(command, message, run, tmp_path):
     assert_mistake(run, f"find_lr.py {command}", tmp_path, message)
+
+
+def test_a_search_that_is_interrupted_names_no_rate(run, tmp_path):
+    def interrupt(child, _):
+        time.sleep(1.5)  # the search goes on for a minute
+        os.kill(child, signal.SIGINT)
+
+    done = run("find_lr.py --steps 5000 train_lenet.py --dataset mnist_5k --width 4 --device cpu", tmp_path, interrupt)
+    assert (done.code, done.out, done.err) == (130, "", "train_lenet.py: interrupted\n")
+    assert not list(tmp_path.iterdir())

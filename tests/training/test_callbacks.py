@@ -18,6 +18,7 @@ from torchdl import (
     Callback,
     EarlyStopping,
     InputError,
+    LearningRateFinder,
     Supervised,
     Trainer,
     WeightAverage,
@@ -250,3 +251,39 @@ def test_an_average_follows_the_weights_and_goes_on_after_a_resume(every, tmp_pa
     resumed = WeightAverage(task.model, 0.3, every)
     fit(task, resumed, folder=tmp_path, resume=True)
     assert torch.equal(resumed.averaged.module.weight, average.averaged.module.weight)
+
+
+# the learning rate finder
+
+
+def found(schedule=None) -> LearningRateFinder:
+    """Return a finder after its training on 16 steps, in epochs of 3; it must give the model its weights back."""
+    finder, task = LearningRateFinder(0.01, 1.0, steps=16), regression()
+    task.schedule = schedule
+    before = task.model.weight.clone()
+    fit(task, finder, max_steps=16)
+    assert torch.equal(task.model.weight, before)
+    return finder
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, steps, cycle_momentum=False),
+        partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5),
+    ],
+    ids=["each step", "each epoch"],
+)
+def test_the_finder_wins_over_a_schedule(schedule):
+    alone, finder = found(), found(schedule)
+    assert finder.rates == alone.rates == pytest.approx([0.01 * 100 ** (step / 15) for step in range(16)])
+    assert finder.losses == alone.losses
+    assert finder.ended
+
+
+def test_a_training_that_is_shorter_than_the_sweep_gives_no_learning_rate():
+    finder = LearningRateFinder(steps=20)
+    with pytest.raises(InputError, match="there are no losses yet"):
+        finder.suggestion  # noqa: B018
+    with pytest.raises(InputError, match="rises for 20 steps, but the training ends after 19"):
+        fit(regression(), finder, max_steps=19)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer, Update
+from torchdl import ArrayDataset, BatchLoader, Callback, InputError, LearningRateFinder, Supervised, Trainer, Update
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchdl.tasks import Schedule
 from torchdl.training import distributed
@@ -126,7 +126,9 @@ def work():
         made["shares"], made["shuffled shares"] = (fit(Regression(), loader=loader, epochs=2) for loader in shares)
         fit(Regression(), f"share-{RANK}", loader=shares[1], max_steps=2)
         made["no shares"] = refused(fit, Regression(), loader=own())
-        made["uneven"] = fit(Regression(), loader=DataLoader(Uneven(), 2), max_steps=7)
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            made["uneven"] = fit(Regression(), loader=DataLoader(Uneven(), 2), max_steps=7)
+        made["warnings"] = [str(warning.message) for warning in caught]
         with suppress(ImportError):
             import torchmetrics
 
@@ -134,12 +136,18 @@ def work():
             square = {"square": torchmetrics.MeanSquaredError()}
             made["collected"] = fit(Supervised(nn.Linear(X.shape[1], 1), F.mse_loss, square))
         made["stopped"] = fit(Regression(), callbacks=[StopFirst()], epochs=3)
+        finder = LearningRateFinder(0.01, 0.1, steps=12)
+        fit(Regression(), callbacks=[finder], epochs=4)
+        made["losses of the finder"] = finder.losses
         made["infinite"] = refused(fit, Regression("infinite"))
         made["two"] = refused(fit, Regression("two"))
         made["afterwards"] = fit(Regression())
         dist.destroy_process_group()
     else:
         made = of_all(["", "other everywhere"])
+        finder = LearningRateFinder(0.01, 0.1, steps=12)
+        fit(Regression(), callbacks=[finder], epochs=4)
+        made["losses of the finder"] = finder.losses
         made["shares"] = fit(Regression(), loader=DataLoader(TensorDataset(*DATA[:]), 4), epochs=2)
         one = partial(DataLoader, TensorDataset(*DATA[:]), sampler=DistributedSampler(DATA, 1, 0))
         half, whole = (partial(one, batch_size=size) for size in (2, 4))
@@ -206,6 +214,9 @@ def test_an_epoch_ends_with_the_shortest_of_uneven_streams(made):
     assert [row["step"] for row in first["uneven"]["history"]] == [3, 6, 7]  # the third batch has two rows and one
     assert second["uneven"]["history"] == first["uneven"]["history"]
     assert_same(first["uneven"], second["uneven"])
+    (warning,) = first["warnings"]
+    assert "first batches of all 2 processes are equal" in warning
+    assert second["warnings"] == []
 
 
 @pytest.mark.slow
@@ -214,6 +225,12 @@ def test_a_metric_of_torchmetrics_collects_the_data_of_both(made):
     (row,) = made[1]["collected"]["history"]
     assert row["val/square"] == pytest.approx(row["val/loss"])
     assert made[2]["collected"]["history"] == [row]
+
+
+@pytest.mark.slow
+def test_the_learning_rate_finder_follows_the_mean_loss_of_both(made):
+    one, first, second = (results["losses of the finder"] for results in made)
+    assert first == second == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.slow
