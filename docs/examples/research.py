@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torchvision.transforms import RandomRotation
 
 import torchdl
 from torchdl import random
+from torchdl.callbacks import Training
 from torchdl.collective import rank_and_size
 
 RATES = {"features": 0.01, "classifier": 0.05}
@@ -64,7 +66,7 @@ class TwoRates(torchdl.Supervised):
 class Filters(torchdl.Callback):
     """Show the first filters after each epoch."""
 
-    def on_epoch_end(self, training: Any) -> None:
+    def on_epoch_end(self, training: Training) -> None:
         """Draw, and log."""
         figure = Figure()
         figure.subplots().imshow(next(training.task.model.features.parameters()).detach().flatten(1))
@@ -82,6 +84,7 @@ def main(folder: Path) -> None:
     model = torchdl.LenetLike((1, 28, 28), 10, width=4, hidden=16)
     f1 = torchmetrics.F1Score(task="multiclass", num_classes=10, average="macro")
     task = TwoRates(model, torch.nn.functional.cross_entropy, {"f1": f1})
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without it, MLflow wants a server or a database
     logger = torchdl.MLflowLogger("research", tracking_uri=(folder.parent / "mlflow").absolute().as_uri())
     trainer = torchdl.Trainer(epochs=3, device="cpu", monitor="val/f1", mode="max", checkpoint_every=4)
     resume = (folder / "checkpoint.pt").exists()
@@ -91,4 +94,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    main(parser.parse_args().folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from functools import partial
 
@@ -11,8 +12,10 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
 
+import torchdl
 from torchdl import BatchLoader, ImageDataset, InputError, MLflowLogger, RunLogger, Supervised, Trainer, WandbLogger
 from torchdl.cli.run import find_loggers, first_things_first
+from torchdl.training import Stopped
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -29,12 +32,12 @@ def classifier() -> Task:
     return Task(model, F.cross_entropy, optimizer=partial(torch.optim.SGD, lr=0.1))
 
 
-def fit(folder=None, resume=False, loggers=(), tensorboard=True, **options):
+def fit(folder=None, resume=False, loggers=(), tensorboard=True, callbacks=(), **options):
     pixels = (128 + 40 * gaussian(10, 1, 4, 4)).clamp(0, 255).to(torch.uint8)
     loader = BatchLoader(ImageDataset(pixels, torch.arange(10) % 3), 4)
     options = {"epochs": 2, "device": "cpu", "log_every": 2, **options}
     record = {"lr": 0.1, "note": "x" * 600}
-    more = {"loggers": loggers, "tensorboard": tensorboard}
+    more = {"loggers": loggers, "tensorboard": tensorboard, "callbacks": callbacks}
     return Trainer(**options).fit(classifier(), loader, loader, folder, resume, record, **more)
 
 
@@ -54,8 +57,8 @@ class Recorder(RunLogger):
     def hyperparameters(self, values, metrics):
         self.calls.append(("hyperparameters", values["lr"], metrics[0]))
 
-    def close(self):
-        self.calls.append(("close",))
+    def close(self, error=None):
+        self.calls.append(("close", error))
 
 
 @pytest.mark.parametrize("writes", [True, False])
@@ -73,8 +76,29 @@ def test_a_logger_gets_numbers_pictures_and_settings(writes, tmp_path):
         ("scalars", 6, during),
         ("scalars", 6, ["val/loss"]),
         ("picture", "samples", 1, torch.uint8, 6),
-        ("close",),
+        ("close", None),
     ]
+
+
+def test_a_training_goes_on_without_a_logger_that_fails_and_tells_the_others_how_it_ended():
+    class Lost(Recorder):
+        def scalars(self, values, step):
+            super().scalars(values, step)
+            raise OSError("the store is gone")
+
+    class Ending(torchdl.Callback):
+        def on_fit_end(self, training):
+            raise RuntimeError("enough")
+
+    lost, recorder = Lost(), Recorder()
+    with pytest.warns(UserWarning, match=r"Lost has failed.*OSError: the store is gone") as caught:
+        fit(loggers=[lost, recorder], max_steps=3)
+    assert len(caught) == 1
+    assert [call[0] for call in lost.calls] == ["begin", "hyperparameters", "scalars"]
+    assert recorder.calls[-1] == ("close", None)
+    with pytest.raises(RuntimeError, match="enough") as error:
+        fit(loggers=[recorder], max_steps=3, callbacks=[Ending()])
+    assert recorder.calls[-1] == ("close", error.value)
 
 
 def test_without_tensorboard_there_are_no_files_of_it(tmp_path):
@@ -104,11 +128,25 @@ def test_mlflow_has_one_run_also_after_a_resume(tmp_path, monkeypatch):
     names = [file.path for file in client.list_artifacts(run.info.run_id, "samples")]
     assert names == [f"samples/{step:07d}.png" for step in (3, 4, 6)]
 
+    class Interrupted(torchdl.Callback):
+        def on_step_end(self, training):
+            raise self.error
+
+    for error, status in ((OSError(), "FAILED"), (Stopped("", 2), "KILLED")):
+        Interrupted.error = error
+        with pytest.raises(type(error)):
+            fit(tmp_path / status, loggers=[logger()], callbacks=[Interrupted()])
+        runs = client.search_runs([experiment.experiment_id])
+        assert [run.info.status for run in runs if run.info.run_name == status] == [status]
+
 
 def test_a_store_that_mlflow_refuses_is_one_sentence(tmp_path):
     pytest.importorskip("mlflow")
     with pytest.raises(InputError, match="MLflow takes no runs"):
         fit(tmp_path / "first", loggers=[MLflowLogger(tracking_uri="nonsense://x")])
+    if importlib.util.find_spec("alembic") is None:
+        with pytest.raises(InputError, match="mlflow-skinny has no databases: pip install mlflow"):
+            fit(tmp_path / "first", loggers=[MLflowLogger(tracking_uri=f"sqlite:///{tmp_path}/x.db")])
 
 
 @pytest.mark.slow

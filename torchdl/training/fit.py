@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -149,7 +149,7 @@ class Fit:
 
             sharding.share_out(self.task, self.stepper.optimizers.values(), self.device)
             self.stepper.shared_out = True
-        with closing(self.logger), signals.requests() as self.request:
+        with self.logger, signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
             wanted = [c.monitor for c in self.callbacks.callbacks if isinstance(c, Monitoring)]

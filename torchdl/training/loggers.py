@@ -13,12 +13,15 @@ from torch import Tensor
 
 from torchdl.errors import InputError
 from torchdl.files import LOGGERS
+from torchdl.training.signals import Stopped
 
 MOST_PARAMETERS, LONGEST_PARAMETER = 100, 500  # that MLflow takes at once, and their characters
 
 
 class RunLogger:
-    """The base class of loggers: a training calls its three methods on process 0; here they do nothing.
+    """The base class of loggers: a training calls its methods on process 0; here they do nothing.
+
+    The training goes on without a logger that raises an error, with a warning, unless the error comes from ``begin``.
 
     Example:
         >>> class Console(torchdl.RunLogger):
@@ -42,14 +45,15 @@ class RunLogger:
     def hyperparameters(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log the settings of a new training, ``values`` by name, and the names of its validation ``metrics``."""
 
-    def close(self) -> None:
-        """Write what is not yet written; the training has ended, or has been stopped."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Write what is not yet written; the training has ended, or ``error`` has ended it, such as ``Stopped``."""
 
 
 class MLflowLogger(RunLogger):
     """Log to MLflow: to its own tracking URI (``$MLFLOW_TRACKING_URI``), or to another one.
 
-    Needs ``pip install 'torchdl[mlflow]'``.
+    Needs ``pip install 'torchdl[mlflow]'``. MLflow 3 logs to a folder only if ``$MLFLOW_ALLOW_FILE_STORE`` is ``true``;
+    its small package, ``mlflow-skinny``, has no databases.
 
     Args:
         experiment: The experiment's name; it is made if it is not there.
@@ -82,8 +86,11 @@ class MLflowLogger(RunLogger):
                 return
             name = self.name or (folder.name if folder else None)
             self.run = self.client.create_run(number, run_name=name).info.run_id
-        except (self.mlflow.exceptions.MlflowException, ImportError) as error:  # MLflow imports as it needs
+        except self.mlflow.exceptions.MlflowException as error:
             raise InputError(f"MLflow takes no runs: {' '.join(str(error).split())}") from error
+        except ImportError as error:  # MLflow imports as it needs
+            advice = "mlflow-skinny has no databases: pip install mlflow, or log to a server"
+            raise InputError(f"MLflow takes no runs ({error}); {advice}") from error
         keep_id(folder, "mlflow", self.run)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -103,9 +110,10 @@ class MLflowLogger(RunLogger):
         for start in range(0, len(made), MOST_PARAMETERS):
             self.client.log_batch(self.run, params=made[start : start + MOST_PARAMETERS])
 
-    def close(self) -> None:
-        """Mark the run as ended."""
-        self.client.set_terminated(self.run)
+    def close(self, error: BaseException | None = None) -> None:
+        """Mark the run as finished, as killed if a signal has stopped it, or as failed."""
+        stopped = "KILLED" if isinstance(error, Stopped) else "FAILED"
+        self.client.set_terminated(self.run, "FINISHED" if error is None else stopped)
 
 
 class WandbLogger(RunLogger):
@@ -148,9 +156,9 @@ class WandbLogger(RunLogger):
         """As :meth:`RunLogger.hyperparameters`, as the run's configuration."""
         self.run.config.update(dict(values), allow_val_change=True)
 
-    def close(self) -> None:
-        """End the run."""
-        self.run.finish()
+    def close(self, error: BaseException | None = None) -> None:
+        """End the run, with the exit code 1 after an error."""
+        self.run.finish(exit_code=int(error is not None))
 
 
 #: The loggers that a script takes by name; TensorBoard is another one, which the trainer itself has.

@@ -6,6 +6,7 @@ import csv
 import math
 import re
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchdl.errors import first_line
 from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
 from torchdl.plots.curves import compared, panels, plot_history
@@ -33,7 +35,8 @@ class Logger:
     Args:
         folder: The run's folder; None to write nothing.
         purge_step: From this step on, TensorBoard hides what was logged before a resume.
-        loggers: Further loggers, which get the same numbers, pictures and settings.
+        loggers: Further loggers, which get the same numbers, pictures and settings. One that raises an error later than
+            at its beginning gets no more, with a warning: what is logged elsewhere must not end a training.
         tensorboard: Whether to write TensorBoard's files.
     """
 
@@ -55,8 +58,7 @@ class Logger:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers, by tag."""
-        for logger in self.loggers:
-            logger.scalars(values, step)
+        self.tell("scalars", values, step)
         if self.writer is not None:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, step)
@@ -106,8 +108,7 @@ class Logger:
 
     def image(self, tag: str, picture: Tensor, step: int) -> None:
         """Log a picture (C, H, W) uint8."""
-        for logger in self.loggers:
-            logger.picture(tag, picture, step)
+        self.tell("picture", tag, picture, step)
         if self.writer is not None:
             self.writer.add_image(tag, picture, step)
 
@@ -129,8 +130,7 @@ class Logger:
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """Log hyperparameters as a table and as text, in this run (``add_hparams`` would start another run)."""
-        for logger in self.loggers:
-            logger.hyperparameters(record, metrics)
+        self.tell("hyperparameters", record, metrics)
         if self.writer is not None:
             from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
             from torch.utils.tensorboard.summary import hparams
@@ -183,13 +183,33 @@ class Logger:
         if self.writer is not None:
             self.writer.flush()
 
-    def close(self) -> None:
-        """Write what is not yet written, close TensorBoard's file, and end the further loggers."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Write what is not yet written, close TensorBoard's file, and end the further loggers.
+
+        Args:
+            error: What has ended the training, if it has not come to its end.
+        """
         with ExitStack() as rest:  # an error in one leaves none open
-            for owner in (*self.loggers, self.writer):
-                if owner is not None:
-                    rest.callback(owner.close)
+            rest.callback(self.tell, "close", error)
+            if self.writer is not None:
+                rest.callback(self.writer.close)
             self.write_table()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.close(error)
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Call a method of the further loggers, and go on without one that fails."""
+        for logger in self.loggers:
+            try:
+                getattr(logger, method)(*arguments)
+            except Exception as error:
+                self.loggers = tuple(other for other in self.loggers if other is not logger)
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                warnings.warn(f"{type(logger).__name__} has failed, and gets no more ({reason})", stacklevel=2)
 
 
 def is_main(metric: str) -> bool:
