@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, Dataset
 
 import torchdl
@@ -30,6 +31,7 @@ from torchdl import (
 )
 from torchdl.tasks import accuracy
 from torchdl.training.device import move
+from torchdl.training.logging import Logger
 
 pytestmark = pytest.mark.usefixtures("quick")
 X, LABELS = gaussian(11, 4), torch.arange(11) % 3
@@ -168,7 +170,7 @@ def test_a_metric_of_one_number_for_a_batch_trains_and_is_refused_in_a_validatio
     task = Supervised(linear(), F.cross_entropy, {"share": lambda output, target: number})
     history = Trainer(epochs=1, device="cpu").fit(task, BatchLoader(CLASSES, 4))
     assert history[-1]["train/share"] == float(number)
-    with pytest.raises(InputError, match=r"must return one value per example: 'share' is \(\)$"):
+    with pytest.raises(InputError, match=r"the metric 'share' must be one number per example, .*: not \(\)$"):
         fit(task, CLASSES)
 
 
@@ -518,6 +520,33 @@ SGD = torch.optim.SGD(linear().parameters(), lr=0.1)
 VOCABULARY = torchdl.Vocabulary.learn(["a b"])
 
 
+class Misspelt(torchdl.Callback):
+    def on_train_epoch_end(self, training):
+        pass
+
+
+class Own(torchdl.Task):
+    def __init__(self):
+        super().__init__()
+        self.model = linear()
+
+    def configure_optimizers(self):
+        return {"model": torch.optim.SGD(self.parameters(), lr=0.1)}
+
+    def losses(self, batch):
+        yield torchdl.Update("model", F.cross_entropy(self.model(batch[0]), batch[1]))
+
+
+class ReturnsTensor(Own):
+    def evaluate(self, batch):
+        return F.cross_entropy(self.model(batch[0]), batch[1], reduction="none")
+
+
+def trained(task=None, **options):
+    loader = BatchLoader(CLASSES, 4)
+    return Trainer(epochs=1, device="cpu").fit(task or ReturnsTensor(), loader, loader, **options)
+
+
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter(range(3))
@@ -533,7 +562,28 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: BatchLoader(iter([1]), 2), "a BatchLoader needs a data set with .* not a list_iterator: use one with"),
         (lambda: BatchLoader(DataLoader([1]), 2), "a BatchLoader .* not a DataLoader: give it the loader's data set"),
         (lambda: BatchLoader(pandas.DataFrame({"a": [1]}), 1), "a BatchLoader .* a DataFrame: make an ArrayDataset"),
-        (lambda: Trainer(epochs=None), "epochs must be 1 or more, not None"),
+        (lambda: Trainer(epochs=None), "epochs must be a whole number, 1 or more, not None"),
+        (lambda: Trainer(epochs=2.5), "epochs must be a whole number, 1 or more, not 2.5"),
+        (lambda: Trainer(max_steps="3"), "max_steps must be a whole number, 0 or more, not '3'"),
+        (lambda: Trainer(clip_norm=-0.5), "clip_norm must be 0 or more, not -0.5"),
+        (lambda: Trainer(precision="fp16"), "precision must be fp32, tf32, bf16, not 'fp16'"),
+        (lambda: Trainer(mode="lowest"), "mode must be min, max, not 'lowest'"),
+        (lambda: trained(callbacks=torchdl.Callback()), "callbacks must be a list of .* torchdl.Callback, not"),
+        (lambda: trained(callbacks=[Misspelt()]), "no training calls Misspelt.on_train_epoch_end: .* on_epoch_end"),
+        (lambda: trained(loggers=torchdl.RunLogger()), "loggers must be a list of .* torchdl.RunLogger, not"),
+        (lambda: trained(loggers=["mlflow"]), "loggers must be a list of .* torchdl.RunLogger, not .'mlflow'"),
+        (lambda: trained(folder=__file__), ".*test_unusual_input.py cannot be a folder, because there is a file"),
+        (lambda: torchdl.save(torchdl.MLP(), f"{__file__}/x"), ".*test_unusual_input.py/x cannot be a folder"),
+        (lambda: trained(Own()), r"Own does not define evaluate\(self, batch\): .* without validation data"),
+        (lambda: trained(ReturnsTensor()), r"ReturnsTensor.evaluate must return metrics by name, not a tensor \(4,\)"),
+        (lambda: Supervised(linear(), F.mse_loss, schedule="cosine"), "schedule must be a function .* not 'cosine'"),
+        (lambda: GANTask(torchdl.simple_gan(), schedule=1), "schedule must be a function .* not 1"),
+        (lambda: Supervised(linear(), F.mse_loss, schedule=StepLR(SGD, 1)), "schedule must be a function .*StepLR"),
+        (lambda: Logger(None).picture("x", X), r"a picture is a figure, or .* not torch.float32 \(11, 4\)"),
+        (lambda: Logger(None).picture("x", [1]), "a picture is a figure, or .* not a list"),
+        (lambda: torchdl.load("nowhere", torchdl.LenetLike), "device must be .*: name the model's class by kind="),
+        (lambda: torchdl.load("nowhere", kind="LenetLike"), "kind must be a class, .* not 'LenetLike'"),
+        (lambda: torchdl.Windows(torchdl.sine(), 3), "values must be numbers, not a Series"),
         (lambda: Trainer(seed=1.5), "seed must be from 0 to .*, not 1.5"),
         (lambda: Trainer().fit(linear(), BatchLoader(CLASSES, 2)), r"the trainer needs a Task, such .* a Linear"),
         (lambda: Trainer().fit(linear(), CLASSES), r"the trainer needs a BatchLoader, .*: BatchLoader\(data_set"),

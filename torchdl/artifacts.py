@@ -28,7 +28,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import torchdl.models
 from torchdl.errors import InputError, first_line, kind_of, require
-from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, plain, read_json, replacing, write_json
+from torchdl.files import ARCHITECTURE, WEIGHTS, PathLike, make_folder, plain, read_json, replacing, write_json
 
 CHECKSUM, BLANK = "sha256", "0" * 64  # its name in the file's metadata, and what is in its place while it is computed
 MAX_ARCHITECTURE = 2**20  # bytes
@@ -213,7 +213,7 @@ def save(model: nn.Module, folder: PathLike, half: bool = False) -> None:
         torchdl.errors.InputError: Linear is not one of torchdl's model classes, so it cannot be saved: ...
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     description = check(model)
     if tied := ties(model):
         description["tied"] = tied
@@ -301,6 +301,9 @@ def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[nn.
         >>> type(model).__name__, model.hidden, model.training
         ('MLP', (8, 8), False)
     """
+    place = isinstance(device, (str, int, torch.device))
+    require(place, f"device must be one of PyTorch's, such as cpu, not {device!r}: name the model's class by kind=")
+    require(isinstance(kind, type), f"kind must be a class, such as torchdl.LenetLike, not {kind!r}")
     folder = Path(folder)
     for name in (ARCHITECTURE, WEIGHTS):
         if not (folder / name).is_file():

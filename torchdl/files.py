@@ -77,6 +77,14 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it; raise :class:`InputError` if there is a file in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} cannot be a folder, because there is a file: choose another name") from error
+
+
 def cache_folder() -> Path:
     """Return torchdl's folder for downloads and caches: ``$XDG_CACHE_HOME/torchdl`` or ``~/.cache/torchdl``.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchdl.errors import InputError, require
-from torchdl.files import PathLike, replacing, require_suffix
+from torchdl.files import PathLike, make_folder, replacing, require_suffix
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -112,7 +112,7 @@ def save_png(picture: Tensor, path: PathLike, scale: int = 2) -> None:
     path = Path(path)
     large = picture.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # (C, scale * H, scale * W)
     array = large[0].numpy() if len(large) == 1 else large.permute(1, 2, 0).numpy()  # (H, W) or (H, W, C)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         Image.fromarray(array).save(temporary, format="png")
 

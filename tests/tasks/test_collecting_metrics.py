@@ -51,3 +51,15 @@ def test_an_evaluation_that_was_broken_off_leaves_nothing():
 def test_several_numbers_are_refused():
     with pytest.raises(InputError, match="'f1' computes 3 numbers: let it average"):
         list(classifier(average=None).losses((X, Y)))
+
+
+def test_a_collection_is_told_how_to_be_given_and_then_works():
+    scores = [torchmetrics.Accuracy(task="multiclass", num_classes=3), classifier().collecting[0]["f1"]]
+    collection = torchmetrics.MetricCollection(scores)
+    loader = BatchLoader(ArrayDataset(X, Y), 8)
+    for metrics in (collection, {"all": collection}):
+        with pytest.raises(InputError, match=r"dict\(collection.items\(\)\)"):
+            next(Supervised(nn.Linear(4, 3), F.cross_entropy, metrics).losses((X, Y)))
+    task = Supervised(fill_(nn.Linear(4, 3)), F.cross_entropy, dict(collection.items()))
+    (row,) = Trainer(epochs=1, device="cpu").fit(task, loader, loader)
+    assert row["val/MulticlassF1Score"] == pytest.approx(f1_score(Y, task.model(X).argmax(1), average="macro"))

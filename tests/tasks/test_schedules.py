@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from torchdl import BatchLoader, ImageDataset, InputError, Supervised, Trainer
 from torchdl.tasks import SCHEDULES, Schedule, make_optimizer
@@ -192,6 +193,32 @@ def test_a_run_cannot_go_on_with_another_schedule(tmp_path, one, other):
     with pytest.raises(InputError, match="schedule") as caught:
         fit(classifier(schedule=SCHEDULES[other]), tmp_path, resume=True, epochs=1)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_cycle_for_another_number_of_steps_is_refused_without_its_phases(tmp_path):
+    def fit_for(epochs, resume=False):
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR
+        fit(classifier(schedule=lambda o, steps: one_cycle(o, 0.1, steps)), tmp_path, resume, epochs=epochs)
+
+    fit_for(1)
+    with pytest.raises(InputError, match=r"total_steps 14 instead of 7: use its original settings$"):
+        fit_for(2, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (lambda optimizer, steps: CosineAnnealingLR(optimizer, steps), [0.005, 0]),  # each step
+        (lambda optimizer: CosineAnnealingLR(optimizer, 2), [0.01, 0.005]),  # each epoch, after its row
+        (CosineAnnealingLR, [0.005, 0]),
+        (lambda optimizer, steps: Schedule(CosineAnnealingLR(optimizer, 2), "epoch"), [0.01, 0.005]),
+        (lambda optimizer, steps: ReduceLROnPlateau(optimizer), [0.01, 0.01]),
+    ],
+    ids=["steps", "epochs", "class", "said", "metric"],
+)
+def test_a_scheduler_that_is_made_for_a_number_of_steps_counts_steps(schedule, rates):
+    history = fit(classifier(schedule=schedule), epochs=2)
+    assert [row["charts/learning_rate"] for row in history] == pytest.approx(rates, abs=1e-9)
 
 
 @pytest.mark.parametrize("before", [{"max_steps": 5}, {"epochs": 1}], ids=str)

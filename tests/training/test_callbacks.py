@@ -226,7 +226,7 @@ def test_a_checkpoint_is_saved_in_the_folder_alone(name, tmp_path):
 
 
 def test_what_is_no_callback_is_refused():
-    with pytest.raises(InputError, match=r"subclass of torchdl\.Callback"):
+    with pytest.raises(InputError, match=r"instances of torchdl\.Callback"):
         fit(regression(), print)
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset
 
 from torchdl.data.info import fingerprint
-from torchdl.errors import InputError, first_line, require
+from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import PathLike
 
 Batch = TypeVar("Batch", covariant=True)
@@ -48,7 +48,8 @@ def as_tensor(values: ArrayLike, name: str) -> Tensor:
             raise InputError(f"the rows of {name} differ in shape: make them equal") from error
         if not isinstance(array, Tensor):
             known = array.dtype.kind in "biuf"
-            require(known, f"{name} must be numbers, not {array.dtype}: encode other values first, or leave them out")
+            given = f"{array.dtype}: encode other values first, or leave them out" if array.ndim else kind_of(values)
+            require(known, f"{name} must be numbers, not {given}")
             kinds = {"f": np.float32, "b": np.bool_}
             kind = np.uint8 if array.dtype == np.uint8 else kinds.get(array.dtype.kind, np.int64)
             array = torch.from_numpy(np.array(array, dtype=kind, order="C"))  # a copy, so that any strides will do

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchdl.files import PathLike, replacing, require_suffix
+from torchdl.files import PathLike, make_folder, replacing, require_suffix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def save_figure(figure: Figure, path: PathLike) -> None:
     """
     require_suffix(path, ".png")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 

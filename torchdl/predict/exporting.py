@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 
 from torchdl.errors import InputError, first_line, require
 from torchdl.evaluation_mode import evaluating
-from torchdl.files import PathLike, plain, replacing, require_suffix, write_json
+from torchdl.files import PathLike, make_folder, plain, replacing, require_suffix, write_json
 from torchdl.predict.base import Predictor
 from torchdl.predict.graphs import Graph, model_graph, predictor_graph
 from torchdl.predict.recurrent_layers import as_operators, of_any_length
@@ -100,7 +100,7 @@ def export(
         difference <= tolerance,
         f"the exported network differs from the original by {difference:.1e}, more than {tolerance:g}: do not use it",
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     description_path = path.with_name(f"{path.name}.json")

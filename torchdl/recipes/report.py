@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from torchdl.field_docs import with_field_docs
-from torchdl.files import PLOTS, RESULTS, PathLike, write_json, write_table
+from torchdl.files import PLOTS, RESULTS, PathLike, make_folder, write_json, write_table
 from torchdl.pictures import save_png
 from torchdl.plots.figure import save_figure
 
@@ -61,7 +61,7 @@ class Report:
             plots: The folder of the figures, inside ``folder``.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_json(folder / name, self.results, default=str)
         for title, table in self.tables.items():
             write_table(folder / f"{title}.csv", table)

@@ -13,7 +13,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import AnySchedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules, check_schedule
 
 
 class AutoencoderTask(Task):
@@ -55,6 +55,7 @@ class AutoencoderTask(Task):
     ) -> None:
         super().__init__()
         require(0 <= noise < math.inf, f"noise must be a standard deviation of 0 or more, not {noise}")
+        check_schedule(schedule)
         self.model, self.noise, self.schedule = model, noise, schedule
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.register_buffer("examples", examples, persistent=False)

@@ -27,6 +27,11 @@ def describe_batch(batch: Any) -> str:
     return kind_of(batch)
 
 
+def missing(task: Task, method: str, advice: str) -> InputError:
+    """Return the error that a task lacks a method."""
+    return InputError(f"{type(task).__name__} does not define {method}: {advice}")
+
+
 def as_numbers(name: str, value: Any, device: torch.device | str | None = None) -> Tensor:
     """Return a metric's value as a tensor, on the device where it is if None is given; ``name`` is for messages."""
     try:
@@ -135,9 +140,9 @@ class Task(nn.Module):
 
         A task may freeze and unfreeze parameters during training, by their ``requires_grad``. Do so in :meth:`losses`
         by :attr:`step_info`, so that a resumed run does the same. A group that is added later gets trained, too, but
-        such a run cannot be resumed.
+        such a run cannot be resumed. A task that does not define this raises :class:`InputError`.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define configure_optimizers")
+        raise missing(self, "configure_optimizers(self)", "let it return the optimizers by name")
 
     def configure_schedules(
         self, optimizers: dict[str, Optimizer], steps: int
@@ -146,7 +151,7 @@ class Task(nn.Module):
 
         Each is a :class:`torchdl.tasks.Schedule` or a scheduler of ``torch.optim.lr_scheduler``. A scheduler steps
         after each epoch, but ``OneCycleLR`` and ``CyclicLR`` after each step; ``ReduceLROnPlateau`` follows
-        ``val/loss``.
+        ``val/loss``. One that counts ``steps`` needs ``Schedule(scheduler, "step")``.
         """
         return {}
 
@@ -159,16 +164,18 @@ class Task(nn.Module):
 
         The trainer enters its context (autocast, for example) anew for each update, so never yield inside a ``with``.
         A batch without an update is skipped: a step's gradient is the mean over the examples of its other batches. All
-        batches of a step must yield the same optimizers in the same order.
+        batches of a step must yield the same optimizers in the same order. A task that does not define this raises
+        :class:`InputError`.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define losses")
+        raise missing(self, "losses(self, batch)", "let it yield Update(optimizer, loss)")
 
     def evaluate(self, batch: Any) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         """Return the metrics of a validation batch by name, one value per example, (B,), so that means are exact.
 
-        If only some examples have a metric, return a pair of values and weights, (B,) each.
+        If only some examples have a metric, return a pair of values and weights, (B,) each. A task that does not define
+        this raises :class:`InputError` if there are validation data.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define evaluate")
+        raise missing(self, "evaluate(self, batch)", "let it return metrics by name, or train without validation data")
 
     def summarize(self) -> Mapping[str, float]:
         """Return metrics that are not means over examples, at the end of every evaluation; none by default.

@@ -22,7 +22,7 @@ from torchdl.fast.graphs import compiled
 from torchdl.losses import GAN_LOSSES, gradient_penalty
 from torchdl.tasks.base import Task, Update, inputs_of
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
-from torchdl.tasks.schedules import AnySchedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules, check_schedule
 
 AHEAD = 1024  # rows of noise drawn at a time
 SATURATED = 0.99  # with a higher probability, the discriminator counts as certain of an image
@@ -94,6 +94,7 @@ class GANTask(Task):
         self.given = (gan,)  # in a tuple, since as a module of its own it would be saved twice
         self.average = WeightAverage(self.generator, average, generator_every) if average else None
         self.averaged = None if self.average is None else self.average.averaged  # saved with the task
+        check_schedule(schedule)
         self.schedule = schedule
         self.loss, self.optimizer, self.lr, self.penalty = loss, optimizer, lr, penalty
         self.betas = beta1, beta2

@@ -101,7 +101,8 @@ def build_schedules(
     """Build a schedule for each optimizer, by its name; none if ``schedule`` is or returns None.
 
     Args:
-        schedule: A function of the optimizer and the number of steps, or of the optimizer alone.
+        schedule: A function of the optimizer and the number of steps, or of the optimizer alone. PyTorch's schedulers
+            step after each step if the function takes the number of steps, or else as in :func:`as_schedules`.
         optimizers: The optimizers, by name.
         steps: The number of steps in total.
     """
@@ -113,7 +114,22 @@ def build_schedules(
     except TypeError:  # such as partial(StepLR, step_size=5)
         further = ()
     built = {name: schedule(optimizer, *further) for name, optimizer in optimizers.items()}
+    if further:  # what is made for a number of steps counts steps
+        built = {name: by_step(made) for name, made in built.items()}
     return {name: made for name, made in built.items() if made is not None}
+
+
+def by_step(made: AnySchedule) -> AnySchedule:
+    """Let a scheduler of PyTorch's step after each step, unless it follows a metric."""
+    follows = isinstance(made, (Schedule, ReduceLROnPlateau))
+    return made if made is None or follows else Schedule(made, "step")  # type: ignore[arg-type]
+
+
+def check_schedule(schedule: object) -> None:
+    """Raise :class:`InputError` unless a task's argument ``schedule`` is a function or None."""
+    example = 'torchdl.tasks.find_schedule("cosine")'
+    builds = "schedule must be a function of the optimizer and the number of steps"
+    require(schedule is None or callable(schedule), f"{builds}, such as {example}, not {schedule!r}")
 
 
 def as_schedules(given: Any, optimizers: Mapping[str, Optimizer]) -> dict[str, Schedule]:

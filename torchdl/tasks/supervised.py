@@ -19,7 +19,7 @@ from torchdl.collective import rows_count
 from torchdl.errors import InputError, kind_of, require
 from torchdl.tasks.base import Task, Update, as_numbers, describe_batch
 from torchdl.tasks.optimizers import make_optimizer
-from torchdl.tasks.schedules import AnySchedule, build_schedules
+from torchdl.tasks.schedules import AnySchedule, build_schedules, check_schedule
 
 Loss = Callable[..., Tensor]
 
@@ -69,8 +69,9 @@ class Supervised(Task):
             metrics of torchmetrics, which see all validation data of all processes before they compute a number. In
             training, such a metric is the mean of its values on batches.
         optimizer: Builds the optimizer from the parameters; Adam with learning rate 1e-3 by default.
-        schedule: Builds the schedule from the optimizer, or from it and the number of steps, as for
-            :meth:`Task.configure_schedules`; none by default.
+        schedule: Builds the schedule from the optimizer, or from it and the number of steps; none by default. One of
+            PyTorch's steps after each step if it is built from the number of steps, or else as in
+            :meth:`Task.configure_schedules`.
 
     Raises:
         InputError: An argument is of another type, or a metric is named ``loss``.
@@ -97,9 +98,12 @@ class Supervised(Task):
         require(isinstance(model, nn.Module), f"Supervised trains a torch.nn.Module, not {kind_of(model)}")
         require(callable(loss), f"loss must be a function of (output, target), not {loss!r}")
         named = isinstance(metrics, Mapping) and all(map(callable, metrics.values()))
-        require(named, 'metrics must be functions by name, such as {"accuracy": accuracy}')
+        several = hasattr(metrics, "items") and not named  # a MetricCollection of torchmetrics
+        example = "dict(collection.items()) of a MetricCollection" if several else '{"accuracy": accuracy}'
+        require(named, f"metrics must be functions by name, such as {example}")
         builds = optimizer is None or (callable(optimizer) and not isinstance(optimizer, Optimizer))
         require(builds, "optimizer must build one from parameters, such as partial(torch.optim.SGD, lr=0.1)")
+        check_schedule(schedule)
         require("loss" not in metrics, "the metric 'loss' is the loss itself: give yours another name")
         collecting: dict[str, Any] = {name: metric for name, metric in metrics.items() if collects(metric)}
         self.collecting = (collecting,)  # in a tuple: they are no parts of the task, and not saved with it
@@ -186,6 +190,8 @@ def of_batch(name: str, metric: Any, output: Any, target: Any) -> Tensor:
 
 def one_number(name: str, value: Any) -> Tensor:
     """Return what a metric has computed; raise :class:`InputError` unless it is one number."""
+    several = "give its metrics themselves by name, as dict(collection.items()) of a MetricCollection does"
+    require(not isinstance(value, Mapping), f"the metric {name!r} computes several: {several}")
     found = as_numbers(name, value)
     advice = 'let it average them, such as by average="macro"'
     require(found.numel() == 1, f"the metric {name!r} computes {found.numel()} numbers: {advice}")

@@ -8,6 +8,8 @@ from typing import Any
 from torchdl.callbacks import Callback, Training
 from torchdl.errors import InputError, require
 
+PLACES = [name for name in vars(Callback) if name.startswith("on_")]
+
 
 class Callbacks:
     """All callbacks of a training, called in their order; a checkpoint keeps their states by name."""
@@ -17,6 +19,9 @@ class Callbacks:
             if not isinstance(callback, Callback):
                 advice = "an instance of a subclass of torchdl.Callback"
                 raise InputError(f"a callback is {advice}, not {callback!r}")
+            unknown = ", ".join(name for name in dir(type(callback)) if name.startswith("on_") and name not in PLACES)
+            kind = type(callback).__name__
+            require(not unknown, f"no training calls {kind}.{unknown}: the methods are {', '.join(PLACES)}")
         self.callbacks, self.training = list(callbacks), training
 
     def call(self, place: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
@@ -13,9 +13,9 @@ from torch import Tensor
 from torchdl import random
 from torchdl.collective import counting
 from torchdl.data.loader import BatchLoader
-from torchdl.errors import require
+from torchdl.errors import InputError, require
 from torchdl.tasks import StepInfo, Task
-from torchdl.tasks.base import as_numbers
+from torchdl.tasks.base import as_numbers, describe_batch
 from torchdl.training.device import move
 from torchdl.training.pytorch_loader import PyTorchLoader
 from torchdl.training.state import Sums
@@ -56,8 +56,11 @@ def evaluate(
             task.step_info = step_info._replace(start=batch_range.start)
             with region(), counting(batch_range.size):
                 values = task.evaluate(move(batch, device))
+            if not isinstance(values, Mapping):
+                given = describe_batch(values)
+                raise InputError(f"{type(task).__name__}.evaluate must return metrics by name, not {given}")
             for name, value in values.items():  # one per example, so that a smaller last batch has its correct weight
-                value, weight = one_per_example(task, name, value, max(batch_range.size, 1), device)
+                value, weight = one_per_example(name, value, max(batch_range.size, 1), device)
                 total, weights = sums.get(name, (0, 0))
                 value, weight = value[: batch_range.size], weight[: batch_range.size]
                 sums[name] = (total + (value * weight).sum(), weights + weight.sum())
@@ -71,13 +74,12 @@ def evaluate(
     return means | absent | summary
 
 
-def one_per_example(task: Task, name: str, measured: Any, examples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def one_per_example(name: str, measured: Any, examples: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return a metric's values and weights (B,) as floats."""
     wide = torch.float32 if device.type == "mps" else torch.float64
     value, weight = measured if isinstance(measured, tuple) else (measured, torch.ones(examples, device=device))
     value, weight = (as_numbers(name, each, device).to(wide) for each in (value, weight))
-    require(
-        value.shape == weight.shape == (examples,),
-        f"{type(task).__name__}.evaluate must return one value per example: {name!r} is {tuple(value.shape)}",
-    )
+    for found, numbers in (("metric", value), ("weights of the metric", weight)):
+        single = f"must be one number per example, ({examples},), whose mean the trainer takes"
+        require(numbers.shape == (examples,), f"the {found} {name!r} {single}: not {tuple(numbers.shape)}")
     return value, weight

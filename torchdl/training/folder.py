@@ -33,6 +33,7 @@ from torchdl.files import (
     SAMPLES,
     WEIGHTS,
     has_checkpoint,
+    make_folder,
 )
 from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
@@ -173,7 +174,7 @@ def opened(folder: Path | None, resume: bool) -> Iterator[bool]:
         yield False
         return
     if not resume and is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     found = [name for name in (CHECKPOINT, PREVIOUS, BEST, METRICS) if (folder / name).exists()]
     # of a missing folder, or of one whose checkpoints somebody has removed, the checkpoint's reader tells
     resumable = resume and (has_checkpoint(folder) or {METRICS, BEST} <= {*found} or not folder.is_dir())

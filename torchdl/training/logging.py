@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl.errors import first_line
+from torchdl.errors import first_line, kind_of, require
 from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
 from torchdl.plots.curves import compared, panels, plot_history
@@ -153,7 +154,15 @@ class Logger:
             self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
     def picture(self, name: str, picture: Tensor | Figure) -> None:
-        """Log a picture (C, H, W), uint8, or a figure, and keep it as ``plots/<name>.png``."""
+        """Log a picture (C, H, W), uint8, or a figure, and keep it as ``plots/<name>.png``.
+
+        Raises:
+            InputError: It is something else.
+        """
+        pixels = isinstance(picture, Tensor) and picture.dtype == torch.uint8 and picture.dim() == 3
+        given = f"{picture.dtype} {tuple(picture.shape)}" if isinstance(picture, Tensor) else kind_of(picture)
+        fits = (pixels and len(picture) in (1, 3)) or hasattr(picture, "savefig")  # type: ignore[arg-type]
+        require(fits, f"a picture is a figure, or a tensor of uint8 (1, H, W) or (3, H, W), not {given}")
         if self.folder is not None:
             path = self.folder / PLOTS / f"{name}.png"
             if isinstance(picture, Tensor):

@@ -36,8 +36,14 @@ def check_settings(new: Mapping[str, Mapping[str, str]], old: Mapping[str, Mappi
     """Raise :class:`InputError` if a setting differs; another version of PyTorch may have others, torchdl 0.1 none."""
     for name, settings in old.items():
         known = {key: value for key, value in new.get(name, {}).items() if key in settings}
-        changed = differences({key: settings[key] for key in known}, known)
+        changed = differences(public({key: settings[key] for key in known}), public(known))
+        changed = changed or differences({key: settings[key] for key in known}, known)
         require(not changed, f"{name} has {changed}: use its original settings")
+
+
+def public(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings without what PyTorch derives of them, as the phases of a ``OneCycleLR``."""
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
 
 
 def load(optimizer: Optimizer, state: dict[str, Any], name: str) -> None:

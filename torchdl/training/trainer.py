@@ -95,25 +95,19 @@ class Trainer:
         object.__setattr__(self, "device", str(self.device))  # what a run's record can hold
         for name in (field.name for field in fields(self)):
             object.__setattr__(self, name, plain(getattr(self, name)))  # a number of NumPy's types, for example
-        counts = {"epochs": 1, "accumulate": 1, "log_every": 1, "evaluate_every": 1}
-        for name, least in {
-            **counts,
-            "max_steps": 0,
-            "clip_norm": 0,
-            "checkpoint_every": 0,
-            "checkpoint_seconds": 0,
-            "patience": 0,
-        }.items():
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and least <= value < math.inf
-            require(number, f"{name} must be {least} or more, not {value}")
+        least = dict.fromkeys(("epochs", "accumulate", "log_every", "evaluate_every"), 1)
+        for name in (*least, "max_steps", "checkpoint_every", "patience", "clip_norm", "checkpoint_seconds"):
+            value, low, whole = getattr(self, name), least.get(name, 0), name not in ("clip_norm", "checkpoint_seconds")
+            number = isinstance(value, int if whole else (int, float)) and low <= value < math.inf
+            require(number, f"{name} must be {'a whole number, ' * whole}{low} or more, not {value!r}")
         require(
             isinstance(self.seed, int) and 0 <= self.seed < 2**32,
             f"seed must be from 0 to {2**32 - 1}, not {self.seed}",
         )
-        known = self.precision in ("fp32", "tf32", "bf16") and self.mode in ("min", "max")
-        require(known, f"precision must be fp32, tf32 or bf16, and mode min or max: not {self.precision}, {self.mode}")
-        require(self.products in PRODUCTS, f"products must be {', '.join(PRODUCTS)}, not {self.products}")
+        choices = {"precision": ("fp32", "tf32", "bf16"), "mode": ("min", "max"), "products": PRODUCTS}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            require(value in tuple(known), f"{name} must be {', '.join(known)}, not {value!r}")
         require(self.patience == 0 or bool(self.monitor), "patience needs a metric: set monitor, too")
         require(
             not (self.shard and self.compile), "a model that is shared out cannot be compiled: drop compile or shard"
@@ -179,6 +173,9 @@ class Trainer:
         loaders = as_loader(train, self.seed), None if validation is None else as_loader(validation, self.seed)
         trainable = isinstance(task, Task)
         require(trainable, f"the trainer needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
+        for name, given, kind in (("callbacks", callbacks, Callback), ("loggers", loggers, RunLogger)):
+            fits = isinstance(given, Sequence) and all(isinstance(each, kind) for each in given)
+            require(fits, f"{name} must be a list of instances of torchdl.{kind.__name__}, not {given!r}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_errors(self.shard):
