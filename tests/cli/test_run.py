@@ -307,6 +307,11 @@ def test_scripts_for_finished_runs_find_the_data_from_elsewhere_too(tmp_path, mo
     assert (dataset_of(folder), data_root_of(folder)) == ("own", None)
 
 
+def test_a_dry_run_goes_on_with_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"a dry run keeps nothing, .* drop dry_run=True"):
+        Run("x", {}, RunOptions(resume=tmp_path), Trainer(device="cpu", dry_run=True), DATA)
+
+
 # how to go on
 
 

@@ -97,7 +97,9 @@ def test_what_cannot_be_built_is_one_sentence(arguments, sentence):
 
 @pytest.mark.slow
 def test_the_script_whitens_trains_and_reports(run, tmp_path):
-    done = run("train_cnn.py --model airbench --dataset mnist_5k --dry-run --name x --out kept --threads 1", tmp_path)
+    done = run(
+        "train_cnn.py --model airbench --dataset mnist_5k --max-steps 2 --name x --out kept --threads 1", tmp_path
+    )
     assert done.code == 0, done.err
     model = torchdl.load(tmp_path / "kept" / "cnn" / "x")
     half = len(model.patches.weight) // 2

@@ -125,7 +125,7 @@ def test_generating_draws_as_many_images_as_asked_for(run, trained, tmp_path, op
 
 @pytest.mark.slow
 def test_a_dry_run_leaves_nothing_behind(run, tmp_path):
-    done = run("train_gan.py --dataset mnist_5k --dry-run", tmp_path)
+    done = run("train_gan.py --dataset mnist_5k --dry-run --name first", tmp_path)
     assert done.code == 0, done.err
     assert "dry run: everything ran, and nothing was kept" in done.out
     temporary = Path(re.search(r"^run: (\S+)", done.out, re.MULTILINE)[1])

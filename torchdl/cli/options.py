@@ -38,7 +38,7 @@ class RunOptions:
     out: Path = Path("runs")
     """The folder of all runs."""
     name: str = ""
-    """The run's name; the date and time if not given."""
+    """The run's name; the date and time if not given. A dry run has none."""
     resume: Path | None = None
     """The folder of a run to continue. Options that are not given keep that run's values."""
     logger: str = "tensorboard"

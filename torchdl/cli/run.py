@@ -115,6 +115,8 @@ class Run:
             described |= {"held_out_origin": test.origin, "held_out_fingerprint": test.fingerprint()}
         self.temporary = None
         if options.resume is not None:
+            keeps = "a dry run keeps nothing, so it goes on with no run, and none goes on with it"
+            require(not trainer.dry_run, f"{keeps}: drop dry_run=True and train, or drop resume")
             self.folder = options.resume
             if self.is_main:
                 refuse_links(self.folder)
@@ -127,7 +129,7 @@ class Run:
             require(same, f"{self.folder} was trained on other data: go on with the same data")
             if self.is_main and record.get("config", {}).get("trainer", {}).get("monitor") in RENAMED_VALUES:
                 rename_metrics(self.folder)
-        elif trainer.dry_run and not options.name:
+        elif trainer.dry_run:  # it takes no name from the run that follows
             self.temporary = tempfile.TemporaryDirectory(prefix="torchdl-dry-run-")
             self.folder = Path(self.temporary.name)
         else:

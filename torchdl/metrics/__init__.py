@@ -15,3 +15,20 @@ from torchdl.metrics.samples import (
     neighbour_scores,
 )
 from torchdl.metrics.units import silent_units
+
+__all__ = [
+    "Moments",
+    "Neighbours",
+    "SampleSet",
+    "class_shares",
+    "clustering_accuracy",
+    "compare_sets",
+    "error_ratio",
+    "forecast_errors",
+    "frechet_deviation",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "neighbour_scores",
+    "silent_units",
+]

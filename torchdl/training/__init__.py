@@ -3,3 +3,5 @@
 from torchdl.training.signals import Stopped
 from torchdl.training.step import TrainingDiverged
 from torchdl.training.trainer import Trainer
+
+__all__ = ["Stopped", "Trainer", "TrainingDiverged"]
