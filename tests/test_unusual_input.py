@@ -582,6 +582,8 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: Logger(None).picture("x", X), r"a picture is a figure, or .* not torch.float32 \(11, 4\)"),
         (lambda: Logger(None).picture("x", [1]), "a picture is a figure, or .* not a list"),
         (lambda: torchdl.load("nowhere", torchdl.LenetLike), "device must be .*: name the model's class by kind="),
+        (lambda: torchdl.predict.load_as("images", "nowhere"), "name the class of a predictor, .* not 'images'"),
+        (lambda: Trainer(shard=True).fit(Own(), BatchLoader(X, 4)), "shard shares .* by torchrun, or .* shard=False"),
         (lambda: torchdl.load("nowhere", kind="LenetLike"), "kind must be a class, .* not 'LenetLike'"),
         (lambda: torchdl.Windows(torchdl.sine(), 3), "values must be numbers, not a Series"),
         (lambda: Trainer(seed=1.5), "seed must be from 0 to .*, not 1.5"),

@@ -126,6 +126,7 @@ def load_as(
             ...
         torchdl.errors.InputError: there is no folder nowhere: name that of a run
     """
+    require(isinstance(cls, type), f"name the class of a predictor, such as torchdl.predict.Forecaster, not {cls!r}")
     return of_kind(cls, load_predictor(folder, device, batch_size), folder)
 
 
