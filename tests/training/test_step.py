@@ -290,7 +290,7 @@ def rates(schedule, validation: bool = False, **options) -> list[float]:
 
 
 def test_a_pytorch_scheduler_steps_after_each_epoch_and_a_cycle_after_each_step():
-    assert rates(lambda optimizer, _: schedulers.StepLR(optimizer, 1, 0.5)) == pytest.approx([0.1, 0.05, 0.025])
+    assert rates(lambda optimizer: schedulers.StepLR(optimizer, 1, 0.5)) == pytest.approx([0.1, 0.05, 0.025])
     cycle = schedulers.OneCycleLR(SGD([nn.Parameter(torch.ones(1))]), 0.1, 10, cycle_momentum=False)
     expected = []
     for _ in range(3):

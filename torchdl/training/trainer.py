@@ -185,10 +185,8 @@ class Trainer:
             with distributed.sharing_errors():
                 resumable = stack.enter_context(opened(place, resume))
             shares = distributed.have_joined() or not self.shard
-            require(
-                shares,
-                "shard shares a model out over several processes: start them by torchrun, or train with shard=False",
-            )
+            advice = "start them by torchrun, or train with shard=False"
+            require(shares, f"shard shares a model out over several processes: {advice}")
             fit = Fit(self, task, *loaders, place, callbacks, verbose)
             make_logger = partial(Logger, loggers=loggers, tensorboard=tensorboard)
             return fit.run(resume, distributed.any_process(resumable), record or {}, make_logger)
