@@ -27,6 +27,8 @@ from torchdl.data.wrappers import whole_batch
 __all__ = [
     "AddingProblem",
     "ArrayDataset",
+    "Augmentation",
+    "AugmentedImages",
     "BatchLoader",
     "BatchRange",
     "Columns",
