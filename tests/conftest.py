@@ -56,6 +56,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def event_files_in_order(monkeypatch):
+    """Let TensorBoard's files of one second be read in their order: that of a number as text, 10 before 9."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
 @pytest.fixture(scope="session")
 def keras(tmp_path_factory):
     """Return Keras on PyTorch, without the user's settings; skip the test if it is not installed."""

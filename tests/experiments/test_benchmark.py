@@ -172,7 +172,7 @@ def test_a_file_of_another_format_is_refused_before_anything_is_measured(monkeyp
 def test_bf16_is_measured_where_the_cpu_has_units_for_it(monkeypatch, capsys):
     monkeypatch.setattr(command, "measure", lambda *_: measured(2.0))
     monkeypatch.setattr(works, "has_bf16_units", lambda: True)
-    command.main(Config("lenet", repeats=2))
+    command.main(Config("lenet", repeats=2, peers=False))
     report = json.loads(capsys.readouterr().out)
     assert report["ours in bf16"]["repeats"] == 2
     assert report["left out"] == {}
@@ -202,8 +202,7 @@ def test_repeats_below_1_are_refused():
 def test_other_sides_are_left_out_on_demand_or_where_they_are_not_installed(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(command, "measure", lambda _, found, *__: asked.append(list(found.others)) or measured(2.0))
-    find = works.importlib.util.find_spec
-    monkeypatch.setattr(works.importlib.util, "find_spec", lambda name: None if name == "optax" else find(name))
+    monkeypatch.setattr(works.importlib.util, "find_spec", lambda name: None if name == "optax" else name)
     command.main(Config("gan"))
     command.main(Config("gan", peers=False))
     assert asked == [["the limit"], []]

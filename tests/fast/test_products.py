@@ -20,7 +20,7 @@ from torchdl.fast.products import NEVER, Region, choose, is_available, is_faster
 from torchdl.files import CHECKPOINT
 from torchdl.training import checkpoint
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = pytest.mark.usefixtures("quick", "event_files_in_order")
 with_onednn = pytest.mark.skipif(not is_available(), reason="this PyTorch computes no products by oneDNN")
 
 
@@ -354,7 +354,7 @@ def test_the_trainer_computes_by_the_chosen_library(options, used, calls):
 
 
 def test_the_trainer_refuses_an_unknown_library():
-    with pytest.raises(InputError, match="products must be auto, mkl, onednn, not blas"):
+    with pytest.raises(InputError, match="products must be auto, mkl, onednn, not 'blas'"):
         Trainer(products="blas")
 
 

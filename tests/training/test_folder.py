@@ -16,7 +16,6 @@ import torch
 from helpers import resuming
 from helpers.faults import in_child
 from helpers.resuming import EPOCH, STEPS, PowerCut, assert_as_if_uninterrupted, classifier, scalars
-from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from torchdl import ArrayDataset, BatchLoader, Callback, InputError, Supervised, Trainer
@@ -25,14 +24,8 @@ from torchdl.training import checkpoint, fit as fit_module
 from torchdl.training.folder import in_training, opened, refuse_links, taken, was_killed_early
 from torchdl.training.logging import Logger
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "event_files_in_order")
 fit = partial(resuming.fit, mode="max")  # every epoch's validation loss is the largest so far
-
-
-@pytest.fixture(autouse=True)
-def event_files_in_order(monkeypatch):
-    """Files of events of one second are read in the order of this number as text, 10 before 9."""
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -19,7 +19,6 @@ from helpers.resuming import (
     scalars,
     terminate,
 )
-from tensorboard.summary.writer import event_file_writer
 
 from torchdl import InputError, Stopped, Supervised
 from torchdl.files import CHECKPOINT, PREVIOUS
@@ -34,10 +33,8 @@ def slow(*values):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(event_files_in_order):
     """Let one thread do these small things."""
-    # files of events of one second are read in the order of this number as text, 10 before 9
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
