@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 
 import torchdl
+from experiments.benchmark.lenet import noise_images
 from torchdl.collective import rank_and_size
 from torchdl.training.device import setup_process
 
@@ -38,11 +38,9 @@ def train(work: str, threads: int) -> None:
     """Train with a global batch of 64 images, or of 32 sequences; print the examples per second of all processes."""
     setup_process(threads)
     size, steps = rank_and_size()[1], STEPS[work]
-    generator = torch.Generator().manual_seed(0)
     task: torchdl.Task
     if work == "lenet":
-        images = torch.randint(0, 256, (12_800, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        labels, batch = torch.randint(0, 10, (12_800,), generator=generator), 64
+        (images, labels), batch = noise_images(), 64
         task = torchdl.Supervised(torchdl.LenetLike((3, 32, 32), 10), F.cross_entropy)
         loader = torchdl.BatchLoader(torchdl.ImageDataset(images, labels), batch // size, shuffle=True)
     else:

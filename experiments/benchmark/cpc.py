@@ -17,7 +17,7 @@ import torch
 import torchdl
 from experiments.benchmark.config import Config
 from experiments.benchmark.graph import replayed
-from experiments.benchmark.jax_device import use_cores
+from experiments.benchmark.jax_training import use_cores
 from experiments.benchmark.limit import Pass, limit
 from experiments.benchmark.measure import timed
 from torchdl.training.device import move, setup_process

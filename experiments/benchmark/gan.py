@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 import torchdl
 from experiments.benchmark.config import Config
 from experiments.benchmark.graph import replayed
-from experiments.benchmark.jax_device import use_cores
+from experiments.benchmark.jax_training import training, use_cores
 from experiments.benchmark.limit import Pass, limit
 from experiments.benchmark.measure import clock, timed
 from torchdl.training.device import setup_process
@@ -126,18 +125,7 @@ def jax_gan(config: Config, folder: Path) -> Callable[[int], float]:
         generator = optax.apply_updates(generator, updates)
         return (generator, discriminator, of_generator, of_discriminator), loss, other
 
-    def run(examples: int) -> float:
-        nonlocal carried
-        start = time.perf_counter()
-        order = torch.randperm(len(digits)).repeat(-(-examples // len(digits)))[:examples].view(-1, 32).numpy()
-        for number, index in enumerate(order):
-            carried, *losses = step(carried, index, number)
-            if number % 50 == 0:
-                [float(loss) for loss in losses]
-        jax.block_until_ready(carried)
-        return time.perf_counter() - start
-
-    return run
+    return training(step, carried, len(digits), 32)
 
 
 def limit_gan(config: Config, folder: Path) -> Callable[[int], float]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import torchdl
 from experiments.benchmark.config import Config
 from experiments.benchmark.graph import replayed
-from experiments.benchmark.jax_device import use_cores
+from experiments.benchmark.jax_training import use_cores
 from experiments.benchmark.limit import Pass, limit
 from experiments.benchmark.measure import clock, timed
 from torchdl.tasks import accuracy

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import torchdl
 from experiments.benchmark.config import Config
 from experiments.benchmark.graph import replayed
-from experiments.benchmark.jax_device import use_cores
+from experiments.benchmark.jax_training import training, use_cores
 from experiments.benchmark.limit import Pass, limit
 from experiments.benchmark.measure import clock, timed
 from torchdl.training.device import setup_process
@@ -103,25 +103,13 @@ def jax_mlp(config: Config, folder: Path) -> Callable[[int], float]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit
-    def step(weights, state, index):  # type: ignore[no-untyped-def]
+    def step(carried: Any, index: Any, number: Any) -> Any:
+        weights, state = carried
         value, gradients = jax.value_and_grad(loss)(weights, x[index], y[index])
         updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(weights, updates), state, value
+        return (optax.apply_updates(weights, updates), state), value
 
-    state = optimizer.init(weights)
-
-    def run(examples: int) -> float:
-        nonlocal weights, state
-        start = time.perf_counter()
-        order = torch.randperm(len(x)).repeat(-(-examples // len(x)))[:examples].view(-1, BATCH).numpy()
-        for number, index in enumerate(order):
-            weights, state, value = step(weights, state, index)
-            if number % 50 == 0:
-                float(value)
-        jax.block_until_ready(weights)
-        return time.perf_counter() - start
-
-    return run
+    return training(step, (weights, optimizer.init(weights)), len(x), BATCH)
 
 
 def limit_mlp(config: Config, folder: Path) -> Callable[[int], float]:
