@@ -101,7 +101,8 @@ class Run:
         self.is_main = is_main_process()
         self.loggers, self.tensorboard = find_loggers(options.logger, experiment, options.name)
         setup = setup_process(options.threads, options.keep_memory)
-        self.say(f"{setup}, {products.describe(trainer.least_product())}")
+        if self.is_main:  # to measure on all processes at once would disturb the measurement
+            self.say(f"{setup}, {products.describe(trainer.least_product())}")
         data, test = look_through(data), test and look_through(test)
         self.say(describe_data(data))
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}
