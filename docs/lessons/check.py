@@ -1,0 +1,43 @@
+"""Check the answers to a lesson's exercises."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check(answer: Any, wanted: Any, hint: str = "", close: float = 1e-3) -> bool | None:
+    """Print whether an answer is right, or what is off, and return it; None while the answer is still ``...``.
+
+    Args:
+        answer: A number, a text, a list, an array or a tensor; anything if ``wanted`` is a function.
+        wanted: The right answer; or a function that takes the answer, and returns True, or a sentence on what is off.
+        hint: A sentence that is printed after a wrong answer.
+        close: The largest relative difference between numbers.
+    """
+    if answer is ...:
+        print("Your turn: replace the three dots.")
+        return None
+    try:
+        off = wanted(answer) if callable(wanted) else faults(answer, wanted, close)
+    except Exception as error:
+        off = f"it raises {type(error).__name__}: {error}"
+    right = off is True or off == ""
+    print("Right." if right else f"Not yet: {off or 'it is something else'}. {hint}".rstrip())
+    return right
+
+
+def faults(answer: Any, wanted: Any, close: float) -> str:
+    """Return what differs between an answer and the right one, without giving that one away; "" if nothing does."""
+    given, right = (np.asarray(v.detach() if hasattr(v, "detach") else v) for v in (answer, wanted))
+    if given.shape != right.shape:
+        return f"its shape is {given.shape}, but {right.shape} is wanted"
+    if right.dtype.kind not in "iufc":
+        return "" if (given == right).all() else "it is something else"
+    if given.dtype.kind not in "iufc":
+        return "a number is wanted"
+    wrong = ~np.isclose(given, right, rtol=close, atol=close * 1e-3)
+    if not wrong.any():
+        return ""
+    if right.ndim:
+        return f"{wrong.sum()} of {right.size} numbers differ, the first at {tuple(map(int, np.argwhere(wrong)[0]))}"
+    return "it is too small" if given < right else "it is too large"
