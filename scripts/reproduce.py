@@ -23,7 +23,7 @@ from experiments.records import read_record
 from experiments.registry import find
 from experiments.run import end_with_parent, shown
 from torchdl.cli.main import run_script
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, Stopped, require
 from torchdl.training import signals
 
 SNAKEFILE = Path(__file__).resolve().parent.parent / "experiments" / "Snakefile"
@@ -156,7 +156,7 @@ def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) ->
     log = plan.place.folder / "logs" / "snakemake.log"
     if request.signal_number and (outcome.stopped or outcome.not_started):
         where = " and ".join(f"{name}, seed {seed}" for name, seed in outcome.stopped) or "no experiment"
-        raise signals.Stopped(f"stopped in {where}: nothing is lost, the same command continues", request.signal_number)
+        raise Stopped(f"stopped in {where}: nothing is lost, the same command continues", request.signal_number)
     for (name, seed), broken in outcome.not_started.items():
         why = f"it uses runs that failed ({broken})" if broken else f"Snakemake could not start it ({log} says why)"
         print(f"{name}, seed {seed}: FAILED: it was not started, because {why}", flush=True)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this 
 from torchdl.cli.finished_runs import comes_with_torchdl, default_extractor, find_extractor
 from torchdl.cli.main import run_script
 from torchdl.cli.printing import say
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, Stopped, require
 from torchdl.files import EVALUATION, has_checkpoint, read_json, write_json
 from torchdl.plots import plot_bars
 from torchdl.training import checkpoint, signals
@@ -107,7 +107,7 @@ def main(config: Config) -> None:
             return None
         try:
             return evaluate(config, cell, folder, extractor, request, killed)
-        except signals.Stopped:
+        except Stopped:
             return None
         except BaseException:
             ended.set()  # the current runs continue to their ends
@@ -127,7 +127,7 @@ def main(config: Config) -> None:
         raise InputError("; ".join(map(str, errors))) if known else errors[0]
     found = {cell: result for cell, future in futures.items() if (result := future.result()) is not None}
     if len(found) < len(cells):
-        raise signals.Stopped("stopped; the same command goes on from here", request.signal_number)
+        raise Stopped("stopped; the same command goes on from here", request.signal_number)
     rows = [summary(pair, [found[cell] for cell in cells if cell[:2] == pair]) for pair in pairs(cells)]
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
@@ -203,7 +203,7 @@ def call(
         before = read_json(spent, float) if spent.is_file() else 0.0
         write_json(spent, before + used.ru_utime + used.ru_stime)
     if code and request.signal_number:
-        raise signals.Stopped("", request.signal_number)
+        raise Stopped("", request.signal_number)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = "".join(lines[-1:])
     require(code == 0, f"{shlex.join([script, *arguments])} failed: {last} (exit status {code}; its output: {log})")

@@ -26,8 +26,20 @@ LEAVES = {
     "fast",
     "evaluation_mode",
 }
-APPLIED = {"training", "callbacks", "tasks", "losses", "metrics", "models", "data", "plots", "artifacts", "forecasts"}
-APPLIED |= {"features"}
+APPLIED = {
+    "training",
+    "callbacks",
+    "loggers",
+    "tasks",
+    "losses",
+    "metrics",
+    "models",
+    "data",
+    "plots",
+    "artifacts",
+    "forecasts",
+}
+APPLIED |= {"features", "loggers"}
 # what each part of torchdl may import of the others, beside itself and the leaves
 ALLOWED = {
     "errors": set(),
@@ -52,8 +64,9 @@ ALLOWED = {
     "latent": set(),
     "features": {"artifacts", "data", "training"},
     "callbacks": set(),
+    "loggers": {"plots"},
     "tasks": {"callbacks", "losses", "metrics"},
-    "training": {"callbacks", "tasks", "data", "plots"},
+    "training": {"callbacks", "loggers", "tasks", "data", "plots"},
     "predict": APPLIED | {"latent"},
     "recipes": APPLIED | {"predict"},
     "cli": APPLIED | {"predict", "recipes"},

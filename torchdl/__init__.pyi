@@ -56,7 +56,7 @@ from .tasks import (
     Supervised as Supervised, Task as Task, Update as Update,
 )
 from .training import Stopped as Stopped, Trainer as Trainer, TrainingDiverged as TrainingDiverged
-from .training.loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
+from .loggers import MLflowLogger as MLflowLogger, RunLogger as RunLogger, WandbLogger as WandbLogger
 from .history import History as History
 
 __version__: str

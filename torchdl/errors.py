@@ -1,6 +1,8 @@
-"""The one exception that torchdl raises for a mistake that its user can correct, and what other errors say."""
+"""The exceptions of torchdl: a mistake that its user can correct, and a training that was stopped."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -27,6 +29,34 @@ class FallbackWarning(UserWarning):
 
     ``warnings.simplefilter("error", torchdl.errors.FallbackWarning)`` makes it an error.
     """
+
+
+class Stopped(Exception):  # not an error: the user asked for it
+    """Training was stopped by a signal, after it saved a checkpoint if it has a folder.
+
+    Args:
+        message: When it was stopped, in words.
+        signal_number, folder: As the attributes.
+
+    Attributes:
+        signal_number: The signal: SIGINT (Ctrl-C) or SIGTERM.
+        folder: The folder with the checkpoint to resume from; None if nothing was saved.
+
+    Example:
+        >>> import signal
+        >>> def loss(output, target):
+        ...     signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+        ...     return (output - target).square().mean()
+        >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(8, 1), torch.ones(8, 1)), batch_size=2)
+        >>> torchdl.Trainer().fit(torchdl.Supervised(torch.nn.Linear(1, 1), loss), loader)
+        Traceback (most recent call last):
+            ...
+        torchdl.errors.Stopped: stopped after step 1
+    """
+
+    def __init__(self, message: str, signal_number: int, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.signal_number, self.folder = signal_number, folder
 
 
 def require(condition: bool, message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from torchdl.errors import InputError, first_line, kind_of, require
-from torchdl.files import METRICS, PathLike
+from torchdl.files import METRICS, PathLike, replacing
 
 if TYPE_CHECKING:
     import pandas
@@ -84,3 +84,23 @@ def read_history(path: PathLike) -> History:
     known = len({"epoch", "step", *names}) == len(names)  # both, and none twice
     require(whole and known, f"{path} is not a training's table of epochs, or damaged")
     return History({name: int(v) if name in ("epoch", "step") else v for name, v in row.items()} for row in history)
+
+
+def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Write rows as a table at ``path``, which replaces an older one at once."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    with replacing(path) as new, open(new, "w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, columns)
+        rows.writeheader()
+        rows.writerows(history)
+
+
+def is_main(metric: str) -> bool:
+    """Return whether a metric is no detail of another one, no reference of it and no chart."""
+    return not any(word in metric for word in ("charts", "norm", "_chance", "_ceiling", "_step_", "_class_"))
+
+
+def describe(row: Mapping[str, float]) -> str:
+    """Return an epoch's main metrics in one line."""
+    shown = {k.removeprefix("train/"): v for k, v in row.items() if is_main(k)}
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())

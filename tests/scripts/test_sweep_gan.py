@@ -17,7 +17,8 @@ import pytest
 from helpers.scripts import ROOT
 
 from torchdl import InputError
-from torchdl.training.signals import Request, Stopped
+from torchdl.errors import Stopped
+from torchdl.training.signals import Request
 
 SCRIPTS = ROOT / "scripts"
 SHARES = {"0": 0.4, "1": 0.6}

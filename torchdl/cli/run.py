@@ -47,13 +47,13 @@ from torchdl.files import (
     write_json,
 )
 from torchdl.history import History
+from torchdl.loggers import BY_NAME, RunLogger
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
 from torchdl.training.device import find_device, seed_generators, setup_process
 from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
-from torchdl.training.loggers import BY_NAME, RunLogger
 from torchdl.training.logging import Logger
 from torchdl.training.state import TrainingState
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, EVALUATION, METRICS, PLOTS, PROBE, RESULTS, PathLike, leaves, read_config, read_json
-from torchdl.history import read_history
+from torchdl.history import is_main, read_history
 from torchdl.plots import plot_comparison
-from torchdl.training.logging import is_main
 
 if TYPE_CHECKING:
     import pandas

@@ -1,6 +1,6 @@
 """The trainer and its parts: steps, evaluation, checkpoints, logging, processes and signals."""
 
-from torchdl.training.signals import Stopped
+from torchdl.errors import Stopped
 from torchdl.training.step import TrainingDiverged
 from torchdl.training.trainer import Trainer
 

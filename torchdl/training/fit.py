@@ -11,28 +11,36 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import IterableDataset
 
 from torchdl import random
-from torchdl.callbacks import Best, BestCheckpoint, Callback, EarlyStopping, Monitoring, ProgressBar, Training
+from torchdl.callbacks import (
+    Best,
+    BestCheckpoint,
+    Callback,
+    Callbacks,
+    EarlyStopping,
+    Monitoring,
+    ProgressBar,
+    Training,
+)
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, Stopped, require
 from torchdl.fast.products import NEVER
 from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
-from torchdl.history import History
+from torchdl.history import History, describe
 from torchdl.progress import tqdm
 from torchdl.tasks import StepInfo, Task
 from torchdl.training import checkpoint, distributed, signals
-from torchdl.training.callbacks import Callbacks
 from torchdl.training.device import be_deterministic, find_device, tf32, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import recover_best
-from torchdl.training.logging import Logger, describe
+from torchdl.training.logging import Logger
 from torchdl.training.pytorch_loader import PyTorchLoader, length_of
 from torchdl.training.state import Sums, TrainingState
 from torchdl.training.step import Stepper
@@ -64,6 +72,7 @@ class Fit:
         self.pending: dict[str, Any] = {}  # checkpoints that are not yet written, by file
         self.written = -math.inf  # when the last one was
         self.reason = ""  # why a callback stops the training
+        self.sharding: ModuleType | None = None  # torchdl.training.sharding, if the model is shared out
         be_deterministic()
         self.device = find_device(options.device)
         self.rank, size = rank_and_size()
@@ -148,7 +157,7 @@ class Fit:
             from torchdl.training import sharding  # imported late, because it takes half a second
 
             sharding.share_out(self.task, self.stepper.optimizers.values(), self.device)
-            self.stepper.shared_out = True
+            self.sharding, self.stepper.shared_out = sharding, True
         with self.logger, signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
@@ -193,24 +202,16 @@ class Fit:
             self.warn(f"the last checkpoint could not be written: {other}")
         finally:
             self.callbacks.call("on_fit_end")
-        if self.stepper.shared_out and (error is None or isinstance(error, signals.Stopped)):  # as on all processes
+        if self.stepper.shared_out and (error is None or isinstance(error, Stopped)):  # as on all processes
             self.original_task.load_state_dict(self.gathered(self.task.state_dict()))
 
     def gathered(self, state: Any, everywhere: bool = True) -> Any:
         """Return a state with whole tensors, on process 0 or on all; all must call this."""
-        if not self.stepper.shared_out:
-            return state
-        from torchdl.training import sharding
-
-        return sharding.gathered(state, everywhere)
+        return self.sharding.gathered(state, everywhere) if self.sharding else state
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """Load a state of the task, whole or shared out."""
-        if self.stepper.shared_out:
-            from torchdl.training import sharding
-
-            state = sharding.parts_of(state, self.task.state_dict())
-        self.task.load_state_dict(state)
+        self.task.load_state_dict(self.sharding.parts_of(state, self.task.state_dict()) if self.sharding else state)
 
     def train_epoch(self) -> None:
         """Train from the current batch to the end of the epoch, or to the last step."""
@@ -240,7 +241,7 @@ class Fit:
             if signalled:
                 self.save()
                 message = f"stopped after step {state.step}"
-                raise signals.Stopped(message, self.request.signal_number, self.folder)
+                raise Stopped(message, self.request.signal_number, self.folder)
             if stopped:
                 self.reason = self.reason or "another process has stopped"
                 break

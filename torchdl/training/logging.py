@@ -1,11 +1,7 @@
-"""A run's log: TensorBoard events, ``metrics.csv``, and images as PNG."""
+"""A run's log: ``metrics.csv``, images as PNG, and all loggers."""
 
 from __future__ import annotations
 
-import csv
-import math
-import re
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,32 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from torchdl.errors import first_line, kind_of, require
-from torchdl.files import EMBEDDING, METRICS, PLOTS, SAMPLES, replacing
+from torchdl.errors import InputError, first_line, kind_of, require
+from torchdl.files import METRICS, PLOTS, SAMPLES
+from torchdl.history import read_history, write_history
+from torchdl.loggers import RunLogger, TensorBoardLogger
 from torchdl.pictures import image_grid, load_png, save_png, side_by_side
-from torchdl.plots.curves import compared, panels, plot_history
 from torchdl.plots.figure import save_figure
-from torchdl.training.loggers import RunLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# TensorBoard's HParams shows five columns, those that are marked as differing between runs first, then by name
-VISIBLE = 5
-
 
 class Logger:
-    """Write a run's metrics and images to its folder.
+    """Write a run's metrics and images to its folder, and give them to all loggers.
 
     Args:
         folder: The run's folder; None to write nothing.
         purge_step: From this step on, TensorBoard hides what was logged before a resume.
-        loggers: Further loggers, which get the same numbers, pictures and settings. One that raises an error later than
-            at its beginning gets no more, with a warning: what is logged elsewhere must not end a training.
-        tensorboard: Whether to write TensorBoard's files.
+        loggers: Further loggers. One that raises an error later than at its beginning gets no more, with a warning:
+            what is logged elsewhere must not end a training.
+        tensorboard: Whether TensorBoard is one of the loggers, if there is a folder.
     """
 
     def __init__(
@@ -48,21 +40,16 @@ class Logger:
         loggers: Sequence[RunLogger] = (),
         tensorboard: bool = True,
     ) -> None:
-        self.folder, self.writer, self.loggers = folder, None, tuple(loggers)
+        self.folder = folder
         self.history: Sequence[Mapping[str, float]] = ()  # that is not yet in the table
-        for logger in self.loggers:
+        for logger in loggers:
             logger.begin(folder)
-        if folder is not None and tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # imported late, because it takes a second
-
-            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        own = [TensorBoardLogger(folder, purge_step)] if folder is not None and tensorboard else []
+        self.loggers: tuple[RunLogger, ...] = (*loggers, *own)  # in this order an error of the last leaves none open
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers, by tag."""
         self.tell("scalars", values, step)
-        if self.writer is not None:
-            for tag, value in values.items():
-                self.writer.add_scalar(tag, value, step)
 
     def epoch(
         self,
@@ -76,8 +63,7 @@ class Logger:
         Unless ``durably``, the table is written with a later epoch's, or by :meth:`close`, and no curves are drawn.
 
         Each batch of preview images becomes a grid; the grids, side by side under their names, are
-        ``samples/epoch-<number>.png``. TensorBoard gets the curves that it cannot draw in colours of their own as
-        images.
+        ``samples/epoch-<number>.png``.
         """
         row = history[-1]
         number, step = int(row["epoch"]), int(row["step"])
@@ -86,14 +72,13 @@ class Logger:
         self.warnings(warnings, step)
         if images and (self.folder is not None or self.loggers):
             picture = side_by_side({name: image_grid(batch) for name, batch in images.items()})
-            self.image(SAMPLES, picture, step)
+            self.tell("picture", SAMPLES, picture, step)
             if self.folder is not None:
                 save_png(picture, self.folder / SAMPLES / f"epoch-{number:04d}.png")
         self.history = list(history)
         if durably:
-            if self.writer is not None and any(name.startswith("val/") for name in row):
-                for name, part in compared(history).items():
-                    self.writer.add_figure(f"curves/{name}", plot_history(part), step)
+            if any(name.startswith("val/") for name in row):
+                self.tell("curves", history)
             self.write_table()
 
     def write_table(self) -> None:
@@ -101,57 +86,22 @@ class Logger:
         history, self.history = self.history, ()
         if self.folder is not None and history:
             self.flush()  # first: the table says which epochs were logged
-            columns = list(dict.fromkeys(key for row in history for key in row))
-            with replacing(self.folder / METRICS) as path, open(path, "w", newline="", encoding="utf-8") as file:
-                rows = csv.DictWriter(file, columns)
-                rows.writeheader()
-                rows.writerows(history)
-
-    def image(self, tag: str, picture: Tensor, step: int) -> None:
-        """Log a picture (C, H, W) uint8."""
-        self.tell("picture", tag, picture, step)
-        if self.writer is not None:
-            self.writer.add_image(tag, picture, step)
+            write_history(history, self.folder / METRICS)
 
     def warnings(self, sentences: Sequence[str], step: int) -> None:
         """Log warnings as texts."""
-        if self.writer is not None:
-            for sentence in sentences:
-                self.writer.add_text("warnings", sentence, step)
+        self.tell("warnings", sentences, step)
 
     def epochs(self) -> int:
         """Return the number of epochs that were logged, those before a resume included."""
-        if self.folder is None:
-            return 0
         try:
-            with open(self.folder / METRICS, newline="", encoding="utf-8") as file:
-                return max(0, sum(1 for _ in csv.reader(file)) - 1)
-        except (OSError, ValueError, csv.Error):  # missing or damaged
+            return 0 if self.folder is None else len(read_history(self.folder / METRICS))
+        except InputError:  # missing or damaged
             return 0
 
     def record(self, record: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Log hyperparameters as a table and as text, in this run (``add_hparams`` would start another run)."""
+        """Log hyperparameters, and the names of the validation metrics."""
         self.tell("hyperparameters", record, metrics)
-        if self.writer is not None:
-            from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-            from torch.utils.tensorboard.summary import hparams
-
-            flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in record.items()}
-            columns, *session = hparams(flat, dict.fromkeys(metrics, math.nan))
-            plugin = columns.value[0].metadata.plugin_data
-            content = HParamsPluginData.FromString(plugin.content)
-            for column in content.experiment.hparam_infos[:VISIBLE]:
-                column.differs = True
-            plugin.content = content.SerializeToString()
-            for summary in (columns, *session):
-                self.writer._get_file_writer().add_summary(summary)
-            charts = {
-                name: ["Multiline", [f"^{re.escape(tag)}$" for tag in (f"train/{name}", *tags)]]
-                for name, tags in panels(metrics).items()
-                if "(" not in name  # in "D(x) (run)", TensorBoard takes all from the first bracket on for the run
-            }
-            self.writer.add_custom_scalars({"training, validation, chance and ceiling": charts})
-            self.writer.add_text("record", "\n".join(f"- **{k}**: {v}" for k, v in flat.items()))
 
     def picture(self, name: str, picture: Tensor | Figure) -> None:
         """Log a picture (C, H, W), uint8, or a figure, and keep it as ``plots/<name>.png``.
@@ -173,35 +123,26 @@ class Logger:
 
     def show(self, *paths: Path) -> None:
         """Log PNG files under their names, as ``plots/<name>``."""
-        if self.writer is not None or self.loggers:
+        if self.loggers:
             for path in paths:
-                self.image(f"{PLOTS}/{path.stem}", load_png(path), 0)  # all in one of TensorBoard's sections
+                self.tell("picture", f"{PLOTS}/{path.stem}", load_png(path), 0)  # all in one of TensorBoard's sections
 
     def embedding(self, embeddings: Tensor, labels: Sequence[str], images: Tensor | None = None) -> None:
-        """Log embeddings (N, D) for TensorBoard's projector, with labels (N) and images (N, C, H, W) in [0, 1]."""
-        if self.writer is not None and self.folder is not None:
-            shutil.rmtree(self.folder / EMBEDDING, ignore_errors=True)  # from before a resume
-            (self.folder / "projector_config.pbtxt").unlink(missing_ok=True)
-            if images is not None:
-                height, width = images.shape[2:]  # the projector needs square images
-                images = F.pad(images, (0, max(0, height - width), 0, max(0, width - height)), value=0.5)
-            self.writer.add_embedding(embeddings, list(labels), images, tag="embeddings")
+        """Log embeddings (N, D) with labels (N) and images (N, C, H, W) in [0, 1]."""
+        self.tell("embedding", embeddings, labels, images)
 
     def flush(self) -> None:
-        """Write what was logged to TensorBoard's file."""
-        if self.writer is not None:
-            self.writer.flush()
+        """Let the loggers write what was logged."""
+        self.tell("flush")
 
     def close(self, error: BaseException | None = None) -> None:
-        """Write what is not yet written, close TensorBoard's file, and end the further loggers.
+        """Write what is not yet written, and end the loggers.
 
         Args:
             error: What has ended the training, if it has not come to its end.
         """
-        with ExitStack() as rest:  # an error in one leaves none open
+        with ExitStack() as rest:  # an error leaves none open
             rest.callback(self.tell, "close", error)
-            if self.writer is not None:
-                rest.callback(self.writer.close)
             self.write_table()
 
     def __enter__(self) -> Logger:
@@ -211,22 +152,13 @@ class Logger:
         self.close(error)
 
     def tell(self, method: str, *arguments: Any) -> None:
-        """Call a method of the further loggers, and go on without one that fails."""
+        """Call a method of all loggers, and go on without a further one that fails."""
         for logger in self.loggers:
             try:
                 getattr(logger, method)(*arguments)
             except Exception as error:
+                if isinstance(logger, TensorBoardLogger):
+                    raise  # its files are the run's own, and a resume writes what they lack
                 self.loggers = tuple(other for other in self.loggers if other is not logger)
                 reason = f"{type(error).__name__}: {first_line(error)}"
                 warnings.warn(f"{type(logger).__name__} has failed, and gets no more ({reason})", stacklevel=2)
-
-
-def is_main(metric: str) -> bool:
-    """Return whether a metric is no detail of another one, no reference of it and no chart."""
-    return not any(word in metric for word in ("charts", "norm", "_chance", "_ceiling", "_step_", "_class_"))
-
-
-def describe(row: Mapping[str, float]) -> str:
-    """Return an epoch's main metrics in one line."""
-    shown = {k.removeprefix("train/"): v for k, v in row.items() if is_main(k)}
-    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())

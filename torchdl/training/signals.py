@@ -6,37 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
-
-
-class Stopped(Exception):  # not an error: the user asked for it
-    """Training was stopped by a signal, after it saved a checkpoint if it has a folder.
-
-    Args:
-        message: When it was stopped, in words.
-        signal_number, folder: As the attributes.
-
-    Attributes:
-        signal_number: The signal: SIGINT (Ctrl-C) or SIGTERM.
-        folder: The folder with the checkpoint to resume from; None if nothing was saved.
-
-    Example:
-        >>> import signal
-        >>> def loss(output, target):
-        ...     signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
-        ...     return (output - target).square().mean()
-        >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(8, 1), torch.ones(8, 1)), batch_size=2)
-        >>> torchdl.Trainer().fit(torchdl.Supervised(torch.nn.Linear(1, 1), loss), loader)
-        Traceback (most recent call last):
-            ...
-        torchdl.training.signals.Stopped: stopped after step 1
-    """
-
-    def __init__(self, message: str, signal_number: int, folder: Path | None = None) -> None:
-        super().__init__(message)
-        self.signal_number, self.folder = signal_number, folder
 
 
 @dataclass

@@ -20,12 +20,12 @@ from torchdl.fast.products import NEVER, PRODUCTS, choose
 from torchdl.field_docs import with_field_docs
 from torchdl.files import plain
 from torchdl.history import History
+from torchdl.loggers import RunLogger
 from torchdl.tasks import Task
 from torchdl.training import distributed
 from torchdl.training.device import find_device
 from torchdl.training.fit import Fit
 from torchdl.training.folder import opened
-from torchdl.training.loggers import RunLogger
 from torchdl.training.logging import Logger
 from torchdl.training.pytorch_loader import PyTorchLoader, as_loader
 

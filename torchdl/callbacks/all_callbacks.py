@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torchdl.callbacks import Callback, Training
+from torchdl.callbacks.base import Callback, Training
 from torchdl.errors import InputError, require
 
 PLACES = [name for name in vars(Callback) if name.startswith("on_")]
