@@ -1,6 +1,7 @@
 # What a developer runs; CONTRIBUTING.md says when. With a virtual environment: make check PYTHON=.venv/bin/python
 PYTHON ?= python
-PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile
+# The files in their order: those with the longest tests would otherwise come last, when one worker waits for another.
+PYTEST = $(PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 PANDAS_2 ?= .pandas-2
 READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \

@@ -60,7 +60,7 @@ from torchdl.training import checkpoint
 from torchdl.training.state import TrainingState
 from torchdl.training.step import Stepper
 
-COUNT = 1000
+COUNT = 400
 
 
 def write(path: Path, data: bytes | str) -> Path:
