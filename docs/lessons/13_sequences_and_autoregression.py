@@ -37,8 +37,8 @@ ahead, and prove that two weights are enough for a sine.
 #      - 10
 #      - 500, so a window has 5,000 numbers
 #
-# One tensor needs one T. Drives differ in length, so we fill the shorter ones up with zeros (padding). The network
-# computes on the zeros as on real data, which is wasted work:
+# One tensor needs one T, and a list of sequences of different lengths would be slow. Drives differ in length, so we
+# fill the shorter ones up with zeros (padding). The network computes on the zeros, too, which is wasted work:
 import math
 from functools import partial
 

@@ -111,6 +111,9 @@ for layer in (nn.RNN(3, 5), gru, lstm):
 #    * - ``LSTM(5)`` returns h_T; with ``return_sequences=True`` all h, with ``return_state=True`` also c_T
 #      - always all h, and the pair (h_T, c_T)
 #      - ``nn.GRU`` has no c: its second result is no pair
+#    * - ``LSTM(5, activation="relu")``: instead of both tanh
+#      - tanh only
+#      - another activation needs a loop of your own, as above
 #    * - ``Bidirectional(LSTM(5))``, or two layers
 #      - ``bidirectional=True``, ``num_layers=2``
 #      - the backward state of the *last* term has read one term: take that of the first
