@@ -26,10 +26,9 @@ to forecast a sine, and say why a network without an activation forecasts that s
 #
 # The first state, h_0, is zero here; it could be learned, too. There is an output for every term. A forecast needs only
 # the last one, which depends on all terms :math:`x_1, \dots, x_T`; a translation needs them all, each with a softmax
-# over the words. A Markov model predicts a term from the one before it alone,
-# while :math:`h_t` can carry something of every earlier term. Such loops are older than deep learning: a register
-# remembers by feeding its output back, and Hopfield's networks model memory by connections between neurons, which grow
-# when both fire together (Hebb's rule).
+# over the words. A Markov model predicts a term from the one before it alone, while :math:`h_t` can carry something of
+# every earlier term. Such loops are older than deep learning: a register remembers by feeding its output back, and
+# Hopfield's networks model memory by connections between neurons, which grow when both fire together (Hebb's rule).
 #
 # Look at every weight
 # --------------------
