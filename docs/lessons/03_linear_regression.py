@@ -148,7 +148,7 @@ task = torchdl.Supervised(
 )
 history = torchdl.Trainer(epochs=600, device="cpu").fit(task, torchdl.BatchLoader(data, len(data)))
 torch.testing.assert_close(model.layers[0].state_dict(), line.state_dict(), rtol=1e-4, atol=1e-4)
-print(f"slope by torchdl {model.layers[0].weight.item():.5f}")
+print(f"slope by torchdl {next(model.parameters()).item():.5f}")
 
 # %%
 # .. list-table::
