@@ -195,6 +195,7 @@ states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].t
 import torchdl
 assert not any(name.startswith("torchdl.") for name in sys.modules), "a part is imported before it is used"
 assert callable(torchdl.latent.invert) and callable(torchdl.metrics.silent_units)
+assert callable(torchdl.collective.rank_and_size) and torchdl.callbacks.Training
 assert not hasattr(torchdl, "nothing")
 for name in dir(torchdl):
     getattr(torchdl, name)

@@ -2,9 +2,9 @@
 # fmt: off
 # ruff: noqa: I001
 from . import (
-    convolution as convolution, data as data, fast as fast, keras as keras, latent as latent, losses as losses,
-    metrics as metrics, models as models, pictures as pictures, plots as plots,
-    predict as predict, recipes as recipes, tasks as tasks, training as training,
+    callbacks as callbacks, collective as collective, convolution as convolution, data as data, fast as fast,
+    keras as keras, latent as latent, losses as losses, metrics as metrics, models as models, pictures as pictures,
+    plots as plots, predict as predict, recipes as recipes, tasks as tasks, training as training,
 )
 from .artifacts import load as load, save as save
 from .data import (

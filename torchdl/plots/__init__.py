@@ -35,6 +35,7 @@ __all__ = [
     "plot_functions",
     "plot_histograms",
     "plot_history",
+    "plot_image_rows",
     "plot_images",
     "plot_label_efficiency",
     "plot_learning_rates",
