@@ -22,7 +22,7 @@ columns, fill gaps without looking at test rows, and draw what they hold.
 #
 # What is *fitted*, such as :math:`\mu`, :math:`\sigma` and the values that fill gaps, comes from training rows alone.
 #
-# We make two files of the two kinds that you meet most often. Both are invented, so you can look behind them.
+# We make two files of the two kinds that you meet most often. Both are invented, so we know what is in them.
 
 import tempfile
 import urllib.request
@@ -75,7 +75,7 @@ for name in ("patients.data", "cars.data"):
 # Look at a file's first lines before you read it, as above; in a notebook, ``!head cars.data`` shows them.
 #
 # - **From a URL**: ``urllib.request.urlretrieve`` as below, ``!wget URL`` in a notebook, or
-#   ``pandas.read_csv("https://...")`` without a copy. Keep a copy if you care for the same numbers next year.
+#   ``pandas.read_csv("https://...")`` without a copy. Keep a copy, so that you get the same numbers next year.
 # - **Upload**: JupyterLab has a button. In Colab, this code shows one:
 #
 #   .. code-block:: python
@@ -138,7 +138,7 @@ print(cars_frame.head(3).to_string())
 # With torchdl
 # ------------
 # ``TableFormat`` says how a file is written, ``read_table`` reads it, and ``split_table`` splits, fits, fills and
-# scales. What comes out equals what we did by hand. Sex is 0 or 1, so it may stay a number here.
+# scales. What comes out equals what we did by hand. Sex is 0 or 1, so it can stay a number here.
 
 written = torchdl.TableFormat(header=False, names=tuple(names), na=("?",))
 table = torchdl.read_table(work / "patients.data", format=written)
@@ -149,7 +149,7 @@ for part, rows in ((split.train, train), (split.test, test)):
 print(*split.notes, sep="\n")
 
 # %%
-# In the cars' file, the region is 1, 2 or 3. These are no quantities: region 3 is not three times region 1. So it is
+# In the cars' file, the region is 1, 2 or 3. These are not quantities: region 3 is not three times region 1. So it is
 # read as categories. Text columns are categories anyway.
 
 car_names = ("miles", "cylinders", "power", "tons", "region", "kind")
@@ -196,8 +196,8 @@ units = {"age": "years", "sex": "0 or 1", "height": "cm", "weight": "kg", "QRS":
 torchdl.plots.plot_histograms({f"{name}, {unit}": frame[name].to_numpy() for name, unit in units.items()})
 
 # %%
-# The tensors hide it no less than the file: the mistake widens the standard deviation, and with it shrinks everyone
-# else. Treat impossible values as missing.
+# Nobody sees this in a tensor. The mistake widens the standard deviation, so scaling shrinks the differences between
+# all other patients. Treat impossible values as missing.
 
 print(f"standard deviation of the height: {frame['height'].std():.1f} cm")
 clean = frame.assign(height=frame["height"].where(frame["height"] < 250))

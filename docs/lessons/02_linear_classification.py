@@ -30,7 +30,10 @@ data into training, check an accuracy by hand, and read the weights of a linear 
 # :math:`\sigma(0) = 1/2`. The function is also called the logistic function, hence *logistic regression*.
 #
 # This is the model of a neuron: inputs arrive with weights, positive ones excite and negative ones inhibit, and the
-# neuron fires if their sum exceeds a threshold, which is :math:`-b`.
+# neuron fires if their sum exceeds a threshold, which is :math:`-b`. Real neurons fire all or nothing, as the step
+# does.
+#
+# Every training has four steps: load the data, build the model, train it, evaluate it.
 
 from functools import partial
 
@@ -184,7 +187,8 @@ print(f"test accuracy measured by the trainer: {history[-1]['val/accuracy']:.4f}
 # Look
 # ----
 # Look at the losses: the training loss still falls at the end, but the test loss has stopped. Longer training would
-# only push up the weights and overfit.
+# only push up the weights and overfit. (The orange curve is the test part. That is fair as long as nothing is chosen by
+# it; otherwise use a third part, for validation.)
 
 torchdl.plots.plot_history(history)
 

@@ -24,8 +24,8 @@ too large, and write seven optimizers that agree with PyTorch's, in a few lines 
 # .. math:: J(w) = \frac{1}{N} \lVert X w - y \rVert^2, \qquad \nabla J(w) = \frac{2}{N} X^T (X w - y),
 #           \qquad X: (N, 2), \quad y: (N).
 #
-# The second input is five times as small as the first one. So the valley is steep across and flat along, which is
-# what makes learning slow in large models, too.
+# The second input varies a fifth as much as the first one. So the valley is steep across and flat along. That makes
+# learning slow, in large models, too.
 
 from collections import defaultdict
 from collections.abc import Callable

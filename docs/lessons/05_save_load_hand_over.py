@@ -60,7 +60,7 @@ x, y, test_x, test_y = split.train.inputs, split.train.targets, split.test.input
 # By hand
 # -------
 # PyTorch's own way: write ``state_dict()``, a dictionary of tensors, and build the same class again to load it. The
-# scaling goes into a JSON file. Python code is the architecture, so the receiver needs it, too.
+# scaling goes into a JSON file. The architecture is Python code, which the receiver needs, too.
 
 
 def build() -> nn.Sequential:
@@ -213,20 +213,18 @@ plt.show()
 #      - ``torch.save(model)`` pickles the class's *name*: rename or move the class, and the file is lost.
 #    * - ``load_model("model.h5")``
 #      - ``load_state_dict``; ``torchdl.load(folder)``
-#      - Keras 2.0 could not load a ``Sequential`` with an ``Input`` layer. PyTorch's model is in training mode after
-#        loading: call ``eval()``. torchdl's is in evaluation mode.
+#      - The Keras of TensorFlow 2.0 could not load a ``Sequential`` with an ``Input`` layer. PyTorch's model is in
+#        training mode after loading: call ``eval()``. torchdl's is in evaluation mode.
 #    * - the scaler of scikit-learn
 #      - ``preprocessing.json``
 #      - ``model.save`` does not include it.
-#    * - ``files.download`` in Colab
-#      - the same, with one zip file of the folder (below)
-#      - A notebook's disk is wiped when it ends.
 #    * - a ``.h5`` that you have
 #      - ``torchdl.keras.from_keras("model.h5")``
 #      - ``Lambda`` layers are code, and are not run.
 #
-# **Hand over.** Everything but the checkpoint and the logs is a few kilobytes; zip it. Its receiver unpacks it
-# and calls ``load_predictor``.
+# **Hand over.** Without the checkpoint and the logs, the folder has a few kilobytes. Zip it; in Colab,
+# ``files.download("tumours.zip")`` of ``google.colab`` brings it to your computer. The receiver unpacks it and calls
+# ``load_predictor``.
 
 with zipfile.ZipFile(work / "tumours.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     for name in ("architecture.json", "weights.safetensors", "preprocessing.json"):

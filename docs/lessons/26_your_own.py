@@ -255,15 +255,7 @@ if rank == 0:
 """
 (work / "own.py").write_text(script)
 runpy.run_path(str(work / "own.py"))  # what "python own.py" does
-torchrun = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    str(work / "own.py"),
-]
+torchrun = [sys.executable, *"-m torch.distributed.run --standalone --nproc-per-node 2".split(), str(work / "own.py")]
 done = subprocess.run(torchrun, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 assert done.returncode == 0, done.stderr
 print(done.stdout.strip())
@@ -287,9 +279,10 @@ print(done.stdout.strip())
 #    srun torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint "$host:29500" \
 #        --rdzv-id "$SLURM_JOB_ID" --max-restarts 3 own.py
 #
-# Three things to know: the folder of the run must be on a file system that all machines see; ``checkpoint_every=500``
-# limits what a crash costs to 500 steps; and many small trainings need no ``torchrun`` at all, but one job each.
-# ``python scripts/reproduce.py --executor slurm --jobs 50`` does that for all experiments of this project.
+# The script must give ``fit`` a folder that all machines see, ``resume=True`` if there is a checkpoint in it, and
+# ``Trainer(checkpoint_every=500)``, so that a crash costs 500 steps at most. Many small trainings need no ``torchrun``
+# at all, but one job each: ``python scripts/reproduce.py --executor slurm --jobs 50`` submits the experiments of this
+# project in this way.
 #
 # What breaks it
 # --------------
