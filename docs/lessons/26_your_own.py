@@ -255,8 +255,9 @@ if rank == 0:
 """
 (work / "own.py").write_text(script)
 runpy.run_path(str(work / "own.py"))  # what "python own.py" does
-torchrun = [sys.executable, *"-m torch.distributed.run --standalone --nproc-per-node 2".split(), str(work / "own.py")]
-done = subprocess.run(torchrun, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # what "torchrun" does
+command = [sys.executable, *torchrun, str(work / "own.py")]
+done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 assert done.returncode == 0, done.stderr
 print(done.stdout.strip())
 
