@@ -113,6 +113,7 @@ def no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".*set_vital")  # of torchdata
+        warnings.filterwarnings("ignore", ".*suggested max number of worker")  # on one core
         yield
 
 
