@@ -264,7 +264,7 @@ class Recommender(Predictor[RecommenderSettings]):
         embeddings = self.item_embeddings()
         counts = np.bincount(self.rated.rated, minlength=len(self.items) + 1)[1:]
         others = [other for other in np.flatnonzero(counts >= least).tolist() if other != place]
-        require(len(others) > 0, f"no other item has {least} ratings: choose a smaller number, least")
+        require(len(others) > 0, f"no other item has {least} ratings: choose a smaller number, such as least=1")
         chosen = [place, *others]
         titles = [embeddings.inputs[other] for other in chosen]
         return EmbeddingAnswers(embeddings.embeddings[chosen], titles).nearest(count, [0])[0]
@@ -275,10 +275,9 @@ class Recommender(Predictor[RecommenderSettings]):
         Raises:
             InputError: The model has no vectors of items.
         """
-        tables = [table for name, table in self.model.named_parameters() if name.split(".")[-2:][0] == "item_vectors"]
-        vectors = torch.cat(
-            [torch.empty(len(self.items), 0), *(table.detach()[1:].float().cpu() for table in tables)], 1
-        )
+        named = self.model.named_parameters()
+        tables = [table.detach()[1:].float().cpu() for name, table in named if name.endswith("item_vectors.weight")]
+        vectors = torch.cat([torch.empty(len(self.items), 0), *tables], 1)  # (I, D)
         require(vectors.shape[1] > 0, f"{kind_of(self.model)} has no vectors of items to compare")
         return EmbeddingAnswers(vectors, self.settings.titles)
 
