@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-PLACES = {"name", "out", "resume", "data_root", "dry_run"}  # settings that say where a run is, not what it is
+PLACES = {"name", "out", "resume", "data_root", "dry_run", "summary"}  # say where a run is, not what it is
 LARGE = 6  # numbers in a group of results
 DATA = ("fingerprint", "held_out_fingerprint", "origin", "held_out_origin")  # the origins count if the data differ
 
