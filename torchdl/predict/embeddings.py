@@ -72,12 +72,16 @@ class EmbeddingAnswers:
                 found.append([(self.inputs[i], round(value, 6)) for i, value in zip(indices, values, strict=True)])
         return found
 
-    def to_frame(self, top: int = 1) -> pandas.DataFrame:
-        """Return a table: the inputs, and the most similar others with their cosine similarities."""
+    def to_frame(self, top: int = 1, of: Sequence[int] | None = None) -> pandas.DataFrame:
+        """Return a table: the inputs, and the most similar others with their cosine similarities.
+
+        ``top`` and ``of`` are the two arguments of :meth:`nearest`.
+        """
         import pandas  # imported late: it takes a second
 
-        columns: dict[str, list[object]] = {"input": list(map(encodable, self.inputs))}
-        found = self.nearest(top)
+        names = self.inputs if of is None else [self.inputs[place] for place in of]
+        columns: dict[str, list[object]] = {"input": list(map(encodable, names))}
+        found = self.nearest(top, of)
         for place in range(min(top, len(self) - 1)):
             suffix = "" if place == 0 else f" {place + 1}"
             columns[f"nearest{suffix}"] = [encodable(row[place][0]) for row in found]

@@ -173,7 +173,8 @@ def evaluate_forecaster(
         results["weights"] = weights
         lines.append(table_of_weights(weights, recurrence or {}))
     one_step, multi_step = both_forecasts(forecaster, split)
-    drawn = plot_forecast(series.values[:, 0], split.boundary, one_step, multi_step, series.columns[0], series.times)
+    drawn_as = f"return of {series.columns[0]}" if settings.series.returns else series.columns[0]
+    drawn = plot_forecast(series.values[:, 0], split.boundary, one_step, multi_step, drawn_as, series.times)
     figures = {"forecast": drawn}
     if by_step:
         figures["errors"] = plot_lines(by_step, "steps ahead", f"root mean squared error of {series.columns[0]}")
