@@ -187,7 +187,10 @@ def evaluate_forecaster(
 
 
 def both_forecasts(forecaster: Forecaster, split: Split) -> tuple[Tensor, Tensor]:
-    """Forecast all N test terms of a split's first column, (N,): each from those before it, and all from the first."""
+    """Forecast all N test terms of a split's first column, (N,): each from those before it, and all from the first.
+
+    ``forecaster`` forecasts the series of ``split``.
+    """
     x, _ = Windows(split.series.values[split.boundary - split.length :], split.length)[:]
     return forecaster.forecast(x, 1)[:, 0, 0], forecaster.forecast(x[:1], split.test_size)[0, :, 0]
 
@@ -195,7 +198,7 @@ def both_forecasts(forecaster: Forecaster, split: Split) -> tuple[Tensor, Tensor
 def weights_of(model: nn.Module, split: Split) -> dict[str, float]:
     """Return the weights of an autoregressive model of one column by the terms that they belong to, the last one first.
 
-    They are in the unit of the series, and so is the constant. A model of another kind has none.
+    They are in the unit of the series of ``split``, and so is the constant. A ``model`` of another kind has none.
     """
     weights = linear_weights(model)
     if weights is None or len(weights) != 1 or len(split.series.columns) != 1:

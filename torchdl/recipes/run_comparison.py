@@ -145,7 +145,7 @@ def read_run(folder: PathLike) -> RunSummary:
 
 
 def read_forecasts(folder: Path) -> tuple[Tensor, tuple[Tensor, Tensor], np.ndarray | None]:
-    """Read the test terms (N,) of a run that forecasts a series, both forecasts of them, and their times, if any.
+    """Read the test terms (N,) of a run's ``folder``, both forecasts of them (N,), and their times, if any.
 
     Raises:
         InputError: It has none, or they are damaged.

@@ -189,7 +189,8 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
 def typical_words(train: Texts, vocabulary: Vocabulary, count: int = 3) -> list[str]:
     """Return, for each class, the ``count`` words that occur in a larger share of its texts than of all others.
 
-    Shares are compared by their ratio, as if each word were in one more text of both; ``train`` are the texts.
+    Shares are compared by their ratio, as if each word were in one more text of both; ``train`` are the texts, and the
+    words are those of ``vocabulary``.
     """
     texts = torch.zeros(len(train.classes), len(vocabulary) + 1)  # with each word
     for text, label in zip(train.texts, train.labels.tolist(), strict=True):

@@ -199,10 +199,11 @@ class GANTask(Task):
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
 
     def scores(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """Return the discriminator's mean probabilities, D(x) and D(G(z)), and its accuracies, on (B, 1) logits each.
+        """Return the discriminator's mean probabilities, D(x) and D(G(z)), and its accuracies.
 
-        An image counts as real if the logit is above the middle of both labels. A Wasserstein critic has no labels, and
-        so no accuracies.
+        ``real_logits`` and ``fake_logits`` are its logits of real and of generated images, (B, 1) each. An image counts
+        as real if the logit is above the middle of both labels. A Wasserstein critic has no labels, and so no
+        accuracies.
         """
         scores = {"D(x)": real_logits.sigmoid().mean(), "D(G(z))": fake_logits.sigmoid().mean()}
         if self.loss == "wgan_gp":
