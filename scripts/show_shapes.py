@@ -23,11 +23,11 @@ class Config:
     terms: int = 10
     """T, the length of the sequence."""
     features: int = 3
-    """D, numbers per term."""
+    """D, numbers per term of the sequence."""
     hidden: int = 5
-    """M, hidden units."""
+    """M, number of hidden units."""
     outputs: int = 2
-    """K, outputs."""
+    """K, number of outputs."""
     seed: int = 0
     """The seed of the weights and of the sequence."""
 
