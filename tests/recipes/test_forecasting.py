@@ -468,6 +468,20 @@ def test_inputs_of_a_users_prices_are_named_and_sorted_if_asked(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_returns_have_a_histogram_and_dates(run, tmp_path):
+    done = run(f"{FORECAST} returns --google --epochs 1 --hidden 2 --name x", tmp_path)
+    assert done.code == 0, done.err
+    folder = tmp_path / "forecast" / "x"
+    assert (folder / "plots" / "returns.png").stat().st_size > 5_000
+    _, *rows = (folder / "forecasts.csv").read_text().splitlines()
+    day, actual, *_ = rows[-1].split(",")
+    close = google_prices().values[:, 3]
+    assert (len(rows), day[:10]) == (523, "2008-10-14")
+    assert float(actual) == pytest.approx(float(close[-1] / close[-2] - 1))
+    assert "weights" not in done.out  # which an LSTM has too many of
+
+
+@pytest.mark.slow
 def test_directions_of_prices_are_predicted_beside_the_more_frequent_direction(run, tmp_path):
     done = run(f"{FORECAST} direction --google --epochs 1 --name x --hidden 4", tmp_path)
     assert done.code == 0, done.err
