@@ -27,6 +27,8 @@ class Config:
     """The folders of the runs, two or more."""
     out: Path | None = None
     """The file for the comparison: .png for the curves, .csv for the whole table; if not given, it is printed."""
+    forecasts: Path | None = None
+    """The .png file for the forecasts of all runs, if they forecast the same series."""
     x: Literal["epoch", "step"] = "epoch"
     """The horizontal axis of the curves."""
 
@@ -35,7 +37,12 @@ def main(config: Config) -> None:
     """Read the runs, and print the comparison or save it."""
     if config.out is not None:
         require_suffix(config.out, ".png", ".csv")
+    if config.forecasts is not None:
+        require_suffix(config.forecasts, ".png")
     comparison = compare_runs(config.runs)
+    if config.forecasts is not None:
+        comparison.plot_forecasts(config.forecasts)
+        print(f"forecasts of {len(comparison.runs)} runs: {config.forecasts}")
     if config.out is None:
         show(comparison)
     elif config.out.suffix.lower() == ".png":

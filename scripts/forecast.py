@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from torchdl.data.delimited_files import TableFormat
 from torchdl.data.series import Series, Split, google_prices, load_prices, read_series, sine, sine_of_square
 from torchdl.errors import require
 from torchdl.models.rnn import Kind
+from torchdl.plots import plot_histograms
 from torchdl.recipes.forecasting import (
     direction_data,
     direction_forecaster,
@@ -108,9 +110,12 @@ def prices(config: Config) -> Series:
     return found.select(columns) if columns else found
 
 
+STEP = 0.1  # radians, of the sines
+# sin(t + w) = 2 cos(w) sin(t) - sin(t - w), as lecture 40 proves
+RECURRENCE = {f"2 cos({STEP:g}) and -1": (2 * math.cos(STEP), -1.0)}
 EXPERIMENTS = {
-    "sine": Experiment(lambda _: sine(), "linear", 5, 0.1),
-    "noisy_sine": Experiment(lambda config: sine(noise=0.1, seed=config.trainer.seed), "linear", 5, 0.1),
+    "sine": Experiment(lambda _: sine(step=STEP), "linear", 5, 0.1),
+    "noisy_sine": Experiment(lambda config: sine(step=STEP, noise=0.1, seed=config.trainer.seed), "linear", 5, 0.1),
     "sine_of_square": Experiment(lambda _: sine_of_square(), "rnn", 10, 0.05),
     "prices": Experiment(prices, "lstm", 5, 0.1),
     "returns": Experiment(lambda config: prices(config).returns(), "lstm", 5, 0.1),
@@ -170,11 +175,14 @@ def main(config: Config) -> None:
         training = forecaster_training(model, split, config.horizon, config.period, learning, seed)
         returns = config.experiment == "returns"
         forecaster = series_forecaster(model, split, config.horizon, config.period, device, returns=returns, **file)
-        run.fit(*training, predictor=forecaster)
+        name = f"return of {config.column}"
+        pictures = {"returns": plot_histograms({name: series.values[:, 0].numpy()})} if returns else None
+        run.fit(*training, pictures=pictures, predictor=forecaster)
         if run.is_main:
             columns = len(series.columns)
             linear = SequenceModel("linear", columns, columns, config.length, horizon=1)
-            run.keep(evaluate_forecaster(forecaster, linear, split))
+            known = RECURRENCE if config.experiment in ("sine", "noisy_sine") else None
+            run.keep(evaluate_forecaster(forecaster, linear, split, known))
     run.close()
 
 

@@ -73,12 +73,14 @@ class SeriesOptions:
 
 @dataclass(frozen=True)
 class RecommenderOptions:
-    """For a run that recommends titles: one of both."""
+    """For a run that recommends titles: a user or the ratings of a new one."""
 
     user: str = ""
     """The id of a user of the training, to whom to recommend."""
     ratings: Path | None = None
     """The ratings of a new user, a table with the columns item (ids or titles) and rating."""
+    least: int = 10
+    """Minimum number of ratings of a title that is similar to another one: vectors of fewer are mostly noise."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Config:
     top: int = 1
     """Number of classes or of similar inputs to show for each input, the most probable or similar first."""
     n: int | None = None
-    """Number of images to generate, 64 if not given; or of titles to recommend, 10 if not given."""
+    """Number of images to generate, 64 if not given; or of titles or similar words to show, 10 if not given."""
+    similar: str = ""
+    """A title of a run that recommends, or a word of one that classifies texts: show those with the nearest vectors."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     table: TableOptions = field(default_factory=TableOptions)
@@ -144,6 +148,9 @@ def classify_pictures(predictor: ImageClassifier, config: Config) -> Answer:
 
 def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     """Classify texts."""
+    if config.similar:
+        return similar(predictor, config, "word")
+    require(config.n is None, "--n is for --similar: leave it out")
     require(len(config.inputs) > 0, f"{config.run} classifies texts: write some, or name files of texts")
     inputs = [Path(given) if os.path.isfile(given) else given for given in config.inputs]
     written = None if config.format == TableFormat() else config.format  # as in the training
@@ -223,11 +230,23 @@ def series_file(config: Config) -> dict[str, Any]:
     return {"inputs": inputs, **{name: value for name, value in options.items() if value != default[name]}}
 
 
+def similar(predictor: Recommender | TextClassifier, config: Config, name: str, **options: int) -> Answer:
+    """Find the titles or words with the nearest vectors."""
+    import pandas  # imported late: it takes a second
+
+    require(not config.inputs, "--similar needs no inputs: leave them out")
+    found = predictor.similar(config.similar, 10 if config.n is None else config.n, **options)
+    return Answer(pandas.DataFrame(found, columns=[name, "similarity"]), np.array([value for _, value in found]))
+
+
 def recommend(predictor: Recommender, config: Config) -> Answer:
     """Recommend titles to a user of the training, or to a new one."""
     user, ratings = config.recommender.user, config.recommender.ratings
+    if config.similar and not user and ratings is None:
+        return similar(predictor, config, "title", least=config.recommender.least)
     one = (user != "") != (ratings is not None) and not config.inputs
-    require(one, f"{config.run} recommends titles: name --user ID or --ratings FILE, and nothing else")
+    wanted = "name --user ID, --ratings FILE or --similar TITLE, and nothing else"
+    require(one and not config.similar, f"{config.run} recommends titles: {wanted}")
     answers = predictor.predict(ratings or user, 10 if config.n is None else config.n)
     require(len(answers) > 0, f"there is nothing to recommend: {ratings or user} has rated everything")
     return Answer(answers.to_frame(), answers.ratings.numpy())
@@ -256,12 +275,13 @@ FORMATS: dict[type[Predictor[Any]], tuple[str, ...]] = {
 #: The options that only some kinds of runs take.
 OPTIONS: dict[str, tuple[type[Predictor[Any]], ...]] = {
     "top": (ImageClassifier, ImageEmbedder, SequencePredictor, SignalEmbedder, TabularPredictor, TextClassifier),
-    "n": (ImageGenerator, Recommender),
+    "n": (ImageGenerator, Recommender, TextClassifier),
+    "similar": (Recommender, TextClassifier),
     "missing": (TabularPredictor,),
     "text": (TextClassifier,),
     "horizon": (Forecaster,),
     **dict.fromkeys(("time", "date_order", "sort"), (DirectionForecaster, Forecaster)),
-    **dict.fromkeys(("user", "ratings"), (Recommender,)),
+    **dict.fromkeys(("user", "ratings", "least"), (Recommender,)),
     **dict.fromkeys(("seed", "interpolate"), (ImageGenerator,)),
     **{each.name: (DirectionForecaster, Forecaster, TabularPredictor, TextClassifier) for each in fields(TableFormat)},
 }

@@ -18,7 +18,6 @@ from torchdl.recipes.autoencoder import (
     denoising_error,
     evaluate_autoencoder,
     image_reconstructor,
-    shape_table,
 )
 from torchdl.recipes.image_classification import ImageOptions
 
@@ -33,8 +32,6 @@ class Config:
     """Number of times that the encoder halves both sides, and the decoder doubles them."""
     code_size: int = 32
     """Length of a latent code."""
-    verbose: bool = False
-    """Print the shapes of the tensors through the network."""
     images: ImageOptions = field(default_factory=ImageOptions)
     coding: Coding = field(default_factory=Coding)
     run: RunOptions = field(default_factory=RunOptions)
@@ -48,8 +45,6 @@ def main(config: Config) -> None:
     run = Run("autoencoder", config, config.run, config.trainer, train, test)
     # 2. Build the model.
     model = Autoencoder(train.image_shape, config.width, config.depth, config.code_size)
-    if config.verbose:
-        run.say(shape_table(model, config.coding.batch_size))
     # 3. Train it.
     seed, device = config.trainer.seed, config.trainer.device
     training = autoencoder_training(model, train, test, config.images, config.coding, seed)

@@ -16,8 +16,8 @@ from torchdl.cli.run import Run
 from torchdl.data.delimited_files import TableFormat
 from torchdl.data.tabular import breast_cancer, read_table, split_table
 from torchdl.errors import require
-from torchdl.predict import TabularPredictor
-from torchdl.recipes.tabular import TableLearning, evaluate_table, outputs, table_training
+from torchdl.predict import TabularPredictor, load_as
+from torchdl.recipes.tabular import TableLearning, evaluate_table, outputs, score_on_test, table_training
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ def main(config: Config) -> None:
         run.say(note)
     predictor = TabularPredictor(model, table.columns, config.trainer.device)
     run.fit(*table_training(model, table, learning, config.trainer.seed), predictor=predictor)
-    # 4. Look at it beside linear models.
+    # 4. Look at it beside linear models; then load it from the run's folder, and evaluate it again.
     if run.is_main:
         run.keep(evaluate_table(predictor, table))
+        loaded = load_as(TabularPredictor, run.folder, config.trainer.device)
+        run.say(f"loaded again: {score_on_test(loaded, table)}; before: {score_on_test(predictor, table)}")
     run.close()
 
 

@@ -41,7 +41,8 @@ from .models import (
     ProbeHead as ProbeHead, RatingModel as RatingModel,
     RowReader as RowReader, SequenceModel as SequenceModel, SignalEncoder as SignalEncoder, StridedCNN as StridedCNN,
     TextCNN as TextCNN, TextLSTM as TextLSTM, TransferModel as TransferModel, VGGLike as VGGLike,
-    conv_gan as conv_gan, deep_gan as deep_gan, image_cpc as image_cpc, simple_gan as simple_gan,
+    conv_gan as conv_gan, deep_gan as deep_gan, image_cpc as image_cpc, layer_table as layer_table,
+    simple_gan as simple_gan,
     transfer_model as transfer_model,
 )
 from .callbacks import (

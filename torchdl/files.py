@@ -30,6 +30,7 @@ PathLike = str | os.PathLike[str]
 CONFIG = "config.json"  # every setting, the versions and the data's fingerprint
 METRICS = "metrics.csv"  # one row per epoch
 RESULTS = "results.json"  # the results at the end of a run
+FORECASTS = "forecasts.csv"  # the terms that a forecaster was tested on, and its forecasts of them
 EVALUATION = "evaluation.json"  # the evaluation of a trained generator
 PLOTS = "plots"  # the folder of the figures
 SAMPLES = "samples"  # the folder of preview images

@@ -79,6 +79,17 @@ def trained(run: Run) -> list[dict[str, float]]:
     return run.fit(task, BatchLoader(DATA, 4, shuffle=True), pictures={"grey": torch.zeros(1, 4, 4, dtype=torch.uint8)})
 
 
+def test_a_summary_is_printed_before_training_and_changes_nothing(tmp_path, undrawn, capsys):
+    plain = trained(opened(tmp_path, "plain"))
+    options = RunOptions(out=tmp_path, name="summary", logger="none", summary=True)
+    told = trained(Run("x", {}, options, Trainer(epochs=2, device="cpu", monitor="train/loss"), DATA))
+    assert [row["train/loss"] for row in told] == [row["train/loss"] for row in plain]
+    lines = capsys.readouterr().out.splitlines()
+    shown = next(place for place, line in enumerate(lines) if line.startswith("model.layers.0 "))
+    assert lines[shown].split() == ["model.layers.0", "Linear", "(1,", "3)", "9"]
+    assert shown < next(place for place, line in enumerate(lines) if line.startswith("epoch "))
+
+
 @contextmanager
 def failing(monkeypatch, owner: object, name: str, error: BaseException, at: int = 1):
     """Let the call number ``at`` raise an error; after a power cut, all later ones, too."""

@@ -76,7 +76,7 @@ def test_every_script_with_results_is_in_the_registry():
     assert used == set(REGISTRY.scripts)
     there = {path.name for path in (ROOT / "scripts").glob("[a-z]*.py")}
     use = {"predict.py", "predict_tabular.py", "embed.py", "compare.py", "export.py"}  # finished runs
-    use |= {"find_lr.py"}  # before a run
+    use |= {"find_lr.py", "show_shapes.py"}  # before a run, and an exercise
     assert (
         {"reproduce.py", "convert_keras.py", "predict.py"} <= there - used <= {"reproduce.py", "convert_keras.py"} | use
     )

@@ -143,6 +143,18 @@ def test_layers_directions_and_pooling_are_what_they_say(kind, layers, bidirecti
     assert_as_by_hand(model, sequences())
 
 
+@pytest.mark.slow
+def test_the_script_of_shapes_computes_the_networks_output_by_hand(run, tmp_path):
+    done = run("show_shapes.py --features 4 --hidden 6 --outputs 3", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "Wx = core.weight_ih_l0, input to hidden: (M, D) = (6, 4)" in done.out
+    assert "Wo = head.weight, hidden to output: (K, M) = (3, 6)" in done.out
+    *_, ours, by_hand, difference = done.out.splitlines()
+    assert ours.split(":")[1].split() == by_hand.split(":")[1].split()
+    assert float(difference.split(": ")[1]) < 1e-12
+    assert run("show_shapes.py --hidden 0", tmp_path).err == "show_shapes.py: --hidden must be 1 or more, not 0\n"
+
+
 def test_a_simple_network_can_have_relu():
     assert_as_by_hand(build("rnn", activation="relu"), sequences(), activation=lambda a: np.maximum(a, 0))
     two = build("rnn", activation="relu", layers=2, bidirectional=True)

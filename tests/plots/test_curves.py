@@ -10,7 +10,15 @@ from helpers.figures import is_drawn
 from PIL import Image
 
 from torchdl.pictures import image_grid, save_png, side_by_side
-from torchdl.plots import plot_confusion, plot_embeddings, plot_history, plot_label_efficiency, plot_sequences
+from torchdl.plots import (
+    plot_confusion,
+    plot_embeddings,
+    plot_forecast,
+    plot_forecasts,
+    plot_history,
+    plot_label_efficiency,
+    plot_sequences,
+)
 from torchdl.plots.curves import compared, panels
 
 
@@ -178,6 +186,34 @@ def test_each_meaning_has_its_colour_in_every_panel(tmp_path, figures):
     axis = axes["D(x) and D(G(z))"]
     assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0  # below, where it hides no line
     assert all(float(tick).is_integer() for tick in axis.get_xticks())
+
+
+def test_both_losses_of_a_gan_share_a_panel_and_so_do_both_accuracies(tmp_path, figures):
+    names = ("discriminator_loss", "generator_loss", "real_accuracy", "generated_accuracy", "saturation")
+    plot_history([{"epoch": 1, **{f"train/{name}": 0.5 for name in names}}], tmp_path / "history.png")
+    drawn = {axis.get_title(): [line.get_label() for line in axis.get_lines()] for axis in figures[0].axes}
+    assert drawn == {
+        "losses of both networks": ["discriminator loss, train", "generator loss, train"],
+        "the discriminator's accuracy": ["real accuracy, train", "generated accuracy, train"],
+        "saturation": ["train"],
+    }
+    losses, accuracies, _ = figures[0].axes
+    assert [line.get_color() for line in losses.lines] == [line.get_color() for line in accuracies.lines]
+
+
+def test_forecasts_are_drawn_over_dates_and_those_of_several_models_in_one_figure():
+    days = np.array("2024-02-27", "datetime64[D]") + np.arange(6)
+    values, one, two = torch.arange(6.0), torch.tensor([3.5, 4.5, 5.5]), torch.tensor([3.0, 3.0, 90.0])
+    whole, part = plot_forecast(values, 3, one, two, "close", days).axes
+    assert whole.lines[0].get_xdata(orig=True).tolist() == days.tolist()
+    assert part.lines[1].get_xdata(orig=True).tolist() == days[3:].tolist()
+    assert part.get_xlabel() == ""
+    figure = plot_forecasts(values[3:], {"linear": (one, two), "lstm": (two, one)}, "close", days[3:])
+    for axis, drawn in zip(figure.axes, ([values[3:], one, two], [values[3:], two, one]), strict=True):
+        assert [line.get_ydata().tolist() for line in axis.lines] == [each.tolist() for each in drawn]
+        assert [line.get_label() for line in axis.lines] == ["actual", "linear", "lstm"]
+        assert axis.get_ylim() == (2, 6)  # a forecast that diverges does not hide the others
+        assert len({line.get_color() for line in axis.lines}) == 3
 
 
 def test_compared_are_a_discriminators_outputs_and_what_has_references():

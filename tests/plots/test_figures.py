@@ -25,6 +25,7 @@ ARGUMENTS = {
     "plot_confusion": (np.eye(3, dtype=int), ("a", "b", "c")),
     "plot_embeddings": (gaussian(6, 2).numpy(), np.arange(6) % 2, ("a", "b"), "embeddings"),
     "plot_forecast": (gaussian(20), 15, gaussian(5), gaussian(5), "price"),
+    "plot_forecasts": (gaussian(5), {"$linear": (gaussian(5), gaussian(5))}, "price"),
     "plot_functions": ({"tanh": ([0.0, 1.0], [0.0, 0.76], [1.0, 0.42])},),
     "plot_histograms": ({"a": np.arange(5.0), "b": np.array(["x", "y", "x"])},),
     "plot_history": ([{"epoch": 1, "train/loss": 1.0, "val/loss": 2.0}],),

@@ -70,8 +70,10 @@ def test_predictions_are_drawn_over_the_truth_with_the_line_of_agreement(tmp_pat
 def test_lines_through_logarithms_are_drawn_in_what_was_counted(tmp_path, figures):
     x, y = torch.tensor([2.0, 0.0, 1.0]), torch.tensor([10.0, 100.0, 1000.0]).log()
     plot_line_fit(x, y, {"trained": y, "least squares": y + 1}, "year", "transistors", tmp_path / "moore.png")
-    (axis,) = figures[0].axes
-    assert axis.get_yscale() == "log"
+    before, axis = figures[0].axes
+    assert (before.get_yscale(), axis.get_yscale()) == ("linear", "log")
+    assert not before.lines
+    np.testing.assert_allclose(before.collections[0].get_offsets(), [[2, 10], [0, 100], [1, 1000]], rtol=1e-5)
     np.testing.assert_allclose(axis.collections[0].get_offsets(), [[2, 10], [0, 100], [1, 1000]], rtol=1e-5)
     np.testing.assert_allclose(axis.lines[0].get_xydata(), [[0, 100], [1, 1000], [2, 10]], rtol=1e-5)
     np.testing.assert_allclose(axis.lines[1].get_ydata(), np.array([100, 1000, 10]) * np.e, rtol=1e-5)

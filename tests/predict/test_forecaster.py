@@ -57,8 +57,13 @@ def test_the_trainings_own_forecast_equals_that_of_a_file_to_the_bit(tmp_path, m
     )
     assert found.rule == report.results["terms after the series"]["naive forecast"]
     TABLE[: SPLIT.boundary].to_csv(tmp_path / "before.csv", index_label="day")  # the figure's multi-step forecast
-    known, boundary, _, multi_step, name = drawn[0]
-    assert (boundary, name) == (60, "close")
+    known, boundary, one_step, multi_step, name, times = drawn[0]
+    assert (boundary, name, times) == (60, "close", None)
+    assert report.tables["forecasts"].to_dict("list") == {
+        "actual": WALK.values[60:, 0].tolist(),
+        "one_step": one_step.tolist(),
+        "multi_step": multi_step.tolist(),
+    }
     assert torch.equal(known, WALK.values[:, 0])
     assert torch.equal(copy.predict(tmp_path / "before.csv", horizon=30).values[:, 0], multi_step)
     every, _, _ = forecasts(own, SequenceModel("linear", 2, 2, 6, horizon=1), SPLIT, 5)

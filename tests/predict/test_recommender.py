@@ -69,10 +69,27 @@ def test_only_unrated_items_are_recommended_the_best_first():
 
 def test_pairs_are_rated_by_ids_and_titles():
     own = recommender()
-    found = own.rate([(14, 100), ("15", "103"), (14, " film 3 (1999)")])
+    found = own.rate([(14, 100), ("15", "103"), (14, " film 3")])  # a title without its year will do
     with torch.no_grad():
         expected = own.model(torch.tensor([[5, 1], [6, 2], [5, 4]])).double().clamp(0.5, 5)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_similar_items_have_the_nearest_vectors_and_enough_ratings(build):
+    own = recommender(build)
+    parts = [table[1:] for name, table in own.model.state_dict().items() if name.endswith("item_vectors.weight")]
+    vectors = torch.cat(parts, 1)
+    cosines = torch.cosine_similarity(vectors[4], vectors)
+    rated = [i for i in range(ITEMS) if i != 4 and (own.rated.rated == i + 1).sum() >= 12]
+    expected = sorted(rated, key=lambda i: -cosines[i])[:3]
+    assert 3 < len(rated) < ITEMS - 1
+    assert own.similar("Film 4", 3, least=12) == [
+        (TITLES[i], pytest.approx(float(cosines[i]), abs=1e-5)) for i in expected
+    ]
+    assert own.similar(112, 3, 12) == own.similar("film 4 (1999)", 3, 12)
+    with pytest.raises(InputError, match="no other item has 41 ratings"):
+        own.similar(112, least=41)
 
 
 # new users
@@ -140,7 +157,7 @@ def test_own_ratings_come_from_tables_too(tmp_path):
         (7, "no user 7 among the 40 training users"),
         ("010", "no user '010'"),
         ({}, "no ratings"),
-        ({"Film 3": 4}, r"no item 'Film 3'.* 'Film 3 \(1999\)'"),
+        ({"Film 3 (1998)": 4}, r"no item 'Film 3 \(1998\)'.* 'Film 3 \(1999\)'"),
         ({101: 4}, "no item '101'"),
         ({"TWICE": 4}, "several items .*184, 187"),
         ([(100, 4), ("Film 0 (1999)", 3)], "'Film 0 .* two ratings"),
@@ -188,6 +205,9 @@ def test_what_a_model_cannot_do_is_said():
         own.predict(12)
     with pytest.raises(InputError, match="not finite"):
         own.predict({100: 4})
+    own.model = MatrixFactorization(USERS, ITEMS, 3.0, 0)  # biases alone
+    with pytest.raises(InputError, match="no vectors of items"):
+        own.similar(100)
     own.model = torch.nn.Linear(2, 1)
     with pytest.raises(InputError, match="no vectors of users"):
         own.predict({100: 4})

@@ -53,6 +53,27 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_texts():
     assert own.predict(np.array("buy now")).inputs == ["buy now"]
 
 
+@pytest.mark.parametrize("kind", [TextLSTM, TextCNN])
+def test_similar_words_have_the_nearest_vectors(kind):
+    own, known = classifier(kind), VOCABULARY.words[1:]  # but for unknown words
+    vectors = torch.stack([own.model.embedding.weight[VOCABULARY.numbers[word]] for word in known]).detach()
+    assert own.word_embeddings().inputs == known
+    assert torch.equal(own.word_embeddings().embeddings, vectors)
+    cosines = torch.cosine_similarity(vectors[known.index("buy")], vectors)
+    expected = sorted((i for i, word in enumerate(known) if word != "buy"), key=lambda i: -cosines[i])[:2]
+    assert own.similar("BUY!", 2) == [(known[i], pytest.approx(float(cosines[i]), abs=1e-5)) for i in expected]
+    for word, sentence in (
+        ("chaep", "not among the 6 words .*do you mean 'cheap'"),
+        ("see you", "not among"),
+        ("", "not"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            own.similar(word)
+    own.model = torch.nn.Linear(3, 1)
+    with pytest.raises(InputError, match="a Linear has no vectors of words"):
+        own.similar("buy")
+
+
 def test_words_beyond_the_longest_are_not_read():
     own = classifier(longest=2)
     both = own.probabilities(["see you", "see you cheap"])

@@ -31,7 +31,6 @@ from torchdl.recipes.autoencoder import (
     fit_pca,
     image_reconstructor,
     nearest,
-    shape_table,
     summarize,
     usefulness,
 )
@@ -404,18 +403,6 @@ def test_a_folder_of_images_is_encoded(tmp_path, monkeypatch):
     data, test = options.load()
     run, *_ = train(tmp_path / "runs", data, test, Coding(10), epochs=1)
     assert results_of(run)["numbers an image"] == 3 * 144
-
-
-def test_the_table_of_shapes_leaves_the_model_unchanged(capsys):
-    model = network().train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    table = shape_table(model, 7)
-    assert not capsys.readouterr().out
-    assert "[7, 1, 12, 12]" in table
-    assert "[7, 18]" in table
-    assert f"Total params: {sum(p.numel() for p in model.parameters()):,}" in table
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert model.training
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from torchdl.recipes.forecasting import (
     rises,
     series_forecaster,
     verdict,
+    weights_of,
 )
 from torchdl.recipes.learning import Learning
 
@@ -104,7 +105,16 @@ def test_ar_2_recovers_a_sine_and_forecasts_it_without_error_as_lecture_40_prove
     weight, bias = model.head.parameters()
     np.testing.assert_allclose(weight.detach()[0], [-1, 2 * math.cos(0.1)], atol=1e-4)  # older term first
     assert float(bias.detach()) == pytest.approx(0, abs=1e-5)
-    predictions, actual, _ = forecasts(series_forecaster(model, split, 100, device="cpu"), model, split, 100)
+    forecaster = series_forecaster(model, split, 100, device="cpu")
+    linear = SequenceModel("linear", length=2, horizon=1)
+    report = evaluate_forecaster(forecaster, linear, split, {"2 cos w and -1": (2 * math.cos(0.1), -1.0)})
+    weights = report.results["weights"]["least squares"]
+    assert list(weights) == ["x[t-1]", "x[t-2]", "constant"]  # the last term first
+    assert list(weights.values()) == pytest.approx([2 * math.cos(0.1), -1, 0], abs=1e-4)
+    table = [line.split() for line in report.summary.splitlines()[-4:]]
+    assert table[0] == ["weights", "x[t-1]", "x[t-2]", "constant"]
+    assert [row[-3:] for row in table[2:]] == [["1.9900", "-1.0000", table[2][-1]], ["1.9900", "-1.0000", "0.0000"]]
+    predictions, actual, _ = forecasts(forecaster, model, split, 100)
     error = predictions["AR(2), least squares"] - actual
     assert error.shape == (1, 100, 1)
     assert float(error.square().mean().sqrt()) < 1e-3
@@ -318,6 +328,17 @@ def test_labels_are_the_rises_at_the_next_term_split_by_time():
         assert torch.equal(test.inputs[i], split.scaled[at - 10 : at])
 
 
+def test_weights_are_those_of_the_series_in_its_unit():
+    split = Split(Series(torch.tensor([[3.0], [7.0], [4.0], [9.0], [1.0], [6.0]], dtype=torch.float64), ("x",)), 3, 1)
+    torch.manual_seed(0)
+    model = SequenceModel("linear", length=3, horizon=1)
+    *weights, constant = weights_of(model, split).values()
+    by_hand = constant + weights[0] * 4.0 + weights[1] * 7.0 + weights[2] * 3.0
+    assert by_hand == pytest.approx(float(split.unscale(model(split.scaled[None, :3]).detach())), rel=1e-5)
+    assert weights_of(SequenceModel("mlp", length=3), split) == {}
+    assert weights_of(SequenceModel("linear", 2, 2, length=3), split) == {}
+
+
 # the recipes
 
 
@@ -444,6 +465,20 @@ def test_inputs_of_a_users_prices_are_named_and_sorted_if_asked(run, tmp_path):
     done = run(f"{FORECAST} {options} --sort --inputs id --name y", tmp_path)
     assert done.code == 0, done.err
     assert "60 terms of id, price from own.csv; sorted by 'ds'" in done.out
+
+
+@pytest.mark.slow
+def test_returns_have_a_histogram_and_dates(run, tmp_path):
+    done = run(f"{FORECAST} returns --google --epochs 1 --hidden 2 --name x", tmp_path)
+    assert done.code == 0, done.err
+    folder = tmp_path / "forecast" / "x"
+    assert (folder / "plots" / "returns.png").stat().st_size > 5_000
+    _, *rows = (folder / "forecasts.csv").read_text().splitlines()
+    day, actual, *_ = rows[-1].split(",")
+    close = google_prices().values[:, 3]
+    assert (len(rows), day[:10]) == (523, "2008-10-14")
+    assert float(actual) == pytest.approx(float(close[-1] / close[-2] - 1))
+    assert "weights" not in done.out  # which an LSTM has too many of
 
 
 @pytest.mark.slow

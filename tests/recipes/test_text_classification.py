@@ -18,6 +18,7 @@ from torchdl.recipes.text_classification import (
     find_mistakes,
     scores,
     text_training,
+    typical_words,
     weighted,
 )
 from torchdl.tasks.supervised import class_probabilities
@@ -45,6 +46,15 @@ def test_a_balanced_loss_weighs_all_classes_equally(classes):
     by_class = torch.stack([each[labels == label].mean() for label in range(classes)])
     torch.testing.assert_close(balanced(output, target), by_class.mean())
     torch.testing.assert_close(balanced(output, target, reduction="none").mean(), by_class.mean())
+
+
+def test_typical_words_are_in_a_larger_share_of_their_classes_texts():
+    texts = ["hi you you", "hi me", "hi you", "buy hi now", "buy it"]
+    train = Texts(texts, torch.tensor([0, 0, 0, 1, 1]), ("ham", "spam"))
+    vocabulary = Vocabulary.learn(texts, unknown=True)
+    # you: (2 + 1) / (3 + 1) of ham, (0 + 1) / (2 + 1) of spam; buy: 3 / 3 of spam, 1 / 4 of ham
+    assert typical_words(train, vocabulary, 1) == ["you", "buy"]
+    assert typical_words(train, vocabulary, 2) == ["you", "hi", "buy", "now"]
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -40,7 +40,22 @@ def test_runs_are_compared_on_the_console_in_a_table_and_in_a_picture(runs, run)
     assert run(f"compare.py {every}", runs).code == 0
 
 
+def test_forecasts_of_one_series_are_drawn_together(runs, run):
+    for number in range(1, 4):
+        rows = [f"2020-01-0{day},{day + (number == 3)},{number},{number * day}" for day in range(1, 6)]
+        table = "\n".join(["time,actual,one_step,multi_step", *rows])
+        (runs / "runs" / f"run-{number}" / "forecasts.csv").write_text(table + "\n")
+    (runs / "runs" / "run-4" / "forecasts.csv").write_text("actual,one_step\n1,2\n")
+    done = run("compare.py runs/run-1 runs/run-2 --forecasts both.png", runs)
+    assert (done.code, done.err) == (0, "")
+    assert "forecasts of 2 runs: both.png\n" in done.out
+    assert is_drawn(runs / "both.png")
+
+
 MISTAKES = {
+    "runs/run-1 runs/run-3 --forecasts x.png": "run-3 was tested on other terms than run-1",
+    "runs/run-1 runs/run-4 --forecasts x.png": "forecasts.csv is damaged",
+    "runs/run-1 runs/run-5 --forecasts x.png": "run-5 has no forecasts.csv",
     "runs/run-1": "two runs or more",
     "runs/run-1 none": "none is not a run's folder",
     "runs runs/run-1": "name the folders of the runs",

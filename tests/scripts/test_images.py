@@ -36,7 +36,7 @@ def trained(run, pictures, tmp_path_factory):
     shutil.copytree(pictures, folder / "pictures", copy_function=shutil.copy2)
     done = [
         run(f"{command} --dataset pictures --max-steps 4 --name x", folder)
-        for command in (LENET, f"{CODER} --schedule constant --noise 0.1 --verbose")
+        for command in (LENET, f"{CODER} --schedule constant --noise 0.1 --summary")
     ]
     assert [d.code for d in done] == [0, 0], done[0].err + done[1].err
     return folder, *done
@@ -305,8 +305,8 @@ def test_training_an_autoencoder_leaves_a_run_that_can_be_read_and_looked_at(tra
     folder, _, done = trained
     path = folder / "runs" / "autoencoder" / "x"
     assert done.err == ""
-    assert "[12, 1, 16, 16]" in done.out  # what --verbose prints
-    assert "[12, 24]" in done.out
+    assert "(1, 1, 16, 16)" in done.out  # what --summary prints
+    assert "(1, 24)" in done.out
     results = json.loads((path / "results.json").read_text())
     assert (results["images"], results["numbers a code"], results["numbers an image"]) == (12, 24, 256)
     assert (results["noise"], results["mse of noisy images"]) == (0.1, pytest.approx(0.01))

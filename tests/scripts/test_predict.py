@@ -84,6 +84,9 @@ def test_texts_and_files_of_texts_are_classified(texts, run):
     assert np.load(texts / "answers.npy").shape == (40, 2)
     done = run("predict.py spam mails.csv --text kind", texts)
     assert done.out.splitlines()[-1].split()[0] == "spam"
+    done = run("predict.py spam --similar BUY --n 2", texts)
+    similar = torchdl.load_predictor(texts / "spam", "cpu").similar("buy", 2)
+    assert [line.split()[0] for line in done.out.splitlines()] == ["word", *(word for word, _ in similar)]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,8 @@ def test_texts_and_files_of_texts_are_classified(texts, run):
     [
         ("spam", "write some"),
         ("spam ' '", "empty"),
+        ("spam hello --n 3", "--n is for --similar"),
+        ("spam hello --similar buy", "--similar needs no inputs"),
         ("spam none.txt", "no file none.txt"),
         ("spam blank.txt", "blank.txt has no texts"),
         ("spam mails.csv --text sms", "no column 'sms'.*kind, mail.*--text mail"),
@@ -131,14 +136,20 @@ def test_titles_are_recommended_to_known_and_to_new_users(films, run):
     assert [row["title"] for row in rows] == list(expected.titles)
     assert [float(row["predicted rating"]) for row in rows] == pytest.approx(expected.ratings.tolist())
     assert not {"Film 2", "Film 7"} & {row["title"] for row in rows}
+    done = run("predict.py films --similar 'film 3' --n 2 --least 1", films)
+    assert (done.code, done.err) == (0, "")
+    similar = torchdl.load_predictor(films / "films", "cpu").similar("Film 3", 2, least=1)
+    assert [line.split()[:-1] for line in done.out.splitlines()[1:]] == [title.split() for title, _ in similar]
 
 
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("films", "--user ID or --ratings FILE"),
-        ("films 3", "--user ID or --ratings FILE"),
-        ("films --user 3 --ratings mine.csv", "--user ID or --ratings FILE"),
+        ("films", "--user ID, --ratings FILE or --similar TITLE"),
+        ("films 3", "--user ID, --ratings FILE or --similar TITLE"),
+        ("films --user 3 --ratings mine.csv", "--user ID, --ratings FILE or --similar TITLE"),
+        ("films --user 3 --similar 'Film 3'", "and nothing else"),
+        ("films --similar 'Film 3'", "no other item has 10 ratings: choose a smaller number, such as --least 1"),
         ("films --user 77", "no user '77'"),
         ("films --user 3 --n 0", "not 0"),
         ("films --user 3 --top 2", "--top is for runs of the kind image classifier or"),

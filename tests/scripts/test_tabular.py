@@ -81,6 +81,8 @@ def test_the_test_score_is_a_computation_by_hand(trained):
     assert results["weights"]["malignant"]["worst radius"] == pytest.approx(weight[0][20], rel=1e-6)
     assert "data: 381 rows of scikit-learn's breast tumours\ntest data: 188 rows of" in done.out
     assert re.search(rf"^this model +{results['accuracy']['this model']:.2%}", done.out, re.MULTILINE)
+    accuracy = f"test accuracy {results['accuracy']['this model']:.2%}"
+    assert done.out.splitlines()[-1] == f"loaded again: {accuracy}; before: {accuracy}"
     for name in ("confusion", "roc", "weights", "history"):
         assert is_drawn(path / "plots" / f"{name}.png")
 
@@ -101,6 +103,8 @@ def test_a_number_is_regressed_in_its_own_unit(trained):
         assert row["RMSE"] == pytest.approx(np.sqrt((wrong**2).mean()), rel=1e-4)
         assert row["MAE"] == pytest.approx(np.abs(wrong).mean(), rel=1e-4)
         assert row["R2"] == pytest.approx(1 - (wrong**2).mean() / true.var(), abs=1e-4)
+    rmse = f"test RMSE {results['errors']['this model']['RMSE']:.6g}"
+    assert done.out.splitlines()[-1] == f"loaded again: {rmse}; before: {rmse}"
     assert results["errors"]["this model"]["RMSE"] < 2 < 20 < results["errors"]["the mean"]["RMSE"]
     assert re.search(r"^left out.*: same$", done.out, re.MULTILINE)
     assert set(results["weights"]["price"]) == {"size", "kind=blue", "kind=green", "kind=red"}

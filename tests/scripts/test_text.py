@@ -96,6 +96,17 @@ def test_what_it_says_and_leaves(trained):
         assert sorted(path.stem for path in plots.iterdir()) == sorted(drawn)
         assert all(is_drawn(path) for path in plots.iterdir())
     assert re.search("F1 and average precision .*all classes", three.out)
+    nearest = done.out[done.out.index("nearest words") :].splitlines()[1:]
+    said = {word: near.split(", ") for word, near in (line.strip().split(": ") for line in nearest if ": " in line)}
+    classifier = load_as(TextClassifier, folder / "runs" / "text" / "two")
+    assert {"häm", "spam"} <= said.keys()
+    assert said["spam"] == [f"{word} {cosine:.2f}" for word, cosine in classifier.similar("spam", 5)]
+    with (folder / "runs" / "text" / "two" / "words.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["input"]: row for row in csv.DictReader(file)}
+    assert list(table) == list(classifier.word_embeddings().inputs)
+    assert table["spam"]["nearest 5"] == classifier.similar("spam", 5)[-1][0]
+    (labels,) = (folder / "runs" / "text" / "two").rglob("metadata.tsv")  # of TensorBoard's projector
+    assert labels.read_text(encoding="utf-8").splitlines() == list(table)
     scores = results(folder / "runs" / "text" / "three")["scores"]
     assert set(scores["this model"]) == {"accuracy", "F1", "MCC", "average precision"}
 

@@ -81,6 +81,8 @@ def naive(task: GANTask, steps: int, size: int = 6) -> list[dict[str, float]]:
         g_loss.backward()
         g_optimizer.step()
         measured = {"D(x)": d_real.sigmoid().mean().item(), "D(G(z))": d_fake.sigmoid().mean().item()}
+        measured["real_accuracy"] = sum(score > 0 for score in d_real.flatten().tolist()) / size
+        measured["generated_accuracy"] = sum(score <= 0 for score in d_fake.flatten().tolist()) / size
         rows.append({"discriminator": d_loss.item(), "generator": g_loss.item(), **measured})
     return rows
 
@@ -95,6 +97,14 @@ def test_five_updates_are_those_of_a_textbook(loss):
     for name, value in task.state_dict().items():
         torch.testing.assert_close(value, reference.state_dict()[name], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(value, start[name], atol=1e-3), name
+
+
+@pytest.mark.parametrize(("loss", "real", "generated"), [("hinge", 0.75, 0.5), ("least_squares", 0.25, 0.75)])
+def test_accuracies_count_from_the_middle_of_both_labels(loss, real, generated):
+    scores = make_task(loss=loss).scores(torch.tensor([0.4, 0.2, 0.6, -1.0]), torch.tensor([0.4, -0.2, 0.6, -1.0]))
+    assert (scores["real_accuracy"].item(), scores["generated_accuracy"].item()) == (real, generated)
+    critic = make_task(loss="wgan_gp").scores(torch.zeros(2, 1), torch.zeros(2, 1))
+    assert list(critic) == ["D(x)", "D(G(z))"]
 
 
 def test_the_discriminator_learns_to_tell_fixed_images_apart():

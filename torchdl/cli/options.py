@@ -14,7 +14,7 @@ from torchdl.collective import rank_and_size
 #: The names of the options of the script that is running; none in a program that calls the library.
 SCRIPT_OPTIONS: ContextVar[frozenset[str]] = ContextVar("SCRIPT_OPTIONS", default=frozenset())
 
-#: Old and new names of the options renamed in 0.2. The old ones work until 0.3.
+#: Old and new names of the options that were renamed. The old ones work until 0.3.
 RENAMED = {
     "--judge": "--feature-extractor",
     "--judged": "--evaluation-samples",
@@ -23,6 +23,7 @@ RENAMED = {
     "--valid-per-class": "--validation-per-class",
     "--held-out": "--test-share",
     "--flip": "--horizontal-flip",
+    "--verbose": "--summary",
 }
 #: The same for the keys of ``config.json`` in runs from before 0.2, and for values in it.
 RENAMED_FIELDS = {old.strip("-").replace("-", "_"): new.strip("-").replace("-", "_") for old, new in RENAMED.items()}
@@ -46,6 +47,8 @@ class RunOptions:
     or several of these, as in tensorboard,mlflow; none for nowhere."""
     threads: int = 0
     """CPU threads; 0 lets PyTorch choose."""
+    summary: bool = False
+    """Print the network's layers before training: names, kinds, output shapes for one example, parameters."""
     keep_memory: bool = True
     """Keep freed memory for the next step, which is faster on CPUs and needs a little more memory."""
 

@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from torchdl import artifacts, plots
 from torchdl.callbacks import Best, Callback, Training
@@ -48,6 +50,7 @@ from torchdl.files import (
 )
 from torchdl.history import History
 from torchdl.loggers import BY_NAME, RunLogger
+from torchdl.models import layer_table
 from torchdl.predict import Predictor
 from torchdl.recipes.report import Report
 from torchdl.tasks import Task
@@ -184,6 +187,8 @@ class Run:
         artifacts.check(task.trained)  # not only after the first epoch
         own = predictor is None or same_parameters(predictor.model, task.trained)
         require(own, "the predictor answers with another model than the task trains: build it with the task's model")
+        if self.options.summary:
+            self.say(summary_of(task, train))
         self.record["parameters"] = sum(p.numel() for p in task.trained.parameters())
         with self.opened() as resume:
             if resume:
@@ -354,6 +359,17 @@ def under_torchrun(options: RunOptions, experiment: str) -> RunOptions:
     folder = options.out / experiment / name
     resumes = count > 0 and has_checkpoint(folder)
     return dataclasses.replace(options, name=name, resume=folder if resumes else None)
+
+
+def summary_of(task: Task, train: BatchLoader) -> str:
+    """Return a table of the layers of all networks of a task, with the shapes for the first example in training.
+
+    All processes must call this: a task may compare examples of all of them.
+    """
+    batch, _ = next(train.batches(epoch=0))
+    device = next(chain(task.parameters(), task.buffers())).device
+    example = tree_map_only(Tensor, lambda values: values[:1].to(device), batch)
+    return layer_table(task, example, call=task.evaluate)
 
 
 class SaveModel(Callback):

@@ -333,7 +333,8 @@ def google_prices() -> Series:
     with np.load(str(cbook.get_sample_data("goog.npz", asfileobj=False))) as file:
         table = file["price_data"]
     values = torch.stack([torch.from_numpy(table[name].astype("float64")) for name in PRICES], 1)  # (L, 5)
-    return Series(values, PRICES, f"{len(values):,} days of Google's prices in matplotlib")
+    origin = f"{len(values):,} days of Google's prices in matplotlib"
+    return Series(values, PRICES, origin, times=table["date"].astype("datetime64[us]"))
 
 
 class Windows(BatchDataset[tuple[Tensor, Tensor]]):

@@ -13,19 +13,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
 from torchdl.data import ImageDataset, load_images
 from torchdl.errors import require
 from torchdl.files import PathLike
-from torchdl.models import Autoencoder, LenetLike
-from torchdl.recipes.autoencoder import (
-    Coding,
-    autoencoder_training,
-    evaluate_autoencoder,
-    image_reconstructor,
-    shape_table,
-)
+from torchdl.models import Autoencoder, LenetLike, layer_table
+from torchdl.recipes.autoencoder import Coding, autoencoder_training, evaluate_autoencoder, image_reconstructor
 from torchdl.recipes.image_classification import (
     DEFAULTS,
     ImageOptions,
@@ -202,7 +198,7 @@ def fit_model_cifar10(
     run = open_run("autoencoder", config, folder, trainer, train, test, verbose=verbose)
     model = make_autoencoder_model()
     if verbose:
-        run.say(shape_table(model, batch_size))
+        run.say(layer_table(model, torch.zeros(1, *shape)))
     training = autoencoder_training(model, train, test, images, coding, seed)
     reconstructor = image_reconstructor(model, train, images, device)
     history = run.fit(*training, predictor=reconstructor)

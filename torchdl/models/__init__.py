@@ -19,6 +19,7 @@ from torchdl.models.dcgan import ConvDiscriminator, ConvGenerator, conv_gan
 from torchdl.models.frozen import FrozenFeatures
 from torchdl.models.gan import GAN, Discriminator, Generator, deep_gan, simple_gan
 from torchdl.models.init import keras_init_
+from torchdl.models.layers import layer_table
 from torchdl.models.lenet import LenetLike
 from torchdl.models.mlp import MLP
 from torchdl.models.recommender import MatrixFactorization, RatingModel
@@ -62,6 +63,7 @@ __all__ = [
     "deep_gan",
     "image_cpc",
     "keras_init_",
+    "layer_table",
     "probe_head",
     "simple_gan",
     "transfer_model",

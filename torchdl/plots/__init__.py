@@ -3,6 +3,7 @@
 from torchdl.plots.curves import (
     plot_comparison,
     plot_forecast,
+    plot_forecasts,
     plot_functions,
     plot_history,
     plot_label_efficiency,
@@ -32,6 +33,7 @@ __all__ = [
     "plot_confusion",
     "plot_embeddings",
     "plot_forecast",
+    "plot_forecasts",
     "plot_functions",
     "plot_histograms",
     "plot_history",

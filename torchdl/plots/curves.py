@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 # One colour for each meaning in all plots; what is not here takes the next of matplotlib's colours
 COLORS = {"train": "C0", "validation": "C1", "ceiling": "C2", "D(G(z))": "C3", "D(x)": "C4", "chance": "0.5"}
-DISCRIMINATOR = ("D(x)", "D(G(z))")  # a GAN's, of real and of generated images
-BOTH = " and ".join(DISCRIMINATOR)
+COLORS |= dict.fromkeys(("generator_loss", "generated_accuracy"), "C3")  # generated images have one, real ones another
+COLORS |= dict.fromkeys(("discriminator_loss", "real_accuracy"), "C4")
+BOTH = "D(x) and D(G(z))"  # the discriminator's outputs, of real and of generated images
+#: The metrics of a GAN that share a panel, if both are there: they only make sense together.
+SHARED = {
+    BOTH: ("D(x)", "D(G(z))"),
+    "losses of both networks": ("discriminator_loss", "generator_loss"),
+    "the discriminator's accuracy": ("real_accuracy", "generated_accuracy"),
+}
 REFERENCE = re.compile("(?<!_at)_(chance|ceiling)$")  # steps_at_chance is a metric
 
 
@@ -53,18 +60,18 @@ def compared(history: AnyHistory) -> dict[str, list[dict[str, float]]]:
 
 
 def _panels(names: Iterable[str]) -> dict[str, list[str]]:
-    """Group metrics as :func:`panels` does, but D(x) and D(G(z)), if both are there, together and first."""
+    """Group metrics as :func:`panels` does, but those of :data:`SHARED` together and first."""
     grouped = panels(dict.fromkeys(names))
-    if grouped.keys() >= set(DISCRIMINATOR):
-        grouped = {BOTH: [key for name in DISCRIMINATOR for key in grouped.pop(name)], **grouped}
-    return grouped
+    shared = {title: pair for title, pair in SHARED.items() if grouped.keys() >= set(pair)}
+    return {title: [key for name in pair for key in grouped.pop(name)] for title, pair in shared.items()} | grouped
 
 
 def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
     """Draw every metric of a run's history over the epochs, training and validation in the same panel.
 
-    A GAN's D(x) and D(G(z)) share a panel, dotted where they are the training's beside a validation's. Training,
-    validation, D(x), D(G(z)), chance and ceiling have the same colours in every figure.
+    A GAN's D(x) and D(G(z)) share a panel, dotted where they are the training's beside a validation's, and so do both
+    losses, and the discriminator's accuracies on real and on generated images. Training, validation, chance, ceiling,
+    and what is of real and of generated images, have the same colours in every figure.
 
     Args:
         history: Rows, a table of them, or a run's folder.
@@ -85,15 +92,16 @@ def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
             part = key.split("/")[0]
             label = ending[1].replace("_", " ") if ending else {"val": "validation"}.get(part, part)
             color = COLORS.get(label)
-            if name == BOTH:
+            if name in SHARED:
                 metric = key.split("/", 1)[1]
-                label, color, line = f"{metric}, {label}", COLORS[metric], ":" if beside and part == "train" else "-"
+                label, color = f"{metric.replace('_', ' ')}, {label}", COLORS[metric]
+                line = ":" if beside and part == "train" else "-"
             axis.plot(*zip(*points, strict=True), line, marker=marker, label=label, color=color)
         axis.set(title=name, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))  # no epoch 1.25
         axis.grid(alpha=0.3)
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 8, "ncols": 2}
-        axis.legend(**(below if name == BOTH else {"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
+        axis.legend(**(below if name in SHARED else {"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
     return finish(figure, path)
 
 
@@ -271,7 +279,13 @@ def plot_measured(
 
 
 def plot_forecast(
-    values: Tensor, boundary: int, one_step: Tensor, multi_step: Tensor, name: str, path: PathLike | None = None
+    values: Tensor,
+    boundary: int,
+    one_step: Tensor,
+    multi_step: Tensor,
+    name: str,
+    times: np.ndarray | None = None,
+    path: PathLike | None = None,
 ) -> Figure:
     """Draw a series, ``values`` (L,), and two forecasts of its terms from ``boundary`` on, (L - boundary,) each.
 
@@ -280,25 +294,64 @@ def plot_forecast(
 
     Args:
         name: The name of the series, for the title.
+        times: (L,), the horizontal positions, such as the dates of :attr:`torchdl.Series.times`; None counts terms.
         path: The file for the figure, if it is to be saved.
     """
     figure = new_figure(10, 6)
     whole, part = figure.subplots(2, 1)
-    time = np.arange(len(values))
+    time = np.arange(len(values)) if times is None else times
     whole.plot(time, values, color="0.4", linewidth=1)
-    whole.axvspan(boundary - 0.5, len(values) - 0.5, color="C1", alpha=0.1)
-    whole.set(title=f"{name}: the forecast terms are shaded")
+    whole.axvspan(time[boundary], time[-1], color="C1", alpha=0.1)
+    whole.set_title(f"{name}: the forecast terms are shaded", parse_math=False)  # names may hold a $
     later = time[boundary:]
     part.plot(later, values[boundary:], color="0.4", label="actual")
     part.plot(later, one_step, color="C0", linewidth=1, label="one-step forecast")
     part.plot(later, multi_step, "--", color="C3", label="multi-step forecast")
-    low, high = float(values[boundary:].min()), float(values[boundary:].max())
-    margin = (high - low) / 2 or 1.0  # the multi-step forecast may diverge
-    part.set(ylim=(low - margin, high + margin), xlabel="term")
+    part.set(ylim=_limits(values[boundary:]), xlabel="term" if times is None else "")
     part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above the curves
     for axis in (whole, part):
         axis.grid(alpha=0.3)
     return finish(figure, path)
+
+
+def plot_forecasts(
+    actual: Tensor,
+    forecasts: Mapping[str, tuple[Tensor, Tensor]],
+    name: str,
+    times: np.ndarray | None = None,
+    path: PathLike | None = None,
+) -> Figure:
+    """Draw the forecasts of several models over the same terms, one step ahead and many steps ahead in a panel each.
+
+    Args:
+        actual: (N,), the terms.
+        forecasts: The one-step and the multi-step forecast of each model, (N,) each, by the model's name; as those of
+            :func:`plot_forecast`.
+        name: The name of the series, for the titles.
+        times: (N,), the horizontal positions, such as dates; None counts terms.
+        path: The file for the figure, if it is to be saved.
+    """
+    figure = new_figure(10, 6)
+    panels = figure.subplots(2, 1, sharex=True)
+    time = np.arange(len(actual)) if times is None else times
+    for number, (axis, title) in enumerate(zip(panels, ("one step ahead", "many steps ahead"), strict=True)):
+        axis.plot(time, actual, color="0.4", linewidth=1.6, label="actual")
+        for (model, pair), color in zip(forecasts.items(), colors_of(len(forecasts)), strict=True):
+            axis.plot(time, pair[number], color=color, linewidth=1, label=model.replace("$", r"\$"))
+        axis.set_ylim(_limits(actual))
+        axis.set_title(f"{name}, {title}", loc="left", parse_math=False)  # names may hold a $
+        axis.grid(alpha=0.3)
+    panels[-1].set_xlabel("term" if times is None else "")
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=min(4, len(names)))
+    return finish(figure, path)
+
+
+def _limits(actual: Tensor) -> tuple[float, float]:
+    """Return the ends of an axis that shows the ``actual`` terms; a multi-step forecast may diverge."""
+    low, high = float(actual.min()), float(actual.max())
+    margin = (high - low) / 2 or 1.0
+    return low - margin, high + margin
 
 
 def plot_next_terms(
@@ -376,6 +429,8 @@ def plot_line_fit(
 ) -> Figure:
     """Draw points with logarithms ``y`` (N,) at ``x`` (N,), and lines (N,) of logarithms, on a logarithmic axis.
 
+    A panel before it has the points alone, on a linear axis: what the logarithm is good for.
+
     Args:
         x: (N,), horizontal positions.
         y: (N,), the points' logarithms.
@@ -383,12 +438,16 @@ def plot_line_fit(
         xlabel, ylabel: The labels of the axes.
         path: The file for the figure, if it is to be saved.
     """
-    figure, (axis,) = sheet(1, 1, 7, 4.5)
-    axis.scatter(x, y.exp(), s=14, color="0.4")
+    figure, (before, axis) = sheet(2, 2, 5.5, 4.2)
+    for panel in (before, axis):
+        panel.scatter(x, y.exp(), s=14, color="0.4")
+        panel.set(xlabel=xlabel, ylabel=ylabel)
+    before.grid(alpha=0.3)
+    before.set_title("before the logarithm")
     order = x.argsort()
     for (name, values), style in zip(lines.items(), itertools.cycle(("-", "--", ":")), strict=False):
         axis.plot(x[order], values[order].exp(), style, label=name)
-    axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
+    axis.set(yscale="log", title="after it: a line")
     return finish_curves(figure, axis, path)
 
 

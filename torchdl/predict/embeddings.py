@@ -50,8 +50,12 @@ class EmbeddingAnswers:
     def __len__(self) -> int:
         return len(self.embeddings)
 
-    def nearest(self, count: int = 1) -> list[list[tuple[str, float]]]:
+    def nearest(self, count: int = 1, of: Sequence[int] | None = None) -> list[list[tuple[str, float]]]:
         """Return the other inputs with the most similar embeddings, and their cosine similarities in [-1, 1].
+
+        Args:
+            count: The maximum number of inputs to find for each.
+            of: The places, from 0, of the inputs that are compared with all; None for all of them.
 
         Raises:
             InputError: The number of inputs to find is less than 1, or there are fewer than two inputs.
@@ -60,22 +64,24 @@ class EmbeddingAnswers:
         require(whole, f"the number of inputs to find must be 1 or more, not {count!r}")
         require(len(self) >= 2, "an embedding is compared with those of other inputs: give two inputs or more")
         directions, found = F.normalize(self.embeddings.double(), dim=1), []
-        for start in range(0, len(self), ROWS):
-            rows = directions[start : start + ROWS]
-            similarities = rows @ directions.T  # (rows, N)
-            own = torch.arange(len(rows))
-            similarities[own, start + own] = -torch.inf
+        for rows in torch.as_tensor(range(len(self)) if of is None else of, dtype=torch.int64).split(ROWS):
+            similarities = directions[rows] @ directions.T  # (rows, N)
+            similarities[torch.arange(len(rows)), rows] = -torch.inf
             best = similarities.topk(min(count, len(self) - 1))
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 found.append([(self.inputs[i], round(value, 6)) for i, value in zip(indices, values, strict=True)])
         return found
 
-    def to_frame(self, top: int = 1) -> pandas.DataFrame:
-        """Return a table: the inputs, and the most similar others with their cosine similarities."""
+    def to_frame(self, top: int = 1, of: Sequence[int] | None = None) -> pandas.DataFrame:
+        """Return a table: the inputs, and the most similar others with their cosine similarities.
+
+        ``top`` and ``of`` are the two arguments of :meth:`nearest`.
+        """
         import pandas  # imported late: it takes a second
 
-        columns: dict[str, list[object]] = {"input": list(map(encodable, self.inputs))}
-        found = self.nearest(top)
+        names = self.inputs if of is None else [self.inputs[place] for place in of]
+        columns: dict[str, list[object]] = {"input": list(map(encodable, names))}
+        found = self.nearest(top, of)
         for place in range(min(top, len(self) - 1)):
             suffix = "" if place == 0 else f" {place + 1}"
             columns[f"nearest{suffix}"] = [encodable(row[place][0]) for row in found]

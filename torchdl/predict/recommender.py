@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from torchdl.data.ratings import COLUMNS, Ratings, RatingSplit, as_ids, indices_
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike, replacing
 from torchdl.predict.base import Predictor
+from torchdl.predict.embeddings import EmbeddingAnswers
 
 if TYPE_CHECKING:
     import pandas
@@ -158,6 +160,8 @@ class Recommender(Predictor[RecommenderSettings]):
         >>> recommender = Recommender(model, settings, rated=rated)
         >>> recommender.predict(9).titles, recommender.predict({"Up (2009)": 4.5}).titles
         (('Up (2009)',), ('Jaws (1975)',))
+        >>> [title for title, similarity in recommender.similar("Up", least=1)]
+        ['Jaws (1975)']
     """
 
     kind = "recommender"
@@ -244,6 +248,38 @@ class Recommender(Predictor[RecommenderSettings]):
         users, items = zip(*pairs, strict=True)
         who, what = torch.tensor([self.user_index(user) for user in users]), self.item_indices(items)
         return self.clip(self.predictions(torch.stack([who, what], 1)))
+
+    def similar(self, item: str | int, count: int = 10, least: int = 10) -> list[tuple[str, float]]:
+        """Return the titles of the items with the nearest vectors, and their cosine similarities in [-1, 1].
+
+        Args:
+            item: An item's id or title.
+            count: The maximum number of items.
+            least: The minimum number of ratings of an item that is returned: a vector of fewer is mostly noise.
+
+        Raises:
+            InputError: There is no such item, the model has no vectors of items, or no other item has as many ratings.
+        """
+        (place,) = (self.item_indices([item]) - 1).tolist()
+        embeddings = self.item_embeddings()
+        counts = np.bincount(self.rated.rated, minlength=len(self.items) + 1)[1:]
+        others = [other for other in np.flatnonzero(counts >= least).tolist() if other != place]
+        require(len(others) > 0, f"no other item has {least} ratings: choose a smaller number, such as least=1")
+        chosen = [place, *others]
+        titles = [embeddings.inputs[other] for other in chosen]
+        return EmbeddingAnswers(embeddings.embeddings[chosen], titles).nearest(count, [0])[0]
+
+    def item_embeddings(self) -> EmbeddingAnswers:
+        """Return the vectors of all items, by title; those that a model has for its parts, one after the other.
+
+        Raises:
+            InputError: The model has no vectors of items.
+        """
+        named = self.model.named_parameters()
+        tables = [table.detach()[1:].float().cpu() for name, table in named if name.endswith("item_vectors.weight")]
+        vectors = torch.cat([torch.empty(len(self.items), 0), *tables], 1)  # (I, D)
+        require(vectors.shape[1] > 0, f"{kind_of(self.model)} has no vectors of items to compare")
+        return EmbeddingAnswers(vectors, self.settings.titles)
 
     def predictions(self, pairs: Tensor, tables: Mapping[str, Tensor] | None = None) -> Tensor:
         """Predict the ratings (N,), float64 on the CPU and not clipped, of pairs (N, 2) of indices, 0 for unknown ones.
@@ -394,13 +430,15 @@ class Recommender(Predictor[RecommenderSettings]):
     def item_indices(self, items: Sequence[str | int]) -> Tensor:
         """Return the indices (N,) int64 of items by their ids, or else by their titles, whatever the case.
 
+        A title's year, as in "Jaws (1975)", can be left out.
+
         Raises:
             InputError: There is no such item, or several have the title.
         """
         found = indices_of(np.array([str(item).strip() for item in items]), self.items).astype(np.int64)
         for place in np.flatnonzero(found == 0).tolist():
             title = str(items[place]).strip()
-            places = self.places.get(title.casefold(), [])
+            places = self.places.get(title.casefold()) or self.without_years.get(title.casefold(), [])
             if not places:
                 close = difflib.get_close_matches(title.casefold(), self.places, 3)
                 advice = ": do you mean " + " or ".join(
@@ -413,6 +451,14 @@ class Recommender(Predictor[RecommenderSettings]):
             require(len(places) == 1, f"several items have the title {title!r}: name one by its id, {ids}")
             found[place] = places[0] + 1
         return torch.from_numpy(found)
+
+    @cached_property
+    def without_years(self) -> dict[str, list[int]]:
+        """As :attr:`places`, but by titles without their years."""
+        found: dict[str, list[int]] = {}
+        for title, places in self.places.items():
+            found.setdefault(re.sub(r" \(\d{4}\)$", "", title), []).extend(places)
+        return found
 
     @cached_property
     def places(self) -> dict[str, list[int]]:

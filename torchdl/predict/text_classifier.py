@@ -5,6 +5,7 @@ Shapes: N texts, T words of the longest text, K classes, D features.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdl.data import Vocabulary
 from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows
 from torchdl.data.text import TextDataset, read_lines
-from torchdl.data.vocabulary import VocabularySettings, as_texts
+from torchdl.data.vocabulary import UNKNOWN, VocabularySettings, as_texts
 from torchdl.errors import InputError, kind_of, require
 from torchdl.predict.base import Predictor
 from torchdl.predict.classes import ClassAnswers
+from torchdl.predict.embeddings import EmbeddingAnswers
 from torchdl.tasks.supervised import class_probabilities, logits_for
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class TextClassifier(Predictor[TextSettings]):
         >>> answers = classifier.predict(["See you soon!", "buy"])
         >>> answers.probabilities.shape, answers.unknown
         (torch.Size([2, 2]), [('soon',), ()])
+        >>> classifier.word_embeddings().inputs, len(classifier.similar("buy", count=2))
+        (('see', 'you', 'buy', 'now'), 2)
     """
 
     kind = "text classifier"
@@ -137,6 +141,32 @@ class TextClassifier(Predictor[TextSettings]):
         if not callable(features):
             raise InputError(f"{kind_of(self.model)} has no features to compare texts by")
         return self.compute(features, self.read(inputs, text, format)[0])
+
+    def word_embeddings(self) -> EmbeddingAnswers:
+        """Return the vectors of the vocabulary's words, the most frequent first, but not that of unknown words.
+
+        Raises:
+            InputError: The model has no ``embedding`` with a vector for each word.
+        """
+        found, words = getattr(self.model, "embedding", None), self.vocabulary.words
+        known = isinstance(found, nn.Embedding) and found.num_embeddings == len(words) + 1
+        if not isinstance(found, nn.Embedding) or not known:
+            raise InputError(f"{kind_of(self.model)} has no vectors of words to compare")
+        first = int(words[0] == UNKNOWN)
+        return EmbeddingAnswers(found.weight.detach()[1 + first :].float().cpu(), words[first:])
+
+    def similar(self, word: str, count: int = 10) -> list[tuple[str, float]]:
+        """Return the ``count`` words whose vectors are the nearest, and their cosine similarities in [-1, 1].
+
+        Raises:
+            InputError: The word is not in the vocabulary, or the model has no vectors of words.
+        """
+        embeddings, tokens = self.word_embeddings(), self.vocabulary.tokenize(word)
+        known = len(tokens) == 1 and tokens[0] in embeddings.inputs
+        close = difflib.get_close_matches(word.lower(), embeddings.inputs, 3)
+        advice = f": do you mean {' or '.join(map(repr, close))}?" if close else ""
+        require(known, f"{word!r} is not among the {len(embeddings):,} words of the training{advice}")
+        return embeddings.nearest(count, [embeddings.inputs.index(tokens[0])])[0]
 
     def compute(self, function: Callable[[Tensor], Tensor], texts: Sequence[str]) -> Tensor:
         """Return what a function of word indices (B, T) returns for texts, on the CPU.

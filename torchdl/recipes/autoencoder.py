@@ -113,13 +113,6 @@ def denoising_error(training: AutoencoderTraining, device: str = "auto", seed: i
     return evaluate(training.task, training.validation, find_device(device), nullcontext, StepInfo(seed))["val/loss"]
 
 
-def shape_table(model: Autoencoder, batch_size: int) -> str:
-    """Return a table of the tensor shapes in ``model``, layer by layer, for a batch of ``batch_size`` images."""
-    from torchinfo import summary  # imported late: rarely used
-
-    return str(summary(model, (batch_size, *model.in_shape), verbose=0, device="cpu"))
-
-
 class Coded(NamedTuple):
     """The ``images`` (N, C, H, W) in [0, 1], their labels (N,), codes (N, D) and mean squared errors (N,)."""
 

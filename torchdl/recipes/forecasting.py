@@ -6,12 +6,12 @@ Shapes: N forecasts, T terms seen by the model, D columns, H terms of the horizo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdl.data import ArrayDataset, BatchLoader
 from torchdl.data.series import Split, Windows
@@ -23,10 +23,10 @@ from torchdl.plots import plot_forecast, plot_lines
 from torchdl.predict import DirectionForecaster, Forecaster, SeriesInput
 from torchdl.recipes.learning import Learning, Training
 from torchdl.recipes.report import Report
+from torchdl.recipes.tabular import linear_weights
 from torchdl.tasks import binary_accuracy
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+SHOWN = 10  # weights of a linear model in the summary
 
 
 def forecaster_training(
@@ -117,16 +117,21 @@ def forecasts(
     return predictions | forecaster.naive_forecasts(known, horizon), y, x
 
 
-def evaluate_forecaster(forecaster: Forecaster, linear: SequenceModel, split: Split) -> Report:
+def evaluate_forecaster(
+    forecaster: Forecaster, linear: SequenceModel, split: Split, recurrence: Mapping[str, Sequence[float]] | None = None
+) -> Report:
     """Evaluate one-step and multi-step forecasts on the test part, in the unit of the series' first column.
 
     The model is compared with the naive forecast that is best in the training part (:func:`best_naive`). The results
-    also have the forecast of the terms after the series.
+    also have the forecast of the terms after the series, and of a linear model of one column its weights. The table
+    ``forecasts`` has the test terms and both forecasts of them that are drawn.
 
     Args:
         forecaster: The forecaster.
         linear: Forecasts the next term; it is fitted by least squares.
         split: The series.
+        recurrence: By a name, the weights of the recurrence that the series obeys, that of the last term first; they
+            are printed below those of a linear model.
     """
     series, settings = split.series, forecaster.settings
     horizon, period = settings.horizon, settings.period
@@ -151,7 +156,7 @@ def evaluate_forecaster(forecaster: Forecaster, linear: SequenceModel, split: Sp
             numbers = list(range(1, ahead + 1))
             by_step = {n: (numbers, (v - actual).square().mean(0).sqrt().tolist()) for n, v in values.items()}
     later = forecaster.forecast_after(series)
-    results = {
+    results: dict[str, Any] = {
         "series": series.columns[0],
         "train": split.boundary,
         "held out": split.test_size,
@@ -163,18 +168,58 @@ def evaluate_forecaster(forecaster: Forecaster, linear: SequenceModel, split: Sp
             "forecast": dict(zip(series.columns, later.values.T.tolist(), strict=True)),
         },
     }
-    figures = {"forecast": draw(forecaster, split)}
+    if trained := weights_of(forecaster.model, split):
+        weights = {"trained": trained, "least squares": weights_of(linear, split)}
+        results["weights"] = weights
+        lines.append(table_of_weights(weights, recurrence or {}))
+    one_step, multi_step = both_forecasts(forecaster, split)
+    drawn_as = f"return of {series.columns[0]}" if settings.series.returns else series.columns[0]
+    drawn = plot_forecast(series.values[:, 0], split.boundary, one_step, multi_step, drawn_as, series.times)
+    figures = {"forecast": drawn}
     if by_step:
         figures["errors"] = plot_lines(by_step, "steps ahead", f"root mean squared error of {series.columns[0]}")
-    return Report(results, "\n".join(lines), figures)
+    import pandas  # imported late: it takes a second
+
+    times = {} if series.times is None else {"time": series.times[split.boundary :]}
+    columns = {"actual": series.values[split.boundary :, 0], "one_step": one_step, "multi_step": multi_step}
+    tested = pandas.DataFrame({**times, **{name: values.numpy() for name, values in columns.items()}})
+    return Report(results, "\n".join(lines), figures, {"forecasts": tested})
 
 
-def draw(forecaster: Forecaster, split: Split) -> Figure:
-    """Draw the test terms of ``split`` with one-step forecasts and with one multi-step forecast by ``forecaster``."""
+def both_forecasts(forecaster: Forecaster, split: Split) -> tuple[Tensor, Tensor]:
+    """Forecast all N test terms of a split's first column, (N,): each from those before it, and all from the first.
+
+    ``forecaster`` forecasts the series of ``split``.
+    """
     x, _ = Windows(split.series.values[split.boundary - split.length :], split.length)[:]
-    one_step = forecaster.forecast(x, 1)[:, 0, 0]  # (test terms,)
-    multi_step = forecaster.forecast(x[:1], split.test_size)[0, :, 0]  # (test terms,)
-    return plot_forecast(split.series.values[:, 0], split.boundary, one_step, multi_step, split.series.columns[0])
+    return forecaster.forecast(x, 1)[:, 0, 0], forecaster.forecast(x[:1], split.test_size)[0, :, 0]
+
+
+def weights_of(model: nn.Module, split: Split) -> dict[str, float]:
+    """Return the weights of an autoregressive model of one column by the terms that they belong to, the last one first.
+
+    They are in the unit of the series of ``split``, and so is the constant. A ``model`` of another kind has none.
+    """
+    weights = linear_weights(model)
+    if weights is None or len(weights) != 1 or len(split.series.columns) != 1:
+        return {}
+    (bias,) = (parameter.item() for name, parameter in model.named_parameters() if name.endswith("bias"))
+    found = {f"x[t-{number}]": weight for number, weight in enumerate(weights[0].flip(0).tolist(), 1)}
+    # the model's own terms are (x - mean) / deviation
+    constant = float(split.deviation) * bias + float(split.mean) * (1 - sum(found.values()))
+    return found | {"constant": constant}
+
+
+def table_of_weights(weights: Mapping[str, Mapping[str, float]], recurrence: Mapping[str, Sequence[float]]) -> str:
+    """Return weights by :func:`weights_of`, those of the last terms, as a table; a ``recurrence`` has no constant."""
+    *terms, constant = next(iter(weights.values()))
+    terms = terms[:SHOWN]
+    rows = {name: [*(row[term] for term in terms), row[constant]] for name, row in weights.items()}
+    rows |= {name: [*values, 0.0] for name, values in recurrence.items() if len(values) == len(terms)}
+    width = max(map(len, ("weights", *rows)))
+    lines = ["  ".join([f"{'weights':{width}}", *(f"{name:>8}" for name in (*terms, constant))])]
+    lines += ["  ".join([f"{name:{width}}", *(f"{value:8.4f}" for value in row)]) for name, row in rows.items()]
+    return "\n".join(lines)
 
 
 def table(title: str, errors: Mapping[str, Mapping[str, float]], count: int) -> str:

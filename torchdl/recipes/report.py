@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Embedding(NamedTuple):
-    """The ``vectors`` (N, D), their labels (N) and images (N, C, H, W) in [0, 1], for TensorBoard's projector."""
+    """The ``vectors`` (N, D), their labels (N) and any images (N, C, H, W) in [0, 1], for TensorBoard's projector."""
 
     vectors: Tensor
     labels: Sequence[str]
-    images: Tensor
+    images: Tensor | None = None
 
 
 @with_field_docs

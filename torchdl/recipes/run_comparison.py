@@ -12,16 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchdl.errors import InputError, require
-from torchdl.files import CONFIG, EVALUATION, METRICS, PLOTS, PROBE, RESULTS, PathLike, leaves, read_config, read_json
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdl.errors import InputError, first_line, require
+from torchdl.files import (
+    CONFIG,
+    EVALUATION,
+    FORECASTS,
+    METRICS,
+    PLOTS,
+    PROBE,
+    RESULTS,
+    PathLike,
+    leaves,
+    read_config,
+    read_json,
+)
 from torchdl.history import is_main, read_history
-from torchdl.plots import plot_comparison
+from torchdl.plots import plot_comparison, plot_forecasts
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-PLACES = {"name", "out", "resume", "data_root", "dry_run"}  # settings that say where a run is, not what it is
+PLACES = {"name", "out", "resume", "data_root", "dry_run", "summary"}  # say where a run is, not what it is
 LARGE = 6  # numbers in a group of results
 DATA = ("fingerprint", "held_out_fingerprint", "origin", "held_out_origin")  # the origins count if the data differ
 
@@ -83,6 +99,19 @@ class Comparison:
         """Draw the curves of all runs over ``x``; ``path`` is as for :func:`torchdl.plots.plot_comparison`."""
         return plot_comparison({name: run.history for name, run in self.runs.items()}, x, path)
 
+    def plot_forecasts(self, path: PathLike | None = None) -> Figure:
+        """Draw the runs' forecasts of the same terms; ``path`` is as for :func:`torchdl.plots.plot_forecasts`.
+
+        Raises:
+            InputError: A run has no forecasts, or was tested on other terms than the first one.
+        """
+        read = {name: read_forecasts(run.folder) for name, run in self.runs.items()}
+        (first, (actual, _, times)), *_ = read.items()
+        for name, (terms, *_) in read.items():
+            advice = "compare runs of one series"
+            require(torch.equal(terms, actual), f"{name} was tested on other terms than {first}: {advice}")
+        return plot_forecasts(actual, {name: pair for name, (_, pair, _) in read.items()}, "test terms", times, path)
+
 
 def read_run(folder: PathLike) -> RunSummary:
     """Read what the files of a run say of it; the run may be somebody else's, or in the middle of its training.
@@ -112,6 +141,27 @@ def read_run(folder: PathLike) -> RunSummary:
         results.setdefault("parameters", parameters)
     script = str(record.get("command", "")).split(" ")[0]
     return RunSummary(folder, script, settings, history, results, finished, tuple(notes))
+
+
+def read_forecasts(folder: Path) -> tuple[Tensor, tuple[Tensor, Tensor], np.ndarray | None]:
+    """Read the test terms (N,) of a run's ``folder``, both forecasts of them (N,), and their times, if any.
+
+    Raises:
+        InputError: It has none, or they are damaged.
+    """
+    import pandas  # imported late: it takes a second
+
+    path = folder / FORECASTS
+    require(path.is_file(), f"{folder} has no {FORECASTS}: compare finished runs that forecast a series")
+    try:
+        table = pandas.read_csv(path)
+        actual, one_step, multi_step = (
+            torch.tensor(table[name].to_numpy("float64")) for name in ("actual", "one_step", "multi_step")
+        )
+        times = pandas.to_datetime(table["time"]).to_numpy() if "time" in table.columns else None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}): train again") from error
+    return actual, (one_step, multi_step), times
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,14 @@ def least_squares(inputs: np.ndarray, targets: np.ndarray, test_inputs: np.ndarr
     return predictions
 
 
+def score_on_test(predictor: TabularPredictor, table: Table) -> str:
+    """Return the accuracy, or the root mean squared error, of a ``predictor`` on the test rows of ``table``."""
+    found, target = predictor.answers(table.test.inputs), table.test.targets.cpu()
+    if table.columns.classes:
+        return f"test accuracy {float((found.argmax(1) == target.flatten()).double().mean()):.2%}"
+    return f"test RMSE {float((found - table.columns.numbers(target)).square().mean().sqrt()):.6g}"
+
+
 def score(columns: Columns, answers: ClassAnswers | NumberAnswers, table: pandas.DataFrame) -> str:
     """Return the accuracy or the errors of a predictor's answers on the rows with a target, as a sentence.
 

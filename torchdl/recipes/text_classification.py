@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchdl.data import BatchLoader, Texts, Vocabulary
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.text import TextDataset
+from torchdl.data.vocabulary import UNKNOWN
 from torchdl.field_docs import with_field_docs
 from torchdl.plots import plot_confusion, plot_precision_recall
 from torchdl.predict import TextClassifier
 from torchdl.recipes.learning import Learning, Training
-from torchdl.recipes.report import Report
+from torchdl.recipes.report import Embedding, Report
 from torchdl.tasks import OptimizerName, ScheduleName
 from torchdl.tasks.supervised import Loss, loss_for
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 SHOWN = 5  # mistakes in the summary
+NEAREST = 5  # words beside each word
+LISTED = 1000  # words in the table of nearest words
+POINTS = 10_000  # that TensorBoard's projector draws without delay
 
 
 @with_field_docs
@@ -121,7 +125,8 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
 
     The scores without the test texts that are in the training part, too, word for word, are included.
 
-    The table ``mistakes`` has the misclassified texts, the most confident mistakes first.
+    The table ``mistakes`` has the misclassified texts, the most confident mistakes first; the table ``words`` has the
+    nearest words of the most frequent ones, by their vectors.
     """
     from sklearn import metrics  # imported late: it takes a second
     from sklearn.dummy import DummyClassifier
@@ -169,7 +174,33 @@ def evaluate_texts(classifier: TextClassifier, train: Texts, test: Texts) -> Rep
             if name != "the most frequent class"
         }
         figures["precision_recall"] = plot_precision_recall(curves, classes[1], float(true.mean()))
-    return Report(results, "\n".join(lines), figures, {"mistakes": mistakes})
+    tables, embedding = {"mistakes": mistakes}, None
+    words = classifier.word_embeddings()
+    if len(words) > 1:
+        lines.append("nearest words, by the cosines of their vectors:")
+        for word in typical_words(train, classifier.vocabulary):
+            near = ", ".join(f"{name} {cosine:.2f}" for name, cosine in classifier.similar(word, NEAREST))
+            lines.append(f"  {word}: {near}")
+        tables["words"] = words.to_frame(NEAREST, range(min(len(words), LISTED)))
+        embedding = Embedding(words.embeddings[:POINTS], words.inputs[:POINTS])
+    return Report(results, "\n".join(lines), figures, tables, embedding)
+
+
+def typical_words(train: Texts, vocabulary: Vocabulary, count: int = 3) -> list[str]:
+    """Return, for each class, the ``count`` words that occur in a larger share of its texts than of all others.
+
+    Shares are compared by their ratio, as if each word were in one more text of both; ``train`` are the texts, and the
+    words are those of ``vocabulary``.
+    """
+    texts = torch.zeros(len(train.classes), len(vocabulary) + 1)  # with each word
+    for text, label in zip(train.texts, train.labels.tolist(), strict=True):
+        texts[label, sorted(set(vocabulary.encode(text)))] += 1
+    sizes = torch.tensor(list(train.counts.values()))[:, None]
+    share, other = (texts + 1) / (sizes + 1), (texts.sum(0) - texts + 1) / (sizes.sum() - sizes + 1)
+    ratios = (share / other)[:, [n for word, n in vocabulary.numbers.items() if word != UNKNOWN]]
+    known = [word for word in vocabulary.words if word != UNKNOWN]
+    best = ratios.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return list(dict.fromkeys(known[place] for place in best.flatten().tolist()))
 
 
 def find_mistakes(test: Texts, probabilities: np.ndarray) -> pandas.DataFrame:

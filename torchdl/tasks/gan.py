@@ -194,10 +194,23 @@ class GANTask(Task):
         discriminator_loss = loss.discriminator(real_logits, fake_logits)
         if self.loss == "wgan_gp":
             discriminator_loss = discriminator_loss + self.penalty * self.gradient_penalty(real, fake.detach())
-        scores = {"D(x)": real_logits, "D(G(z))": fake_logits}
-        yield Update("discriminator", discriminator_loss, {n: s.detach().sigmoid().mean() for n, s in scores.items()})
+        yield Update("discriminator", discriminator_loss, self.scores(real_logits.detach(), fake_logits.detach()))
         if self.step_info.step % self.generator_every == 0:
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
+
+    def scores(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """Return the discriminator's mean probabilities, D(x) and D(G(z)), and its accuracies.
+
+        ``real_logits`` and ``fake_logits`` are its logits of real and of generated images, (B, 1) each. An image counts
+        as real if the logit is above the middle of both labels. A Wasserstein critic has no labels, and so no
+        accuracies.
+        """
+        scores = {"D(x)": real_logits.sigmoid().mean(), "D(G(z))": fake_logits.sigmoid().mean()}
+        if self.loss == "wgan_gp":
+            return scores
+        middle = 0.5 if self.loss == "least_squares" else 0.0
+        right = {"real_accuracy": real_logits > middle, "generated_accuracy": fake_logits <= middle}
+        return scores | {name: values.float().mean() for name, values in right.items()}
 
     def gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the gradient penalty between ``real`` and ``fake`` images, (B, C, H, W) each."""
