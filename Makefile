@@ -7,7 +7,7 @@ PANDAS_2 ?= .pandas-2
 READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \
 	tests/recipes/test_tabular.py
 
-.PHONY: check lint types test test-fast test-pandas-2 format playground
+.PHONY: check lint types test test-fast test-pandas-2 format playground reference-pictures
 
 # Everything that must hold before a change is merged.
 check: lint types test test-pandas-2
@@ -38,6 +38,10 @@ $(PANDAS_2):
 format:
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
+
+# Draw the figures again with which tests compare those of torchdl.plots; look at every changed one.
+reference-pictures:
+	$(PYTHON) -m pytest tests/plots/test_figures.py -k reference --write-references
 
 # A page that runs networks in the browser; more options: python docs/playground/build.py --help.
 playground:

@@ -19,7 +19,7 @@ from torchdl.cli.parsing import Positional
 from torchdl.errors import require
 from torchdl.files import require_suffix
 from torchdl.latent import invert
-from torchdl.pictures import image_grid, pairs_grid, save_png
+from torchdl.pictures import image_grid, pairs_grid, save_png, side_by_side
 from torchdl.predict import ImageGenerator
 
 COLUMNS = 8  # of interpolations and reconstructions
@@ -60,7 +60,7 @@ def rebuild(config: Config, gan: GAN) -> Tensor:
     for number, error in enumerate(errors.tolist(), 1):
         print(f"image {number:3}: {error:.4f}")
     print(f"root mean squared error of a pixel in [0, 1]: {errors.mean():.4f} on average, {errors.max():.4f} at most")
-    return pairs_grid((images + 1) / 2, (found.images + 1) / 2, COLUMNS)
+    return side_by_side({"real, above generated": pairs_grid((images + 1) / 2, (found.images + 1) / 2, COLUMNS)})
 
 
 def main(config: Config) -> None:
@@ -73,9 +73,10 @@ def main(config: Config) -> None:
     if config.invert:
         picture = rebuild(config, gan)
     elif config.interpolate:
-        picture = image_grid(generator.interpolate(config.n, config.seed, config.interpolate, COLUMNS), COLUMNS)
+        images = generator.interpolate(config.n, config.seed, config.interpolate, COLUMNS)
+        picture = side_by_side({"generated, row by row": image_grid(images, COLUMNS)})
     else:
-        picture = image_grid(generator.predict(config.n, config.seed))
+        picture = side_by_side({"generated": image_grid(generator.predict(config.n, config.seed))})
     save_png(picture, config.out)
     print(config.out)
 

@@ -20,7 +20,7 @@ from torchdl.cli.parsing import Positional
 from torchdl.data.delimited_files import TableFormat
 from torchdl.errors import require
 from torchdl.files import require_suffix, write_array, write_table
-from torchdl.pictures import image_grid, pairs_grid, save_png
+from torchdl.pictures import image_grid, pairs_grid, save_png, side_by_side
 from torchdl.plots.figure import save_figure
 from torchdl.predict import (
     ClassAnswers,
@@ -193,7 +193,7 @@ def reconstruct_pictures(predictor: ImageReconstructor, config: Config) -> Answe
     require(len(config.inputs) > 0, f"{config.run} reconstructs images: name pictures, or folders of them")
     answers = predictor.predict(config.inputs)
     picture = pairs_grid(answers.originals, answers.images, min(COLUMNS, len(answers)))
-    return Answer(answers.to_frame(), answers.images.numpy(), picture)
+    return Answer(answers.to_frame(), answers.images.numpy(), side_by_side({"input, above reconstruction": picture}))
 
 
 def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
@@ -203,10 +203,10 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
     count, seed, way = 64 if config.n is None else config.n, config.generator.seed, config.generator.interpolate
     require(count >= 1, f"--n must be 1 or more, not {count}")
     if way:
-        images, columns = predictor.interpolate(count, seed, way, COLUMNS), COLUMNS
+        images, columns, caption = predictor.interpolate(count, seed, way, COLUMNS), COLUMNS, "generated, row by row"
     else:
-        images, columns = predictor.predict(count, seed), None
-    return Answer(numbers=images.numpy(), picture=image_grid(images, columns))
+        images, columns, caption = predictor.predict(count, seed), None, "generated"
+    return Answer(numbers=images.numpy(), picture=side_by_side({caption: image_grid(images, columns)}))
 
 
 def forecast_series(predictor: Forecaster, config: Config) -> Answer:

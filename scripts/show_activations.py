@@ -95,7 +95,7 @@ def main(config: Config) -> None:
         for key, values in measured.items():
             print(f"{name:14}" + "".join(f"{value:12.1%}" for value in values) + f"   {key}")
     silent = {name: (RATES, [100 * share for share in measured["silent"]]) for name, measured in found.items()}
-    plot_lines(silent, "learning rate", "units silent for all images, %", True, config.out / "dying.png")
+    plot_lines(silent, "learning rate", "units silent for all images, %", log_x=True, path=config.out / "dying.png")
     write_json(config.out / "dying.json", {"learning rates": RATES, **found})
     print(f"figure: {config.out / 'dying.png'}")
 

@@ -132,7 +132,7 @@ def main(config: Config) -> None:
     write_json(folder / "sweep.json", {"command": shlex.join(sys.argv), "rows": rows})
     show(rows)
     panels = {"Fréchet distance": {row["name"]: row["Fréchet distance"]["mean"] for row in rows}}
-    plot_bars(panels, f"{config.dataset}, --epochs {config.epochs}: lower is better", folder / "sweep.png")
+    plot_bars(panels, f"{config.dataset}, --epochs {config.epochs}: lower is better", path=folder / "sweep.png")
     say(f"table: {folder / 'sweep.json'}, picture: {folder / 'sweep.png'}")
 
 

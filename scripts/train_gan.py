@@ -17,7 +17,7 @@ from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
 from torchdl.errors import require
-from torchdl.pictures import image_grid, save_png
+from torchdl.pictures import image_grid, save_png, side_by_side
 from torchdl.predict import ImageGenerator
 from torchdl.tasks import OptimizerName, find_schedule
 
@@ -141,7 +141,7 @@ def main(config: Config) -> None:
     # 4. Generate.
     if run.is_main:
         path = run.folder / "samples" / "final.png"
-        save_png(image_grid(generator.predict(config.samples)), path)
+        save_png(side_by_side({"generated": image_grid(generator.predict(config.samples))}), path)
         say(f"samples: {path}  (more: python scripts/predict.py {run.folder} --n 64 --out digits.png)")
     run.close()
 

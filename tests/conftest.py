@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has its own core
 
 
+def pytest_addoption(parser):
+    help_text = "write the reference pictures of tests/plots again: look at each before you commit it"
+    parser.addoption("--write-references", action="store_true", help=help_text)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unflushed():
     """Leave it to the system when files reach the disk: no test cuts the power, and flushing is slow."""

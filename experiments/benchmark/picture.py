@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchdl.plots.figure import finish, sheet
+from torchdl.plots.figure import finish, sheet, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ COLOURS = {
 }
 
 
+@styled()
 def plot_speeds(report: Mapping[str, Mapping[str, Any]], path: Path | None = None) -> Figure:
     """Draw the speeds of all sides relative to the usual way: medians as bars that start at 1, and their ranges."""
     rows = [
@@ -45,5 +46,5 @@ def plot_speeds(report: Mapping[str, Mapping[str, Any]], path: Path | None = Non
     axis.set_yticks(range(len(rows)), [name for name, _, _ in rows], parse_math=False)
     axis.invert_yaxis()
     axis.set_xlabel("speed relative to the usual way: median, minimum and maximum")
-    axis.grid(alpha=0.3, axis="x")
+    axis.grid(False, axis="y")
     return finish(figure, path)

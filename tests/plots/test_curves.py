@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.figures import is_drawn
+from matplotlib.text import Text
 from PIL import Image
 
 from torchdl.pictures import image_grid, save_png, side_by_side
 from torchdl.plots import (
+    plot_comparison,
     plot_confusion,
     plot_embeddings,
     plot_forecast,
@@ -157,14 +159,15 @@ def test_what_a_metric_is_compared_with_is_in_its_panel_and_dashed(tmp_path, fig
     }
     assert lines["ceiling"].get_xydata().tolist() == [[1, 0.9], [2, 0.9], [3, 0.9]]
     assert lines["chance"].get_xydata().tolist() == [[1, 0.1], [2, 0.1], [3, 0.1]]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(lines)
+    assert {text.get_text(): text.get_color() for text in axis.texts} == {k: v.get_color() for k, v in lines.items()}
+    assert lines["chance"].get_color() == lines["ceiling"].get_color() == "0.5"  # grey
 
 
 def test_a_metrics_steps_are_in_one_panel_by_their_numbers(tmp_path, figures):
     row = {"epoch": 1, "val/digit": 0.5, "val/digit_step_1": 0.7, "val/digit_step_12": 0.3, "val/digit_chance": 0.1}
     plot_history([row], tmp_path / "history.png")
     labels = {axis.get_title(): [line.get_label() for line in axis.get_lines()] for axis in figures[0].axes}
-    assert labels == {"digit": ["validation", "chance"], "digit_by_step": ["step 1", "step 12"]}
+    assert labels == {"digit": ["validation", "chance"], "digit by step": ["step 1", "step 12"]}
 
 
 def test_each_meaning_has_its_colour_in_every_panel(tmp_path, figures):
@@ -182,9 +185,12 @@ def test_each_meaning_has_its_colour_in_every_panel(tmp_path, figures):
     assert both["D(x), train"] == both["D(x), validation"] != both["D(G(z)), train"] == both["D(G(z)), validation"]
     styles = [line.get_linestyle() for line in drawn["D(x) and D(G(z))"].values()]
     assert styles == [":", "-", ":", "-"]
-    assert len({*both.values(), *colours["a"].values(), *colours["b"].values()}) == 6
+    assert len({*both.values(), *colours["a"].values(), *colours["b"].values()}) == 5  # chance and ceiling share grey
     axis = axes["D(x) and D(G(z))"]
-    assert axis.get_legend().get_window_extent().y1 < axis.get_window_extent().y0  # below, where it hides no line
+    names = [Text.get_window_extent(text) for text in axis.texts]
+    assert len(names) == 4
+    assert all(name.x0 > axis.get_window_extent().x1 for name in names)  # beside the panel, where they hide no line
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(names, 2))
     assert all(float(tick).is_integer() for tick in axis.get_xticks())
 
 
@@ -275,12 +281,13 @@ def test_captions_are_beside_the_images_and_tell_what_they_show(tmp_path):
     bare = plot_sequences(images, images, torch.tensor([1, 0]))
     figure = plot_sequences(images, images, torch.tensor([1, 0]), digits, path=tmp_path / "sequences.png")
     captions = [[text.get_text() for text in drawn.axes[0].texts] for drawn in (bare, figure)]
-    assert captions == [["real", "false"], ["7 8 | 9 0   real", "1 2 | 5 5   false"]]
+    headings = ["context", "future"]
+    assert captions == [[*headings, "real", "false"], [*headings, "7 8 | 9 0   real", "1 2 | 5 5   false"]]
     assert figure.get_figwidth() > bare.get_figwidth()  # as wide as what is written
     (axis,) = figure.axes
     height, width = axis.images[0].get_array().shape[:2]
     row_height = (height - 4) / 2
-    for row, text in enumerate(axis.texts):
+    for row, text in enumerate(axis.texts[2:]):
         x, y = text.get_position()
         assert x > width
         assert 4 + row * row_height < y < (row + 1) * row_height
@@ -312,10 +319,32 @@ def test_a_confusion_matrix_has_its_counts_where_they_belong(tmp_path, figures):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
 
 
-def test_a_matrix_of_nothing_and_long_names_are_drawn_too(tmp_path, figures):
-    plot_confusion(np.zeros((2, 2), int), ("T-shirt", "Ankle boot"), path=tmp_path / "confusion.png")
-    assert figures[0].axes[0].get_title() == "accuracy 0.00 %"
-    assert figures[0].axes[0].get_xticklabels()[0].get_rotation() == 45
+def test_a_matrix_of_nothing_and_long_names_are_drawn_too():
+    (axis,) = plot_confusion(np.zeros((3, 3), int), ("T-shirt", "Ankle boot", "bag")).axes
+    assert axis.get_title() == "accuracy 0.00 %"
+    assert axis.get_xticklabels()[0].get_rotation() == 45
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_matrix_of_two_classes_has_counts_and_shares_and_level_names(normalize):
+    (axis,) = plot_confusion(np.array([[1500, 500], [1, 3]]), ("not spam", "spam"), normalize).axes
+    assert [text.get_text() for text in axis.texts] == ["1,500\n75.0 %", "500\n25.0 %", "1\n25.0 %", "3\n75.0 %"]
+    assert axis.get_xticklabels()[0].get_rotation() == 0
+
+
+@pytest.mark.parametrize(("end", "scale"), [(0.5, "linear"), (0.01, "log"), (0.0, "linear")])
+def test_a_loss_that_spans_decades_is_logarithmic_and_an_accuracy_is_not(end, scale):
+    rows = [{"epoch": e, "train/loss": loss, "val/accuracy": loss} for e, loss in enumerate((1.0, 0.6, end), 1)]
+    for figure in (plot_history(rows), plot_comparison({"a": rows})):
+        assert [axis.get_yscale() for axis in figure.axes] == [scale, "linear"]
+
+
+def test_of_more_names_than_fit_beside_a_panel_some_are_left_out():
+    (axis,) = plot_history([{"epoch": e, **{f"val/a_class_{k}": e * k for k in range(100)}} for e in (1, 2)]).axes
+    names = [text.get_text() for text in axis.texts]
+    assert 10 < len(names) < 30
+    assert (names[0], names[-1]) == ("0", "99")
+    assert len({str(line.get_color()) for line in axis.lines}) == 100
 
 
 def test_a_plot_of_embeddings_has_each_class_in_its_colour_with_its_name_at_the_median(tmp_path, figures):

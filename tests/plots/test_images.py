@@ -58,12 +58,12 @@ def test_beyond_thirty_classes_colours_alone_are_drawn(tmp_path, figures, classe
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_is_under_its_label_and_its_prediction(tmp_path, figures, channels):
     images = torch.rand(8, channels, 5, 4, generator=torch.Generator().manual_seed(0)) * 3 - 1  # some out of range
-    labels, predictions = [f"true {i}" for i in range(8)], [f"class {i}" for i in range(8)]
+    labels, predictions = [str(i) for i in range(8)], [f"{'class ' * (channels - 1)}{i}" for i in range(8)]
     plot_predicted_images(images, labels, predictions, "8 of 9", tmp_path / "new" / "predictions.png")
     assert is_drawn(tmp_path / "new" / "predictions.png")
     axes = figures[0].axes
-    assert len(axes) == 8  # in two rows of six, the last four taken away
-    assert [axis.get_title() for axis in axes[:8]] == [f"true {i}\npredicted class {i}" for i in range(8)]
+    gap = " " if channels == 1 else "\n"  # long names take two lines
+    assert [axis.get_title() for axis in axes] == [f"true {i},{gap}predicted {predictions[i]}" for i in range(8)]
     for axis, image in zip(axes, images, strict=False):
         shown = np.asarray(axis.images[0].get_array()).reshape(5, 4, channels)
         np.testing.assert_allclose(shown, image.clamp(0, 1).permute(1, 2, 0))
@@ -94,20 +94,21 @@ def test_functions_are_drawn_with_their_derivatives_a_panel_each(tmp_path, figur
         assert lines["f"].get_xydata().tolist() == [list(point) for point in zip(x, values, strict=True)]
         assert lines["f'"].get_xydata().tolist() == [list(point) for point in zip(x, slopes, strict=True)]
         assert (lines["f"].get_linestyle(), lines["f'"].get_linestyle()) == ("-", "--")
-        assert [text.get_text() for text in axis.get_legend().get_texts()] == ["f", "f'"]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["f", "f'"]
 
 
 @pytest.mark.parametrize("log_x", [False, True])
 def test_lines_are_drawn_in_one_panel_with_their_names(tmp_path, figures, log_x):
     curves = {"relu": ([1e-3, 1e-2], [0.0, 40.0]), "leaky": ([1e-3, 1e-1, 1.0], [1.0, 2.0, 3.0])}
-    plot_lines(curves, "rate", "share, %", log_x, tmp_path / "new" / "lines.png")
+    plot_lines(curves, "rate", "share, %", log_x, "leaky", tmp_path / "new" / "lines.png")
     assert is_drawn(tmp_path / "new" / "lines.png")
     (axis,) = figures[0].axes
     found = {line.get_label(): tuple(map(list, line.get_data())) for line in axis.get_lines()}
     assert found == curves
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("rate", "share, %")
     assert (axis.get_xscale(), axis.get_yscale()) == ("log" if log_x else "linear", "linear")
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(curves)
+    assert {text.get_text() for text in axis.texts} == curves.keys()
+    assert axis.lines[1].get_linewidth() > axis.lines[0].get_linewidth()  # it is one's own
 
 
 # images

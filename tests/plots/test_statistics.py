@@ -21,7 +21,7 @@ ODD = r"a $\b$ c"  # no formula, though it looks like one
 
 def test_bars_have_their_names_and_one_scale(tmp_path, figures):
     panels = {ODD: {"x": 1.5, ODD: -2.0}, "b": {ODD: 0.5, "x": 0.25}}
-    plot_bars(panels, "weight", tmp_path / "bars.png")
+    plot_bars(panels, "weight", path=tmp_path / "bars.png")
     assert is_drawn(tmp_path / "bars.png")
     first, second = figures[0].axes
     assert [bar.get_width() for bar in first.patches] == [1.5, -2.0]
@@ -35,8 +35,21 @@ def test_bars_have_their_names_and_one_scale(tmp_path, figures):
     assert (first.get_title(), second.get_title()) == (ODD, "b")
 
 
+def test_bars_have_their_numbers_and_the_own_model_stands_out():
+    panels = {"RMSE": {"the mean": 1200.0, "this model": 0.5}, "MAE": {"the mean": 3.25, "this model": 0.4}}
+    first, second = plot_bars(panels, "error").axes
+    assert [text.get_text() for text in first.texts] == ["1,200.00", "0.50"]
+    assert [text.get_text() for text in second.texts] == ["3.25", "0.40"]
+    (others, own), (alike, *_) = ([bar.get_facecolor() for bar in axis.patches] for axis in (first, second))
+    assert alike == others != own
+    (axis,) = plot_bars({"weights": panels["RMSE"]}, "weight", own=()).axes
+    assert {bar.get_facecolor() for bar in axis.patches} == {own}
+    (axis,) = plot_bars({"weights": panels["RMSE"]}, "weight", own=["weights"]).axes
+    assert {bar.get_facecolor() for bar in axis.patches} == {own}
+
+
 def test_bars_of_nothing_but_zeros_are_drawn_too(tmp_path, figures):
-    plot_bars({"a": {"x": 0.0}}, "weight", tmp_path / "bars.png")
+    plot_bars({"a": {"x": 0.0}}, "weight", path=tmp_path / "bars.png")
     assert figures[0].axes[0].get_xlim() == (-1, 1)
 
 
@@ -47,7 +60,7 @@ def test_a_roc_curve_is_drawn_beside_chance(tmp_path, figures):
     assert curve.get_xydata().tolist() == [[0, 0], [0, 0.8], [1, 1]]
     assert chance.get_xydata().tolist() == [[0, 0], [1, 1]]
     assert axis.get_title() == f"positive: {ODD}"
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["model", "chance"]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["model", "chance"]
     assert is_drawn(tmp_path / "roc.png")
 
 

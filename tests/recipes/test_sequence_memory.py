@@ -173,7 +173,7 @@ def test_lines_go_through_means_with_bars_over_the_range(tmp_path, figures, log_
     np.testing.assert_allclose(x.lines[2][0].get_segments(), bars)
     np.testing.assert_allclose(y.lines[0].get_xydata(), [[1 + right, 3], [5 + right, 3]])
     assert list(first.get_xticks()) == [1, 5]
-    assert {text.get_text() for text in second.get_legend().get_texts()} == {"x", "y", "chance"}
+    assert {text.get_text() for text in figures[0].legends[0].get_texts()} == {"x", "y", "chance"}
     for axis in (first, second):
         (chance,) = [line for line in axis.lines if line.get_label() == "chance"]
         assert list(chance.get_ydata()) == [0.5, 0.5]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import write_pair
 from helpers.extractors import finished
+from helpers.figures import grids_of
 from helpers.scripts import assert_mistake, files
 from PIL import Image
 
@@ -157,12 +158,9 @@ def test_test_images_are_drawn_above_their_reconstructions(run, trained, tmp_pat
     mean, greatest = re.search(r"\[0, 1\]: (\S+) on average, (\S+) at most\nx.png\n$", done.out).groups()
     assert float(mean) == pytest.approx(np.mean(errors), abs=1e-4)
     assert float(greatest) == max(errors)
-    picture = np.asarray(Image.open(tmp_path / "x.png"))
-    assert picture.shape == (2 * (rows * 30 + 2), 2 * (8 * 30 + 2))  # 28 pixels and 2 between, twice as large
-    cells = [
-        [picture[2 * t : 2 * t + 56 : 2, 2 * s : 2 * s + 56 : 2] for s in range(2, 242, 30)]
-        for t in range(2, 30 * rows, 30)
-    ]
+    (picture,) = grids_of(tmp_path / "x.png", scale=2)
+    assert picture.shape == (rows * 30 + 2, 8 * 30 + 2)  # 28 pixels and 2 between, twice as large
+    cells = [[picture[t : t + 28, s : s + 28] for s in range(2, 242, 30)] for t in range(2, 30 * rows, 30)]
     for number, error in enumerate(errors):
         row, column = divmod(number, 8)
         above, below = (cells[2 * row + i][column].astype(float) / 255 for i in (0, 1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.figures import is_drawn
+from helpers.figures import grids_of, is_drawn
 from helpers.image_folders import CLASSES, write_folder
 from helpers.scripts import assert_mistake, files, same_weights, stop
 from PIL import Image
@@ -333,7 +333,7 @@ def test_pictures_are_reconstructed_by_a_copied_run(trained, run, tmp_path):
     answers = torchdl.load_predictor(path, "cpu").predict(tmp_path / "test")
     images = np.load(tmp_path / "x.npy")
     assert np.array_equal(images, answers.images)
-    picture = np.asarray(Image.open(tmp_path / "x.png"))[::2, ::2]
+    (picture,) = grids_of(tmp_path / "x.png", scale=2)
     assert picture.shape == (4 * 18 + 2, 8 * 18 + 2)  # twelve pictures in two rows, each above its reconstruction
     assert np.array_equal(picture[2:18, 20:36], answers.originals[1, 0])
     assert np.array_equal(picture[20:36, 20:36], images[1, 0])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_pair
+from helpers.figures import grids_of
 from helpers.scripts import NAMES, SCRIPTS, files, stop
 from PIL import Image
 
@@ -97,7 +98,8 @@ def test_training_leaves_a_run_that_can_be_read(trained):
     with open(run_folder / "metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["step"] == "140"  # 4,500 images, 32 a step
-    assert Image.open(run_folder / "samples" / "final.png").size == (2 * (3 * 30 + 2),) * 2
+    (samples,) = grids_of(run_folder / "samples" / "final.png", scale=2)
+    assert samples.shape == (3 * 30 + 2,) * 2
     assert Image.open(run_folder / "plots" / "history.png").size[0] > 100
     model = torchdl.load(run_folder)
     assert isinstance(model, torchdl.GAN)
@@ -116,9 +118,8 @@ def test_generating_draws_as_many_images_as_asked_for(run, trained, tmp_path, op
     for name, seed in (("one.png", 0), ("again.png", 0), ("other.png", 1)):
         done = run(f"generate.py {path} {options} --out {name} --seed {seed}", tmp_path)
         assert (done.code, done.out, done.err) == (0, f"{name}\n", "")
-        picture = Image.open(tmp_path / name)
-        assert picture.size == (2 * (columns * 30 + 2), 2 * (rows * 30 + 2))  # 28 pixels and 2 between, twice as large
-        pictures.append(np.asarray(picture))
+        pictures.extend(grids_of(tmp_path / name, scale=2))
+        assert pictures[-1].shape == (rows * 30 + 2, columns * 30 + 2)  # 28 pixels and 2 between, twice as large
     assert (pictures[0] == pictures[1]).all()
     assert (pictures[0] != pictures[2]).any()
 

@@ -14,16 +14,29 @@ from torch import Tensor
 
 from torchdl.files import PathLike
 from torchdl.history import AnyHistory, as_history
-from torchdl.plots.figure import finish, finish_curves, new_figure, sheet
+from torchdl.plots.figure import (
+    COLORS,
+    OWN,
+    SHADED,
+    colors_of,
+    finish,
+    finish_curves,
+    highlight,
+    legend_below,
+    logarithmic,
+    name_lines,
+    new_figure,
+    rows_and_columns,
+    sheet,
+    spans_decades,
+    styled,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-# One colour for each meaning in all plots; what is not here takes the next of matplotlib's colours
-COLORS = {"train": "C0", "validation": "C1", "ceiling": "C2", "D(G(z))": "C3", "D(x)": "C4", "chance": "0.5"}
-COLORS |= dict.fromkeys(("generator_loss", "generated_accuracy"), "C3")  # generated images have one, real ones another
-COLORS |= dict.fromkeys(("discriminator_loss", "real_accuracy"), "C4")
 BOTH = "D(x) and D(G(z))"  # the discriminator's outputs, of real and of generated images
 #: The metrics of a GAN that share a panel, if both are there: they only make sense together.
 SHARED = {
@@ -32,6 +45,8 @@ SHARED = {
     "the discriminator's accuracy": ("real_accuracy", "generated_accuracy"),
 }
 REFERENCE = re.compile("(?<!_at)_(chance|ceiling)$")  # steps_at_chance is a metric
+PARTS = {"val": "validation"}
+LOSS = re.compile("loss|error|norm")  # metrics whose small values matter
 
 
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
@@ -66,6 +81,7 @@ def _panels(names: Iterable[str]) -> dict[str, list[str]]:
     return {title: [key for name in pair for key in grouped.pop(name)] for title, pair in shared.items()} | grouped
 
 
+@styled()
 def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
     """Draw every metric of a run's history over the epochs, training and validation in the same panel.
 
@@ -77,38 +93,44 @@ def plot_history(history: AnyHistory, path: PathLike | None = None) -> Figure:
         history: Rows, a table of them, or a run's folder.
         path: The file for the figure, if it is to be saved.
     """
-    from matplotlib.ticker import MaxNLocator
-
     history = as_history(history)
     names = _panels(key for row in history for key in row)
-    figure, axes = sheet(len(names), min(3, max(1, len(names))), 4.5, 3.2)
+    figure, axes = sheet(len(names), 3, 4.5, 3.2)
     for (name, keys), axis in zip(names.items(), axes, strict=True):
         beside = {key.split("/")[0] for key in keys} > {"train"}  # a validation, too
-        for key in keys:
+        for key, free in zip(keys, colors_of(len(keys), ordered=name.endswith("_by_step")), strict=True):
             points = [(row["epoch"], row[key]) for row in history if key in row]
             is_reference = REFERENCE.search(key) is not None
             ending = REFERENCE.search(key) or re.search(r"_(step_\d+|class_.*)$", key)
             marker, line = "." if len(points) < 30 and not is_reference else "", "--" if is_reference else "-"
             part = key.split("/")[0]
-            label = ending[1].replace("_", " ") if ending else {"val": "validation"}.get(part, part)
-            color = COLORS.get(label)
+            label = re.sub("^class_", "", ending[1]).replace("_", " ") if ending else PARTS.get(part, part)
+            color = COLORS.get(label, free)
             if name in SHARED:
                 metric = key.split("/", 1)[1]
                 label, color = f"{metric.replace('_', ' ')}, {label}", COLORS[metric]
                 line = ":" if beside and part == "train" else "-"
             axis.plot(*zip(*points, strict=True), line, marker=marker, label=label, color=color)
-        axis.set(title=name, xlabel="epoch")
-        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))  # no epoch 1.25
-        axis.grid(alpha=0.3)
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "fontsize": 8, "ncols": 2}
-        axis.legend(**(below if name in SHARED else {"fontsize": 6, "ncols": 2} if len(keys) > 5 else {}))
+        _finish_panel(axis, name, "epoch")
+        name_lines(figure, axis)
     return finish(figure, path)
 
 
+def _finish_panel(axis: Axes, name: str, x: str) -> None:
+    """Name a panel of a history and choose its scales."""
+    axis.set_title(name.replace("_", " "), parse_math=False)
+    axis.set_xlabel(x)
+    whole_numbers(axis)
+    if LOSS.search(name) and spans_decades(y for line in axis.lines for y in np.asarray(line.get_ydata(), float)):
+        logarithmic(axis, "y")
+
+
+@styled()
 def plot_comparison(histories: Mapping[str, AnyHistory], x: str = "epoch", path: PathLike | None = None) -> Figure:
     """Draw every metric of several runs' histories, each run in one colour in all panels.
 
-    Lines are solid, but dotted where they show the training beside a validation, and dashed for chance and ceilings.
+    Lines are solid, but dotted where they show the training beside a validation; chance and ceilings are dashed and
+    grey.
     The parts of a metric, such as those of its classes, are left out.
 
     Args:
@@ -121,39 +143,40 @@ def plot_comparison(histories: Mapping[str, AnyHistory], x: str = "epoch", path:
     runs = {name: as_history(history) for name, history in histories.items()}
     known = dict.fromkeys(key for history in runs.values() for row in history for key in row)
     names = panels(key for key in known if not re.search(r"_(step_\d+|class_.*)$", key))
-    columns = min(3, max(1, len(names)))
-    figure, axes = sheet(len(names), columns, 4.5, 3.2)
+    figure, axes = sheet(len(names), 3, 4.5, 3.2)
     colors = colors_of(len(runs))
     used = set()
     for (name, keys), axis in zip(names.items(), axes, strict=True):
         beside = {key.split("/")[0] for key in keys} > {"train"}  # a validation, too
         for color, history in zip(colors, runs.values(), strict=True):
             for key in keys:
-                style = "--" if REFERENCE.search(key) else ":" if beside and key.startswith("train/") else "-"
+                reference = REFERENCE.search(key)
+                style = "--" if reference else ":" if beside and key.startswith("train/") else "-"
                 used.add(style)
                 points = [(row[x], row[key]) for row in history if math.isfinite(row.get(key, math.nan))]
                 marker = "." if len(points) < 30 and (style == "-" or len(points) == 1) else ""
-                axis.plot(*zip(*points, strict=True) if points else ((), ()), style, marker=marker, color=color)
-        axis.set(title=name, xlabel=x)
-        axis.grid(alpha=0.3)
+                shade = COLORS[reference[1]] if reference else color
+                axis.plot(
+                    *zip(*points, strict=True) if points else ((), ()),
+                    style,
+                    marker=marker,
+                    color=shade,
+                    zorder=1.5 if reference else 2,
+                )
+        _finish_panel(axis, name, x)
     names_and_colors = zip(runs, colors, strict=True)
     entries: list[tuple[str, Any, str]] = [(name.replace("$", r"\$"), color, "-") for name, color in names_and_colors]
     styles = {"-": "validation or samples", ":": "training", "--": "chance or ceiling"}
-    entries += [(name, "0.3", style) for style, name in styles.items() if style in used and len(used) > 1]
+    shades = {"--": COLORS["chance"]}
+    entries += [(name, shades.get(s, "0.2"), s) for s, name in styles.items() if s in used and len(used) > 1]
     lines = [Line2D([], [], color=color, linestyle=style, label=name) for name, color, style in entries]
-    figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=8)
+    columns = max(2, rows_and_columns(len(names), 3)[1])
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(lines) // columns))  # the panels keep their height
     return finish(figure, path)
 
 
-def colors_of(count: int) -> list[tuple[float, ...]]:
-    """Return as many colours, as easy to tell apart as so many can be."""
-    import matplotlib
-
-    palette = matplotlib.colormaps["tab10" if count <= 10 else "tab20" if count <= 20 else "turbo"]
-    return [palette(place if count <= 20 else place / (count - 1)) for place in range(count)]
-
-
+@styled()
 def plot_label_efficiency(
     curves: Mapping[str, Mapping[int, Sequence[float]]], xlabel: str = "labels", path: PathLike | None = None
 ) -> Figure:
@@ -171,12 +194,13 @@ def plot_label_efficiency(
         means = [100 * np.mean(values) for values in curve.values()]
         spreads = [100 * statistics.stdev(values) if len(values) > 1 else 0.0 for values in curve.values()]
         axis.errorbar(list(curve), [100 - mean for mean in means], spreads, marker=".", capsize=3, label=name)
-    axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="test error, %")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
+    axis.set(xlabel=xlabel, ylabel="test error, % (mean ± standard deviation)")
+    logarithmic(axis, "x", "y")
+    name_lines(figure, axis)
     return finish(figure, path)
 
 
+@styled()
 def plot_functions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: PathLike | None = None
 ) -> Figure:
@@ -189,18 +213,19 @@ def plot_functions(
     figure, axes = sheet(len(curves), 3, 3.2, 2.6)
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
-        axis.plot(x, derivatives, "--", label="f'")
+        axis.plot(x, derivatives, "--", color="C3", label="f'")
         axis.set(title=name)
-        axis.grid(alpha=0.3)
-        axis.legend()
+    legend_below(figure, axes)
     return finish(figure, path)
 
 
+@styled()
 def plot_lines(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     x: str,
     y: str,
     log_x: bool = False,
+    own: str = OWN,
     path: PathLike | None = None,
 ) -> Figure:
     """Draw curves in one panel.
@@ -209,15 +234,21 @@ def plot_lines(
         curves: The points (x, y) by name, (N,) each.
         x, y: The labels of the axes.
         log_x: Whether the x axis is logarithmic.
+        own: The beginning of the name of the curve that is to stand out among the others.
         path: The file for the figure, if it is to be saved.
     """
     figure, (axis,) = sheet(1, 1, 6, 4)
     for name, points in curves.items():
         axis.plot(*points, marker=".", label=name)
-    axis.set(xlabel=x, ylabel=y, xscale="log" if log_x else "linear")
-    return finish_curves(figure, axis, path)
+    axis.set(xlabel=x, ylabel=y)
+    if log_x:
+        logarithmic(axis, "x")
+    highlight(axis, own)
+    name_lines(figure, axis)
+    return finish(figure, path)
 
 
+@styled()
 def plot_learning_rates(
     rates: Sequence[float], losses: Sequence[float], suggestion: float, path: PathLike | None = None
 ) -> Figure:
@@ -229,13 +260,15 @@ def plot_learning_rates(
     figure = new_figure(6, 4)
     axis = figure.subplots()
     axis.plot(rates, losses)
-    axis.axvline(suggestion, color="grey", linestyle="--", label=f"the loss falls fastest at {suggestion:.2g}")
+    axis.axvline(suggestion, color="0.5", linestyle="--", label=f"the loss falls fastest at {suggestion:.2g}")
     lowest = min(losses)
-    axis.set(xlabel="learning rate", ylabel="loss, a mean over the last steps", xscale="log")
+    axis.set(xlabel="learning rate", ylabel="loss, a mean over the last steps")
     axis.set_ylim(None, max(losses[0], lowest) + 0.5 * abs(losses[0] - lowest))  # an explosion would hide the rest
+    logarithmic(axis, "x")
     return finish_curves(figure, axis, path)
 
 
+@styled()
 def plot_measured(
     panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
     xlabel: str,
@@ -256,7 +289,7 @@ def plot_measured(
         log_y: Whether the y axes are logarithmic.
         path: The file for the figure, if it is to be saved.
     """
-    figure, axes = sheet(len(panels), min(3, len(panels)), 5.2, 3.8)
+    figure, axes = sheet(len(panels), 3, 5.2, 3.8)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         points = sorted({x for measured in lines.values() for x in measured})
         shift = (points[-1] - points[0]) / 70 if len(points) < 10 else 0.0
@@ -267,17 +300,19 @@ def plot_measured(
             marker = "osv^D<>P*"[number % 9] if len(means) < 30 else ""
             axis.errorbar(x, means, spread, marker=marker, markersize=5, capsize=3, label=name, alpha=0.8)
         for name, value in references.items():
-            axis.axhline(value, linestyle="--", color="grey", label=name)
+            axis.axhline(value, linestyle="--", color=COLORS["chance"], label=name)
         if len(points) < 10:
             axis.set_xticks(points)
-        axis.set(title=title, xlabel=xlabel, ylabel=ylabel, yscale="log" if log_y else "linear")
-        axis.grid(alpha=0.3)
-    named = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-    # beside the panels, where it hides no line
-    axes[-1].legend(named.values(), named.keys(), fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        else:
+            whole_numbers(axis)
+        axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        if log_y:
+            logarithmic(axis, "y")
+    legend_below(figure, axes)
     return finish(figure, path)
 
 
+@styled()
 def plot_forecast(
     values: Tensor,
     boundary: int,
@@ -301,19 +336,18 @@ def plot_forecast(
     whole, part = figure.subplots(2, 1)
     time = np.arange(len(values)) if times is None else times
     whole.plot(time, values, color="0.4", linewidth=1)
-    whole.axvspan(time[boundary], time[-1], color="C1", alpha=0.1)
+    whole.axvspan(time[boundary], time[-1], color=SHADED)
     whole.set_title(f"{name}: the forecast terms are shaded", parse_math=False)  # names may hold a $
     later = time[boundary:]
     part.plot(later, values[boundary:], color="0.4", label="actual")
     part.plot(later, one_step, color="C0", linewidth=1, label="one-step forecast")
     part.plot(later, multi_step, "--", color="C3", label="multi-step forecast")
     part.set(ylim=_limits(values[boundary:]), xlabel="term" if times is None else "")
-    part.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # above the curves
-    for axis in (whole, part):
-        axis.grid(alpha=0.3)
+    legend_below(figure, [part])
     return finish(figure, path)
 
 
+@styled()
 def plot_forecasts(
     actual: Tensor,
     forecasts: Mapping[str, tuple[Tensor, Tensor]],
@@ -337,13 +371,11 @@ def plot_forecasts(
     for number, (axis, title) in enumerate(zip(panels, ("one step ahead", "many steps ahead"), strict=True)):
         axis.plot(time, actual, color="0.4", linewidth=1.6, label="actual")
         for (model, pair), color in zip(forecasts.items(), colors_of(len(forecasts)), strict=True):
-            axis.plot(time, pair[number], color=color, linewidth=1, label=model.replace("$", r"\$"))
+            axis.plot(time, pair[number], color=color, linewidth=1, label=model)
         axis.set_ylim(_limits(actual))
         axis.set_title(f"{name}, {title}", loc="left", parse_math=False)  # names may hold a $
-        axis.grid(alpha=0.3)
     panels[-1].set_xlabel("term" if times is None else "")
-    lines, names = panels[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=min(4, len(names)))
+    legend_below(figure, panels)
     return finish(figure, path)
 
 
@@ -354,6 +386,7 @@ def _limits(actual: Tensor) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+@styled()
 def plot_next_terms(
     panels: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]],
     times: np.ndarray | None = None,
@@ -371,20 +404,20 @@ def plot_next_terms(
         now = len(known) - 1
         ahead = len(next(iter(forecasts.values())))
         x = np.arange(-now, ahead + 1) if times is None else times
-        axis.axvspan(x[now], x[-1], color="C1", alpha=0.1, linewidth=0)
+        axis.axvspan(x[now], x[-1], color=SHADED, linewidth=0)
         axis.plot(x[: now + 1], known, color="0.4", label="known", marker="." if now < 60 else "")
         for number, ((name, values), line) in enumerate(zip(forecasts.items(), ("-", "--", ":", "-."), strict=False)):
             later = np.concatenate([known[-1:], values])  # from the last known term on
             color, marker = ("C3", "C0", "C2", "C4")[number % 4], "." if ahead <= 60 and not number else ""
             axis.plot(x[now:], later, line, color=color, label=name, marker=marker, markevery=(1, 1))
         axis.set_title(title, parse_math=False, loc="left")  # names may hold a $
-        axis.grid(alpha=0.3)
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False)  # above the curves
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)  # above the curves
     if times is None:
         axes[-1].set_xlabel("step (0: the last known term)")
     return finish(figure, path)
 
 
+@styled()
 def plot_roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, path: PathLike | None = None
 ) -> Figure:
@@ -401,9 +434,10 @@ def plot_roc(
     axis.plot([0, 1], [0, 1], "--", color=COLORS["chance"], label="chance")
     axis.set(xlabel="false positive rate", ylabel="true positive rate")
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
-    return finish_curves(figure, axis, path, loc="lower right")
+    return finish_curves(figure, axis, path)
 
 
+@styled()
 def plot_precision_recall(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], positive: str, share: float, path: PathLike | None = None
 ) -> Figure:
@@ -421,9 +455,10 @@ def plot_precision_recall(
     axis.axhline(share, linestyle="--", color=COLORS["chance"], label="chance")
     axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(0, 1.02))
     axis.set_title(f"positive: {positive}", parse_math=False)  # names may hold a $
-    return finish_curves(figure, axis, path, loc="lower left", title="average precision")
+    return finish_curves(figure, axis, path, title="average precision")
 
 
+@styled()
 def plot_line_fit(
     x: Tensor, y: Tensor, lines: Mapping[str, Tensor], xlabel: str, ylabel: str, path: PathLike | None = None
 ) -> Figure:
@@ -440,17 +475,19 @@ def plot_line_fit(
     """
     figure, (before, axis) = sheet(2, 2, 5.5, 4.2)
     for panel in (before, axis):
-        panel.scatter(x, y.exp(), s=14, color="0.4")
+        panel.scatter(x, y.exp(), s=14, color="0.4", label="data")
         panel.set(xlabel=xlabel, ylabel=ylabel)
-    before.grid(alpha=0.3)
     before.set_title("before the logarithm")
+    before.ticklabel_format(axis="y", useMathText=True)
     order = x.argsort()
     for (name, values), style in zip(lines.items(), itertools.cycle(("-", "--", ":")), strict=False):
         axis.plot(x[order], values[order].exp(), style, label=name)
-    axis.set(yscale="log", title="after it: a line")
+    axis.set(title="after it: a line")
+    logarithmic(axis, "y")
     return finish_curves(figure, axis, path)
 
 
+@styled()
 def plot_surfaces(
     surfaces: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     points: np.ndarray | None = None,
@@ -472,6 +509,7 @@ def plot_surfaces(
     return finish(figure, path)
 
 
+@styled()
 def plot_paths(
     surface: tuple[np.ndarray, np.ndarray, np.ndarray],
     paths: Mapping[str, np.ndarray],
@@ -487,15 +525,18 @@ def plot_paths(
     rows = -(-len(paths) // columns)
     figure = new_figure(3 * columns + 6, 2.6 * rows)
     grid = figure.add_gridspec(rows, 2 * columns)
+    colors = colors_of(len(paths))
     for number, (name, points) in enumerate(paths.items()):
         axis = figure.add_subplot(grid[number // columns, number % columns])
         axis.contour(*surface, levels=np.geomspace(surface[2].min() + 1e-3, surface[2].max(), 15), colors="0.75")
-        axis.plot(*points.T, "-", color=f"C{number}", linewidth=1)
+        axis.plot(*points.T, "-", color=colors[number], linewidth=1)
         axis.plot(*points[0], "ko", markersize=4)
         axis.plot(*points[-1], "*", color="k", markersize=9)
         axis.set(title=name, xlim=(surface[0].min(), surface[0].max()), ylim=(surface[1].min(), surface[1].max()))
     axis = figure.add_subplot(grid[:, columns:])
-    for number, (name, values) in enumerate(losses.items()):
-        axis.plot(values, color=f"C{number}", label=name, linewidth=1.2, linestyle="--" if number > 8 else "-")
-    axis.set(yscale="log", xlabel="updates", ylabel="loss over all examples, minus the minimum")
-    return finish_curves(figure, axis, path)
+    for (name, values), color in zip(losses.items(), colors_of(len(losses)), strict=True):
+        axis.plot(values, color=color, label=name, linewidth=1.2)
+    axis.set(xlabel="updates", ylabel="loss over all examples, minus the minimum")
+    logarithmic(axis, "y")
+    name_lines(figure, axis)
+    return finish(figure, path)

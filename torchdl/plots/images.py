@@ -11,16 +11,17 @@ from torch import Tensor
 
 from torchdl.files import PathLike
 from torchdl.pictures import image_grid
-from torchdl.plots.figure import finish, finish_curves, new_figure, sheet
+from torchdl.plots.figure import COLORS, finish, finish_curves, new_figure, sheet, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@styled()
 def plot_predicted_images(
     images: Tensor, labels: Sequence[str], predictions: Sequence[str], title: str = "", path: PathLike | None = None
 ) -> Figure:
-    """Draw images, each under its label and its prediction.
+    """Draw images, each under its label and its prediction: ``true 3, predicted 7``.
 
     Args:
         images: (N, C, H, W) in [0, 1].
@@ -28,16 +29,20 @@ def plot_predicted_images(
         title: The title above all images.
         path: The file for the figure, if it is to be saved.
     """
-    figure, axes = sheet(len(images), 6, 1.5, 2.0)
+    texts = [f"true {label}, predicted {predicted}" for label, predicted in zip(labels, predictions, strict=True)]
+    if max(map(len, texts), default=0) > 22:  # wider than an image
+        texts = [f"true {label},\npredicted {predicted}" for label, predicted in zip(labels, predictions, strict=True)]
+    figure, axes = sheet(len(images), 6, 1.5, 1.85)
     pixels = images.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()  # (N, C, H, W) -> (N, H, W, C)
-    for axis, image, label, predicted in zip(axes, pixels, labels, predictions, strict=True):
+    for axis, image, text in zip(axes, pixels, texts, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_axis_off()
-        axis.set_title(f"{label}\npredicted {predicted}", fontsize=8, parse_math=False)  # names may hold a $
+        axis.set_title(text, fontsize=8, parse_math=False)  # names may hold a $
     figure.suptitle(title)
     return finish(figure, path)
 
 
+@styled()
 def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
     """Draw images under their names; grey ones from their minimum to their maximum.
 
@@ -45,16 +50,19 @@ def plot_images(pictures: Mapping[str, Tensor], path: PathLike | None = None) ->
         pictures: Images (H, W), (1, H, W) or (3, H, W) by name.
         path: The file for the figure, if it is to be saved.
     """
-    figure, axes = sheet(len(pictures), 3, 3.4, 2.6)
+    shapes = [picture.shape[-2:] for picture in pictures.values()]
+    wide = max((width / height for height, width in shapes), default=1.0)
+    figure, axes = sheet(len(pictures), 3, max(2.3 * min(wide, 2.0), 0.085 * max(map(len, pictures), default=0)), 2.6)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         if picture.dim() == 3:
             picture = picture[0] if len(picture) == 1 else picture.permute(1, 2, 0).clamp(0, 1)  # (H, W) or (H, W, 3)
         axis.imshow(picture.numpy(), cmap="gray")
         axis.set_axis_off()
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=9.5, parse_math=False)  # names may hold a $
     return finish(figure, path)
 
 
+@styled()
 def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) -> Figure:
     """Draw rows of images, each beside its name, such as those of :meth:`torchdl.AugmentedImages.examples`.
 
@@ -64,9 +72,10 @@ def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) ->
     """
     grid = image_grid(torch.stack(list(rows.values()))).permute(1, 2, 0).numpy()  # (R, N, C, H, W) -> (H', W', C)
     count = len(next(iter(rows.values())))
-    figure = new_figure(0.4 + 0.09 * max(map(len, rows)) + 0.9 * count, 0.2 + 0.9 * len(rows))
+    figure = new_figure(0.3 + 0.065 * max(map(len, rows)) + 0.9 * count, 0.2 + 0.9 * len(rows))
     axis = figure.add_subplot()
     axis.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    axis.grid(False)
     high = (len(grid) - 2) / len(rows)
     axis.set_yticks([1 + high * (row + 0.5) for row in range(len(rows))], list(rows), parse_math=False)
     axis.set_xticks([])
@@ -75,6 +84,7 @@ def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) ->
     return finish(figure, path)
 
 
+@styled()
 def plot_nearest(
     closest: Mapping[str, tuple[Tensor, Tensor, Tensor]],
     distances: Mapping[str, Tensor],
@@ -96,23 +106,32 @@ def plot_nearest(
         high, wide = images.shape[2] + 2, images.shape[3] + 2
         picture = image_grid(torch.stack([images.cpu(), training.cpu()])).permute(1, 2, 0)  # (C, H, W) -> (H, W, C)
         axis.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=255)
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
         centres = [1 + wide * (column + 0.5) for column in range(len(images))]
         axis.set_xticks(centres, [f"{value:.3f}" for value in far.tolist()], fontsize=8)
         axis.set_yticks([1 + high * 0.5, 1 + high * 1.5], [name, "nearest\ntraining\nimage"], fontsize=8)
         axis.tick_params(length=0)
         title = f"{name}: the {len(images)} of {len(distances[name]):,} nearest to a training image"
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=9.5)
         axis.set_xlabel("distance", fontsize=8)
     axis = figure.add_subplot(grid[1, :])
     edges = np.linspace(0, max(float(far.max()) for far in distances.values()) or 1.0, 61)
     for name, values in distances.items():
-        axis.hist(values.cpu().numpy(), bins=edges.tolist(), alpha=0.5, label=f"{name} ({len(values):,} images)")
-    axis.axvline(near, linestyle="--", color="0.3", label="the nearest 1 % of the test images are left of it")
+        axis.hist(
+            values.cpu().numpy(),
+            bins=edges.tolist(),
+            alpha=0.5,
+            color=COLORS.get(name),
+            label=f"{name} ({len(values):,} images)",
+        )
+    axis.axvline(near, linestyle="--", color="0.5", label="the nearest 1 % of the test images are left of it")
     axis.set_xlabel("distance to the nearest training image (root mean squared error of a pixel in [0, 1])")
     axis.set_ylabel("images")
     return finish_curves(figure, axis, path)
 
 
+@styled()
 def plot_sequences(
     context: Tensor,
     future: Tensor,
@@ -149,12 +168,15 @@ def plot_sequences(
     if digits is not None:
         numbers = [" ".join(map(str, row[:known])) + " | " + " ".join(map(str, row[known:])) for row in digits.tolist()]
         captions = [f"{row}   {caption}" for row, caption in zip(numbers, captions, strict=True)]
-    drawn, size = canvas.shape[1] / 60, canvas.shape[0] / 60  # inches
-    figure = new_figure(drawn + 0.1 + 0.07 * max(map(len, captions)), size)
+    drawn, size, heading = canvas.shape[1] / 60, canvas.shape[0] / 60, 0.25  # inches
+    figure = new_figure(drawn + 0.15 + 0.07 * max(map(len, captions)), size + heading)
     figure.set_layout_engine(None)  # the captions stand beside the axes
-    axis = figure.add_axes((0, 0, drawn / figure.get_figwidth(), 1))
+    axis = figure.add_axes((0, 0, drawn / figure.get_figwidth(), size / (size + heading)))
     axis.imshow(canvas, interpolation="nearest")
     axis.set_axis_off()
+    for column, name in ((0, "context"), (known, "future")):
+        left = gap + column * wide + (2 * gap if column else 0)
+        axis.annotate(name, (left, 0), (0, 2), textcoords="offset points", annotation_clip=False)
     for row, caption in enumerate(captions):
         axis.text(canvas.shape[1] + gap, gap + (row + 0.5) * high, caption, va="center", fontsize=9)
     return finish(figure, path)

@@ -177,7 +177,8 @@ def evaluate_forecaster(
     drawn = plot_forecast(series.values[:, 0], split.boundary, one_step, multi_step, drawn_as, series.times)
     figures = {"forecast": drawn}
     if by_step:
-        figures["errors"] = plot_lines(by_step, "steps ahead", f"root mean squared error of {series.columns[0]}")
+        error = f"root mean squared error of {series.columns[0]}"
+        figures["errors"] = plot_lines(by_step, "steps ahead", error, own=next(iter(by_step)))
     import pandas  # imported late: it takes a second
 
     times = {} if series.times is None else {"time": series.times[split.boundary :]}

@@ -301,7 +301,9 @@ def evaluate_generator(
         "seconds": time.perf_counter() - since,
     }
     figures = {
-        "classes": plot_bars({**shares, "test images": test_shares}, "share of each class among the predictions"),
+        "classes": plot_bars(
+            {**shares, "test images": test_shares}, "share of each class among the predictions", ("generated",)
+        ),
         "nearest": plot_nearest(closest, distances, float(near)),
     }
     return Report(results, summarize(results), figures)

@@ -113,7 +113,7 @@ def distance_report(results: Results, settings: Mapping[str, Any]) -> Report:
         }
         for distance, networks in results.items()
     }
-    figure = plot_measured(drawn, "terms", "test accuracy, %", {"chance": CHANCE})
+    figure = plot_measured(drawn, "terms", "test accuracy, % (mean and range)", {"chance": CHANCE})
     summary = f"test accuracy, % (chance: {CHANCE:g})\n{table(results)}"
     return Report({"settings": dict(settings), "chance": CHANCE, "accuracy": written}, summary, {"accuracy": figure})
 

@@ -136,11 +136,12 @@ def probe_signals(
         for kind, start in (("supervised network", new), ("CPC, then supervised", ours)):
             logits = fit_network(start, segments, labels, len(train.classes), trainer)
             found[name][kind] = accuracy_of(logits(x).argmax(1), y)
+    own = ("CPC, linear", "CPC, then supervised")
     in_percent = {name: {kind: 100 * value for kind, value in each.items()} for name, each in found.items()}
     lines = [f"test accuracy, %{'':14}{''.join(f'{name:>14}' for name in found)}"]
     lines += [f"  {kind:28}{''.join(f'{in_percent[n][kind]:14.1f}' for n in found)}" for kind in found["all people"]]
     return Report(
         {"accuracy": found, "test segments": len(x), "seed": trainer.seed},
         "\n".join(lines),
-        {"accuracy": plot_bars({f"labels of {n}": v for n, v in in_percent.items()}, "test accuracy, %")},
+        {"accuracy": plot_bars({f"labels of {n}": v for n, v in in_percent.items()}, "test accuracy, %", own)},
     )
