@@ -145,7 +145,7 @@ def test_a_store_that_mlflow_refuses_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="MLflow takes no runs"):
         fit(tmp_path / "first", loggers=[MLflowLogger(tracking_uri="nonsense://x")])
     if importlib.util.find_spec("alembic") is None:
-        with pytest.raises(InputError, match=r"mlflow-skinny has no databases: pip install mlflow|MLflow takes no runs"):
+        with pytest.raises(InputError, match=r"mlflow-skinny has no databases: pip install|MLflow takes no runs"):
             fit(tmp_path / "first", loggers=[MLflowLogger(tracking_uri=f"sqlite:///{tmp_path}/x.db")])
 
 
