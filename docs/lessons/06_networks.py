@@ -242,6 +242,23 @@ check(softmax, lambda f: torch.allclose(f(large), large.softmax(1)) or "wrong fo
 #           return e / e.sum(1, keepdim=True)
 
 # %%
+# Exercise 3: a surprised network
+# -------------------------------
+# A network gives ten classes the logit 0, but the true one the logit -2. What is the loss?
+loss = ...
+
+check(loss, F.cross_entropy(torch.tensor([[-2.0] + [0.0] * 9]), torch.tensor([0])), hint="Which probability is it?")
+
+# %%
+# .. dropdown:: Solution
+#
+#    The true class has the probability :math:`e^{-2} / (9 + e^{-2})`.
+#
+#    .. code-block:: python
+#
+#       loss = math.log(9 + math.exp(-2)) + 2
+
+# %%
 # Where next
 # ----------
 # ``python scripts/train_tabular.py --hidden 64`` puts a network beside a linear model on a table. The TensorFlow

@@ -271,6 +271,24 @@ check(bias, -float((corners @ torch.tensor([1.0, -2.0])).max()), hint="Which cor
 #       bias = -1.0
 
 # %%
+# Exercise 3: your own activation
+# -------------------------------
+# Write SiLU, :math:`z \sigma(z)`, as a function of a tensor, from the parts above.
+silu = ...
+
+check(silu, lambda f: torch.allclose(f(z), F.silu(z)) or "some values differ from z times sigmoid(z)")
+
+# %%
+# .. dropdown:: Solution
+#
+#    It is a smooth ReLU that dips below 0. By name: ``torchdl.MLP(activation="silu")``.
+#
+#    .. code-block:: python
+#
+#       def silu(z):
+#           return z * torch.sigmoid(z)
+
+# %%
 # Where next
 # ----------
 # ``python scripts/show_activations.py`` draws all ten activations and repeats the dying units with three hundred steps;

@@ -204,7 +204,24 @@ dropped.eval()
 print(f"dropout off: {float((dropped(x_test).argmax(1) == y_test).float().mean()):.1%}")
 
 # %%
-# Exercise 1: the hardest digit
+# Exercise 1: bytes
+# -----------------
+# How many bytes does a colour photograph of 4000 x 3000 pixels have before compression?
+size = ...
+
+check(size, torch.empty(3000, 4000, 3, dtype=torch.uint8, device="meta").nbytes, hint="A byte has 8 bits.")
+
+# %%
+# .. dropdown:: Solution
+#
+#    Every pixel has three channels of one byte.
+#
+#    .. code-block:: python
+#
+#       size = 4000 * 3000 * 3
+
+# %%
+# Exercise 2: the hardest digit
 # -----------------------------
 # Of which digit does the network get the smallest share right? Compute it from ``matrix``.
 hardest = ...
@@ -222,7 +239,7 @@ check(hardest, min(shares, key=shares.get), hint="Rows are true digits: divide t
 #       hardest = int((matrix.diagonal() / matrix.sum(1)).argmin())
 
 # %%
-# Exercise 2: dropout by hand
+# Exercise 3: dropout by hand
 # ---------------------------
 # Write a function of the hidden units (N, M), a mask ``keep`` of the same shape with 1 for units that stay and 0 for
 # others, and ``p``. It returns what dropout returns.

@@ -247,6 +247,24 @@ check(shape, list((y - y[:, 0]).shape), hint="PyTorch aligns shapes at their rig
 #       shape = [1000, 1000]
 
 # %%
+# Exercise 3: the error of a constant
+# -----------------------------------
+# Over whole periods of both cosines, what is the RMSE of always predicting 0? The mean of :math:`\cos^2` is 1/2.
+error = ...
+
+period = torch.arange(1000) * 2 * math.pi / 1000
+check(error, (period.cos()[:, None] + period.cos()).square().mean().sqrt(), hint="Square the sum of two cosines.")
+
+# %%
+# .. dropdown:: Solution
+#
+#    The mean square is 1/2 + 1/2; the mixed term has the mean 0. An RMSE above 1 is worse than knowing nothing.
+#
+#    .. code-block:: python
+#
+#       error = 1.0
+
+# %%
 # Where next
 # ----------
 # ``python scripts/train_surface.py`` is this lesson as a command, and ``--activation sine`` the second half. RESULTS

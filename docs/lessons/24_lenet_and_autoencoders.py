@@ -231,6 +231,9 @@ torchdl.plots.plot_image_rows({"inverted": 1 - x_test[shown], "decoded": inverte
 #    * - ``Flatten()``
 #      - ``nn.Flatten()``
 #      - flattens (H, W, C) there, (C, H, W) here: the next layer's weights have another order
+#    * - ``to_json()``, ``save_weights("w.h5")``
+#      - ``torchdl.save(model, folder)``
+#      - ``.json`` and ``.safetensors``; ``scripts/convert_keras.py`` reads Keras' files
 #
 # Exercise 1: a larger image
 # --------------------------
@@ -264,6 +267,27 @@ check(error, 0.2**2, hint="The noise has the mean 0.")
 #    .. code-block:: python
 #
 #       error = 0.04
+
+# %%
+# Exercise 3: odd sides
+# ---------------------
+# 28 pixels are halved to 14, 7, and then? LeNet's pooling drops the last row and column of 7. An autoencoder must get
+# back to 28, so it first pads the image to a multiple of :math:`2^d`. What is the side of the last maps at depth 3, for
+# LeNet and for the autoencoder? Answer with a list of two numbers.
+sides = ...
+
+deep = torchdl.LenetLike((1, 28, 28), 10, depth=3), torchdl.Autoencoder((1, 28, 28), depth=3)
+wanted = [deep[0].features(x[:1]).shape[3], deep[1].encoder[:-2](F.pad(x[:1], deep[1].padding)).shape[3]]
+check(sides, wanted, hint="The next multiple of 8 is 32.")
+
+# %%
+# .. dropdown:: Solution
+#
+#    7 pixels become 3; 32 pixels become 4.
+#
+#    .. code-block:: python
+#
+#       sides = [7 // 2, 32 // 8]
 
 # %%
 # Where next
