@@ -123,7 +123,8 @@ accuracies = {name: train(model, features(x)) for name, (model, features) in mod
 # Look: the boundaries
 # --------------------
 # The colour of the ground is the predicted class. On the left all boundaries are straight, whatever :math:`w` and
-# :math:`b` are. Squares bend them into conic sections. The hidden layer follows the arms.
+# :math:`b` are. Squares bend them into conic sections. The hidden layer follows the arms. The
+# accuracies are those of the training points; :doc:`/learn/08_images` asks what they are worth for new ones.
 line = torch.linspace(-1.3, 1.3, 200)
 grid = torch.cartesian_prod(line, line)  # (40000, 2)
 colors = ListedColormap(["C0", "C1", "C2"])

@@ -52,9 +52,10 @@ from torchdl.models import ACTIVATIONS
 #
 # Sigmoid outputs are centred at 1/2 although the next layer would like inputs centred at 0, as standardized data are;
 # tanh repairs this. ReLU and softplus are never negative, and ELU has a mean nearer to 0; in practice this matters less
-# than the slope. The bionodal root unit (Bhumbra 2018) was fitted to neurons. All their impulses have the same size; a
-# stronger stimulus makes them more frequent, but ever less so, like a root or a logarithm. So ReLU, which is silent at
-# rest and grows with the stimulus, resembles a neuron more than a sigmoid does.
+# than the slope. Left of 0, ELU and softplus flatten as ReLU does, and all three work. The bionodal root unit (Bhumbra
+# 2018), :math:`(r^2 z + 1)^{1/r} - 1/r`, and :math:`e^{rz} - 1/r` below 0, was fitted to neurons. All their impulses
+# have the same size; a stronger stimulus makes them more frequent, but ever less so, like a root or a logarithm. So
+# ReLU, which is silent at rest and grows with the stimulus, resembles a neuron more than a sigmoid does.
 #
 # Two traps: the slope of LeakyReLU on the left is 0.1 here, but 0.3 in Keras and 0.01 in PyTorch by default. Softmax is
 # for the output layer alone, where PyTorch's ``cross_entropy`` contains it already (:doc:`/learn/06_networks`).
@@ -85,8 +86,8 @@ for name, (f, slope) in by_hand.items():
 # With torchdl: the same functions by name
 # ----------------------------------------
 # Look at the dashed slopes: those of sigmoid and tanh are bumps, nearly 0 a few units away from the middle; those of
-# ReLU and its relatives stay at 1 on the right. On the left only LeakyReLU keeps a slope. BRU has the slope 2 at 0 and
-# flattens slowly on the right.
+# ReLU and its relatives stay at 1 on the right, or come near it. Far on the left only LeakyReLU keeps a slope. BRU has
+# the slope 2 at 0 and flattens slowly on the right.
 for name, (f, _) in by_hand.items():
     torch.testing.assert_close(ACTIVATIONS[name]()(z), f(z))
 curves = {name: tuple(v.tolist() for v in (z, f(z), slope(z))) for name, (f, slope) in by_hand.items()}

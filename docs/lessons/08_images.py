@@ -106,9 +106,9 @@ torchdl.plots.plot_history(history)
 # %%
 # Look: overfitting
 # -----------------
-# The training loss falls towards 0, and the accuracy on the training images reaches 100 %. The validation loss stops
-# falling after a few epochs: from there on the network learns these 4,000 images by heart, and nothing about digits.
-# That is *overfitting*, and the gap between the curves shows it.
+# The training loss falls towards 0, and the accuracy on the training images nearly reaches 100 %. The validation loss
+# stops falling after a few epochs: from there on the network learns these 4,000 images by heart, and nothing about
+# digits. That is *overfitting*, and the gap between the curves shows it.
 #
 # *Dropout* works against it. In training it sets each hidden unit to 0 with probability :math:`p`, and multiplies the
 # others by :math:`1 / (1 - p)`, so that the mean stays the same; in evaluation it does nothing. No unit can rely on

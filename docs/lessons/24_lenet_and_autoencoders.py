@@ -108,7 +108,8 @@ for width, depth in ((8, 1), (8, 2), (8, 3), (8, 4), (16, 2)):
 # Artifacts: the files of a run
 # -----------------------------
 # A training leaves files. Here are those of a short run: the architecture as JSON, the weights as safetensors (Keras'
-# ``.h5``), the metrics of each epoch as a table and as a figure. The first two are enough to load the model.
+# ``.h5``), the metrics of each epoch as a table and as a figure. The first two are enough to load the model. An
+# autoencoder's run, such as that of :func:`torchdl.fit_model_cifar10`, has the rebuilt test images among its figures.
 with tempfile.TemporaryDirectory() as root:
     fitted, history = torchdl.fit_model_on("mnist_5k", epochs=1, folder=f"{root}/run", width=4, depth=2, device="cpu")
     files = sorted(str(file.relative_to(f"{root}/run")) for file in Path(f"{root}/run").rglob("*.*"))
@@ -195,7 +196,7 @@ torchdl.plots.plot_image_rows({f"query {q}": torch.cat([x_test[q : q + 1], x[fou
 loss = torchdl.AutoencoderTask(by_hand).evaluate(x_test)["loss"].mean()
 torch.testing.assert_close(loss, (decoded - x_test).square().mean())
 task = torchdl.AutoencoderTask(start, noise=0.3, lr=4e-3, schedule=find_schedule("one_cycle"))
-torchdl.Trainer(epochs=4, device="cpu").fit(task, loader)
+torchdl.Trainer(epochs=3, device="cpu").fit(task, loader)
 noisy = x_test + 0.3 * torch.randn(x_test.shape, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
     clean = start.eval()(noisy)
