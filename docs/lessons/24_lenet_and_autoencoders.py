@@ -45,10 +45,11 @@ loader = torchdl.BatchLoader(train, batch_size=64, shuffle=True, seed=0)
 # %%
 # By hand: LeNet
 # --------------
+# Building the network takes no images; calling it takes any batch of them. One epoch of training follows.
 
 
 class Lenet(nn.Module):
-    """Classify 1x28x28 images by ``depth`` halving stages, the first with ``width`` filters; any call is a batch."""
+    """Classify 1x28x28 images by ``depth`` halving stages, the first with ``width`` filters."""
 
     def __init__(self, width, depth, classes=10):
         super().__init__()
