@@ -258,6 +258,16 @@ def pooled(last: nn.Module, features: int) -> nn.Sequential:
     return nn.Sequential(*body, nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
+def products(model: nn.Sequential, x: Tensor) -> int:
+    """Count the multiplications that one image (1, C, H, W) takes."""
+    total = 0
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            total += x[0].numel() * layer.weight[0].numel()
+    return total
+
+
 torch.manual_seed(0)
 networks = {
     "stride 2, flattened": strided((8, 16, 32), 64),
@@ -271,7 +281,8 @@ for name, network in networks.items():
     moved = (F.pad(x_test, (distance, 0, 0, 0))[..., :28] for distance in distances)  # to the right, black behind
     scores = [100 * measure(network, images, y_test)[1] for images in moved]
     ax.plot(distances, scores, ".-", label=name)
-    print(f"{name:30} not moved {scores[0]:.1f} %, moved by 4 pixels {scores[2]:.1f} %")
+    print(f"{name:30} {products(network, x_test[:1]):9,} multiplications;", end=" ")
+    print(f"not moved {scores[0]:.1f} %, moved by 4 pixels {scores[2]:.1f} %")
 ax.axhline(10, color="0.5", linestyle="--", label="chance")
 ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 ax.set(title="Test images moved to the right", xlabel="pixels", ylabel="test accuracy, %", ylim=(0, 100))
@@ -279,9 +290,10 @@ fig.legend(loc="outside lower center", ncols=2)
 plt.show()
 
 # %%
-# All of them lose in the end. Among digits, which have a black margin, the network with the global maximum loses
-# least; clothes fill their image, and soon a part of them is outside. The cure for the others is to train on moved
-# images, in the next lesson.
+# Strides are much cheaper than pooling, since they do not compute what pooling would drop, but pooling keeps the
+# largest response wherever it is. All of them lose in the end. Among digits, which have a black margin, the network
+# with the global maximum loses least; clothes fill their image, and soon a part of them is outside. The cure for the
+# others is to train on moved images, in the next lesson.
 #
 # Global pooling also takes larger images. It needs maps to pool, so images that are too small for the layers before
 # it are an error:

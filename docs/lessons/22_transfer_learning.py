@@ -33,8 +33,8 @@ At the end you can
 #
 # Their weights are downloads. torchdl comes with small bodies of its own, so this lesson runs anywhere. Ours is
 # ``cpc-colour``: its encoder has seen coloured digits in sequences and learned what comes next, **without any label**
-# (lesson 25). Our task: name a digit, after 100 labelled ones. The digits may be among those that it saw, their
-# labels are not.
+# (:doc:`/learn/25_contrastive_predictive_coding`). Our task: name a digit, after 100 labelled ones. The digits may be
+# among those that it saw, their labels are not.
 
 import copy
 import time
@@ -207,9 +207,9 @@ except torchdl.InputError as error:
     print(f"left out: {error}")
 
 # %%
-# A larger body and a million of labels, and far worse: photographs have taught it to see dogs and trucks by their
-# texture, and not strokes in false colours. The body has to know features of **your** kind of images. On photographs
-# it is the other way round: see RESULTS.md below.
+# This body is larger and has learned from a million labels, and it is far worse here. Photographs have taught it to
+# tell dogs from trucks, not to see strokes in false colours. The body has to know features of **your** kind of
+# images. On photographs it is the other way round: see RESULTS.md below.
 #
 # What breaks it: other preprocessing
 # -----------------------------------
@@ -344,4 +344,4 @@ check(
 # - :func:`torchdl.transfer_model`, :class:`torchdl.FrozenFeatures` and :func:`torchdl.pretrained` are the API.
 # - RESULTS.md, under Transfer learning: with EfficientNet-Lite0 on 5,000 photographs of CIFAR-10, both ways are far
 #   above the pixels and above training from scratch, and fine-tuning is better still.
-# - Lesson 23 generates images.
+# - The next lesson generates images: :doc:`/learn/23_gans`.
