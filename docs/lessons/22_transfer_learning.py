@@ -20,7 +20,7 @@ At the end you can
 # A convolutional classifier is a body :math:`z = f(x)`, which makes D features of an image, and a head, which is
 # often no more than :math:`\hat y = \mathrm{softmax}(W z + b)`. The first layers find edges and strokes, the next
 # ones parts, the last ones whole things. Much of this is useful for other tasks. So somebody with a large data set,
-# such as ImageNet with its million of photographs in a thousand classes, trains once. We keep the body, drop the
+# such as ImageNet with its million photographs in a thousand classes, trains once. We keep the body, drop the
 # head, and train a new one, with D x K weights. Compared with training from scratch one hopes for a higher start, a
 # steeper slope and a better end.
 #
@@ -29,7 +29,7 @@ At the end you can
 # - **VGG16, VGG19**: convolutions of 3 x 3 and pooling, 16 or 19 layers, large.
 # - **ResNet18 to 152**: blocks that learn only a change, :math:`x + g(x)`, so that many can be stacked.
 # - **Inception**: kernels of several sizes side by side, instead of a choice between them.
-# - **MobileNet, EfficientNet-Lite**: small and fast, for phones.
+# - **MobileNet, EfficientNet**: small and fast, for phones.
 #
 # Their weights are downloads. torchdl comes with small bodies of its own, so this lesson runs anywhere. Ours is
 # ``cpc-colour``: its encoder has seen coloured digits in sequences and learned what comes next, **without any label**
