@@ -331,6 +331,7 @@ check(
 # Where next
 # ----------
 # ``python scripts/train_text.py --vectors vectors.txt --freeze`` puts vectors in GloVe's format into a network and
-# freezes them (:func:`torchdl.data.read_vectors`). In the API: :class:`torchdl.Vocabulary`, :func:`torchdl.data.pad`,
+# freezes them (:func:`torchdl.data.read_vectors`); ``python scripts/predict.py RUN --similar prize`` prints the nearest
+# words of a finished run. In the API: :class:`torchdl.Vocabulary`, :func:`torchdl.data.pad`,
 # :class:`torchdl.TextDataset`, which pads each batch to its own longest text, and
 # :class:`torchdl.models.text.WordEmbedding`. The next lesson, :doc:`/learn/20_texts`, classifies texts.

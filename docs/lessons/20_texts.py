@@ -31,9 +31,10 @@ torch.manual_seed(0)
 # %%
 # The messages
 # ------------
-# The course has 5,572 real text messages. They are used here if your data folder has them. Otherwise the lesson makes
-# up its own: people who meet, thank and ask, and senders who promise prizes. As in real life, both use the same words,
-# make mistakes, and a few messages are sent again and again.
+# The course has 5,572 real text messages. They are used here if your data folder has them; :func:`torchdl.read_texts`
+# finds out that their file has an older encoding than UTF-8, and reads two of its five columns. Otherwise the lesson
+# makes up its own: people who meet, thank and ask, and senders who promise prizes. As in real life, both use the same
+# words, make mistakes, and a few messages are sent again and again.
 EITHER = ["hi", "sorry i missed you", "call me WHEN", "are you free WHEN", "text me WHEN", "see you WHEN"]
 HAM = ["thanks for the THING", "i am at PLACE", "can you bring the THING", "i won the game", "call me on NUMBER"]
 HAM += ["the THING is free", "lol ok", "it is not true you have not won a PRIZE", "do not call NUMBER", "how are you"]
@@ -154,7 +155,8 @@ print("same logits; more padding does not change them")
 # .. math::
 #    y_{t,m} = b_m + \sum_{\tau=1}^{k} \sum_{d=1}^{D} x_{t+\tau-1,\,d} \; w_{\tau,d,m} .
 #
-# Each filter is a detector of phrases of three words. PyTorch wants the features before the time, (N, D, T).
+# (The kernels of an image have four axes: height, width, and the features before and after. Those of a text have one
+# less.) Each filter is a detector of phrases of three words. PyTorch wants the features before the time, (N, D, T).
 x, layer = torch.randn(2, 9, D), nn.Conv1d(D, 4, kernel_size=3)
 windows = x.unfold(1, 3, 1)  # (N, T - 2, D, 3)
 by_hand = torch.einsum("ntdk,mdk->ntm", windows, layer.weight) + layer.bias

@@ -392,7 +392,8 @@ check(
 # ----------
 # ``python scripts/train_recommender.py --model mf --epochs 6`` trains on MovieLens, and ``--dataset ml-20m`` on the
 # course's 20 million ratings; without ``--model`` it is the course's network, and ``--model network`` adds biases and
-# factors to it. ``--recommend 42 --resume RUN`` recommends. RESULTS has each beside the means, also for a split by
+# factors to it. ``python scripts/predict.py RUN --user 42`` recommends, ``--ratings own.csv`` does so to someone new,
+# and ``--similar "Toy Story"`` prints the nearest films. RESULTS has each model beside the means, also for a split by
 # time, where the means are hard to beat. In the API: :class:`torchdl.RatingModel`,
 # :class:`torchdl.MatrixFactorization`, :func:`torchdl.split_ratings`. The next lesson,
 # :doc:`/learn/22_transfer_learning`, returns to images.

@@ -49,7 +49,7 @@ torch.manual_seed(0)
 # ----------------------------------------
 # These are the course's networks. The pixels are in [-1, 1], the range of tanh. The discriminator returns a *logit*
 # :math:`s` with :math:`D = 1 / (1 + e^{-s})`, because the loss of logits does not overflow.
-Z, D = 100, 28 * 28
+Z, PIXELS = 100, 28 * 28
 
 
 def hidden(width_in, width_out):
@@ -57,13 +57,13 @@ def hidden(width_in, width_out):
     return nn.Linear(width_in, width_out), nn.LeakyReLU(0.2), nn.BatchNorm1d(width_out, eps=1e-3, momentum=0.2)
 
 
-generator = nn.Sequential(*hidden(Z, 256), *hidden(256, 512), *hidden(512, 1024), nn.Linear(1024, D), nn.Tanh())
+generator = nn.Sequential(*hidden(Z, 256), *hidden(256, 512), *hidden(512, 1024), nn.Linear(1024, PIXELS), nn.Tanh())
 discriminator = nn.Sequential(
-    nn.Linear(D, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
+    nn.Linear(PIXELS, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
 )
 images = torchdl.load_images("mnist_5k", low=-1, high=1)
-digits = images[: len(images)][0].flatten(1)  # (N, D)
-print(f"{len(digits):,} real images of {D} numbers")
+digits = images[: len(images)][0].flatten(1)  # (N, 784)
+print(f"{len(digits):,} real images of {PIXELS} numbers")
 for name, network in (("generator", generator), ("discriminator", discriminator)):
     print(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
 
@@ -108,10 +108,10 @@ def play(generator, discriminator, optimizers, batches):
 # Before we play, we keep a copy of the initial networks for later, and noise that never changes. The images of *fixed*
 # noise show progress; with new noise each time, you could not tell it from chance.
 start = copy.deepcopy((generator, discriminator))
-fixed_noise = torch.randn(2000, Z)
+fixed_noise = torch.randn(1000, Z)
 
 
-def draw(n=2000, noise=fixed_noise):
+def draw(n=1000, noise=fixed_noise):
     """Return the generator's images (n, 1, 28, 28) in [0, 1] in evaluation mode."""
     with torch.no_grad():
         made = generator.eval()(noise[:n])
@@ -120,7 +120,7 @@ def draw(n=2000, noise=fixed_noise):
 
 
 def batches(steps, size=32):
-    """Yield pairs of real images (B, D) and noise (B, Z)."""
+    """Yield pairs of real images (B, 784) and noise (B, Z)."""
     for _ in range(steps):
         yield digits[torch.randint(len(digits), (size,))], torch.randn(size, Z)
 
@@ -158,7 +158,7 @@ real = (batch.flatten(1) for batch in loader())
 descents = [torch.optim.SGD(network.parameters(), lr=0.05) for network in reversed(start)]
 ours = play(*start, descents, zip(real, noise, strict=False))
 torchdl.Trainer(max_steps=5, device="cpu").fit(task, loader())
-by_torchdl, by_hand = task.trained.generate_samples(5).flatten(1), start[0].eval()(gan.noise(5))  # (5, D)
+by_torchdl, by_hand = task.trained.generate_samples(5).flatten(1), start[0].eval()(gan.noise(5))  # (5, 784)
 torch.testing.assert_close(by_torchdl, by_hand, rtol=0, atol=1e-3)
 print(f"largest difference of a pixel after {len(ours)} steps: {(by_torchdl - by_hand).abs().max():.1e}")
 
@@ -211,7 +211,8 @@ print("last 100 steps: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(labels, curv
 # The generator has learnt a map from latent space to images. On a straight line between two points of noise, one shape
 # bends into another. The mean of two images would fade one out and the other in.
 share = torch.linspace(0, 1, 12)[:, None]  # (12, 1)
-walks = {f"{k + 1}": draw(12, fixed_noise[k] + share * (fixed_noise[k + 20] - fixed_noise[k])) for k in range(3)}
+ends = ((6, 9), (0, 11), (4, 3))  # numbers of columns above
+walks = {f"{a} to {b}": draw(12, torch.lerp(fixed_noise[a], fixed_noise[b], share)) for a, b in ends}
 plot_image_rows(walks)
 
 # %%
@@ -236,9 +237,9 @@ def features(pictures):
 
 
 order = torch.randperm(len(digits))
-real, other_real = ((digits[part].view(-1, 1, 28, 28) + 1) / 2 for part in (order[:2000], order[2000:4000]))
-pretrained = torchdl.pretrained("gan-conv-mnist", "cpu").predict(2000).float() / 255
-kinds = {"real": other_real, "pretrained": pretrained, "ours": draw(), "noise": torch.rand(2000, 1, 28, 28)}
+real, other_real = ((digits[part].view(-1, 1, 28, 28) + 1) / 2 for part in (order[:1000], order[1000:2000]))
+pretrained = torchdl.pretrained("gan-conv-mnist", "cpu").predict(1000).float() / 255
+kinds = {"real": other_real, "pretrained": pretrained, "ours": draw(), "noise": torch.rand(1000, 1, 28, 28)}
 real_features, _ = features(real)
 shares = {}
 print(f"{'':12}{'Fréchet distance':>18}{'coverage':>10}{'rarest digit':>14}")
@@ -380,9 +381,11 @@ check(
 # Where next
 # ----------
 # ``python scripts/train_gan.py --dataset mnist --model deep --max-steps 30000`` trains these networks as long as the
-# course does, and ``python scripts/evaluate_gan.py RUN`` measures the result. ``--model conv --loss hinge`` is the
-# recipe of the pretrained generator; ``python scripts/sweep_gan.py`` compares all networks with all losses. RESULTS
-# lists the Fréchet distances beside that of real images. In the API: :class:`torchdl.GANTask`,
-# :func:`torchdl.deep_gan`, :func:`torchdl.conv_gan`, :func:`torchdl.metrics.frechet_distance`,
-# :func:`torchdl.latent.invert`, which finds the noise of a given image. The next
-# lesson, :doc:`/learn/24_lenet_and_autoencoders`, turns the arrow round: from an image to a short code, and back.
+# course does, in four steps: get the data, build the model, train, generate. ``python scripts/evaluate_gan.py RUN``
+# measures the result. ``--model simple`` is a smaller pair with one hidden layer each, and
+# ``--model conv --loss hinge`` the recipe of the pretrained generator; ``python scripts/sweep_gan.py`` compares all
+# networks with all losses. RESULTS lists the Fréchet distances beside that of real images. In the API:
+# :class:`torchdl.GANTask`, :func:`torchdl.deep_gan`, :func:`torchdl.conv_gan`,
+# :func:`torchdl.metrics.frechet_distance`, and :func:`torchdl.latent.invert`, which finds the noise of a given image.
+# The next lesson, :doc:`/learn/24_lenet_and_autoencoders`, turns the arrow round: from an image to a short code, and
+# back.
