@@ -32,7 +32,7 @@ torch.manual_seed(0)
 # equally far from each other, so a network cannot see that *cat* is closer to *dog* than to *tax*.
 #
 # Instead, each word gets a vector of :math:`D` numbers that the network learns: its *embedding*, row :math:`k` of a
-# matrix :math:`W` (V, D). A one-hot vector times :math:`W` is just that row, so no library multiplies: it looks up.
+# matrix :math:`W` (V, D). A one-hot vector times :math:`W` is just that row, so libraries look the row up instead.
 V, D = 10_000, 20
 table = torch.randn(V, D)
 words = torch.tensor([50, 25, 3])  # a text of T = 3 words

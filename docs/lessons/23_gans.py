@@ -133,7 +133,7 @@ for steps in (100, 300, 800):
 plot_image_rows(made)
 
 # %%
-# Each row is a number of steps, each column one noise vector. From dots over blots to strokes: the images settle as
+# Each row is a number of steps, each column a noise vector. From dots over blots to strokes: the images settle as
 # the training goes on.
 
 # %%

@@ -97,7 +97,7 @@ def embed_and_read(networks, batch):
 
 
 def info_nce(networks, batch):
-    """Return the mean loss over all contexts and steps: 16 times, find the own sequence among N."""
+    """Return the mean loss over all contexts and steps: 16 times, find its own sequence among N."""
     z, c = embed_and_read(networks, batch)
     own = torch.arange(len(z))
     losses = []
@@ -306,7 +306,7 @@ print(f"pretrained, colour: {share_between(z, large.labels):.1%}")  # z: the las
 # %%
 # In colour nearly all variance is background, which says nothing about the label. So the paired loss gets one bit for a
 # sequence, almost no signal, and a gradient that is mostly noise. InfoNCE compares each prediction with all futures of
-# the batch at once, which is a stronger signal. The paired loss gets free, too, when the background loses its weight:
+# the batch at once, which is a stronger signal. The paired loss also leaves chance when the background loses its weight:
 # if each image's mean colour is subtracted (``center_images=True``), or if the first convolution is normalised for each
 # image alone (``first_norm="instance"``). With larger networks and pictures that takes some hundred steps; RESULTS has
 # the number for each.
@@ -323,7 +323,7 @@ check(ceiling, 10 / 40, hint="It has to guess among the candidates of the same d
 # %%
 # .. dropdown:: Solution
 #
-#    Four candidates show the digit, one of them is the own one.
+#    Four candidates show the digit, one of them is its own.
 #
 #    .. code-block:: python
 #
