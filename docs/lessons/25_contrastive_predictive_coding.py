@@ -306,7 +306,7 @@ print(f"pretrained, colour: {share_between(z, large.labels):.1%}")  # z: the las
 # %%
 # In colour nearly all variance is background, which says nothing about the label. So the paired loss gets one bit for a
 # sequence, almost no signal, and a gradient that is mostly noise. InfoNCE compares each prediction with all futures of
-# the batch at once, which is a stronger signal. The paired loss also leaves chance when the background loses its weight:
+# the batch at once, which is a stronger signal. The paired loss also leaves chance when the background weighs less:
 # if each image's mean colour is subtracted (``center_images=True``), or if the first convolution is normalised for each
 # image alone (``first_norm="instance"``). With larger networks and pictures that takes some hundred steps; RESULTS has
 # the number for each.
