@@ -19,7 +19,7 @@ from torch import nn
 
 import torchdl
 from torchdl.data import pad, tokenize
-from torchdl.models.text import WordEmbedding
+from torchdl.models import WordEmbedding
 
 torch.manual_seed(0)
 
@@ -334,4 +334,4 @@ check(
 # freezes them (:func:`torchdl.data.read_vectors`); ``python scripts/predict.py RUN --similar prize`` prints the nearest
 # words of a finished run. In the API: :class:`torchdl.Vocabulary`, :func:`torchdl.data.pad`,
 # :class:`torchdl.TextDataset`, which pads each batch to its own longest text, and
-# :class:`torchdl.models.text.WordEmbedding`. The next lesson, :doc:`/learn/20_texts`, classifies texts.
+# :class:`torchdl.models.WordEmbedding`. The next lesson, :doc:`/learn/20_texts`, classifies texts.
