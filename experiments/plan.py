@@ -248,9 +248,7 @@ def write_tables(plan: Plan, records: Records) -> Path:
         return results / "quick.json"
     rows = make_rows(experiments, records.kept, hashes(experiments))
     write_json(results / "results.json", rows)
-    write_results(
-        out / "RESULTS.md", rows, experiments, plan.absent, plan.place.kept / "pictures", plan.registry.not_run
-    )
+    write_results(out / "RESULTS.md", rows, experiments, plan.absent, plan.registry.not_run)
     write_into(out / "README.md", short_table(rows, experiments))
     return out / "RESULTS.md"
 

@@ -81,6 +81,8 @@ class Figure:
     """Whether the file has a list, one value for each of the seeds 0, 1, ... of one command."""
     reference_of: str = ""
     """Name of an experiment; its mean of the same metric plus ``reference`` is the number to compare with."""
+    goal: bool = True
+    """Whether the reference is to be reached, and not only to compare with."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     pictures: tuple[str, ...] = ()
     """Pictures to keep, in the folder of the first command."""
-    headline: bool = False
-    """Whether the README's table has the main figure."""
+    lesson: str = ""
+    """The lesson on it; the README's table has the main figure of each experiment with a lesson."""
     quick_figures: int | None = None
     """Number of figures that the quick form measures, from the first on; all if None."""
     after: tuple[str, ...] = ()
@@ -213,6 +215,7 @@ FIGURE_KEYS = {
     "note": TEXT,
     "of_seeds": YES,
     "reference_of": TEXT,
+    "goal": YES,
 }
 EXPERIMENT_KEYS = {
     "system": TEXT,
@@ -224,7 +227,7 @@ EXPERIMENT_KEYS = {
     "needs": TEXTS,
     "seeds": WHOLES,
     "pictures": TEXTS,
-    "headline": YES,
+    "lesson": TEXT,
     "quick_figures": WHOLE,
     "after": TEXTS,
     "alone": YES,

@@ -17,11 +17,10 @@ HEAD = """# Results
 
 `python scripts/reproduce.py` writes this file. It runs each command below once per seed, in a process of its own. It
 also writes `results/results.json`, which has the unrounded number of each seed, the commit, the versions and the
-machine. A number is the mean ± the sample standard deviation over the seeds; with one seed it is that seed's number. If
-the mean is worse than the reference, the next column has the difference, and sometimes the reason. In the commands,
-`RUN` is the folder of the previous command. `reproduce.py` adds the seed, a name and `--out results/runs`. For example,
-the feature extractor for MNIST is trained by
-`train_lenet.py --dataset mnist --out results/runs --name judge-mnist-0`.
+machine. A number is the mean ± the sample standard deviation over the seeds; with one seed it is that seed's number. A
+mean that does not reach a goal is short by the difference. In the commands, `RUN` is the folder of the previous
+command; `reproduce.py` adds the seed, a name and `--out results/runs`. Each system has its main figure here. All
+figures, with times, machines and pictures, are on the results pages that `make docs` writes.
 """
 OLDER_SENTENCE = (
     f"{OLDER} measured with older code: the files that the commands import have changed since or were not recorded.\n"
@@ -87,6 +86,7 @@ def make_row(
         "higher_is_better": figure.higher_is_better,
         "reference": statistics.fmean(references) if references else figure.reference,
         "reference_of": figure.reference_of,
+        "goal": figure.goal,
         "reference_source": figure.source,
         "reference_measured": bool(references),
         "seeds": list(range(len(values))) if figure.of_seeds else [record["seed"] for record in records],
@@ -101,17 +101,18 @@ def make_row(
         "commit": ", ".join(different("commit")),
         "versions": different("versions")[-1],
         "machines": list(dict.fromkeys(map(machine_of, records))),
+        "processors": list(dict.fromkeys(name for record in records for name in processors_of(record))),
         "older": not quick and any(record.get("code", "") != code for record in records),
         "quick": quick,
     }
 
 
 def shortfall(row: Mapping[str, Any]) -> float:
-    """Return by how much a row's mean is worse than its reference, both rounded as shown; 0 if it is not worse.
+    """Return by how much a row's mean is worse than its goal, both rounded as shown; 0 if it is not worse.
 
-    If nearer is better, return the mean distance of the values from the reference.
+    If nearer is better, return the mean distance of the values from the goal.
     """
-    if row["reference"] is None:
+    if row["reference"] is None or not row["goal"]:
         return 0.0
     mean, reference = (round(row[key], row["digits"]) for key in ("mean", "reference"))
     if row["higher_is_better"] is None:
@@ -159,46 +160,56 @@ def write_results(
     rows: Sequence[Mapping[str, Any]],
     experiments: Sequence[Experiment],
     lacking: Mapping[str, str],
-    pictures: Path,
     not_run: Sequence[NotRun] = (),
 ) -> None:
-    """Write ``RESULTS.md``: a table for each area, and a list of the experiments that are in no table.
+    """Write ``RESULTS.md``: a table of main figures for each area, and a list of the experiments that are in no table.
 
     Args:
         path: The file.
         rows: The rows.
         experiments: Every experiment.
         lacking: What is missing, by the names of the experiments that cannot be run without it.
-        pictures: The folder of the pictures; those that exist are linked.
         not_run: Parts of the course that are not experiments for lack of data.
     """
     require(not any(row["quick"] for row in rows), "quick rows are not results: they do not belong in the main tables")
+    main = main_rows(rows, experiments)
     parts = [HEAD]
-    machines = list(dict.fromkeys(machine for row in rows for machine in row["machines"]))
-    if machines:
-        numbered = [f"[{n}] {machine}" for n, machine in enumerate(machines, 1)] if len(machines) > 1 else machines
-        parts.append(f"Measured on: {'; '.join(numbered)}.\n")
-    if any(row["older"] for row in rows):
+    if any(row["older"] for row in main):
         parts.append(OLDER_SENTENCE)
     for area, title in AREAS.items():
-        own = [row for row in rows if row["area"] == area]
-        of_area = {e.name: e for e in experiments if e.area == area}
-        shown = [
-            f"[{picture.stem}]({picture.relative_to(path.parent).as_posix()})"
-            for name, e in of_area.items()
-            for picture in (pictures / f"{name}-{Path(p).stem}.png" for p in e.pictures)
-            if picture.exists()
-        ]
-        if not own and not shown:
-            continue
-        parts.append(f"## {title}\n")
+        own = [row for row in main if row["area"] == area]
         if own:
-            parts.append(area_table(own, machines) + "\n")
-        if shown:
-            parts.append(f"Pictures: {', '.join(shown)}.\n")
+            parts.append(f"## {title}\n\nMeasured on {processors(own)}.\n\n{main_table(own)}\n")
     parts.append(what_is_not_there(rows, experiments, lacking, not_run))
     with replacing(path) as temporary:
         temporary.write_text("\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
+
+
+def main_rows(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> list[Mapping[str, Any]]:
+    """Return the rows of the experiments' main figures."""
+    main = {(e.name, e.figures[0].metric) for e in experiments if e.figures}
+    return [row for row in rows if (row["experiment"], row["metric"]) in main]
+
+
+def processors(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the CPUs, GPUs and versions of PyTorch that rows were measured with."""
+    names = dict.fromkeys(name for row in rows for name in row["processors"])
+    return ", ".join(names)
+
+
+def main_table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table of main figures."""
+    lines = []
+    for row in rows:
+        reference, short = plain_reference(row), shortfall(row)
+        if reference and row["reference_source"]:
+            reference += f" ({row['reference_source']})"
+        if short:
+            word = "off" if row["higher_is_better"] is None else "short"
+            reference += f"; **{word} by {number(short, row['digits'])}**"
+        system = f"{row['system']}, {row['data']}"
+        lines.append([system, row["metric"], measured(row), reference, f"`{row['command']}`"])
+    return lay_out(("system and data", "metric", "result", "reference", "command"), lines)
 
 
 def machine_of(record: Mapping[str, Any]) -> str:
@@ -209,6 +220,13 @@ def machine_of(record: Mapping[str, Any]) -> str:
     parts += [f"PyTorch {record['versions']['torch']}"]
     parts += [f"{machine['jobs']} at a time"] if machine.get("jobs", 1) > 1 else []
     return ", ".join(parts)
+
+
+def processors_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the CPU of a record, its GPU if it has one, and PyTorch with its version."""
+    machine = record["machine"]
+    gpu = [machine["gpu"]] if "gpu" in machine else []
+    return [f"{machine['cpu']} ({machine['instructions']})", *gpu, f"PyTorch {record['versions']['torch']}"]
 
 
 def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> str:
@@ -261,18 +279,21 @@ def anchor(row: Mapping[str, Any]) -> str:
 
 
 def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> str:
-    """Return the README's table: the main figure of each headline experiment, with a link to its command."""
-    main = {(e.name, e.figures[0].metric) for e in experiments if e.headline and e.figures}
-    lines = [
-        [f"[{row['system']}, {row['data']}]({anchor(row)})", row["metric"], measured(row), plain_reference(row)]
-        for row in rows
-        if (row["experiment"], row["metric"]) in main
-    ]
+    """Return the README's table: the main figure of each experiment that a lesson is about."""
+    lessons = {e.name: e.lesson for e in experiments if e.lesson}
+    lines = []
+    for row in main_rows(rows, experiments):
+        if lesson := lessons.get(row["experiment"]):
+            number, *words = lesson.split("_")
+            link = f"[{number} {' '.join(words)}](docs/lessons/{lesson}.py)"
+            command = row["command"].split(" && ")[0].removeprefix("python scripts/")
+            system = f"[{row['system']}, {row['data']}]({anchor(row)})"
+            lines.append([system, link, f"`{command}`", f"{row['metric']}: {measured(row)}"])
     if not lines:
         return ""
-    table = lay_out(("system and data", "metric", "result", "reference"), lines)
+    table = lay_out(("system and data", "lesson", "command", "result"), sorted(lines, key=lambda line: line[1]))
     mark = f"\n\n{OLDER} measured with older code: see [RESULTS.md](RESULTS.md)."
-    return table + mark if any(OLDER in line[2] for line in lines) else table
+    return table + mark if any(OLDER in line[-1] for line in lines) else table
 
 
 def write_into(path: Path, table: str) -> bool:

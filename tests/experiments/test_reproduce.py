@@ -589,7 +589,7 @@ def spans(place: Place) -> list[str]:
 @pytest.mark.slow
 def test_every_job_is_run_a_failure_stops_nothing_else_and_the_tables_are_written(clone):
     place = clone(
-        judge="--fail 1", user="--last 0; after = ['judge']", good="--last 0; seeds = [0, 1]\nheadline = true"
+        judge="--fail 1", user="--last 0; after = ['judge']", good="--last 0; seeds = [0, 1]\nlesson = '20_texts'"
     )
     code, lines, err = reproduce(place, "--jobs", "2")
     assert code == 1

@@ -19,6 +19,7 @@ from experiments.tables import (
     BEGIN,
     END,
     OLDER,
+    area_table,
     make_rows,
     measured,
     number,
@@ -46,7 +47,7 @@ ONE = Experiment(
     (READ,),
     (),
     (0, 1, 2),
-    headline=True,
+    lesson="20_texts",
 )
 NOW = dict.fromkeys(("one", "two", "three"), "now")
 TWO = Experiment("two", "cpc", "CPC", "digits", ("train_cpc.py", "probe_cpc.py"), ("", ""), (MAIN,), 1, (CPC, PROBE))
@@ -126,11 +127,12 @@ def test_a_run_that_goes_through_several_seeds_makes_a_row_of_them():
 )
 def test_what_falls_short_is_what_is_worse_as_shown(mean, reference, higher, short):
     row = {"mean": mean, "values": [mean], "reference": reference, "higher_is_better": higher, "digits": 2}
-    assert shortfall(row) == pytest.approx(short)
+    assert shortfall({**row, "goal": True}) == pytest.approx(short)
+    assert shortfall({**row, "goal": False}) == 0
 
 
 def test_values_on_both_sides_of_their_reference_do_not_make_up_for_one_another():
-    row = {"mean": 0.5, "values": [0.2, 0.8], "reference": 0.5, "higher_is_better": None, "digits": 2}
+    row = {"mean": 0.5, "values": [0.2, 0.8], "reference": 0.5, "higher_is_better": None, "digits": 2, "goal": True}
     assert shortfall(row) == pytest.approx(0.3)
 
 
@@ -176,50 +178,56 @@ def test_what_was_measured_by_older_code_is_marked_and_explained(tmp_path, code)
     assert [row["older"] for row in rows] == [True, True, False]
     assert measured(rows[0]) == f"97.75 ± 1.06 {OLDER}"
     assert measured(rows[2]) == "99.00 (seed 0)"
-    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {})
     text = (tmp_path / "RESULTS.md").read_text()
     assert re.search(rf"^{OLDER} .*older.*\n.*--again", text, re.MULTILINE)
-    assert text.count(f" {OLDER} |") == 2
+    assert text.count(f" {OLDER} |") == 1  # the main figure
     assert short_table(rows, [ONE, TWO]).splitlines()[-1].startswith(f"{OLDER} ")
-    write_results(tmp_path / "RESULTS.md", rows[2:], [ONE, TWO], {}, tmp_path)
+    write_results(tmp_path / "RESULTS.md", rows[2:], [ONE, TWO], {})
     assert OLDER not in (tmp_path / "RESULTS.md").read_text()
 
 
-def test_the_tables_have_every_row_with_its_command_and_say_what_falls_short(tmp_path):
+def test_the_tables_have_the_main_figure_of_each_system_with_its_command_and_say_what_falls_short(tmp_path):
     rows = rows_of([ONE, TWO, THREE], RECORDS)
     lacking = {"three": "mnist was not found: put it there"}
     more = [NotRun("a fourth", "train_cpc.py", "fetch it")]
-    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, tmp_path / "pictures", more)
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO, THREE], lacking, more)
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.index("## Contrastive") < text.index("## Texts")
     assert "## Generative" not in text.replace("- three", "")
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 * 2 + 3
+    assert len(lines) == 2 * 2 + 2
     (accuracy,) = [line for line in lines if "a reader" in line]
-    assert r"| 97.75 ± 1.06 | 98 (the \| course) | **short by 0.25**: nothing helped | 11 s |" in accuracy
-    assert "`python scripts/train_text.py`" in accuracy
-    assert any("| RMSE | 0.6500 ± 0.2121 | 0.6500 (means) |  |  | ″ |" in line for line in lines)
+    end = r"| 97.75 ± 1.06 | 98 (the \| course); **short by 0.25** | `python scripts/train_text.py` |"
+    assert accuracy == f"| a reader, texts | accuracy, % {end}"
+    assert "RMSE" not in text
     assert "| 99.00 (seed 0) | 98 (the" in text
     assert "- three (`train_gan.py`): mnist was not found: put it there\n- a fourth (`train_cpc.py`): fetch it" in text
     assert "11.00" not in text
-    assert "a CPU (AVX2), 1 of 2 cores, PyTorch 2.14" in text
+    assert text.count("Measured on a CPU (AVX2), PyTorch 2.14.\n") == 2
 
 
-def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(tmp_path):
-    for jobs, end in ((1, ""), (3, ", 3 at a time")):
-        records = [{**r, "machine": {**r["machine"], "jobs": jobs}} for r in RECORDS]
-        write_results(tmp_path / "RESULTS.md", rows_of([ONE], records), [ONE], {}, tmp_path)
-        line = f"Measured on: a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}.\n"
-        assert line in (tmp_path / "RESULTS.md").read_text()
+def test_all_figures_of_an_area_are_in_one_table_with_times_and_notes():
+    rows = rows_of([ONE], RECORDS)
+    accuracy, error = area_table(rows, rows[0]["machines"]).splitlines()[2:]
+    assert r"| 97.75 ± 1.06 | 98 (the \| course) | **short by 0.25**: nothing helped | 11 s |" in accuracy
+    assert "`python scripts/train_text.py`" in accuracy
+    assert "| RMSE | 0.6500 ± 0.2121 | 0.6500 (means) |  |  | ″ |" in error
 
 
-def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short(tmp_path):
+@pytest.mark.parametrize(("jobs", "end"), [(1, ""), (3, ", 3 at a time")])
+def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(jobs, end):
+    records = [{**r, "machine": {**r["machine"], "jobs": jobs}} for r in RECORDS]
+    assert rows_of([ONE], records)[0]["machines"] == [f"a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}"]
+
+
+def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short():
     figures = [Figure(f"accuracy {n}, %", ("a",), reference=98, source="the course", note="too few") for n in range(4)]
     one = Experiment("one", "text", "a reader", "texts", ("train_text.py",), ("",), tuple(figures), 1, (READ,))
     values = dict(zip([f.metric for f in figures], (99.0, 97.0, 96.0, 95.0), strict=True))
     kept = {**record(one, 0), "figures": {metric: {"value": value} for metric, value in values.items()}}
-    write_results(tmp_path / "RESULTS.md", rows_of([one], [kept]), [one], {}, tmp_path)
-    lines = [line for line in (tmp_path / "RESULTS.md").read_text().splitlines() if "accuracy" in line]
+    rows = rows_of([one], [kept])
+    lines = area_table(rows, rows[0]["machines"]).splitlines()[2:]
     assert ["too few" in line for line in lines] == [False, True, False, False]
     assert ["short by" in line for line in lines] == [False, True, True, True]
 
@@ -231,33 +239,34 @@ def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(
         for r in RECORDS
     ]
     rows = [row for row in rows_of([ONE, TWO], records) if row["metric"] == MAIN.metric]
-    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {}, tmp_path)
+    machines = ["a CPU (AVX2), 1 of 2 cores, PyTorch 2.14", "a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14"]
+    cells = [line.split(" | ")[-2] for line in area_table(rows, machines).splitlines()[2:]]
+    assert [cell.split(" s ")[-1] for cell in cells] == ["[1, 2]", "[2]"]
+    write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {})
     text = (tmp_path / "RESULTS.md").read_text()
-    expected = "[1] a CPU (AVX2), 1 of 2 cores, PyTorch 2.14; [2] a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14."
-    assert f"Measured on: {expected}" in text
-    cells = [line.split(" | ")[-2] for line in text.splitlines() if line.startswith("| ") and "`" in line]
-    assert [cell.split(" s ")[-1] for cell in cells] == ["[2]", "[1, 2]"]  # texts come after CPC
+    assert "Measured on a CPU (AVX2), a GPU, PyTorch 2.14." in text.split("## Texts")[0]
 
 
 def test_quick_rows_never_come_into_the_main_tables(tmp_path):
     rows = rows_of([ONE], RECORDS, quick=True)
     assert all(row["quick"] and row["data"] == "made up" for row in rows)
     with pytest.raises(torchdl.InputError, match="quick"):
-        write_results(tmp_path / "RESULTS.md", rows, [ONE], {}, tmp_path)
+        write_results(tmp_path / "RESULTS.md", rows, [ONE], {})
     assert not list(tmp_path.iterdir())
 
 
 def test_without_records_there_are_no_tables_but_a_list(tmp_path):
-    write_results(tmp_path / "RESULTS.md", [], [ONE], {}, tmp_path)
+    write_results(tmp_path / "RESULTS.md", [], [ONE], {})
     text = (tmp_path / "RESULTS.md").read_text()
     assert "|" not in text
     assert "- one (`train_text.py`): not run yet" in text
     assert short_table([], [ONE]) == ""
 
 
-def test_the_short_table_has_the_main_figures_of_the_headlines():
+def test_the_short_table_has_the_main_figures_of_what_lessons_are_about():
     table = short_table(rows_of([ONE, TWO], RECORDS), [ONE, TWO])
-    assert table.splitlines()[2:] == ["| [a reader, texts](RESULTS.md#texts) | accuracy, % | 97.75 ± 1.06 | 98 |"]
+    linked = "[a reader, texts](RESULTS.md#texts) | [20 texts](docs/lessons/20_texts.py)"
+    assert table.splitlines()[2:] == [f"| {linked} | `train_text.py` | accuracy, %: 97.75 ± 1.06 |"]
 
 
 def test_a_table_is_put_between_the_markers_and_nothing_else_changes(tmp_path):
@@ -293,16 +302,14 @@ def kept_rows() -> list[dict]:
 
 def numbers_in(table: str) -> list[str]:
     """List the numbers in the columns of figures and references of a short table, apart from how it is made."""
-    cells = [line.split(" | ")[2:] for line in table.splitlines()[2:]]
-    return [n for row in cells for cell in row for n in re.findall(r"[-\d.]+(?:e-?\d+)?", cell) if n.strip(".-")]
+    cells = [line.rpartition(" | ")[2].rpartition(": ")[2] for line in table.splitlines()[2:]]
+    return [n for cell in cells for n in re.findall(r"[-\d.]+(?:e-?\d+)?", cell) if n.strip(".-")]
 
 
 def test_every_number_of_the_readmes_table_is_in_the_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.split(BEGIN)[1].split(END)[0].strip()
-    known = {
-        part for row in kept_rows() for part in numbers_in(f"\n\na | b | {measured(row)} | {plain_reference(row)} |")
-    }
+    known = {part for row in kept_rows() for part in numbers_in(f"\n\na | b: {measured(row)} |")}
     assert set(numbers_in(table)) <= known
     assert table == short_table(kept_rows(), REGISTRY.experiments)
 
@@ -316,14 +323,12 @@ def test_the_readme_has_no_measured_number_outside_of_its_table():
 
 
 def test_a_number_that_is_not_in_the_results_would_be_found():
-    assert numbers_in("h\n-\n| a 3 | b, % | 97.75 ± 1.06 (seed 4) | 1e-12 |") == ["97.75", "1.06", "4", "1e-12"]
+    assert numbers_in("h\n-\n| a 3 | b, %: 97.75 ± 1.06 (seed 4) |") == ["97.75", "1.06", "4"]
 
 
 def test_the_tables_are_those_of_the_records(tmp_path):
     """After a change of code or records: ``python scripts/reproduce.py --tables``."""
-    folder = tmp_path / "experiments"
-    folder.symlink_to(ROOT / "experiments")
-    write_results(tmp_path / "RESULTS.md", kept_rows(), REGISTRY.experiments, {}, folder / "pictures", REGISTRY.not_run)
+    write_results(tmp_path / "RESULTS.md", kept_rows(), REGISTRY.experiments, {}, REGISTRY.not_run)
     assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
 
 
