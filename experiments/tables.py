@@ -194,7 +194,7 @@ def main_rows(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experimen
 def processors(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the CPUs, GPUs and versions of PyTorch that rows were measured with."""
     names = dict.fromkeys(name for row in rows for name in row["processors"])
-    return ", ".join(names)
+    return ", ".join(sorted(names, key=lambda name: name.startswith("PyTorch")))
 
 
 def main_table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -284,14 +284,15 @@ def short_table(rows: Sequence[Mapping[str, Any]], experiments: Sequence[Experim
     lines = []
     for row in main_rows(rows, experiments):
         if lesson := lessons.get(row["experiment"]):
-            number, *words = lesson.split("_")
-            link = f"[{number} {' '.join(words)}](docs/lessons/{lesson}.py)"
-            command = row["command"].split(" && ")[0].removeprefix("python scripts/")
+            link = f"[{lesson.split('_')[0]}](docs/lessons/{lesson}.py)"
+            scripts = [f"`{command.split()[1].removeprefix('scripts/')}`" for command in row["command"].split(" && ")]
             system = f"[{row['system']}, {row['data']}]({anchor(row)})"
-            lines.append([system, link, f"`{command}`", f"{row['metric']}: {measured(row)}"])
+            lines.append([system, link, ", ".join(dict.fromkeys(scripts)), f"{row['metric']}: {measured(row)}"])
     if not lines:
         return ""
-    table = lay_out(("system and data", "lesson", "command", "result"), sorted(lines, key=lambda line: line[1]))
+    table = lay_out(
+        ("system and data, with the command", "lesson", "scripts", "result"), sorted(lines, key=lambda line: line[1])
+    )
     mark = f"\n\n{OLDER} measured with older code: see [RESULTS.md](RESULTS.md)."
     return table + mark if any(OLDER in line[-1] for line in lines) else table
 

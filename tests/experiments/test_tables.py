@@ -265,7 +265,7 @@ def test_without_records_there_are_no_tables_but_a_list(tmp_path):
 
 def test_the_short_table_has_the_main_figures_of_what_lessons_are_about():
     table = short_table(rows_of([ONE, TWO], RECORDS), [ONE, TWO])
-    linked = "[a reader, texts](RESULTS.md#texts) | [20 texts](docs/lessons/20_texts.py)"
+    linked = "[a reader, texts](RESULTS.md#texts) | [20](docs/lessons/20_texts.py)"
     assert table.splitlines()[2:] == [f"| {linked} | `train_text.py` | accuracy, %: 97.75 ± 1.06 |"]
 
 
