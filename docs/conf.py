@@ -1,0 +1,92 @@
+"""Settings of the documentation's site: `make docs` builds it into site/, and nothing in it needs a network."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util.fileutil import copy_asset
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "extensions"), str(HERE.parent)]  # torchdl of this clone, installed or not
+
+project = "torchdl"
+author = "the torchdl authors"
+copyright = author
+version = release = importlib.import_module("torchdl").__version__
+language = "en"
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "notebooks",
+]
+exclude_patterns = ["playground", "examples", "lessons", "extensions", "learn/*.ipynb", "learn/*.py", "learn/*.json"]
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+
+# Lessons: each is a page, a script and a notebook.
+sphinx_gallery_conf = {
+    "examples_dirs": "lessons",
+    "gallery_dirs": "learn",
+    "filename_pattern": r"/\d\d_",
+    "ignore_pattern": r"check\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "capture_repr": (),
+    "download_all_examples": False,
+    "min_reported_time": 1e9,
+    "write_computation_times": False,
+    "show_signature": False,
+    "image_srcset": ["2x"],
+    "parallel": 2,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "torchdl"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_logo = html_favicon = "static/logo.svg"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "torchdl"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc", "sg_download_links"],
+}
+
+# MathJax from a package, so that formulas need no network.
+mathjax_path = "mathjax/tex-chtml.js"
+MATHJAX = Path(str(importlib.import_module("sphinx-mathjax-offline").__file__)).parent / "static" / "mathjax"
+
+
+def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Copy what the pages need of MathJax: the program and its fonts."""
+    if error is None:
+        for name in ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions"):
+            copy_asset(
+                MATHJAX / name,
+                Path(app.outdir)
+                / "_static"
+                / "mathjax"
+                / Path(name).parent
+                / ("" if name.endswith(".js") else Path(name).name),
+            )
+
+
+def setup(app: Sphinx) -> None:
+    """Connect to Sphinx."""
+    app.connect("build-finished", copy_mathjax)
