@@ -24,7 +24,7 @@ test:
 
 # Only tests that are not marked slow.
 test-fast:
-	$(PYTEST) -m "not slow and not lessons"
+	$(PYTEST) -m "not slow and not lessons and not site"
 
 # The readers of tables, with the oldest pandas that torchdl allows beside the newest one.
 test-pandas-2: $(PANDAS_2)

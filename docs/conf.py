@@ -27,6 +27,9 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
+    "api_pages",
+    "references",
+    "results_pages",
     "notebooks",
 ]
 exclude_patterns = ["playground", "examples", "lessons", "extensions", "learn/*.ipynb", "learn/*.py", "learn/*.json"]
@@ -34,6 +37,17 @@ nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
+
+# The API.
+autosummary_generate = False  # api_pages writes the pages
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Example", "Example")]
 
 # Lessons: each is a page, a script and a notebook.
 sphinx_gallery_conf = {
@@ -49,6 +63,8 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "image_srcset": ["2x"],
     "parallel": 2,
+    "doc_module": ("torchdl",),
+    "backreferences_dir": "learn/uses",
 }
 
 html_theme = "pydata_sphinx_theme"
@@ -56,6 +72,7 @@ html_title = "torchdl"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_logo = html_favicon = "static/logo.svg"
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
