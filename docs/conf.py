@@ -85,25 +85,26 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc", "sg_download_links"],
 }
 
+# The playground is built into the same folder, by `make playground`; the guide links it if it is there.
+has_playground = (HERE.parent / "site" / "playground" / "index.html").is_file()
+
 # MathJax from a package, so that formulas need no network.
 mathjax_path = "mathjax/tex-chtml.js"
 MATHJAX = Path(str(importlib.import_module("sphinx-mathjax-offline").__file__)).parent / "static" / "mathjax"
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Copy what the pages need of MathJax: the program and its fonts."""
+    """Copy what the pages need of MathJax: the program, its fonts, and the extensions of TeX that it loads."""
+    folder = Path(app.outdir) / "_static" / "mathjax"
     if error is None:
-        for name in ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions"):
-            copy_asset(
-                MATHJAX / name,
-                Path(app.outdir)
-                / "_static"
-                / "mathjax"
-                / Path(name).parent
-                / ("" if name.endswith(".js") else Path(name).name),
-            )
+        copy_asset(MATHJAX / "tex-chtml.js", folder)
+        for name in ("output/chtml/fonts", "input/tex/extensions"):
+            copy_asset(MATHJAX / name, folder / name)
 
 
 def setup(app: Sphinx) -> None:
     """Connect to Sphinx."""
     app.connect("build-finished", copy_mathjax)
+    app.add_config_value("has_playground", False, "env")
+    if has_playground:
+        app.tags.add("playground")

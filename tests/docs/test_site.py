@@ -19,6 +19,7 @@ SITE = ROOT / "site"
 LESSONS = sorted((ROOT / "docs" / "lessons").glob("[0-9][0-9]_*.py"))
 #: What a browser fetches by itself, where links wait for a click.
 FETCHED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "srcset")}
+LOUD = ("warning", "error")
 PAGES = ["index", "learn/index", *(f"learn/{path.stem}" for path in LESSONS)]
 PAGES += ["api/index", "api/models", "api/losses", "api/names/torchdl.Trainer", "api/names/torchdl.recipes.tabular"]
 PAGES += ["contribute", "genindex", "search"]
@@ -95,14 +96,15 @@ def server() -> Iterator[FolderServer]:
 def test_pages_fit_and_report_nothing(browser, server, size):
     page = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True))).new_page()
     faults: list[str] = []
-    page.on("console", lambda message: faults.append(f"{page.url}: {message.text}"))
+    page.on("console", lambda said: faults.append(f"{page.url}: {said.text}") if said.type in LOUD else None)
     page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
     page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
     page.on("request", lambda request: None if own(request.url, server.url) else faults.append(request.url))
     others = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").glob("[gr]*[es]/*.md")]  # guide and results
     assert len(others) > 20
     for name in [*PAGES, *(path.with_suffix("").as_posix() for path in others)]:
-        page.goto(f"{server.url}/{name}.html", wait_until="networkidle")
+        page.goto(f"{server.url}/{name}.html")
+        page.evaluate("window.MathJax?.startup.promise.then(() => 0)")
         width = page.evaluate("document.documentElement.scrollWidth")
         if width > size[0]:
             faults.append(f"{name} is {width} pixels wide")
