@@ -45,12 +45,12 @@ reference-pictures:
 
 # The site, in site/: it needs torchdl[docs], and no network. SPHINXOPTS=-Dplot_gallery=0 runs no lesson.
 docs:
-	$(PYTHON) -m sphinx --fail-on-warning --keep-going --jobs 2 -d .doctrees $(SPHINXOPTS) docs site
-	$(PYTHON) -m pytest -n 2 -m site
+	OMP_NUM_THREADS=1 $(PYTHON) -m sphinx --fail-on-warning --keep-going --jobs 2 -d .doctrees $(SPHINXOPTS) docs site
+	$(PYTHON) -m pytest -n 2 -m site tests/docs
 
 # Every lesson's notebook in an empty folder, and its exercises: as they stand, solved, and with wrong answers.
 lessons:
-	$(PYTHON) -m pytest -n 2 -m lessons
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m lessons tests/docs
 
 # A page that runs networks in the browser; more options: python docs/playground/build.py --help.
 playground:
