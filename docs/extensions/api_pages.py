@@ -74,7 +74,8 @@ def top_names() -> dict[int, str]:
 
 def names_of(area: Area) -> list[str]:
     """Return the full names of an area, each once: ``torchdl.MLP``, but ``torchdl.data.pad``."""
-    top, found = top_names(), {}
+    top = top_names()
+    found: dict[str, None] = {}  # in order, each once
     for module in map(importlib.import_module, area.modules):
         package = hasattr(module, "__path__")
         for name in public_names(module):
@@ -92,7 +93,7 @@ def names_of(area: Area) -> list[str]:
 def explained() -> Iterator[tuple[str, str]]:
     """Return the names that whole modules explain on one page, as pairs of a module and a name."""
     modules = [module for area in AREAS for module in area.whole]
-    modules += [f"torchdl.recipes.{name}" for name in torchdl.recipes.__all__]
+    modules += [f"torchdl.recipes.{name}" for name in dir(torchdl.recipes)]
     for module in modules:
         yield from ((module, name) for name in public_names(importlib.import_module(module)))
 
@@ -167,7 +168,7 @@ def pages() -> Iterator[tuple[str, str]]:
                 f"names/{name}",
                 "\n".join([":html_theme.sidebar_secondary.remove:", "", heading(name), described(name)]),
             )
-    recipes = [f"torchdl.recipes.{name}" for name in torchdl.recipes.__all__]
+    recipes = [f"torchdl.recipes.{name}" for name in dir(torchdl.recipes)]
     text = "Applications: each builds a task and its batches, evaluates the model and returns a report."
     yield "recipes", "\n".join([heading("Recipes"), text, "", *toctree([f"names/{name}" for name in recipes])])
     for name in recipes:
