@@ -61,6 +61,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1e9,
     "write_computation_times": False,
     "show_signature": False,
+    "image_scrapers": ("matplotlib", "figures.scrape"),
     "image_srcset": ["2x"],
     "parallel": 2,
     "doc_module": ("torchdl",),
