@@ -7,7 +7,7 @@ PANDAS_2 ?= .pandas-2
 READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \
 	tests/recipes/test_tabular.py
 
-.PHONY: check lint types test test-fast test-pandas-2 format playground reference-pictures
+.PHONY: check lint types test test-fast test-pandas-2 format docs lessons playground reference-pictures
 
 # Everything that must hold before a change is merged.
 check: lint types test test-pandas-2
@@ -24,7 +24,7 @@ test:
 
 # Only tests that are not marked slow.
 test-fast:
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not lessons and not site"
 
 # The readers of tables, with the oldest pandas that torchdl allows beside the newest one.
 test-pandas-2: $(PANDAS_2)
@@ -42,6 +42,15 @@ format:
 # Draw the figures again with which tests compare those of torchdl.plots; look at every changed one.
 reference-pictures:
 	$(PYTHON) -m pytest tests/plots/test_figures.py -k reference --write-references
+
+# The site, in site/: it needs torchdl[docs], and no network. SPHINXOPTS=-Dplot_gallery=0 runs no lesson.
+docs:
+	OMP_NUM_THREADS=1 $(PYTHON) -m sphinx --fail-on-warning --keep-going --jobs 2 -d .doctrees $(SPHINXOPTS) docs site
+	$(PYTHON) -m pytest -n 2 -m site tests/docs
+
+# Every lesson's notebook in an empty folder, and its exercises: as they stand, solved, and with wrong answers.
+lessons:
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m lessons tests/docs
 
 # A page that runs networks in the browser; more options: python docs/playground/build.py --help.
 playground:

@@ -1,6 +1,6 @@
 """Export every model class to every format, and print how far the results are from the original networks.
 
-``python -m experiments.exported_models`` prints the table in GUIDE.md, of networks with random weights.
+``python -m experiments.exported_models`` prints the table in docs/guide/export.md, of networks with random weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How time and memory grow: with processes and threads, and with ten times the data.
 
-``python -m experiments.scaling processes`` and ``python -m experiments.scaling data`` print the tables in GUIDE.md. All
+``python -m experiments.scaling processes`` and ``python -m experiments.scaling data`` print the tables. All
 data are made up. Each measurement is a process of its own.
 """
 

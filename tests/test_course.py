@@ -1,4 +1,4 @@
-"""COURSE.md has a row for every lecture and every script, and names only what exists."""
+"""COURSE.md has a row for every lecture and every script, names every lesson, and names only what exists."""
 
 from __future__ import annotations
 
@@ -70,9 +70,18 @@ def test_every_lecture_has_a_row():
     assert [int(n) for n in re.findall(r"^\| Section (\d+)\.", TEXT, re.MULTILINE)] == list(range(2, 12))
     assert [n for n in range(6, 71) if not any(re.search(rf"\b{n}\. [A-Z]", row) for row in rows)] == []
     for row in rows:
-        _, heading, here, _ = row.split("|")
+        _, heading, _, here, _ = row.split("|")
         assert heading.strip()
         assert here.strip()
+
+
+def test_every_lesson_is_named_and_every_lecture_has_one():
+    lessons = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "lessons").glob("[0-9][0-9]_*.py")}
+    linked = re.findall(r"\[(\d\d)\]\((docs/lessons/(\d\d)_\w+\.py)\)", TEXT)
+    assert {path for _, path, _ in linked} == lessons
+    assert all(number == named for number, _, named in linked)
+    rows = [row.split("|") for row in TEXT.split("## The Keras CPC")[0].splitlines() if re.match(r"\| \d+\. ", row)]
+    assert [heading for _, heading, lesson, *_ in rows if "docs/lessons" not in lesson] == []
 
 
 def test_every_script_is_named():

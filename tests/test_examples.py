@@ -111,7 +111,7 @@ def test_the_guides_code_for_own_sequences_runs(tmp_path):
         np.save(tmp_path / "recordings" / f"{number}.npy", gaussian(2, 1500, seed=number).numpy())
     for number in range(12):
         Image.new("L", (30, 30), 20 * number).save(tmp_path / "frames" / f"{number}.png")
-    section = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("### CPC on your own sequences")[1]
+    section = (ROOT / "docs/guide/cpc.md").read_text(encoding="utf-8").split("## CPC on your own sequences")[1]
     names = dict(GLOBALS)
     exec(section.split("```python")[1].split("```")[0], names)
     assert names["embeddings"].shape == (1500 // 16, 64)
@@ -207,7 +207,7 @@ def test_help_says_where_input_error_is_raised():
     assert [name for name in names if not said.search(ALL[name])] == []
 
 
-NOTEBOOK = (ROOT / "GUIDE.md").read_text(encoding="utf-8").split("## From a notebook")[1].split("\n## ")[0]
+NOTEBOOK = (ROOT / "docs/guide/notebooks.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

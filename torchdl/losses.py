@@ -64,7 +64,7 @@ def wasserstein_generator_loss(fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """The mean of (|gradient of the critic| - 1)^2 between real and generated examples (Gulrajani et al. 2017, eq. 3).
+    """The mean of (gradient norm of the critic - 1)^2 between real and generated data (Gulrajani et al. 2017, eq. 3).
 
     Args:
         critic: Returns (B,) or (B, 1) scores; each depends on its own example only (so no batch norm).

@@ -6,7 +6,6 @@ import base64
 import importlib.util
 import io
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.browsers import chromium
 from helpers.servers import FolderServer, serving
 from PIL import Image
 
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.slow
 PEN = 20  # pixels, the width of a stroke in paper.js
 # the first digit of each class among MNIST's test images that the classifier knows
 DIGITS = np.array(Image.open(Path(__file__).with_name("test_digits.png"))).reshape(28, 10, 28).swapaxes(0, 1)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-FLAGS += ["--disable-quic", "--disable-component-update"]
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +97,10 @@ def test_runs_of_another_kind_and_of_other_pictures_are_refused(builder, site):
 
 @pytest.fixture(scope="module")
 def browser(builder):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None or not builder.PACKAGE.is_dir():
-        pytest.skip("needs Chromium" if chromium is None else "needs npm ci in docs/playground")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    if not builder.PACKAGE.is_dir():
+        pytest.skip("needs npm ci in docs/playground")
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def root(covariance: Tensor) -> Tensor:
 def frechet_distance(one: Moments, other: Moments) -> float:
     """Return the squared Fréchet distance of two normal distributions, ``one`` and the ``other`` (Heusel et al. 2017).
 
-    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½). For two finite sets from one distribution it is above 0 and decreases
+    ``|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)``. For two finite sets from one distribution it is above 0 and decreases
     with their size. So compare only sets of the same size, and take two sets of real samples as a reference.
 
     Raises:

@@ -67,7 +67,7 @@ def keep_means(block: nn.Module, _: object, output: Tensor) -> None:
 class TransferModel(nn.Module):
     """Classify images in [0, 1] by preprocessing on the device, a backbone and a linear head.
 
-    The backbone is frozen. While :attr:`finetuning` is True, its last ``finetuned`` blocks are trained, too. Even then,
+    The backbone is frozen. While ``finetuning`` is True, its last ``finetuned`` blocks are trained, too. Even then,
     its batch norms' statistics do not change, and its dropout is off.
 
     Args:

@@ -56,7 +56,7 @@ def hand_made_features(segments: Tensor) -> Tensor:
     """Describe segments (N, C, S) by mean, deviation, range and spectrum of each channel, as is usual for movements.
 
     Returns:
-        (N, F): mean, standard deviation, minimum, maximum, and log(1 + |amplitude|) of the lowest frequencies but 0.
+        (N, F): mean, standard deviation, minimum, maximum; ``log(1 + |amplitude|)`` of the lowest frequencies but 0.
     """
     spectrum = torch.fft.rfft(segments, dim=2).abs()[:, :, 1 : FREQUENCIES + 1].log1p()  # (N, C, frequencies)
     moments = segments.mean(2), segments.std(2), segments.amin(2), segments.amax(2)

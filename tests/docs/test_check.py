@@ -1,0 +1,69 @@
+"""The exercises' ``check`` tells right answers from wrong ones, and says what is off without giving the answer away."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture
+def check(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs" / "lessons")
+    return importlib.import_module("check").check
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        (2, 2.0),
+        (0.33333, 1 / 3),
+        (np.float32(0.1), 0.1),
+        ("relu", "relu"),
+        (True, True),
+        ([1, 2, 3], [1, 2, 3]),
+        ((3, 4), [3, 4]),
+        (torch.tensor([1.0, 2.0], requires_grad=True), np.array([1, 2])),
+        (torch.Size([2, 3]), (2, 3)),
+        (abs, lambda f: f(-2) == 2),
+    ],
+)
+def test_a_right_answer_is_right(check, capsys, answer, wanted):
+    assert check(answer, wanted, hint="A hint.") is True
+    assert capsys.readouterr().out == "Right.\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "said"),
+    [
+        (2, 3, "it is too small"),
+        (0.34, 1 / 3, "it is too large"),
+        (0, 1e-5, "it is too small"),
+        ("tanh", "relu", "it is something else"),
+        (False, True, "it is something else"),
+        ("3", 3, "a number is wanted"),
+        ([1, 2], [1, 2, 3], "its shape is (2,), but (3,) is wanted"),
+        ([1, 3, 3], [1, 2, 3], "1 of 3 numbers differ, the first at (1,)"),
+        (float("nan"), 1.0, "it is too large"),
+        (abs, lambda f: f(-2) == -2 or "abs(-2) is not -2", "abs(-2) is not -2"),
+        (abs, lambda f: f(-2) == -2, "it is something else"),
+        (abs, lambda f: f("x") == 2, "it raises TypeError: bad operand type for abs(): 'str'"),
+    ],
+)
+def test_a_wrong_answer_is_wrong(check, capsys, answer, wanted, said):
+    assert check(answer, wanted, hint="A hint.") is False
+    assert capsys.readouterr().out == f"Not yet: {said}. A hint.\n"
+
+
+def test_an_open_answer_is_neither(check, capsys):
+    assert check(..., 3) is None
+    assert capsys.readouterr().out == "Your turn: replace the three dots.\n"
+
+
+def test_the_tolerance_is_relative_and_can_be_set(check):
+    assert check(1001, 1000)
+    assert not check(1003, 1000)
+    assert check(1003, 1000, close=0.01)
