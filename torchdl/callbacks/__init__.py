@@ -1,6 +1,5 @@
 """What takes part in a training beside its task: callbacks, one concept in each file."""
 
-from torchdl.callbacks.all_callbacks import Callbacks
 from torchdl.callbacks.base import Callback, Training
 from torchdl.callbacks.best import Best, BestCheckpoint, BestWeights, Monitoring
 from torchdl.callbacks.early_stopping import EarlyStopping
@@ -13,7 +12,6 @@ __all__ = [
     "BestCheckpoint",
     "BestWeights",
     "Callback",
-    "Callbacks",
     "EarlyStopping",
     "LearningRateFinder",
     "Monitoring",

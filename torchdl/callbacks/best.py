@@ -25,7 +25,7 @@ class Best(NamedTuple):
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, float]], monitor: str, mode: str) -> Best:
-        """Return the best value of a metric in a history; rows without the metric do not count.
+        """Return the best value, by ``mode`` (min or max), of the metric ``monitor``; rows without it do not count.
 
         Example:
             >>> from torchdl.callbacks.best import Best

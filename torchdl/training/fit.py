@@ -18,16 +18,8 @@ import torch
 from torch.utils.data import IterableDataset
 
 from torchdl import random
-from torchdl.callbacks import (
-    Best,
-    BestCheckpoint,
-    Callback,
-    Callbacks,
-    EarlyStopping,
-    Monitoring,
-    ProgressBar,
-    Training,
-)
+from torchdl.callbacks import Best, BestCheckpoint, Callback, EarlyStopping, Monitoring, ProgressBar, Training
+from torchdl.callbacks.all_callbacks import Callbacks
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, Stopped, require
