@@ -54,6 +54,7 @@ def test_references_find_names_in_every_form(extension):
         assert meant(path, "torchdl.data.loader") is torchdl.BatchLoader
     assert meant("BatchLoader.batches", None) is torchdl.BatchLoader.batches
     assert meant("torch.nn.functional.relu", None)
+    assert meant("torchdl.Series.times", None)
     assert meant("torchdl.NoSuchName", None) is None
     assert meant("NoSuchName", "torchdl.data.loader") is None
 
