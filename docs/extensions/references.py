@@ -32,7 +32,8 @@ def look_up(path: str, places: list[Any]) -> Any:
     for place in places:
         found = place
         for part in path.split("."):
-            found = getattr(found, part, None)
+            fields = getattr(found, "__annotations__", {})  # those of dataclasses have no value, or may have None
+            found = fields.get(part) or getattr(found, part, None)
             if found is None:
                 break
         else:

@@ -125,8 +125,8 @@ plt.show()
 # Only valid is white everywhere. In the other modes the result is dark along the edge, because zeros are black
 # pixels. A network can read from this where the edge of the image is.
 #
-# Correlation and convolution
-# ---------------------------
+# What breaks it: the kernel runs backwards
+# -----------------------------------------
 # Mathematics and signal processing define convolution with a minus sign:
 #
 # .. math:: c_{ij} = \sum_{k,l} a_{i-k,\,j-l}\, w_{kl}.

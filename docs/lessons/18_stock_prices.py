@@ -39,7 +39,10 @@ y = scaled[T:boundary]  # (N, 1)
 print(f"{len(close)} days; training mean {mean.item():.0f} $, deviation {deviation.item():.0f} $; x {tuple(x.shape)}")
 
 # %%
-# By hand: the lecture's network, an LSTM of five units and a linear layer.
+# By hand
+# -------
+#
+# The lecture's network, an LSTM of five units and a linear layer:
 torch.manual_seed(0)
 model = torchdl.SequenceModel("lstm", hidden=5, horizon=1)
 lstm, head = nn.LSTM(1, 5, batch_first=True), nn.Linear(5, 1)
@@ -57,7 +60,10 @@ for _epoch in range(150):
 print(f"training loss {losses[0]:.3f} -> {losses[-1]:.4f}")
 
 # %%
-# With torchdl: :class:`torchdl.Split` splits by time and scales by the training part, and has windows for both.
+# With torchdl
+# ------------
+#
+# :class:`torchdl.Split` splits by time and scales by the training part, and has windows for both.
 split = torchdl.Split(close, length=T, test_size=len(close) - boundary)
 task = torchdl.Supervised(model, mse_loss, optimizer=partial(torch.optim.Adam, lr=0.02))
 history = torchdl.Trainer(epochs=150).fit(task, torchdl.BatchLoader(split.train(), batch_size=len(x)))

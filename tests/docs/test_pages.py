@@ -7,7 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 import torchdl
 
@@ -52,6 +54,7 @@ def test_references_find_names_in_every_form(extension):
         assert meant(path, "torchdl.data.loader") is torchdl.BatchLoader
     assert meant("BatchLoader.batches", None) is torchdl.BatchLoader.batches
     assert meant("torch.nn.functional.relu", None)
+    assert meant("torchdl.Series.times", None)
     assert meant("torchdl.NoSuchName", None) is None
     assert meant("NoSuchName", "torchdl.data.loader") is None
 
@@ -90,6 +93,19 @@ def test_a_lesson_becomes_a_notebook(extension, tmp_path):
         "``` python\ntwo = 2\n```",
         "</details>",
     ]
+
+
+def test_a_figure_of_the_library_is_shown_once_and_one_of_pyplot_is_not(extension, tmp_path):
+    names = {"___": torchdl.plots.plot_bars({"panel": {"one": 1.0, "two": 2.0}}, "number")}
+    variables = {"example_globals": names, "image_path_iterator": iter([str(tmp_path / "1.png")])}
+    shown = [extension("figures").scrape(None, variables, {"src_dir": str(tmp_path)}) for _ in range(2)]
+    assert "1.png" in shown[0]
+    assert shown[1] == ""
+    small, large = (Image.open(tmp_path / name).size for name in ("1.png", "1_2_00x.png"))
+    assert large == (2 * small[0], 2 * small[1])
+    names["___"] = plt.figure()
+    assert extension("figures").scrape(None, variables, {"src_dir": str(tmp_path)}) == ""
+    plt.close()
 
 
 LESSON = """\"\"\"
