@@ -25,7 +25,7 @@ class Best(NamedTuple):
 
     @classmethod
     def of(cls, history: Sequence[Mapping[str, float]], monitor: str, mode: str) -> Best:
-        """Return the best value of the metric ``monitor`` in ``history``, by ``mode`` (min or max); some rows may lack it.
+        """Return the best value of the metric ``monitor`` in ``history``, by ``mode`` (min or max); rows may lack it.
 
         Example:
             >>> from torchdl.callbacks.best import Best
