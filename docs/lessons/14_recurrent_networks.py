@@ -313,9 +313,9 @@ check(
 # --------------------------------------
 #
 # A linear recurrence with one unit has W_x = 0.5, W_h = 0.9, b = 0, W_o = 1 and b_o = 0. The first of ten terms rises
-# by 1. By how much does the output after the tenth term rise? Give at least four digits.
+# by 1. By how much does the output after the tenth term rise? Give three digits.
 rise = ...
-check(rise, 0.5 * torch.tensor(0.9).pow(9), hint="From the first state to the tenth there are nine steps.")
+check(rise, 0.5 * torch.tensor(0.9).pow(9), "From the first state to the tenth there are nine steps.", close=0.003)
 
 # %%
 # .. dropdown:: Solution
