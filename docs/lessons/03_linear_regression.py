@@ -12,8 +12,8 @@ the closed form, and name three ways in which such a training goes wrong without
 # %%
 # The idea
 # --------
-# In 1965 Moore saw a doubling every year; in 1975 he forecast one every two years. Growth by the same factor r every
-# year, from a count :math:`A_0` at :math:`t = 0`, gives counts :math:`C = A_0 \, r^t`. That is no line in t. Its
+# Moore's first figure was a doubling every year; in 1975 he forecast one every two years. Growth by the same factor r
+# every year, from a count :math:`A_0` at :math:`t = 0`, gives counts :math:`C = A_0 \, r^t`. That is no line in t. Its
 # logarithm is:
 #
 # .. math:: \log C = \log r \cdot t + \log A_0, \qquad \text{or} \quad y = a\,x + b.
@@ -78,17 +78,14 @@ plt.show()
 # by it as well, to be one per year again.
 #
 # The optimizer is SGD, stochastic gradient descent: every step follows the gradient g of some rows instead of all. With
-# momentum, gradients are collected in a velocity, and the weights follow it: :math:`v \leftarrow 0.9\,v + g`, :math:`w
-# \leftarrow w - \eta v`. The learning rate :math:`\eta` falls once, from 0.001 to 0.0001, as the lecture's does, but
-# later (see below).
+# momentum, gradients are collected in a velocity v, which the weights w follow:
+#
+# .. math:: v \leftarrow 0.9\,v + g, \qquad w \leftarrow w - \eta v.
+#
+# The learning rate :math:`\eta` falls once, from 0.001 to 0.0001, as the lecture's does, but later (see below).
 
 x = (years - years.mean()).float()[:, None]  # (N,) -> (N, 1): a layer wants rows of D numbers
 y = logarithms.float()[:, None]  # (N, 1)
-
-
-def rate(epoch: int, later: int) -> float:
-    """Return the learning rate of an epoch, counted from 0."""
-    return 0.001 if epoch < later else 0.0001
 
 
 def train(line: nn.Linear, x: Tensor, y: Tensor, epochs: int, later: int, batch: int | None = None) -> list[float]:
@@ -97,7 +94,7 @@ def train(line: nn.Linear, x: Tensor, y: Tensor, epochs: int, later: int, batch:
     order, history = torch.Generator().manual_seed(0), []
     for epoch in range(epochs):
         for group in optimizer.param_groups:  # an optimizer may hold several groups of parameters, each with its rate
-            group["lr"] = rate(epoch, later)
+            group["lr"] = 0.001 if epoch < later else 0.0001
         for rows in torch.randperm(len(x), generator=order).split(batch or len(x)):
             loss = (line(x[rows]) - y[rows]).square().mean()
             optimizer.zero_grad()
@@ -188,7 +185,7 @@ print(f"slope by torchdl {next(model.parameters()).item():.5f}")
 #      - One layer; the input does not count. Keras stores W as (D, M), PyTorch its transpose, (M, D).
 #    * - ``SGD(0.001, 0.9)``
 #      - ``torch.optim.SGD(..., lr=0.001, momentum=0.9)``
-#      - Keras has the rate inside the velocity: v = 0.9 v - rate g. Only after a change of the rate do both differ.
+#      - In Keras, v = 0.9 v - rate g, and w moves by v: another path after the rate has changed.
 #    * - ``optimizer="adam"``
 #      - ``torch.optim.Adam(..., lr=0.001)``
 #      - A step is about 0.001, whatever the gradient: the bias has 16 to go, so that is 16,000 steps.
