@@ -298,10 +298,10 @@ check(
 # filled by the mean of the known *training* values.
 
 fill = ...
-some_train, some_test = np.array([1.0, np.nan, 5.0]), np.array([np.nan, 10.0])
+some_train, some_test = np.array([1.0, np.nan, 2.0, 6.0]), np.array([np.nan, 10.0])
 check(
     fill,
-    lambda f: bool(np.allclose(f(some_train, some_test), [3, 10])) or "for (1, nan, 5) and (nan, 10) it is not (3, 10)",
+    lambda f: bool(np.allclose(f(some_train, some_test), [3, 10])) or "for (1, nan, 2, 6) and (nan, 10) it is wrong",
     hint="np.nanmean ignores gaps, np.where chooses between two arrays.",
 )
 

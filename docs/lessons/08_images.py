@@ -246,9 +246,13 @@ check(hardest, min(shares, key=shares.get), hint="Rows are true digits: divide t
 # others, and ``p``. It returns what dropout returns.
 dropout = ...
 
-units, keep = torch.ones(2, 4), torch.tensor([[1.0, 0, 1, 0], [0, 0, 1, 1]])
+units, keep = torch.arange(1.0, 9).view(2, 4), torch.tensor([[1.0, 0, 1, 1], [0, 1, 1, 1]])
 check(
-    dropout, lambda f: torch.equal(f(units, keep, 0.5), 2 * keep) or "a unit of 1 that stays must become 2 for p = 0.5"
+    dropout,
+    lambda f: (
+        torch.allclose(f(units, keep, 0.2), units * keep * 1.25)
+        or "a unit of 1 that stays must become 1.25 for p = 0.2"
+    ),
 )
 
 # %%

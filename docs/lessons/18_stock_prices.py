@@ -235,7 +235,7 @@ check(price, torch.tensor([0.1, -0.1], dtype=torch.float64).add(1).prod() * 100,
 # Exercise 2: how many days would show it?
 # ----------------------------------------
 #
-# A network's true accuracy is 52 %. How many test days are needed before two standard errors, as ``margin`` above, are
+# A network's true accuracy is 52 %. How many test days are needed before ``margin``, as above 1.96 standard errors, is
 # only 2 %?
 days = ...
 check(days, (1.96 / 0.02) ** 2 * 0.25, hint="Solve margin = 1.96 sqrt(0.25 / n) for n.", close=0.01)

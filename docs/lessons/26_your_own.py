@@ -346,6 +346,7 @@ check(share, 96 // (3 * 4), hint="There is one process per GPU.")
 
 stop = ...
 cases = {((3.0, 2.0, 2.5, 2.6), 2): True, ((3.0, 2.0, 2.5, 2.6), 3): False, ((3.0, 2.0, 1.0), 1): False}
+cases[(2.0, 3.0, 2.5), 2] = True  # better than the epoch before, but not than the lowest
 check(
     stop,
     lambda f: next(

@@ -12,7 +12,8 @@ def check(answer: Any, wanted: Any, hint: str = "", close: float = 1e-3) -> bool
         answer: A number, a text, a list, an array or a tensor; anything if ``wanted`` is a function.
         wanted: The right answer; or a function that takes the answer, and returns True, or a sentence on what is off.
         hint: A sentence that is printed after a wrong answer.
-        close: The largest relative difference between numbers.
+        close: The largest relative difference between numbers; integers in ``wanted`` must be met exactly. A number
+            may also be off by a millionth of the largest one in ``wanted``, or by 1e-9 if all are 0.
     """
     if answer is ...:
         print("Your turn: replace the three dots.")
@@ -35,7 +36,8 @@ def faults(answer: Any, wanted: Any, close: float) -> str:
         return "" if (given == right).all() else "it is something else"
     if given.dtype.kind not in "iufc":
         return "a number is wanted"
-    wrong = ~np.isclose(given, right, rtol=close, atol=close * 1e-3)
+    slack = 1e-6 * np.abs(right).max(initial=0) or 1e-9
+    wrong = given != right if right.dtype.kind in "iu" else ~np.isclose(given, right, rtol=close, atol=slack)
     if not wrong.any():
         return ""
     if right.ndim:

@@ -64,6 +64,20 @@ def test_an_open_answer_is_neither(check, capsys):
 
 
 def test_the_tolerance_is_relative_and_can_be_set(check):
-    assert check(1001, 1000)
-    assert not check(1003, 1000)
-    assert check(1003, 1000, close=0.01)
+    assert check(1001, 1000.0)
+    assert not check(1003, 1000.0)
+    assert check(1003, 1000.0, close=0.01)
+    assert check(0.25**10, 0.25**10)
+    assert not check(0, 0.25**10)
+
+
+def test_whole_numbers_are_exact(check):
+    assert check(36866.0, 36866)
+    assert not check(36864, 36866)
+
+
+def test_beside_zero_the_largest_number_sets_the_tolerance(check):
+    assert check([1e-4, 1000], [0.0, 1000])
+    assert not check([0.01, 1000], [0.0, 1000])
+    assert check(1e-10, 0.0)
+    assert not check(1e-8, 0.0)

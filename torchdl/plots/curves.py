@@ -204,13 +204,15 @@ def plot_label_efficiency(
 def plot_functions(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], path: PathLike | None = None
 ) -> Figure:
-    """Draw each function and its derivative in a panel of their own.
+    """Draw each function and its derivative in a panel of their own, all at the same scale.
 
     Args:
         curves: (x, values, derivatives) by name, (N,) each.
         path: The file for the figure, if it is to be saved.
     """
     figure, axes = sheet(len(curves), 3, 3.2, 2.6)
+    for axis in axes[1:]:
+        axis.sharey(axes[0])
     for axis, (name, (x, values, derivatives)) in zip(axes, curves.items(), strict=True):
         axis.plot(x, values, label="f")
         axis.plot(x, derivatives, "--", color="C3", label="f'")
