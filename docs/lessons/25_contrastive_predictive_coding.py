@@ -164,7 +164,8 @@ print(f"loss on test digits: torchdl {by_torchdl:.6f}, by hand {by_hand:.6f}")
 #        images // terms sequences, in whole batches
 #    * - a step: ``[context, future], label``; ``PlotSequence``
 #      - ``batch.context``, ``batch.future``, ``batch.label``; ``plot_sequences``
-#      - (32, 4, 64, 64, 3) there, (32, 4, 3, 64, 64) here; the label is 1 for a real future, 0 for a false one
+#      - context (32, 4, 64, 64, 3) and six terms of future there; here channels come before pixels, as printed above;
+#        the label is 1 for a real future, 0 for a false one
 #    * - the encoder in ``TimeDistributed``
 #      - ``flatten(0, 1)``, then ``unflatten``
 #      - batch norm sees all pictures of all sequences
