@@ -312,7 +312,8 @@ ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 accuracy_and_recall = ...
 
 labels = np.array([1] * 4 + [0] * 96)
-check(accuracy_and_recall, [scores(np.zeros(100), labels)[0], scores(np.zeros(100), labels)[2]])
+found = scores(np.zeros(100), labels)
+check(accuracy_and_recall, [found[0], found[2]], hint="Which share of all messages is right, which share of the spam?")
 
 # %%
 # .. dropdown:: Solution
@@ -333,20 +334,22 @@ choose = ...
 p, y = np.array([0.9, 0.2, 0.8, 0.6, 0.3]), np.array([1, 0, 0, 1, 1])
 check(
     choose,
-    lambda f: np.allclose([f(p, y, r) for r in (0.3, 0.6, 1.0)], [0.9, 0.6, 0.3]) or "the thresholds differ",
-    hint="Sort the probabilities of the spam alone.",
+    lambda f: (
+        np.allclose([float(f(p, y, r)) for r in (0.3, 0.4, 0.6, 1.0)], [0.9, 0.6, 0.6, 0.3]) or "the thresholds differ"
+    ),
+    hint="Look at the probabilities of the spam alone, and find at least that share.",
 )
 
 # %%
 # .. dropdown:: Solution
 #
-#    To find a share r of n spam messages, the threshold must let the best ⌈r n⌉ of them pass.
+#    Only the probabilities of spam can be the highest threshold. Try each, and keep those that find enough.
 #
 #    .. code-block:: python
 #
 #       def choose(probability, labels, recall):
-#           spam = np.sort(probability[labels == 1])[::-1]
-#           return spam[int(np.ceil(recall * len(spam))) - 1]
+#           spam = probability[labels == 1]
+#           return max(t for t in spam if np.mean(spam >= t) >= recall)
 
 # %%
 # Exercise 3: how short may a text be?
