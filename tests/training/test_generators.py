@@ -67,7 +67,7 @@ class Drawing(Dataset):
 
 class DrawingBatches(Drawing):
     def __getitems__(self, indices):
-        drawn = [torch.rand(len(indices)), torch.from_numpy(np.random.rand(len(indices)))]
+        drawn = [torch.rand(len(indices)), torch.from_numpy(np.random.rand(len(indices))).float()]
         return torch.stack([torch.as_tensor(indices), *drawn, torch.full_like(drawn[0], python_random.random())], 1)
 
 
