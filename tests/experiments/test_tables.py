@@ -314,6 +314,13 @@ def test_every_number_of_the_readmes_table_is_in_the_results():
     assert table == short_table(kept_rows(), REGISTRY.experiments)
 
 
+def test_the_readmes_results_are_of_commits_without_changes():
+    lessons = {experiment.name for experiment in REGISTRY.experiments if experiment.lesson}
+    commits = {row["commit"] for row in kept_rows() if row["experiment"] in lessons}
+    assert all(re.fullmatch(r"[0-9a-f]{10}(, [0-9a-f]{10})*", commit) for commit in commits)
+    assert len(lessons) == 10
+
+
 def test_the_readme_has_no_measured_number_outside_of_its_table():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("\n", 0, text.index(BEGIN)) < 70  # two screens or so come first
