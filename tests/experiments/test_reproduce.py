@@ -605,7 +605,7 @@ def test_every_job_is_run_a_failure_stops_nothing_else_and_the_tables_are_writte
     assert "it went wrong" in records["judge", 0]["failed"]
     assert ("user", 0) not in records
     assert "| 50.50 ± 0.71 | 50.00 (the base) |" in (place.out / "RESULTS.md").read_text()
-    line = "| [a system, some data](RESULTS.md#texts) | accuracy, % | 50.50 ± 0.71 | 50.00 |"
+    line = "[20](docs/lessons/20_texts.py) | `worker.py` | accuracy, %: 50.50 ± 0.71 |"
     assert f"{line}\n<!-- results: end -->\n\nlast\n" in (place.out / "README.md").read_text()
     assert [row["values"] for row in json.loads((place.folder / "results.json").read_text())] == [[50.0, 51.0]]
     (place.folder / "mended").write_text("")

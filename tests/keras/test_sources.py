@@ -194,8 +194,8 @@ def test_fitting_the_autoencoder_writes_the_documented_files(pictures, tmp_path,
         2, 8, visualization_size=2, verbose=True, folder=folder, dataset=str(pictures), device="cpu"
     )
     printed = capsys.readouterr().out
-    assert "[8, 3, 32, 32]" in printed  # the shapes through the network
-    assert "[8, 32]" in printed
+    assert "(1, 3, 32, 32)" in printed  # the shapes through the network
+    assert "(1, 32) " in printed
     assert isinstance(model, Autoencoder)
     assert not model.training
     kept = torchdl.load(folder)
