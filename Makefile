@@ -43,8 +43,10 @@ format:
 reference-pictures:
 	$(PYTHON) -m pytest tests/plots/test_figures.py -k reference --write-references
 
-# The site, in site/: it needs torchdl[docs], and no network. SPHINXOPTS=-Dplot_gallery=0 runs no lesson.
+# The site, in site/: it needs torchdl[docs], and no network. SPHINXOPTS=-Dplot_gallery=0 runs no lesson. It has the
+# playground where `npm ci --prefix docs/playground` was run, and torchdl[export] is installed.
 docs:
+	if [ -d docs/playground/node_modules ]; then $(MAKE) playground; fi
 	OMP_NUM_THREADS=1 $(PYTHON) -m sphinx --fail-on-warning --keep-going --jobs 2 -d .doctrees $(SPHINXOPTS) docs site
 	$(PYTHON) -m pytest -n 2 -m site tests/docs
 
