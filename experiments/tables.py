@@ -142,6 +142,24 @@ def plain_reference(row: Mapping[str, Any]) -> str:
     return "" if given is None else number(given, row["digits"]) if row["reference_measured"] else f"{given:g}"
 
 
+def sourced_reference(row: Mapping[str, Any]) -> str:
+    """Return a row's reference as text, with its source."""
+    reference = plain_reference(row)
+    return f"{reference} ({row['reference_source']})" if reference and row["reference_source"] else reference
+
+
+def short_by(row: Mapping[str, Any]) -> str:
+    """Return by how much a row is worse than its goal as text; an empty text if it is not."""
+    short = shortfall(row)
+    word = "off" if row["higher_is_better"] is None else "short"
+    return f"**{word} by {number(short, row['digits'])}**" if short else ""
+
+
+def not_run_lines(not_run: Iterable[NotRun]) -> list[str]:
+    """Return a list in Markdown of what is not an experiment for lack of data."""
+    return [f"- {system} (`{command}`): {fetch}" for system, command, fetch in not_run]
+
+
 def duration(seconds: float | None) -> str:
     """Return a time as text, in seconds or minutes."""
     if seconds is None:
@@ -201,12 +219,7 @@ def main_table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a table of main figures."""
     lines = []
     for row in rows:
-        reference, short = plain_reference(row), shortfall(row)
-        if reference and row["reference_source"]:
-            reference += f" ({row['reference_source']})"
-        if short:
-            word = "off" if row["higher_is_better"] is None else "short"
-            reference += f"; **{word} by {number(short, row['digits'])}**"
+        reference = "; ".join(filter(None, [sourced_reference(row), short_by(row)]))
         system = f"{row['system']}, {row['data']}"
         lines.append([system, row["metric"], measured(row), reference, f"`{row['command']}`"])
     return lay_out(("system and data", "metric", "result", "reference", "command"), lines)
@@ -239,17 +252,13 @@ def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> st
     for before, row in zip([None, *rows], rows, strict=False):
         again = before is not None and before["experiment"] == row["experiment"]
         said = before is not None and again and before["note"] == row["note"] and shortfall(before) > 0
-        short = shortfall(row)
-        reference = plain_reference(row)
-        if reference and row["reference_source"]:
-            reference += f" ({row['reference_source']})"
-        by = f"**{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}**"
-        note = by + (f": {row['note']}" if row["note"] and not said else "") if short else ""
+        by = short_by(row)
+        note = f"{by}: {row['note']}" if by and row["note"] and not said else by
         numbers = ", ".join(str(machines.index(machine) + 1) for machine in row["machines"])
         where = f" [{numbers}]" if len(machines) > 1 else ""
         same = [row["system"], row["data"], duration(row["seconds"]) + where, f"`{row['command']}`"]
         system, data, seconds, command = ["″", "″", "", "″"] if again else same
-        lines.append([system, data, row["metric"], measured(row), reference, note, seconds, command])
+        lines.append([system, data, row["metric"], measured(row), sourced_reference(row), note, seconds, command])
     return lay_out(header, lines)
 
 
@@ -266,7 +275,7 @@ def what_is_not_there(
         f"- {e.name} (`{' && '.join(e.typed)}`): {lacking.get(e.name, 'not run yet')}"
         for e in sorted(left, key=lambda e: e.name not in lacking)
     ]
-    lines += [f"- {system} (`{command}`): {fetch}" for system, command, fetch in not_run]
+    lines += not_run_lines(not_run)
     if not lines:
         return ""
     return "\n".join(["## Not in these tables\n", *lines, ""])

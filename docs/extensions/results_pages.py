@@ -17,7 +17,7 @@ from experiments import leaving_chance
 from experiments.plan import Plan, hashes
 from experiments.records import Records
 from experiments.registry import AREAS, Experiment
-from experiments.tables import duration, lay_out, make_rows, measured, number, plain_reference, shortfall
+from experiments.tables import duration, lay_out, make_rows, measured, not_run_lines, short_by, sourced_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "experiments" / "pictures"
@@ -34,11 +34,8 @@ def all_rows() -> list[dict[str, Any]]:
 
 def reference(row: Mapping[str, Any]) -> str:
     """Return a row's reference with its source, and by how much the row is worse."""
-    text = plain_reference(row)
-    text += f" ({row['reference_source']})" if text and row["reference_source"] else ""
-    short = shortfall(row)
-    by = f"{'off' if row['higher_is_better'] is None else 'short'} by {number(short, row['digits'])}"
-    return text + (f"; **{by}**{': ' + row['note'] if row['note'] else ''}" if short else "")
+    by = short_by(row)
+    return "; ".join(filter(None, [sourced_reference(row), f"{by}: {row['note']}" if by and row["note"] else by]))
 
 
 def details(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -93,8 +90,7 @@ class NotMeasured(Directive):
 
     def run(self) -> list[nodes.Node]:
         """Return a list."""
-        lines = [f"- {system} (`{command}`): {fetch}" for system, command, fetch in Plan(ROOT).registry.not_run]
-        return parsed(self, lines)
+        return parsed(self, not_run_lines(Plan(ROOT).registry.not_run))
 
 
 def parsed(directive: Directive, lines: list[str]) -> list[nodes.Node]:
