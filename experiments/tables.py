@@ -242,26 +242,6 @@ def processors_of(record: Mapping[str, Any]) -> list[str]:
     return [f"{machine['cpu']} ({machine['instructions']})", *gpu, f"PyTorch {record['versions']['torch']}"]
 
 
-def area_table(rows: Sequence[Mapping[str, Any]], machines: Sequence[str]) -> str:
-    """Return the table of an area; cells that repeat the row above have ditto marks or are empty.
-
-    If there are several machines, the column of the time has their numbers.
-    """
-    header = ("system", "data", "metric", "result", "reference", "", "time per run", "command")
-    lines = []
-    for before, row in zip([None, *rows], rows, strict=False):
-        again = before is not None and before["experiment"] == row["experiment"]
-        said = before is not None and again and before["note"] == row["note"] and shortfall(before) > 0
-        by = short_by(row)
-        note = f"{by}: {row['note']}" if by and row["note"] and not said else by
-        numbers = ", ".join(str(machines.index(machine) + 1) for machine in row["machines"])
-        where = f" [{numbers}]" if len(machines) > 1 else ""
-        same = [row["system"], row["data"], duration(row["seconds"]) + where, f"`{row['command']}`"]
-        system, data, seconds, command = ["″", "″", "", "″"] if again else same
-        lines.append([system, data, row["metric"], measured(row), sourced_reference(row), note, seconds, command])
-    return lay_out(header, lines)
-
-
 def what_is_not_there(
     rows: Sequence[Mapping[str, Any]],
     experiments: Sequence[Experiment],

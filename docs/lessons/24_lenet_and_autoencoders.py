@@ -294,8 +294,8 @@ check(sides, wanted, hint="The next multiple of 8 is 32.")
 # %%
 # Where next
 # ----------
-# ``python scripts/train_lenet.py --dataset cifar10`` and ``python scripts/train_autoencoder.py --noise 0.3 --verbose``
-# train on whole data sets; ``--verbose`` prints all shapes. RESULTS lists both under *Images*, the autoencoder beside
+# ``python scripts/train_lenet.py --dataset cifar10`` and ``python scripts/train_autoencoder.py --noise 0.3 --summary``
+# train on whole data sets; ``--summary`` prints all shapes. RESULTS lists both under *Images*, the autoencoder beside
 # principal components on 60,000 digits and on CIFAR-10. In the API: :class:`torchdl.LenetLike`,
 # :class:`torchdl.Autoencoder`, :func:`torchdl.fit_model_on`, :func:`torchdl.fit_model_cifar10`. The next lesson learns
 # codes by prediction: :doc:`/learn/25_contrastive_predictive_coding`.

@@ -19,7 +19,6 @@ from experiments.tables import (
     BEGIN,
     END,
     OLDER,
-    area_table,
     make_rows,
     measured,
     number,
@@ -207,41 +206,19 @@ def test_the_tables_have_the_main_figure_of_each_system_with_its_command_and_say
     assert text.count("Measured on a CPU (AVX2), PyTorch 2.14.\n") == 2
 
 
-def test_all_figures_of_an_area_are_in_one_table_with_times_and_notes():
-    rows = rows_of([ONE], RECORDS)
-    accuracy, error = area_table(rows, rows[0]["machines"]).splitlines()[2:]
-    assert r"| 97.75 ± 1.06 | 98 (the \| course) | **short by 0.25**: nothing helped | 11 s |" in accuracy
-    assert "`python scripts/train_text.py`" in accuracy
-    assert "| RMSE | 0.6500 ± 0.2121 | 0.6500 (means) |  |  | ″ |" in error
-
-
 @pytest.mark.parametrize(("jobs", "end"), [(1, ""), (3, ", 3 at a time")])
 def test_the_machine_is_described_with_how_many_were_at_work_where_there_were_several(jobs, end):
     records = [{**r, "machine": {**r["machine"], "jobs": jobs}} for r in RECORDS]
     assert rows_of([ONE], records)[0]["machines"] == [f"a CPU (AVX2), 1 of 2 cores, PyTorch 2.14{end}"]
 
 
-def test_a_note_of_several_rows_stands_in_the_first_one_that_falls_short():
-    figures = [Figure(f"accuracy {n}, %", ("a",), reference=98, source="the course", note="too few") for n in range(4)]
-    one = Experiment("one", "text", "a reader", "texts", ("train_text.py",), ("",), tuple(figures), 1, (READ,))
-    values = dict(zip([f.metric for f in figures], (99.0, 97.0, 96.0, 95.0), strict=True))
-    kept = {**record(one, 0), "figures": {metric: {"value": value} for metric, value in values.items()}}
-    rows = rows_of([one], [kept])
-    lines = area_table(rows, rows[0]["machines"]).splitlines()[2:]
-    assert ["too few" in line for line in lines] == [False, True, False, False]
-    assert ["short by" in line for line in lines] == [False, True, True, True]
-
-
-def test_each_row_says_which_machine_it_was_measured_on_where_there_are_several(tmp_path):
+def test_an_area_names_every_processor_it_was_measured_on(tmp_path):
     elsewhere = [("two", 0), ("one", 2)]  # one of two seeds of ONE, and all of TWO
     records = [
         {**r, "machine": {**r["machine"], "gpu": "a GPU"}} if (r["experiment"], r["seed"]) in elsewhere else r
         for r in RECORDS
     ]
     rows = [row for row in rows_of([ONE, TWO], records) if row["metric"] == MAIN.metric]
-    machines = ["a CPU (AVX2), 1 of 2 cores, PyTorch 2.14", "a CPU (AVX2), 1 of 2 cores, a GPU, PyTorch 2.14"]
-    cells = [line.split(" | ")[-2] for line in area_table(rows, machines).splitlines()[2:]]
-    assert [cell.split(" s ")[-1] for cell in cells] == ["[1, 2]", "[2]"]
     write_results(tmp_path / "RESULTS.md", rows, [ONE, TWO], {})
     text = (tmp_path / "RESULTS.md").read_text()
     assert "Measured on a CPU (AVX2), a GPU, PyTorch 2.14." in text.split("## Texts")[0]
