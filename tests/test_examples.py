@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import doctest
 import inspect
+import operator
 import re
 import socket
 import tempfile
@@ -207,7 +208,18 @@ def test_help_says_where_input_error_is_raised():
     assert [name for name in names if not said.search(ALL[name])] == []
 
 
-NOTEBOOK = (ROOT / "docs/guide/notebooks.md").read_text(encoding="utf-8")
+GUIDE = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs/guide").glob("*.md"))}
+NOTEBOOK = [
+    block.split("```")[0]
+    for page in ("notebooks", "coming_from_keras")
+    for block in GUIDE[page].split("```python\n")[1:]
+]
+
+
+@pytest.mark.parametrize("page", GUIDE)
+def test_every_name_of_torchdl_in_the_guide_exists(page):
+    for name in re.findall(r"\btorchdl(?:\.\w+)+", GUIDE[page]):
+        operator.attrgetter(name.removeprefix("torchdl."))(torchdl)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +240,7 @@ def notebooks_folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchdl.errors.FallbackWarning")
 @pytest.mark.usefixtures("isolated_examples")
-@pytest.mark.parametrize("code", [block.split("```")[0] for block in NOTEBOOK.split("```python\n")[1:]])
+@pytest.mark.parametrize("code", NOTEBOOK)
 def test_the_guides_code_for_notebooks_runs_and_writes_no_file(notebooks_folder, monkeypatch, code):
     monkeypatch.setenv("TORCHDL_DATA", str(notebooks_folder))
     monkeypatch.chdir(notebooks_folder)
