@@ -308,7 +308,13 @@ def test_with_few_samples_the_bootstrap_is_farther_from_new_samples_than_the_dev
         (lambda: neighbour_scores(gaussian(5, 2), gaussian(9, 2), 5), "k .*4.*5"),
         (lambda: neighbour_scores(gaussian(5, 2), gaussian(9, 3), 2), "features"),
         (lambda: inception_score(torch.zeros(3)), r"\(samples, classes\)"),
-        (lambda: class_shares(torch.zeros(0, dtype=torch.int64), 3), "prediction.*0"),
+        (lambda: inception_score(gaussian(5, 3)), r"5 of 5 samples' do not.*softmax\(1\)"),
+        (lambda: inception_score(torch.full((5, 3), torch.nan)), "5 of 5 samples' do not"),
+        (lambda: class_shares(torch.zeros(0, dtype=torch.int64), 3), "predictions .*not 0"),
+        (lambda: class_shares(torch.tensor([0, 3]), 3), "from 0 to 2, not 3"),
+        (lambda: class_shares(torch.zeros(3), 3), "whole numbers"),
+        (lambda: compare_sets(gaussian(5, 2), gaussian(5, 2)), r"not a Tensor: SampleSet\(features\)"),
+        (lambda: neighbour_scores(["a", "b"], gaussian(5, 2), 1), "array of numbers, not a list"),
         (lambda: frechet_deviation(gaussian(5, 2), moments(gaussian(5, 3))), "3 features, not 2"),
         (lambda: SampleSet(torch.zeros(3)), r"\(samples, features\)"),
     ],
@@ -316,3 +322,28 @@ def test_with_few_samples_the_bootstrap_is_farther_from_new_samples_than_the_dev
 def test_what_cannot_be_measured_is_one_sentence(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+TWO_SETS = [frechet_distance, kernel_distance, neighbour_scores, frechet_deviation]
+
+
+@pytest.mark.parametrize("metric", TWO_SETS)
+def test_two_sets_may_be_arrays_and_must_be_finite(metric):
+    one, other = gaussian(20, 3), gaussian(30, 3, seed=1)
+    expected = metric(one, other)
+    assert metric(one.numpy(), other.tolist()) == expected
+    if metric in (frechet_distance, frechet_deviation):
+        assert metric(one, Moments([other])) == metric(one, Moments(other.numpy())) == expected
+    for number in (torch.nan, torch.inf):
+        spoilt = one.clone()
+        spoilt[4, 1] = number
+        for pair in ((spoilt, other), (other, spoilt)):
+            with pytest.raises(InputError, match="those of 1 samples have NaN"):
+                metric(*pair)
+
+
+def test_classes_and_probabilities_may_be_arrays():
+    assert class_shares(np.array([2, 0, 2, 2], "uint8"), 4).tolist() == [0.25, 0, 0.75, 0]
+    assert inception_score(np.eye(4)) == pytest.approx(4)
+    half = torch.rand(50, 100, generator=torch.Generator().manual_seed(0)).softmax(1).bfloat16()
+    assert 1 <= inception_score(half) < 1.1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from torchdl.errors import require
+from torchdl.metrics.inputs import ArrayLike, as_tensor
 
 
-def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: float) -> dict[str, float]:
+def forecast_errors(predicted: ArrayLike, actual: ArrayLike, last: ArrayLike, scale: float) -> dict[str, float]:
     """Measure forecasts of one quantity.
 
     Args:
@@ -23,7 +23,15 @@ def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: floa
         ``mae`` and ``rmse`` in the quantity's unit; ``mase``, which is ``mae`` / ``scale`` (Hyndman and Koehler 2006),
         above 1 if it is greater than the naive one-step forecast's in training; ``direction``, the share of nonzero
         changes from the last value whose sign is forecast correctly, NaN if all forecast or all actual changes are 0.
+
+    Raises:
+        InputError: The shapes differ.
     """
+    names = {"predicted": predicted, "actual": actual, "last": last}
+    predicted, actual, last = (as_tensor(values, name) for name, values in names.items())
+    shapes = [tuple(each.shape) for each in (predicted, actual, last)]
+    fit = len(shapes[0]) == 2 and shapes[0] == shapes[1] and shapes[2] == shapes[0][:1]
+    require(fit, "predicted and actual must be (N, H), and last (N,), not {}, {} and {}".format(*shapes))
     error = predicted - actual
     direction, forecast_direction = (actual - last[:, None]).sign(), (predicted - last[:, None]).sign()
     counted = (direction != 0) & bool((forecast_direction != 0).any())
@@ -37,7 +45,7 @@ def forecast_errors(predicted: Tensor, actual: Tensor, last: Tensor, scale: floa
 
 
 def error_ratio(
-    error: Tensor, reference: Tensor, block: int | None = None, level: float = 0.95
+    error: ArrayLike, reference: ArrayLike, block: int | None = None, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Return the ratio of two forecasts' root mean squared errors, with a confidence interval.
 
@@ -62,6 +70,7 @@ def error_ratio(
     """
     from scipy.special import stdtrit  # imported late: it takes half a second
 
+    error, reference = as_tensor(error, "error"), as_tensor(reference, "reference")
     require(
         error.shape == reference.shape and len(error) > 0, "error and reference must have the same shape, not empty"
     )

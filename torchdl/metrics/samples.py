@@ -2,6 +2,8 @@
 
 All metrics are computed in float64 on the features' device. They do not depend on the order of the samples.
 
+Samples and probabilities are tensors, NumPy arrays or lists of numbers.
+
 Shapes: N real and M generated samples, D features, K classes.
 """
 
@@ -13,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
+from torchdl.metrics.inputs import ArrayLike, as_features, as_labels, as_tensor
 
 BLOCK = 1024  # number of samples of each set that are compared at once
 
@@ -25,23 +28,26 @@ class Moments:
     larger than the spread.
 
     Args:
-        batches: Features (B, D) to start with.
+        batches: Features (N, D) to start with, or batches (B, D) of them.
+
+    Raises:
+        InputError: The features are not (B, D), or not finite.
     """
 
-    def __init__(self, batches: Iterable[Tensor] = ()) -> None:
+    def __init__(self, batches: ArrayLike | Iterable[ArrayLike] = ()) -> None:
         self.count = 0
         self.mean = self.scatter = torch.zeros(0)
-        for features in batches:
+        for features in [batches] if getattr(batches, "ndim", 3) < 3 else batches:
             self.update(features)
 
-    def update(self, features: Tensor) -> None:
+    def update(self, features: ArrayLike) -> None:
         """Add a batch of features (B, D).
 
         Raises:
-            InputError: The features are not (B, D).
+            InputError: The features are not (B, D), or not finite.
         """
-        require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
-        x, size = features.detach().double(), len(features)
+        x = as_features(features).double()
+        size = len(x)
         if size == 0:
             return
         mean = x.mean(0)
@@ -71,15 +77,30 @@ def root(covariance: Tensor) -> Tensor:
     return (directions * variances.clamp(min=0).sqrt()) @ directions.T
 
 
-def frechet_distance(one: Moments, other: Moments) -> float:
+def moments_of(features: Moments | ArrayLike) -> Moments:
+    """Return moments unchanged, and those of features (N, D)."""
+    return features if isinstance(features, Moments) else Moments([features])
+
+
+def frechet_distance(one: Moments | ArrayLike, other: Moments | ArrayLike) -> float:
     """Return the squared Fréchet distance of two normal distributions, ``one`` and the ``other`` (Heusel et al. 2017).
 
     ``|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½)``. For two finite sets from one distribution it is above 0 and decreases
     with their size. So compare only sets of the same size, and take two sets of real samples as a reference.
 
+    Args:
+        one: The moments of a set of samples, or its features (N, D).
+        other: The same of another set.
+
     Raises:
-        InputError: They have different numbers of features.
+        InputError: They have different numbers of features, or features are not finite.
+
+    Example:
+        >>> from torchdl.metrics import frechet_distance
+        >>> frechet_distance([[0.0], [1.0], [2.0]], [[3.0], [4.0], [5.0]])  # the means differ by 3
+        9.0
     """
+    one, other = moments_of(one), moments_of(other)
     first, second = one.covariance, other.covariance
     same = first.shape == second.shape
     require(same, f"both sets must have the same number of features, not {len(first)} and {len(second)}")
@@ -91,7 +112,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     return max(0.0, float(between_means + first.trace() + second.trace() - 2 * common))
 
 
-def frechet_deviation(features: Tensor, other: Moments) -> float:
+def frechet_deviation(features: ArrayLike, other: Moments | ArrayLike) -> float:
     """Estimate the standard deviation of the Fréchet distance of ``features`` (N, D) from a distribution, ``other``.
 
     The method is the infinitesimal jackknife (Jaeckel 1972): to first order, sample x changes the distance by 1/N of
@@ -103,7 +124,8 @@ def frechet_deviation(features: Tensor, other: Moments) -> float:
     Raises:
         InputError: The distribution has another number of features.
     """
-    one = Moments([features])
+    features, other = as_features(features), moments_of(other)
+    one = Moments(features)
     half = root(other.covariance)
     require(one.covariance.shape == half.shape, f"a sample must have {len(half)} features, not {features.shape[1]}")
     values, directions = torch.linalg.eigh(half @ one.covariance @ half)
@@ -111,33 +133,45 @@ def frechet_deviation(features: Tensor, other: Moments) -> float:
     inverse = torch.where(values > 1e-12 * values[-1], values.clamp(min=0).rsqrt(), 0.0)
     mapped = half @ directions  # (D, D)
     rest = torch.eye(len(half), dtype=half.dtype, device=half.device) - (mapped * inverse) @ mapped.T
-    x = features.detach().double() - one.mean
+    x = features.double() - one.mean
     change = 2 * x @ (one.mean - other.mean) + (x @ rest).mul_(x).sum(1)  # (N,)
     return float(change.std()) / len(x) ** 0.5
 
 
-def inception_score(probabilities: Tensor) -> float:
+def inception_score(probabilities: ArrayLike) -> float:
     """Measure a classifier's confidence on samples (N, K) and its predictions' diversity (Salimans et al. 2016).
 
     exp(E KL(p(y|x) || p(y))), from 1 to K, of ``probabilities`` p(y|x) (N, K). It is K if the classifier is certain of
     every sample and predicts all classes equally often. The score ignores real samples: compute theirs as a reference.
 
     Raises:
-        InputError: The probabilities are not (N, K).
+        InputError: The probabilities are not (N, K), one is negative or NaN, or a sample's do not sum to 1.
+
+    Example:
+        >>> from torchdl.metrics import inception_score
+        >>> inception_score(torch.eye(4))
+        4.0
     """
-    require(probabilities.dim() == 2 and len(probabilities) >= 1, "probabilities must be (samples, classes)")
-    p = probabilities.double()
+    p = as_tensor(probabilities, "probabilities").double()
+    require(p.dim() == 2 and len(p) >= 1, f"probabilities must be (samples, classes), not {tuple(p.shape)}")
+    sums = p.sum(1)
+    wrong = ~((p >= 0).all(1) & ((sums - 1).abs() < 0.01))  # 0.01: they may have been computed in half precision
+    require(
+        not wrong.any(),
+        f"probabilities must be 0 or more and sum to 1 for each sample, but {int(wrong.sum()):,} of {len(p):,} "
+        "samples' do not: of logits, give logits.softmax(1)",
+    )
     each = torch.special.entr(p).sum(1).mean()
     return float((torch.special.entr(p.mean(0)).sum() - each).exp())
 
 
-def class_shares(predictions: Tensor, classes: int) -> Tensor:
+def class_shares(predictions: ArrayLike, classes: int) -> Tensor:
     """Return the share (K,), float64, of each class among a classifier's predictions (N,); ``classes`` is K.
 
     Raises:
-        InputError: There are no predictions.
+        InputError: There are no predictions, or they are not whole numbers below K.
     """
-    require(len(predictions) >= 1, "class_shares needs 1 prediction or more, not 0")
+    predictions = as_labels(predictions, classes, "predictions")
     return torch.bincount(predictions, minlength=classes).double() / len(predictions)
 
 
@@ -169,16 +203,15 @@ class SampleSet:
             prepared again.
 
     Raises:
-        InputError: The features are not (N, D), the number of samples or ``k`` does not suit, or the centre has another
-            size.
+        InputError: The features are not finite (N, D), the number of samples or ``k`` does not suit, or the centre has
+            another size.
     """
 
-    def __init__(self, features: Tensor, k: int = 5, centre: Tensor | None = None) -> None:
-        require(features.dim() == 2, f"features must be (samples, features), not {tuple(features.shape)}")
-        size, dim = features.shape
+    def __init__(self, features: ArrayLike, k: int = 5, centre: Tensor | None = None) -> None:
+        self.features, self.k = as_features(features), k
+        size, dim = self.features.shape
         require(size >= 2, f"a set needs 2 samples or more, not {size}")
         require(1 <= k < size, f"k must be from 1 to {size - 1}, the number of samples minus 1, not {k}")
-        self.features, self.k = features.detach(), k
         self.centre = self.features.double().mean(0) if centre is None else centre  # (D,)
         require(
             len(self.centre) == dim,
@@ -258,8 +291,11 @@ def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbou
     ``real`` and ``generated`` samples must have the same number of features.
 
     Raises:
-        InputError: They have different numbers.
+        InputError: They have different numbers, or are no sample sets.
     """
+    for samples in (real, generated):
+        known = isinstance(samples, SampleSet)
+        require(known, f"compare_sets needs two SampleSets, not {kind_of(samples)}: SampleSet(features)")
     require(real.points.shape[1] == generated.points.shape[1], "both sets must have the same number of features")
     if not torch.equal(real.centre, generated.centre):
         generated = SampleSet(generated.features, generated.k, real.centre)
@@ -282,7 +318,7 @@ def compare_sets(real: SampleSet, generated: SampleSet) -> tuple[float, Neighbou
     return real.kernel + generated.kernel - 2 * float(total) / pairs, neighbours
 
 
-def kernel_distance(one: Tensor, other: Tensor) -> float:
+def kernel_distance(one: ArrayLike, other: ArrayLike) -> float:
     """Return an unbiased estimate of the squared maximum mean discrepancy of two sets (Binkowski et al. 2018, "KID").
 
     The kernel is (x·y / D + 1)³. For two sets from one distribution, of any size, its mean is 0, so it may be negative.
@@ -290,12 +326,19 @@ def kernel_distance(one: Tensor, other: Tensor) -> float:
     Args:
         one: (N, D), 2 samples or more.
         other: (M, D), 2 samples or more.
+
+    Raises:
+        InputError: The features are not finite (N, D) and (M, D), or a set has fewer than 2 samples.
     """
     first = SampleSet(one, k=1)
     return compare_sets(first, SampleSet(other, k=1, centre=first.centre))[0]
 
 
-def neighbour_scores(real: Tensor, generated: Tensor, k: int = 5) -> Neighbours:
-    """Compare two sets, ``real`` (N, D) and ``generated`` (M, D), by their ``k`` nearest neighbours."""
+def neighbour_scores(real: ArrayLike, generated: ArrayLike, k: int = 5) -> Neighbours:
+    """Compare two sets, ``real`` (N, D) and ``generated`` (M, D), by their ``k`` nearest neighbours.
+
+    Raises:
+        InputError: The features are not finite (N, D) and (M, D), or a set has ``k`` samples or fewer.
+    """
     first = SampleSet(real, k)
     return compare_sets(first, SampleSet(generated, k, first.centre))[1]
