@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,33 @@ def test_the_made_up_series_are_their_formulas():
     assert float(noise.mean()) == pytest.approx(0, abs=0.02)
     assert torch.equal(sine(9, noise=1, seed=1).values, sine(20, noise=1, seed=1).values[:9])
     assert not torch.equal(sine(9, noise=1, seed=1).values, sine(9, noise=1, seed=2).values)
+
+
+def test_a_series_is_made_of_arrays_tables_and_lists_and_a_single_text_is_one_name():
+    numbers = [[1.0, 2.0], [3.0, 4.0]]
+    for values in (numbers, np.array(numbers, "float32"), torch.tensor(numbers), pd.DataFrame(numbers)):
+        made = Series(values, ["a", "b"])
+        assert made.values.dtype == torch.float64
+        assert (made.values.tolist(), made.columns) == (numbers, ("a", "b"))
+        assert made.select("b").values.tolist() == [[2], [4]]
+    assert Series([1, 2], "close").select("close").columns == ("close",)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Series([[1.0, 2.0]], ("a",)), "each of its 2 columns, not the 1 of 'a'"),
+        (lambda: Series([[[1.0]]], ("a",)), r"\(1, 1, 1\)"),
+        (lambda: Series([["x"]], ("a",)), "numbers, not a list"),
+        (lambda: Series([[1, 2], [3, math.nan], [math.inf, 4]], ("a", "b")), "'b' has nan at term 2, and 1 more"),
+        (lambda: Series([1, 2], ("a",), times=np.array(["2024-01-01"], "datetime64[us]")), "2 terms needs as many"),
+        (lambda: Split(np.ones((9, 1)), 2, 3), "torchdl.Series, not a ndarray"),
+        (lambda: read_series(pd.DataFrame({"a": [1, 2]})), "table_series takes a DataFrame"),
+    ],
+)
+def test_what_is_no_series_is_said_where_it_is_made(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
 
 
 def test_returns_are_pandas_and_a_zero_price_is_named():

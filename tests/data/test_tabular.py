@@ -110,7 +110,7 @@ def test_what_is_no_number_among_numbers_is_named(tmp_path_factory, row, cell):
         check_numeric(found)
     with pytest.raises(InputError, match=named):
         split_table(found, "c")
-    assert split_table(found.assign(d=range(20)), "c", ignore=["a"]).columns.names == ["d"]
+    assert split_table(found.assign(d=range(20)), "c", ignore="a").columns.names == ["d"]
 
 
 def test_a_column_of_texts_may_hold_numbers_too():

@@ -272,6 +272,17 @@ def test_columns_of_parts_of_dates_order_the_rows(columns, tmp_path):
     assert read_series(path, ["close"], sort=True).values.equal(forward.values)
 
 
+def test_terms_that_are_missing_in_the_middle_are_noted(tmp_path):
+    def origin(times) -> str:
+        return read_series(written(tmp_path, {"day": times.strftime("%Y-%m-%d"), "y": range(len(times))})).origin
+
+    days = pd.date_range("2024-01-01", periods=40)
+    note = "1 of 29 steps are at least twice the usual 1 day; the longest, 11 days, begins at 2024-01-12"
+    assert note in origin(days.delete(range(12, 22)))
+    for equal in (days, pd.date_range("2024-01-31", periods=40, freq="ME"), days[:1]):
+        assert "twice" not in origin(equal)
+
+
 def test_rows_without_known_times_are_taken_in_order_with_a_word(tmp_path):
     path = written(tmp_path, {"mois": ["mars 20"] * 40, "close": WALK})
     assert "no column of times was found, so the rows are taken to be in order" in read_series(path).origin

@@ -10,7 +10,7 @@ import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,11 @@ SAMPLE, SAMPLE_CELLS = 1000, 100_000  # rows that tell a header from values, and
 MAX_COLUMNS = 100_000
 _EXCEL = re.compile("sep=.?")  # Excel's own first line
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
+
+
+def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a single text is one name, not its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def repeated(names: Sequence[str]) -> list[str]:
@@ -82,9 +87,8 @@ class TableFormat:
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator, self.separator)
         object.__setattr__(self, "separator", separator)
-        for name in ("names", "na"):  # a single text is one name, not its letters
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        for name in ("names", "na"):
+            object.__setattr__(self, name, as_names(getattr(self, name)))
         require(
             separator == "blanks" or (len(separator) == 1 and separator not in '"\r\n'),
             f"separator must be one character, tab or blanks, not {separator!r}: write tabs in the file in its place",

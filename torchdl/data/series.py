@@ -5,6 +5,7 @@ Shapes: L terms of D values, T terms of input, H terms to forecast, N = L - T - 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,14 +15,23 @@ import torch
 from torch import Tensor
 
 from torchdl import random
-from torchdl.data.arrays import BatchDataset, as_tensor
+from torchdl.data.arrays import ArrayLike, BatchDataset, as_tensor
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import CSV, TableFormat, notes, read_rows, repeated, require_columns, row_number
+from torchdl.data.delimited_files import (
+    CSV,
+    TableFormat,
+    as_names,
+    notes,
+    read_rows,
+    repeated,
+    require_columns,
+    row_number,
+)
 from torchdl.data.download import NotFound, standing_in
 from torchdl.data.info import fingerprint
 from torchdl.data.numerals import notation_note, to_numbers
 from torchdl.data.time_columns import DateOrder, TimeColumn, counts_down, find_times, is_index, join_parts
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.field_docs import with_field_docs
 from torchdl.files import PathLike
 
@@ -34,7 +44,11 @@ if TYPE_CHECKING:
 class Series:
     """A time series: values (L, D) float64, the names of the D columns, and the origin in words.
 
-    ``times`` (L,) ``datetime64``, if they are known, are in UTC where the file has offsets from it.
+    ``times`` (L,) ``datetime64``, if they are known, are in UTC where the file has offsets from it. The values may be
+    given as a tensor, a NumPy array or a list, and as (L,) for a single column.
+
+    Raises:
+        InputError: The values are not finite numbers (L, D), or the columns, or the times, differ in number.
 
     Example:
         >>> values = torch.tensor([[100.0, 7.0], [150.0, 8.0]], dtype=torch.float64)
@@ -54,6 +68,24 @@ class Series:
     times: np.ndarray | None = None
     """(L,) ``datetime64``; None if they are not known."""
 
+    def __post_init__(self) -> None:
+        columns, values = as_names(self.columns), as_values(self.values)
+        shape, named = tuple(values.shape), f"the {len(columns)} of {', '.join(map(repr, columns))}"
+        require(len(shape) == 2, f"the values of a series must be (terms, columns), not {shape}")
+        require(shape[1] == len(columns), f"a series needs a name for each of its {shape[1]} columns, not {named}")
+        wrong = (~values.isfinite()).nonzero()
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+            raise InputError(
+                f"a series must be finite numbers, but {columns[column]!r} has {values[row, column]:g} at term "
+                f"{row + 1}{more}: fill it in, or remove the term if the others stay equally spaced in time"
+            )
+        times = None if self.times is None else np.asarray(self.times)
+        require(times is None or len(times) == len(values), f"a series of {len(values)} terms needs as many times")
+        for name, value in (("columns", columns), ("values", values), ("times", times)):
+            object.__setattr__(self, name, value)
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the values and the columns' names, in hexadecimal."""
         return fingerprint([self.values], repr((self.values.shape, self.columns)))
@@ -67,10 +99,11 @@ class Series:
         Raises:
             InputError: There is no such column.
         """
+        columns = as_names(columns)
         for name in columns:
             require(name in self.columns, f"there is no column {name!r}: choose among {', '.join(self.columns)}")
         values = self.values[:, [self.columns.index(name) for name in columns]]
-        return Series(values, tuple(columns), self.origin, self.fallback, self.times)
+        return Series(values, columns, self.origin, self.fallback, self.times)
 
     def returns(self) -> Series:
         """Return the relative changes (x[t] - x[t-1]) / x[t-1] from term to term: (L - 1, D) (lecture 52).
@@ -85,6 +118,17 @@ class Series:
             raise InputError(f"{self.columns[column]!r} is 0 at term {row + 1}: the return after it is undefined")
         changes, times = self.values[1:] / self.values[:-1] - 1, None if self.times is None else self.times[1:]
         return Series(changes, self.columns, f"returns of {self.origin}", self.fallback, times)
+
+
+def as_values(values: ArrayLike) -> Tensor:
+    """Return the values (L, D) float64 of a series that is given as numbers (L, D) or (L,)."""
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.from_numpy(np.array(values, dtype="float64"))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a series must be numbers, not {kind_of(values)} ({error})") from error
+    values = values.detach().cpu().double()
+    return values[:, None] if values.dim() == 1 else values  # (L,) -> (L, 1)
 
 
 def sine(length: int = 200, step: float = 0.1, noise: float = 0.0, seed: int = 0) -> Series:
@@ -162,6 +206,8 @@ def read_series(
         tensor([[11.],
                 [12.]], dtype=torch.float64)
     """
+    known = "torchdl.data.series.table_series takes a DataFrame, and torchdl.Series numbers"
+    require(isinstance(path, (str, os.PathLike)), f"read_series reads a text file, not {kind_of(path)}: {known}")
     return _from_rows(str(path), read_rows(path, format, row_index=True), columns, format, time, date_order, sort)
 
 
@@ -219,6 +265,7 @@ def _from_rows(
     sort: bool,
 ) -> Series:
     """Return the series in the rows of a table of texts; ``path`` is what messages call it."""
+    columns = as_names(columns)
     texts = {str(name): table[name] for name in table.columns}
     require_columns(path, table, [*columns, *({time} - {"", "none"})])
     if not time and (joined := join_parts(texts)) is not None:
@@ -266,12 +313,29 @@ def _from_rows(
         said.insert(0, f"{'sorted by' if (np.diff(rows) < 0).any() else 'in the order of'} {found.name!r}")
         values = values[rows]
         times = found.times[rows] if found.times.dtype.kind == "M" else None
+        said += [] if times is None else _gap_note(times)
     left = [name for name in texts if name not in chosen and not (times is not None and found and name == found.name)]
     if left and not columns:
         said.append(f"left out: {', '.join(map(repr, left))}")
     said += [note for name in chosen for note in notation_note(name, texts[name].tolist(), format.decimal)]
     origin = "; ".join([f"{len(values):,} terms of {', '.join(chosen)} from {path}", *said])
     return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
+
+
+def _gap_note(times: np.ndarray) -> list[str]:
+    """Return a sentence on steps of at least twice the median step of times (L,), if there are some."""
+    steps = np.diff(times)
+    usual = np.sort(steps)[len(steps) // 2 : len(steps) // 2 + 1]  # (1,); (0,) of a single time
+    count = int((steps >= 2 * usual).sum())
+    if not count:
+        return []
+    place = int(steps.argmax())
+    step, longest = (str(each.item()).removesuffix(", 0:00:00") for each in (usual[0], steps[place]))
+    after = str(times[place].astype("datetime64[s]")).removesuffix("T00:00:00")
+    return [
+        f"rows count as equally spaced, but {count:,} of {len(steps):,} steps are at least twice the usual {step}; "
+        f"the longest, {longest}, begins at {after}"
+    ]
 
 
 def _chronological(path: str, table: pandas.DataFrame, column: TimeColumn, sort: bool) -> np.ndarray:
@@ -416,6 +480,8 @@ class Split:
     test_size: int
 
     def __post_init__(self) -> None:
+        given = kind_of(self.series)
+        require(isinstance(self.series, Series), f"Split needs a torchdl.Series, not {given}: Series(values, columns)")
         total = len(self.series)
         require(self.length >= 1 and self.test_size >= 1, "length and test_size must be 1 or more")
         require(

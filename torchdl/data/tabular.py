@@ -23,7 +23,7 @@ from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import CSV, TableFormat, read_rows, repeated, row_number
+from torchdl.data.delimited_files import CSV, TableFormat, as_names, read_rows, repeated, row_number
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.numerals import looks_like_numbers, notation_note, to_numbers
@@ -495,6 +495,7 @@ def split_table(
 
     distinct = table.columns.is_unique and all(isinstance(name, str) for name in table.columns)
     require(distinct, "the names of a table's columns must be strings, and all different")
+    ignore = as_names(ignore)
     for name in (target, *ignore):
         require(name in table.columns, f"there is no column {name!r}: choose among {', '.join(table.columns)}")
     require(target not in ignore, f"the target {target!r} cannot be ignored")

@@ -10,14 +10,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from torchdl.data.delimited_files import CSV, TableFormat, repeated
-from torchdl.data.series import Series, Split, read_series, table_series
+from torchdl.data.series import Series, Split, as_values, read_series, table_series
 from torchdl.data.time_columns import DateOrder
-from torchdl.errors import InputError, kind_of, require
+from torchdl.errors import require
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,6 @@ class SeriesInput:
             InputError: A column is missing, a value is not a finite number, or there are too few terms for a window.
         """
         series = replace(self, **file)._columns(raw)
-        require(
-            bool(series.values.isfinite().all()),
-            f"the series must be finite numbers: there are {int((~series.values.isfinite()).sum()):,} others",
-        )
         least = self.length + self.returns
         require(
             len(series) >= least,
@@ -107,12 +102,7 @@ class SeriesInput:
         if hasattr(raw, "iloc"):
             frame = raw.to_frame(self.columns[0] if raw.name is None else raw.name) if raw.ndim == 1 else raw
             return table_series(frame, self.columns, self.time, self.date_order, self.sort)
-        try:
-            values = raw.detach().cpu() if isinstance(raw, Tensor) else torch.from_numpy(np.array(raw, dtype="float64"))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"a series is a file, a table or numbers, not {kind_of(raw)} ({error})") from error
-        values = values.double()
-        values = values[:, None] if values.dim() == 1 else values  # (L,) -> (L, 1)
+        values = as_values(raw)
         require(
             values.dim() == 2 and values.shape[1] == len(self.columns),
             f"the network reads {', '.join(self.columns)}: numbers must be (L, {len(self.columns)}), "
