@@ -9,7 +9,7 @@ from helpers import gaussian
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from torchdl import losses
+from torchdl import InputError, losses
 from torchdl.losses import GAN_LOSSES, gradient_penalty, info_nce, log_bilinear_scores, paired_bce, paired_logits
 
 DISCRIMINATOR = {name: loss.discriminator for name, loss in GAN_LOSSES.items()}
@@ -322,3 +322,27 @@ def test_nan_in_one_prediction_is_nan_in_its_loss_alone(name):
     predicted = gaussian(4, 1, 3)
     predicted[2, 0, 1] = math.nan
     assert CONTRASTIVE[name](predicted, gaussian(4, 1, 3, seed=1)).isnan().flatten().tolist() == [0, 0, 1, 0]
+
+
+CODES = torch.zeros(4, 2, 3)  # (B, S, D)
+ROWS = torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: info_nce(CODES, CODES, ROWS, 0.0), "temperature must be positive, not 0"),
+        (lambda: info_nce(CODES, CODES, ROWS, -1.0), "temperature must be positive, not -1"),
+        (lambda: info_nce(CODES[:, :1], CODES, ROWS), r"not \(4, 1, 3\) and \(4, 2, 3\)"),
+        (lambda: info_nce(CODES[:, 0], CODES[:, 0], ROWS), r"must be \(B, S, D\).*not \(4, 3\)"),
+        (lambda: info_nce(CODES, CODES[:, 0, :2], ROWS), r"and \(4, 2\)"),
+        (lambda: info_nce(CODES, CODES, ROWS[:, None].expand(4, 2)), r"here \(2, 4\), not \(4, 2\)"),
+        (lambda: info_nce(CODES, CODES, ROWS[:1]), r"here \(2, 4\), not \(1,\)"),
+        (lambda: info_nce(CODES, CODES, ROWS.float()), "int64.*not torch.float32"),
+        (lambda: paired_logits(CODES, CODES[:1]), r"not \(4, 2, 3\) and \(1, 2, 3\)"),
+        (lambda: paired_bce(CODES, CODES, torch.ones(4, 1)), r"here \(4,\), not \(4, 1\)"),
+    ],
+)
+def test_shapes_that_would_be_broadcast_are_one_sentence(make, sentence):
+    with pytest.raises(InputError, match=sentence):
+        make()

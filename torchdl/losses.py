@@ -6,6 +6,7 @@ The GAN losses take the discriminator's *logits*, of any shape, and return the m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchdl.errors import require
 from torchdl.fast.products import linear
 
 
@@ -114,7 +116,14 @@ def log_bilinear_scores(predicted: Tensor, candidates: Tensor, temperature: floa
 
     Returns:
         (S, B, N), computed in float32 at least, even under autocast.
+
+    Raises:
+        InputError: The shapes do not match, or the temperature is not positive.
     """
+    require(0 < temperature < math.inf, f"temperature must be positive, not {temperature}")
+    shapes = tuple(predicted.shape), tuple(candidates.shape)
+    fit = len(shapes[0]) == 3 and shapes[1][1:] in (shapes[0][1:], shapes[0][2:])
+    require(fit, "predictions must be (B, S, D), and candidates (N, S, D) or (N, D), not {} and {}".format(*shapes))
     with torch.autocast(predicted.device.type, enabled=False):
         rows, columns = _at_least_float32(predicted).transpose(0, 1), _at_least_float32(candidates)  # (S, B, D)
         scores = rows @ columns.permute(1, 2, 0) if columns.dim() == 3 else linear(rows, columns)  # (S, B, N)
@@ -131,12 +140,18 @@ def info_nce(predicted: Tensor, candidates: Tensor, target: Tensor, temperature:
     Args:
         predicted, candidates, temperature: As for :func:`log_bilinear_scores`; the candidates are the correct
             embeddings, and those of other sequences, other steps or false futures.
-        target: (B,) or (S, B) int64, the index of the correct candidate.
+        target: (B,) or (S, B) int64, the index of the correct candidate; not (B, S).
 
     Returns:
         (S, B), a loss for each step of each prediction.
+
+    Raises:
+        InputError: The shapes do not match, the target is not int64, or the temperature is not positive.
     """
+    shape, wanted = tuple(target.shape), tuple(predicted.shape[1::-1])  # (S, B)
+    require(target.dtype == torch.int64, f"target must be int64, the index of a candidate, not {target.dtype}")
     scores = log_bilinear_scores(predicted, candidates, temperature)  # (S, B, N)
+    require(shape in (wanted, wanted[1:]), f"target must be (B,) or (S, B), here {wanted}, not {shape}")
     correct = target.expand(scores.shape[:2])  # (B,) -> (S, B)
     return scores.logsumexp(dim=2) - scores.gather(2, correct[..., None])[..., 0]
 
@@ -150,7 +165,13 @@ def paired_logits(predicted: Tensor, embeddings: Tensor) -> Tensor:
 
     Returns:
         (B,) logits, computed in float32 at least, even under autocast.
+
+    Raises:
+        InputError: The shapes differ.
     """
+    shapes = tuple(predicted.shape), tuple(embeddings.shape)
+    fit = len(shapes[0]) == 3 and shapes[0] == shapes[1]
+    require(fit, "predictions and embeddings must both be (B, S, D), not {} and {}".format(*shapes))
     return (_at_least_float32(predicted) * _at_least_float32(embeddings)).mean(dim=(1, 2))
 
 
@@ -160,6 +181,11 @@ def paired_bce(predicted: Tensor, embeddings: Tensor, label: Tensor) -> Tensor:
     Args:
         predicted, embeddings: As for :func:`paired_logits`.
         label: (B,), 1 for a real future and 0 for a false one.
+
+    Raises:
+        InputError: The shapes do not match.
     """
     logits = paired_logits(predicted, embeddings)
+    shape = tuple(label.shape)
+    require(shape == tuple(logits.shape), f"label must be (B,), here {tuple(logits.shape)}, not {shape}")
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none")

@@ -277,6 +277,7 @@ def test_signals_are_predicted_from_their_windows():
         ),
         (lambda: CPC(nn.Flatten(), ContextNetwork(128, 8), Predictors()), "context_size is 8 in ContextNetwork"),
         (lambda: CPC(ImageEncoder(28), nn.Identity(), Predictors(128, 64)), "code_size.*128.*64 in Predictors"),
+        (lambda: CPC(nn.Flatten(), ContextNetwork(16, 24), Predictors(24, 8)), "16 in ContextNetwork, but 8 in Pred"),
         (lambda: SignalEncoder(channels=0), "channels.*positive"),
         (lambda: ImageEncoder(30, depth=4), "image_size must be 31 or more"),
         (lambda: ImageEncoder(28, hidden=0), "hidden must be positive"),
@@ -299,6 +300,30 @@ def test_signals_of_another_size_are_an_input_error(shape):
 def test_images_of_another_size_are_an_input_error(shape):
     with pytest.raises(InputError, match=r"\(3, 28, 28\)"):
         ImageEncoder(28)(torch.zeros(shape))
+
+
+FLAT = nn.Sequential(nn.Flatten(), nn.Linear(9, 8))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "context", "predictors", "sentence"),
+    [
+        (nn.Flatten(), ContextNetwork(8, 16), Predictors(16, 8), r"embeddings \(B, T, 8\), not \(2, 4, 9\): code_size"),
+        (
+            nn.Identity(),
+            ContextNetwork(8, 16),
+            Predictors(16, 8),
+            r"encoder .*\(14, any\), not a tensor \(14, 1, 3, 3\)",
+        ),
+        (FLAT, nn.GRU(8, 16, batch_first=True), Predictors(16, 8), r"context .*\(2, 4, any\), not a tuple"),
+        (FLAT, nn.Linear(8, 5), Predictors(16, 8), r"contexts \(..., 16\), not \(2, 1, 5\)"),
+        (FLAT, ContextNetwork(8, 16), nn.Linear(16, 8), r"predictors .*\(2, 1, any, 8\), not a tensor \(2, 1, 8\)"),
+        (ContextNetwork(8, 16), FLAT, Predictors(16, 8), r"embeddings \(B, T, 8\), not \(14, 1, 3, 3\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_with_what_they_return(encoder, context, predictors, sentence):
+    with pytest.raises(InputError, match=sentence):
+        CPC(encoder, context, predictors)(torch.zeros(2, 4, 1, 3, 3), torch.zeros(2, 3, 1, 3, 3))
 
 
 def test_sequences_of_images_of_another_size_are_an_input_error():

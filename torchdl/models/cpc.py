@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.gates import RECURRENT, Gate, gated
 from torchdl.models.init import keras_init_
@@ -205,7 +205,14 @@ class ContextNetwork(nn.Module):
         self.core = keras_init_(gated(cell, code_size, context_size, gate=gate, reset_after=reset_after))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Return the contexts (B, T, H) of embeddings (B, T, D); each depends only on the terms up to its own."""
+        """Return the contexts (B, T, H) of embeddings (B, T, D); each depends only on the terms up to its own.
+
+        Raises:
+            InputError: The embeddings have another shape.
+        """
+        fits = embeddings.dim() == 3 and embeddings.shape[2] == self.code_size
+        expected = f"embeddings (B, T, {self.code_size})"
+        require(fits, f"this ContextNetwork takes {expected}, not {tuple(embeddings.shape)}: code_size must be theirs")
         return self.core(embeddings)[0]
 
 
@@ -234,7 +241,13 @@ class Predictors(nn.Module):
         self.linear = keras_init_(nn.ModuleList(nn.Linear(context_size, code_size) for _ in range(steps)))
 
     def forward(self, context: Tensor) -> Tensor:
-        """Return the predictions (..., K, D) of contexts (..., H)."""
+        """Return the predictions (..., K, D) of contexts (..., H).
+
+        Raises:
+            InputError: The contexts have another size.
+        """
+        expected, shape = f"contexts (..., {self.context_size})", tuple(context.shape)
+        require(shape[-1:] == (self.context_size,), f"these Predictors take {expected}, not {shape}")
         return torch.stack([linear(context) for linear in self.linear], dim=-2)
 
 
@@ -290,6 +303,7 @@ class CPC(nn.Module):
         for size, first, second in (
             ("code_size", encoder, context),
             ("code_size", encoder, predictors),
+            ("code_size", context, predictors),
             ("context_size", context, predictors),
         ):
             sizes = [getattr(part, size, None) for part in (first, second)]
@@ -301,15 +315,29 @@ class CPC(nn.Module):
         self.separate_passes, self.batch_statistics = separate_passes, batch_statistics
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the embeddings (B, T, D) of sequences (B, T, ...)."""
+        """Return the embeddings (B, T, D) of sequences (B, T, ...).
+
+        Raises:
+            InputError: The encoder returns something else.
+        """
         with by_batch_statistics(self.encoder) if self.batch_statistics and not self.training else nullcontext():
             embeddings = self.encoder(x.flatten(0, 1))  # (B, T, ...) -> (B * T, ...) -> (B * T, D)
+        require_shape("encoder", embeddings, "one embedding (D,) for each input", x.shape[:2].numel(), None)
         return embeddings.unflatten(0, x.shape[:2])  # -> (B, T, D)
 
     def predict(self, embeddings: Tensor) -> Tensor:
-        """Predict from a context's embeddings (B, T, D): (B, T, K, D), or (B, 1, K, D) from the last term only."""
-        contexts = self.context(embeddings)  # (B, T, H)
-        return self.predictors(contexts if self.every_term else contexts[:, -1:])
+        """Predict from a context's embeddings (B, T, D): (B, T, K, D), or (B, 1, K, D) from the last term only.
+
+        Raises:
+            InputError: The context or the predictors return something else.
+        """
+        contexts = self.context(embeddings)
+        batch, terms, size = embeddings.shape
+        require_shape("context", contexts, "contexts (B, T, H) alone", batch, terms, None)
+        predicted = self.predictors(contexts if self.every_term else contexts[:, -1:])
+        terms = terms if self.every_term else 1
+        require_shape("predictors", predicted, "predictions (B, T, K, D)", batch, terms, None, size)
+        return predicted
 
     def forward(self, context: Tensor, future: Tensor) -> Prediction:
         """Encode a context (B, T, ...) and a future (B, K, ...); predict the future from the context."""
@@ -318,6 +346,15 @@ class CPC(nn.Module):
         else:
             embeddings = self.encode(torch.cat([context, future], dim=1))  # (B, T + K, D)
         return Prediction(self.predict(embeddings[:, : context.shape[1]]), embeddings)
+
+
+def require_shape(part: str, returned: object, expected: str, *sizes: int | None) -> None:
+    """Raise :class:`InputError` unless a part of CPC returned a tensor with these sizes; None stands for any size."""
+    shape = tuple(returned.shape) if isinstance(returned, Tensor) else ()
+    fits = len(shape) == len(sizes) and all(size in (None, n) for size, n in zip(sizes, shape, strict=True))
+    given = f"a tensor {shape}" if isinstance(returned, Tensor) else kind_of(returned)
+    wanted = f"({', '.join('any' if size is None else str(size) for size in sizes)})"
+    require(fits, f"CPC: the {part} must return {expected}, here {wanted}, not {given}")
 
 
 @contextmanager
