@@ -104,6 +104,7 @@ def test_the_architecture_is_plain_json_of_names_and_numbers(folder):
             },
             "image_shape": [3, 2, 2],
         },
+        "torchdl": torchdl.__version__,
     }
 
 
@@ -115,7 +116,39 @@ class Discriminated(Discriminator):
 def test_a_model_of_another_class_cannot_be_saved(tmp_path, model):
     with pytest.raises(InputError, match="not one of torchdl's model classes"):
         artifacts.save(model, tmp_path / "model")
-    assert not list((tmp_path / "model").iterdir())
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((torchdl.MLP(2, 2).state_dict(), "x"), "takes a model, not an OrderedDict: .*torch.save"),
+        (("x", torchdl.MLP(2, 2)), r"takes a model, not a str: save\(model, folder\)"),
+        ((torchdl.MLP(2, 2).half(), "x"), r"layers.0.weight has numbers of 16 bits.*model.float\(\).*half=True"),
+        ((nn.Linear(2, 2), "x"), r"save its state_dict\(\) by torch.save"),
+    ],
+)
+def test_what_cannot_be_saved_leaves_no_folder(arguments, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=said):
+        artifacts.save(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_saved_as_the_model_itself(tmp_path):
+    model = torchdl.MLP(2, 2, hidden=(3,))
+    artifacts.save(torch.compile(model), tmp_path)
+    assert torch.equal(artifacts.load(tmp_path, kind=torchdl.MLP).layers[0].weight, model.layers[0].weight)
+
+
+def test_a_model_of_another_version_says_so_if_it_cannot_be_loaded(folder):
+    rewrite(folder, lambda description: description.update(torchdl="9.3.0"))
+    artifacts.load(folder)
+    rewrite(folder, lambda description: description.update({"class": "Lenet9"}))
+    assert f"torchdl 9.3.0 wrote it, and this is {torchdl.__version__}" in refusal(folder)
+    rewrite(folder, lambda description: description.pop("torchdl"))
+    assert "wrote it" not in refusal(folder)
 
 
 def test_a_class_that_borrows_a_models_name_cannot_be_saved(tmp_path):

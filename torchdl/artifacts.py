@@ -48,7 +48,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     name = type(model).__name__
     require(
         getattr(torchdl.models, name, None) is type(model),
-        f"{name} is not one of torchdl's model classes, so it cannot be saved: save its state_dict() instead",
+        f"{name} is not one of torchdl's model classes, so it cannot be saved: save its state_dict() by torch.save",
     )
     values = {key: getattr(model, key) for key in arguments_of(type(model))}
     arguments = {k: describe(v) if isinstance(v, nn.Module) else plain(v) for k, v in values.items()}
@@ -179,7 +179,7 @@ def check(model: nn.Module) -> dict[str, Any]:
     require(
         not reason,
         f"{type(model).__name__} cannot be saved, because its arguments would build another model ({reason}): "
-        "build it with the arguments that it has now, or save its state_dict() instead",
+        "build it with the arguments that it has now, or save its state_dict() by torch.save",
     )
     return description
 
@@ -191,15 +191,15 @@ def save(model: nn.Module, folder: PathLike, half: bool = False) -> None:
     not saved: what a forward hook changes in an output, the loaded model does not do.
 
     Args:
-        model: The model.
+        model: The model; one of ``torch.compile`` is saved as the model that it was made of.
         folder: The folder, which is made if it is not there.
         half: Whether the file has numbers of 16 bits, which takes half the space; :func:`load` returns the model's own
             type, with rounded weights.
 
     Raises:
-        InputError: The model, or a model inside it, is not one of torchdl's own classes, or it was changed after it was
-            built (an activation replaced, say), so that its arguments would build another model; or a weight is too
-            large for 16 bits.
+        InputError: It is no model; it, or a model inside it, is not one of torchdl's own classes, or was changed after
+            it was built (an activation replaced, say), so that its arguments would build another model; or a weight is
+            too large for 16 bits.
 
     Example:
         >>> import os, tempfile
@@ -212,12 +212,16 @@ def save(model: nn.Module, folder: PathLike, half: bool = False) -> None:
             ...
         torchdl.errors.InputError: Linear is not one of torchdl's model classes, so it cannot be saved: ...
     """
-    folder = Path(folder)
-    make_folder(folder)
-    description = check(model)
+    given = kind_of(model)
+    advice = "save(model, folder), or torch.save for a state_dict()"
+    require(isinstance(model, nn.Module), f"torchdl.save takes a model, not {given}: {advice}")
+    folder, model = Path(folder), getattr(model, "_orig_mod", model)  # of torch.compile
+    half_key = next((k for k, t in model.state_dict().items() if t.dtype in (torch.float16, torch.bfloat16)), "")
+    advice = "save model.float(), with half=True for a file of 16 bits"
+    require(not half_key, f"{half_key} has numbers of 16 bits, but the model is loaded with 32: {advice}")
+    description = check(model) | {"torchdl": torchdl.__version__}
     if tied := ties(model):
         description["tied"] = tied
-    write_json(folder / ARCHITECTURE, description)
     state, stored = {}, set()
     for key, tensor in model.state_dict().items():
         tensor = tensor.detach().cpu().contiguous()
@@ -229,6 +233,8 @@ def save(model: nn.Module, folder: PathLike, half: bool = False) -> None:
         stored.add(where)
     data = safetensors.torch.save(state, {CHECKSUM: BLANK})  # save_file hides a full disk behind its own error
     data = data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+    make_folder(folder)
+    write_json(folder / ARCHITECTURE, description)
     with replacing(folder / WEIGHTS) as path:
         path.write_bytes(data)
         check_weights(path)
@@ -251,6 +257,14 @@ def check_weights(path: Path) -> bytes:
     found = hashlib.sha256(data.replace(known.encode(), BLANK.encode(), 1)).hexdigest()
     require(found == known, f"{path} is damaged: its checksum does not match")
     return data
+
+
+def version_note(description: object) -> str:
+    """Return what to add to an error if another version of torchdl wrote an architecture; "" if none did."""
+    version = description.get("torchdl") if isinstance(description, dict) else None
+    if version in (None, torchdl.__version__):
+        return ""
+    return f" (torchdl {str(version)[:20]} wrote it, and this is {torchdl.__version__}: use that version)"
 
 
 @contextmanager
@@ -318,7 +332,7 @@ def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[nn.
         require(all(can_be_tied(model, names) for names in tied), "it has other parameters than those that it ties")
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:  # msgspec's error is a ValueError
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder} has no model that torchdl can load: {reason}") from error
+        raise InputError(f"{folder} has no model that torchdl can load: {reason}{version_note(description)}") from error
     reason = misfit({name: tuple(tensor.shape) for name, tensor in found.items()}, shapes_of(model))
     state = model.state_dict()  # knows the versions of its modules, which safetensors files lack
     if not reason:
@@ -326,7 +340,7 @@ def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[nn.
             if tensor.is_floating_point() != state[name].is_floating_point():
                 reason = f"{name} has {tensor.dtype} numbers, not {state[name].dtype}"
             state[name] = tensor.to(state[name].dtype)
-    require(not reason, f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}")
+    require(not reason, f"{folder / WEIGHTS} does not fit {folder / ARCHITECTURE}: {reason}{version_note(description)}")
     model.load_state_dict(state, assign=True)
     tie_(model, tied)
     require(isinstance(model, kind), f"{folder} holds {kind_of(model)}, not a {kind.__name__}: name another run")

@@ -238,7 +238,8 @@ def test_what_differs_too_much_is_not_written(tmp_path, quick):
 @pytest.mark.parametrize(
     ("model", "name", "format", "reason"),
     [
-        (nn.Linear(2, 2), "model.pt2", "torch-export", "inputs of a Linear are not known"),
+        (nn.Linear(2, 2), "model.pt2", None, "inputs of a Linear are not known: pass a torchdl.predict.Graph"),
+        (nn.Linear(2, 2), "model.pt", None, "must end in .onnx or .pt2"),
         (nn.Linear(2, 2), "model.onnx", "torch-export", "must end in .pt2"),
         (nn.Linear(2, 2), "model.onnx", "pickle", "unknown format"),
     ],

@@ -58,7 +58,10 @@ class Exported(NamedTuple):
 
 
 def export(
-    source: Predictor[Any] | nn.Module | Graph, path: PathLike, format: Format = "onnx", tolerance: float = TOLERANCE
+    source: Predictor[Any] | nn.Module | Graph,
+    path: PathLike,
+    format: Format | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Exported:
     """Write a network as a file for other programs, and compare it with the network on random examples.
 
@@ -66,7 +69,7 @@ def export(
         source: A predictor, which is exported with its preprocessing; a model of torchdl's alone; or a :class:`Graph`.
         path: The file: ``.onnx`` for ONNX, ``.pt2`` for ``torch.export``. The JSON file beside it adds ``.json``
             to its name.
-        format: ``onnx``, which needs the extra ``export``, or ``torch-export``.
+        format: ``onnx``, which needs the extra ``export``, or ``torch-export``; by default, the one of the file's name.
         tolerance: The largest difference that is allowed; see :class:`Exported`.
 
     Raises:
@@ -77,7 +80,7 @@ def export(
         >>> import os, tempfile
         >>> from torchdl.predict import export
         >>> path = os.path.join(tempfile.mkdtemp(), "model.pt2")
-        >>> exported = export(torchdl.MLP(4, 3, hidden=(8,)), path, "torch-export")
+        >>> exported = export(torchdl.MLP(4, 3, hidden=(8,)), path)
         >>> exported.difference < 1e-6, exported.description.name
         (True, 'model.pt2.json')
         >>> program = torch.export.load(path).module()
@@ -85,8 +88,9 @@ def export(
         (torch.Size([5, 3]), torch.Size([2, 3]))
     """
     path = Path(path)
-    require(format in SUFFIXES, f"unknown format {format!r}: choose one of {', '.join(SUFFIXES)}")
-    require_suffix(path, SUFFIXES[format])
+    require(format in (None, *SUFFIXES), f"unknown format {format!r}: choose one of {', '.join(SUFFIXES)}")
+    require_suffix(path, *([SUFFIXES[format]] if format else SUFFIXES.values()))
+    format = format or ("onnx" if path.suffix.lower() == SUFFIXES["onnx"] else "torch-export")
     if format == "onnx":
         require_packages()
     graph = source if isinstance(source, Graph) else None

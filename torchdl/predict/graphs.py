@@ -196,7 +196,9 @@ def inputs_of(model: Any) -> tuple[Input, ...]:
         if cls in INPUTS:
             return INPUTS[cls](model)
     if not hasattr(model, "in_shape"):  # every classifier of images has one
-        raise InputError(f"the inputs of {kind_of(model)} are not known: pass a Graph that describes them")
+        raise InputError(
+            f"the inputs of {kind_of(model)} are not known: pass a torchdl.predict.Graph that describes them"
+        )
     return images_of(model.in_shape)
 
 
