@@ -13,7 +13,7 @@ from helpers.servers import FolderServer, serving
 from hypothesis import given, settings, strategies as st
 
 from torchdl import InputError
-from torchdl.data import ArrayDataset, BatchLoader, course_files
+from torchdl.data import ArrayDataset, BatchLoader, ImageDataset, course_files
 from torchdl.data.course_files import FILES, find_file
 from torchdl.data.download import NotFound
 from torchdl.data.info import fingerprint
@@ -316,6 +316,14 @@ def test_an_unknown_file_and_one_not_to_be_fetched_are_one_sentence(tmp_path):
         find_file("sbx")
     with pytest.raises(NotFound, match=f"turned off.*{tmp_path}"):
         find_file("sbux", tmp_path, fetch=False)
+
+
+def test_a_data_set_shows_its_size_shapes_classes_and_origin():
+    pixels, names = torch.zeros(12, 1, 2, 2, dtype=torch.uint8), [f"c{n}" for n in range(12)]
+    images = ImageDataset(pixels, torch.arange(12), classes=names, origin="a test")
+    shapes = "images (12, 1, 2, 2) uint8, labels (12,) int64"
+    assert repr(images) == f"ImageDataset(12 items, {shapes}, 12 classes ({', '.join(names[:10])}, ...), from a test)"
+    assert repr(Split(sine(100), 10, 20).train()) == "Windows(70 items, values (80, 1) float32)"
 
 
 def test_arrays_are_indexed_by_the_batch_and_fingerprinted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -29,6 +30,29 @@ class BatchDataset(Dataset[Batch]):
             return self.__getitems__(chosen)  # type: ignore[attr-defined]
         batch = self.__getitems__([chosen])  # type: ignore[attr-defined]
         return tree_map(itemgetter(0), batch)
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+
+def summary(dataset: Any) -> str:
+    """Return the size of a data set, the shapes of the tensors it was made of, its classes and its origin.
+
+    Example:
+        >>> torchdl.ArrayDataset(torch.zeros(3, 2), torch.zeros(3), origin="an example")
+        ArrayDataset(3 items, inputs (3, 2) float32, targets (3,) float32, from an example)
+    """
+    parts = [f"{len(dataset):,} items"]
+    for name in inspect.signature(type(dataset)).parameters:
+        value = getattr(dataset, name, None)
+        if isinstance(value, Tensor) and value.dim() and value.numel():
+            parts.append(f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")
+    if classes := getattr(dataset, "classes", ()):
+        shown = f"{', '.join(map(str, classes[:10]))}{', ...' if len(classes) > 10 else ''}"
+        parts.append(f"{len(classes)} classes ({shown})")
+    if origin := getattr(dataset, "origin", ""):
+        parts.append(f"from {origin}")
+    return f"{type(dataset).__name__}({', '.join(parts)})"
 
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:
@@ -126,6 +150,9 @@ class ArrayDataset(Dataset):
     def fingerprint(self) -> str:
         """Return the SHA-256 of all inputs and targets, in hexadecimal."""
         return fingerprint([self.inputs, self.targets], repr((self.inputs.shape, self.targets.shape)))
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def __len__(self) -> int:
         return len(self.inputs)

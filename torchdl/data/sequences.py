@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchdl import random
+from torchdl.data.arrays import summary
 from torchdl.data.digits import Digits, load_digits
 from torchdl.errors import require
 
@@ -101,6 +102,9 @@ class NumberSequences(Dataset):
         """Return the settings that determine the items; a checkpoint compares them."""
         names = ("terms", "predict_terms", "positive_samples", "stride")
         return {**{name: getattr(self, name) for name in names}, "rescale": int(self.images.rescale)}
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     def __len__(self) -> int:
         return len(self.images) // self.terms // self.batch_size * self.batch_size

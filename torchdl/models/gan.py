@@ -187,9 +187,13 @@ class GAN(nn.Module):
         return images.view(images.shape[0], *self.image_shape)  # (B, D) -> (B, C, H, W)
 
     def noise(self, n: int, seed: int = 0) -> Tensor:
-        """Draw noise (n, Z) that training does not; with the same ``seed``, a larger draw starts with the same rows."""
-        index = torch.arange(n, device=next(self.parameters()).device)
-        return random.normal(seed, 0, index, int(self.generator.z_dim), random.Stream.SAMPLES)  # type: ignore[arg-type]
+        """Draw noise (n, Z) that training does not, in the generator's type of numbers.
+
+        With the same ``seed``, a larger draw starts with the same rows.
+        """
+        weight = next(self.parameters())  # the generator's
+        index, size = torch.arange(n, device=weight.device), int(self.generator.z_dim)  # type: ignore[arg-type]
+        return random.normal(seed, 0, index, size, random.Stream.SAMPLES).to(weight.dtype)
 
     @torch.no_grad()
     def generate_samples(self, n: int, seed: int = 0) -> Tensor:
