@@ -283,6 +283,10 @@ def test_signals_are_predicted_from_their_windows():
         (lambda: ImageEncoder(28, hidden=0), "hidden must be positive"),
         (lambda: torchdl.ProbeHead(hidden=0), "hidden must be positive"),
         (lambda: torchdl.ProbedEncoder(ImageEncoder(28), "head"), "must be modules"),
+        (
+            lambda: torchdl.ProbedEncoder(ImageEncoder(28), torchdl.ProbeHead(64)),
+            "128 in ImageEncoder, but 64 in Probe",
+        ),
     ],
 )
 def test_models_that_cannot_be_are_input_errors(make, sentence):

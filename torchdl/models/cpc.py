@@ -306,11 +306,7 @@ class CPC(nn.Module):
             ("code_size", context, predictors),
             ("context_size", context, predictors),
         ):
-            sizes = [getattr(part, size, None) for part in (first, second)]
-            require(
-                None in sizes or sizes[0] == sizes[1],
-                f"CPC: {size} is {sizes[0]} in {type(first).__name__}, but {sizes[1]} in {type(second).__name__}",
-            )
+            require_same("CPC", size, first, second)
         self.encoder, self.context, self.predictors, self.every_term = encoder, context, predictors, every_term
         self.separate_passes, self.batch_statistics = separate_passes, batch_statistics
 
@@ -346,6 +342,14 @@ class CPC(nn.Module):
         else:
             embeddings = self.encode(torch.cat([context, future], dim=1))  # (B, T + K, D)
         return Prediction(self.predict(embeddings[:, : context.shape[1]]), embeddings)
+
+
+def require_same(owner: str, size: str, first: nn.Module, second: nn.Module) -> None:
+    """Raise :class:`InputError` if two parts of a model both have a size of this name, and these differ."""
+    sizes = [getattr(part, size, None) for part in (first, second)]
+    names = [type(part).__name__ for part in (first, second)]
+    equal = None in sizes or sizes[0] == sizes[1]
+    require(equal, f"{owner}: {size} is {sizes[0]} in {names[0]}, but {sizes[1]} in {names[1]}")
 
 
 def require_shape(part: str, returned: object, expected: str, *sizes: int | None) -> None:
@@ -411,7 +415,7 @@ class ProbedEncoder(nn.Module):
         head: Maps embeddings (B, D) to logits.
 
     Raises:
-        InputError: A part is not a module.
+        InputError: A part is not a module, or the sizes of the parts do not match.
 
     Example:
         >>> model = torchdl.ProbedEncoder(torchdl.ImageEncoder(28, code_size=16), torchdl.ProbeHead(16))
@@ -423,6 +427,7 @@ class ProbedEncoder(nn.Module):
         super().__init__()
         parts = isinstance(encoder, nn.Module) and isinstance(head, nn.Module)
         require(parts, "ProbedEncoder: the encoder and the head must be modules")
+        require_same("ProbedEncoder", "code_size", encoder, head)
         self.encoder, self.head = encoder, head
 
     def forward(self, x: Tensor) -> Tensor:
