@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 # Formats that may be opened, whatever a file's name says: Pillow would start Ghostscript for EPS
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 2**26  # per picture: 8192 x 8192, 200 MB in RGB
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Return whether the shape of an image can only be (height, width, channels), the order of Keras and Pillow.
+
+    Example:
+        >>> from torchdl.pictures import is_channels_last
+        >>> [is_channels_last(shape) for shape in ((32, 32, 3), (28, 28, 1), (3, 32, 32), (16, 4, 4))]
+        [True, True, False, False]
+    """
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4
 
 
 def to_pixels(images: Tensor) -> Tensor:

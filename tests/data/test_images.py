@@ -123,9 +123,13 @@ def test_the_fingerprint_is_of_the_images_their_shape_and_the_labels():
     [
         (torch.zeros(2, 4, 4), None, "uint8"),
         (torch.zeros(2, 4, dtype=torch.uint8), None, r"\(N, C, H, W\)"),
+        (np.zeros((2, 32, 24, 3), np.uint8), None, r"\(N, C, H, W\), not \(2, 32, 24, 3\): .*transpose\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 28, 28, 1, dtype=torch.uint8), None, r"\(N, C, H, W\), .*permute\(0, 3, 1, 2\)"),
+        (EVERY_BYTE, LABELS[:, None], r"\(N,\), not \(16, 1\): .*flatten\(\)"),
+        (EVERY_BYTE, torch.eye(16)[:, :3], r"\(N,\), not \(16, 3\): .*argmax\(1\)"),
         (EVERY_BYTE, LABELS[:-1], f"{len(LABELS) - 1} labels .*{len(EVERY_BYTE)} images"),
     ],
-    ids=["float", "flat", "labels"],
+    ids=["float", "flat", "channels last", "a channel last", "column of labels", "one-hot labels", "labels"],
 )
 def test_what_are_not_labelled_images_is_refused(images, labels, named):
     with pytest.raises(InputError, match=named):

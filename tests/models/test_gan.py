@@ -140,6 +140,12 @@ def test_a_gan_of_another_type_of_numbers_generates_in_it(dtype):
     torch.testing.assert_close(found.float(), images, atol=0.01, rtol=0.01)
 
 
+def test_a_shape_with_the_channels_last_is_refused_and_would_mix_the_pixels():
+    for build in (simple_gan, deep_gan, conv_gan):
+        with pytest.raises(InputError, match=r"\(channels, height, width\).* not \(32, 32, 3\)"):
+            build((32, 32, 3))
+
+
 def test_images_of_another_size_than_the_generator_gives_are_refused_not_cut_up():
     gan = GAN(Generator(img_dim=2 * 784), Discriminator(784))
     with pytest.raises(InputError, match=r"1568.*\(1, 28, 28\).*784"):

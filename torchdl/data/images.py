@@ -20,7 +20,7 @@ from torchdl.data.info import fingerprint
 from torchdl.data.sources import data_roots, load_labelled, names
 from torchdl.errors import require
 from torchdl.files import PathLike
-from torchdl.pictures import MAX_PIXELS
+from torchdl.pictures import MAX_PIXELS, is_channels_last
 
 
 def at_equal_distances(total: int, count: int) -> Tensor:
@@ -67,11 +67,16 @@ class ImageDataset(BatchDataset[Any]):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
+        turn = "permute" if isinstance(images, Tensor) else "transpose"
         images = images if isinstance(images, DecodedLate) else as_tensor(images, "images")
         labels = labels if labels is None else as_classes(labels, "labels")
         require(images.dtype == torch.uint8, f"images must be uint8, from 0 to 255, not {images.dtype}")
         require(images.dim() in (3, 4), f"images must be (N, C, H, W) or (N, H, W), not {tuple(images.shape)}")
+        last = f"images must be (N, C, H, W), not {tuple(images.shape)}: write images.{turn}(0, 3, 1, 2)"
+        require(not is_channels_last(images.shape[1:]), last)
         if labels is not None:
+            mend = "argmax(1)" if labels.numel() > len(labels) else "flatten()"
+            require(labels.dim() == 1, f"labels must be (N,), not {tuple(labels.shape)}: write labels.{mend}")
             require(len(labels) == len(images), f"there are {len(labels)} labels for {len(images)} images")
             require(labels.dtype == torch.int64, f"labels must be int64, the indices of classes, not {labels.dtype}")
             known = bool((labels >= 0).all()) and (not classes or bool((labels < len(classes)).all()))

@@ -17,6 +17,7 @@ from torchdl import random
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
+from torchdl.pictures import is_channels_last
 
 DiscriminatorT = TypeVar("DiscriminatorT", bound="ScoresImages")
 
@@ -170,6 +171,8 @@ class GAN(nn.Module):
         super().__init__()
         modules = isinstance(generator, nn.Module) and isinstance(discriminator, nn.Module)
         require(modules, "GAN: the generator and the discriminator must be modules")
+        first = f"GAN: image_shape must be (channels, height, width), not {tuple(image_shape)}"
+        require(not is_channels_last(image_shape), first)
         self.generator, self.discriminator, self.image_shape = generator, discriminator, tuple(image_shape)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torchdl.errors import require
 from torchdl.fast.blocks import suits_blocks
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.init import keras_init_
+from torchdl.pictures import is_channels_last
 
 MAX_NUMBERS = 2**28  # of an image
 
@@ -88,6 +89,11 @@ def check_in_shape(model: nn.Module, in_shape: Sequence[int]) -> tuple[int, int,
         f"{type(model).__name__}: in_shape must be (channels, height, width), not {tuple(in_shape)}",
     )
     channels, height, width = in_shape
+    require(
+        not is_channels_last(in_shape),
+        f"{type(model).__name__}: in_shape must be (channels, height, width), ({width}, {channels}, {height}), "
+        f"not {tuple(in_shape)}",
+    )
     require(
         channels * height * width <= MAX_NUMBERS,
         f"{type(model).__name__}: an image must have {MAX_NUMBERS:,} numbers or less, not {tuple(in_shape)}",
