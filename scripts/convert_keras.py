@@ -39,7 +39,8 @@ class Config:
     source: Positional[Path]
     """A file of Keras (.h5, .keras, or weights only), or the folder of a run."""
     out: Path
-    """The folder of the new run, such as runs/imported; for a run, the file to write (.keras, .h5 or .weights.h5)."""
+    """The folder of the new run, such as runs/imported; for a run, the file to write (.keras, .h5 or .weights.h5),
+    whose classifier has logits as outputs."""
     architecture: Path | None = None
     """The JSON file with the layers, for a file of Keras that holds weights only."""
     discriminator: Path | None = None

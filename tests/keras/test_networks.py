@@ -207,6 +207,70 @@ def test_settings_of_recurrent_layers_that_are_left_out_are_said(keras, tmp_path
     assert any(words in note for note in describe_import(tmp_path / "model.keras").notes)
 
 
+def test_training_settings_that_are_left_out_are_said(keras, tmp_path):
+    for kind, settings in (
+        ("regularizers", {"bias_regularizer": "l2"}),
+        ("constraints", {"kernel_constraint": "non_neg"}),
+        ("frozen", {"trainable": False}),
+    ):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="relu"), keras.layers.Dense(2)])
+        model.save(tmp_path / "plain.keras")
+        assert kind not in str(describe_import(tmp_path / "plain.keras").notes)
+        layers = [keras.layers.Dense(3, activation="relu", **settings), keras.layers.Dense(2)]
+        randomize(keras.Sequential([keras.Input((4,)), *layers])).save(tmp_path / "model.keras")
+        assert any(kind in note for note in describe_import(tmp_path / "model.keras").notes)
+
+
+NOTES = {
+    "images": (lambda: torchdl.LenetLike((3, 8, 9), 4, width=2, hidden=3), ("(N, 8, 9, 3), channels last", "logits")),
+    "flat images": (lambda: torchdl.MLP(12, 3), ("(N, 12), where images are flat", "logits")),
+    "rows": (lambda: torchdl.RowReader((1, 9, 7), 4, hidden=5), ("(N, 9, 7), without a channel", "logits")),
+    "texts": (lambda: torchdl.TextLSTM(9, 1), ("index 0 before the words", "logits")),
+    "all words": (lambda: torchdl.TextCNN(9, 1, read_padding=True), ("logits",)),
+    "terms": (lambda: torchdl.SequenceModel("gru"), ("logits, if",)),
+    "ratings": (lambda: torchdl.RatingModel(3, 4), ("i - 1",)),
+    "discriminator": (lambda: torchdl.Discriminator(12), ("flat",)),
+    "generator": (lambda: torchdl.Generator(3, 12), ()),
+    "autoencoder": (lambda: torchdl.Autoencoder((1, 8, 8), width=2, depth=1), ("(N, 8, 8, 1), channels last",)),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), NOTES.values(), ids=NOTES)
+def test_what_differs_in_keras_is_said(keras, tmp_path, build, words):
+    notes = to_keras(build().eval(), tmp_path / "model.keras")
+    assert len(notes) == len(words)
+    assert all(word in note for word, note in zip(words, notes, strict=True))
+
+
+@pytest.mark.parametrize("name", ["lecture 32", "lecture 59"])
+def test_a_classifier_goes_back_with_its_ending(keras, tmp_path, name):
+    original = ORIGINALS[name]
+    theirs = randomize(original.build(keras))
+    theirs.save(tmp_path / "model.keras")
+    imported = describe_import(tmp_path / "model.keras")
+    assert imported.ending
+    notes = to_keras(imported.model, tmp_path / "back.keras", ending=imported.ending)
+    assert "logits" not in str(notes)
+    back = keras.saving.load_model(tmp_path / "back.keras")
+    inputs = original.inputs()
+    expected = numbers(keras, theirs(inputs, training=False))
+    np.testing.assert_allclose(numbers(keras, back(inputs, training=False)), expected, **TOLERANCE)
+    assert describe_import(tmp_path / "back.keras").ending == imported.ending
+
+
+def test_only_a_classifier_has_an_ending(keras, tmp_path):
+    for model, ending in ((torchdl.Autoencoder((1, 8, 8), width=2, depth=1), "softmax"), (torchdl.MLP(4), "relu")):
+        with pytest.raises(InputError, match=f"{type(model).__name__} has no ending '{ending}'"):
+            to_keras(model, tmp_path / "model.keras", ending=ending)
+
+
+def test_sequences_with_a_softmax_may_be_rows_and_a_note_names_the_other_network(keras, tmp_path):
+    layers = [keras.layers.LSTM(8), keras.layers.Dense(3, activation="softmax")]
+    randomize(keras.Sequential([keras.Input((10, 2)), *layers])).save(tmp_path / "model.keras")
+    assert "SequenceModel" in describe_import(tmp_path / "model.keras").notes[0]
+    assert from_keras(tmp_path / "model.keras", network="SequenceModel")(torch.zeros(4, 10, 2)).shape == (4, 3)
+
+
 def test_the_indices_of_ratings_are_in_the_order_of_the_vectors(keras, tmp_path):
     model = randomize(ORIGINALS["lecture 61"].build(keras))
     keras.Model(model.inputs[::-1], model.output).save(tmp_path / "model.keras")
@@ -268,7 +332,7 @@ def test_every_network_that_is_known_has_an_original_here():
 @pytest.mark.parametrize("options", [{"center_images": True}, {"first_norm": "instance"}])
 def test_an_encoder_without_the_colour_of_images_goes_to_keras_and_back(keras, tmp_path, options):
     model = fill_(torchdl.ImageEncoder(15, 3, 4, depth=2, filters=3, hidden=5, **options)).eval()
-    assert to_keras(model, tmp_path / "encoder.keras") == ()
+    assert to_keras(model, tmp_path / "encoder.keras") == ("images: (N, 15, 15, 3), channels last",)
     imported = describe_import(tmp_path / "encoder.keras")
     assert torchdl.artifacts.describe(imported.model) == torchdl.artifacts.describe(model)
     images = draw((2, 15, 15, 3), 0)
@@ -292,8 +356,9 @@ def test_the_hard_sigmoid_of_keras_2_is_the_same_function_in_keras_3(keras, tmp_
 def test_batch_statistics_become_running_ones_and_that_is_said(keras, tmp_path):
     options = {"gate": "hard_sigmoid", "reset_after": False, "separate_passes": True}  # as the source has it
     model = torchdl.image_cpc(15, code_size=4, context_size=5, predict_terms=2, batch_statistics=True, **options)
-    (note,) = to_keras(fill_(model).eval(), tmp_path / "cpc.keras")
+    order, note = to_keras(fill_(model).eval(), tmp_path / "cpc.keras")
     assert "running statistics" in note
+    assert "channels last" in order
     model.batch_statistics = False
     context, future = torch.rand(2, 3, 3, 15, 15), torch.rand(2, 2, 3, 15, 15)
     with torch.no_grad():

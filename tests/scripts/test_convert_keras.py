@@ -41,7 +41,7 @@ def test_an_encoder_becomes_a_run_that_is_probed_and_goes_back(run, tmp_path):
     assert re.fullmatch(r"probe_cpc\.py: .*abacus.*\n", done.err)
 
     done = run("convert_keras.py runs/imported --out back.keras", tmp_path)
-    assert (done.code, done.err, done.out) == (0, "", "back.keras\n")
+    assert (done.code, done.err, done.out) == (0, "", "images: (N, 16, 16, 3), channels last\nback.keras\n")
     assert torchdl.keras.from_keras(tmp_path / "back.keras")(images).equal(encoder(images))
 
 

@@ -52,8 +52,7 @@ def largest_difference(
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
-        >>> torchdl.keras.to_keras(torchdl.MLP(4, 3), path)
-        ()
+        >>> notes = torchdl.keras.to_keras(torchdl.MLP(4, 3), path)
         >>> torchdl.keras.largest_difference(path, torchdl.keras.describe_import(path)).largest < 1e-5
         True
     """

@@ -16,7 +16,7 @@ from torchdl import models
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike, require_suffix
 from torchdl.keras.layers import Piece, assign, function, keras_layer, numpy, pieces, recurrent, weights_of
-from torchdl.keras.networks import NETWORKS
+from torchdl.keras.networks import CLASSIFIES, NETWORKS, Network
 
 
 def import_keras() -> Any:
@@ -44,12 +44,12 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def to_keras(model: nn.Module, path: PathLike) -> tuple[str, ...]:
+def to_keras(model: nn.Module, path: PathLike, ending: str = "") -> tuple[str, ...]:
     """Write a network as a model of Keras 3 with the same weights; it needs the extra ``keras``.
 
     The model is made of Keras' own layers, without a ``Lambda``, and has the network's outputs: a classifier's are
-    logits, so train and evaluate it with ``from_logits=True``. Images are channels last there. A recurrent layer of
-    Keras, other than a GRU, has one bias, the sum of PyTorch's two.
+    logits, so train and evaluate it with ``from_logits=True``, or choose an ``ending``. Images are channels last there.
+    A recurrent layer of Keras, other than a GRU, has one bias, the sum of PyTorch's two.
 
     These differ, because Keras lacks something:
 
@@ -65,26 +65,29 @@ def to_keras(model: nn.Module, path: PathLike) -> tuple[str, ...]:
         model: One of the networks that :func:`from_keras` returns.
         path: A file ``.keras`` or ``.h5`` to write, or ``.weights.h5`` for the weights, beside which a file ``.json``
             with the layers is written.
+        ending: ``softmax`` or ``sigmoid`` to end a classifier with it, as :attr:`Imported.ending` says of a file;
+            "" for logits.
 
     Returns:
-        Sentences on outputs that differ.
+        Sentences on inputs and outputs that differ from those here, or from those of other Keras models.
 
     Raises:
-        InputError: Keras is not installed, or has nothing for a part of the network.
+        InputError: Keras is not installed, or has nothing for a part of the network, or the network is no classifier
+            and has an ``ending``.
 
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
         >>> mlp = torchdl.MLP(4, 3, hidden=(8,))
-        >>> torchdl.keras.to_keras(mlp, path)
-        ()
+        >>> torchdl.keras.to_keras(mlp, path, ending="softmax")
+        ('inputs: (N, 4), where images are flat in the order (channel, height, width)',)
         >>> torchdl.keras.from_keras(path).layers[0].weight.equal(mlp.layers[0].weight)
         True
     """
     path = Path(path)
     require_suffix(path, ".h5", ".keras")
     with quiet():
-        other = build_keras(model)
+        other = build_keras(model, ending)
         path.parent.mkdir(parents=True, exist_ok=True)
         _, *beside = files_written(path)
         if not beside:
@@ -92,9 +95,40 @@ def to_keras(model: nn.Module, path: PathLike) -> tuple[str, ...]:
         else:
             other.save_weights(path)
             beside[0].write_text(other.to_json(), encoding="utf-8")
-    if not getattr(model, "batch_statistics", False):
-        return ()
-    return ("batch norm: running statistics, not those of a batch as here, so outputs differ: measure the model again",)
+    return tuple(notes_on(model, ending))
+
+
+def notes_on(model: nn.Module, ending: str) -> list[str]:
+    """Say how the inputs and outputs of a network's Keras model differ from those here."""
+    network, notes = network_of(model), []
+    shape = network.shape(model) if network else ()
+    sizes = f"(N, {', '.join(map(str, shape))})"
+    if len(shape) == 3 or isinstance(model, models.CPC):
+        notes.append(f"images: {sizes if network else '(N, T, H, W, C)'}, channels last")
+    elif isinstance(model, models.RowReader):
+        notes.append(f"images: {sizes}, without a channel")
+    elif isinstance(model, (models.MLP, models.Discriminator)):
+        notes.append(f"inputs: {sizes}, where images are flat in the order (channel, height, width)")
+    elif isinstance(model, models.RatingModel):
+        notes.append("inputs: indices from 0, so that index i here is i - 1 there")
+    elif isinstance(model, (models.TextCNN, models.TextLSTM)) and not model.read_padding:
+        where = "is read like a word" if isinstance(model, models.TextCNN) else "before the words is read like a word"
+        notes.append(f"padding: index 0 {where} there, so outputs depend on how texts are padded")
+    if network and network.endings == CLASSIFIES and not ending:
+        notes.append(
+            "outputs: logits, if this is a classifier: train and evaluate it with from_logits=True, or write it with "
+            'to_keras(..., ending="softmax") for probabilities'
+        )
+    if getattr(model, "batch_statistics", False):
+        notes.append(
+            "batch norm: running statistics, not those of a batch as here, so outputs differ: measure the model again"
+        )
+    return notes
+
+
+def network_of(model: nn.Module) -> Network | None:
+    """Return the entry of a network whose operations follow one another; None for others."""
+    return next((network for network in NETWORKS if network.model is type(model)), None)
 
 
 def files_written(path: Path) -> list[Path]:
@@ -103,21 +137,24 @@ def files_written(path: Path) -> list[Path]:
     return [path] if name == path.name else [path, path.with_name(f"{name}.json")]
 
 
-def build_keras(model: nn.Module) -> Any:
+def build_keras(model: nn.Module, ending: str = "") -> Any:
     """Build the Keras model of a network, with its weights; see :func:`to_keras`."""
-    keras = import_keras()
+    keras, network = import_keras(), network_of(model)
+    endings = network.endings if network and not network.applies else ()
+    known = f"choose among {', '.join(endings)}" if endings else "leave it out"
+    require(ending in ("", *endings), f"{type(model).__name__} has no ending {ending!r} in Keras: {known}")
     if isinstance(model, models.CPC):
         return build_cpc(keras, model)
     if isinstance(model, models.Predictors):
         return build_predictors(keras, model)
     if isinstance(model, models.RatingModel):
         return build_ratings(keras, model)
-    network = next((network for network in NETWORKS if network.model is type(model)), None)
     if network is None:
         known = ", ".join(["CPC", "Predictors", "RatingModel", *(network.model.__name__ for network in NETWORKS)])
         raise InputError(f"{type(model).__name__} has no Keras original; these have: {known}")
     shape = network.shape(model)
-    operations = [*network.describe(model, shape), *([function(network.applies)] if network.applies else [])]
+    last = ending or network.applies
+    operations = [*network.describe(model, shape), *([function(last)] if last else [])]
     return chained(keras, shape, operations, type(model).__name__)
 
 

@@ -73,8 +73,7 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/mlp.keras"
-        >>> torchdl.keras.to_keras(torchdl.MLP(4, 3, hidden=(8,)), path)
-        ()
+        >>> notes = torchdl.keras.to_keras(torchdl.MLP(4, 3, hidden=(8,)), path)
         >>> [(layer.kind, *layer.weights) for layer in torchdl.keras.read_model(path).model.layers][1]
         ('Dense', 'kernel', 'bias')
     """

@@ -13,7 +13,7 @@ from torchdl.keras.chain import Chain, chain_of
 from torchdl.keras.files import MODELS, KerasFile, Layer, layers_in, read_model
 from torchdl.keras.graphs import GRAPHS
 from torchdl.keras.layers import FUNCTIONS
-from torchdl.keras.matching import Match, differences, empty, fill_, match
+from torchdl.keras.matching import TRAINING_ONLY, Match, differences, empty, fill_, match
 from torchdl.keras.networks import NETWORKS, Network, flat_size
 from torchdl.keras.steps import MisfitError, Reader, named_function, unknown
 from torchdl.models import TextCNN, TextLSTM
@@ -107,6 +107,20 @@ def first_unknown(model: Layer) -> str:
     return f"its layers are {', '.join(named[:SHOWN])}{', ...' if len(named) > SHOWN else ''}"
 
 
+def left_out(model: Layer) -> list[str]:
+    """Say which settings of training are in a file, but not in a network of torchdl."""
+    configs = [layer.config for layer in layers_in(model)]
+    set_keys = {key for config in configs for key, value in config.items() if value}
+    notes = [
+        f"The file's layers have {kind}s, which are left out: {TRAINING_ONLY}{advice}."
+        for kind, advice in (("regularizer", ", where weight_decay is similar"), ("constraint", ""))
+        if any(key.endswith(f"_{kind}") for key in set_keys)
+    ]
+    if any(config.get("trainable") is False for config in configs):
+        notes.append(f"Some of the file's layers are frozen, and here all are trained: {TRAINING_ONLY}.")
+    return notes
+
+
 SHOWN = 12  # layers in a message
 ACTIVE = ("Dense", "Conv1D", "Conv2D", "Activation")  # layers with an activation function
 OWN_WAY = "take its arrays with torchdl.keras.read_model, and load them into a model of your own"
@@ -155,8 +169,7 @@ def from_keras(path: PathLike, architecture: PathLike | None = None, network: st
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/lenet.keras"
-        >>> torchdl.keras.to_keras(torchdl.LenetLike((1, 28, 28), 10, width=4), path)
-        ()
+        >>> notes = torchdl.keras.to_keras(torchdl.LenetLike((1, 28, 28), 10, width=4), path)
         >>> torchdl.keras.from_keras(path).width
         4
     """
@@ -209,7 +222,7 @@ def recognise(file: KerasFile, network: str | None = None) -> Imported:
     else:
         reason = unusual(file.model) or nearest or first_unknown(file.model)
         raise MisfitError(None, f"does not hold {network or 'a network that torchdl knows'}: {reason}; {OWN_WAY}")
-    notes = list(dict.fromkeys([f"inputs: {found.inputs}", *found.notes]))
+    notes = list(dict.fromkeys([f"inputs: {found.inputs}", *found.notes, *left_out(file.model)]))
     if found.ending:
         notes.insert(1, f"outputs: logits, because the {found.ending} at the end of the file's model is left out here")
     return Imported(model, tuple(notes), found.ending, found.channels_first, found.applies)

@@ -302,7 +302,7 @@ def keras_layer(of: Piece, layers: Any) -> Any:
     if of.kind == "Activation":
         if "slope" in settings:
             return layers.LeakyReLU(negative_slope=settings["slope"])
-        known = settings["function"] in FUNCTIONS.values()
+        known = settings["function"] in (*FUNCTIONS.values(), "softmax")
         require(known, f"Keras has no layer {settings['function']}: only torchdl can use this network")
         return layers.Activation(settings["function"])
     if of.kind == CENTRING:

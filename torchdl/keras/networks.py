@@ -462,7 +462,8 @@ NETWORKS = (
         lambda m, _: describe_sequence(m.reader),
         row_reader_shape,
         CLASSIFIES,
-        "grey images (N, 1, H, W), read row by row, where Keras takes {shape}; the course's pixels are 0 to 1",
+        "grey images (N, 1, H, W), read row by row, where Keras takes {shape}; the course's pixels are 0 to 1; for "
+        "sequences (N, T, D) instead, name the network SequenceModel",
         likely=reads_rows,
     ),
     Network(
