@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_the_loss_is_the_mean_squared_error_over_all_pixels_and_images():
     assert update.optimizer == "model"
     assert update.loss.shape == ()
     assert update.loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_images_that_a_sigmoid_cannot_return_are_warned_of_once():
+    for model, low, count in ((network(), -1, 1), (network(), 0, 0), (Seen(), -1, 0)):
+        task, batch = AutoencoderTask(model), images(5).scaled_to(low)[:]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                list(task.losses(batch))
+        assert ["scale the images to [0, 1]" in str(each.message) for each in caught] == count * [True]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0, 2.0])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 from types import SimpleNamespace
 
@@ -397,6 +398,27 @@ def test_saturation_is_the_share_of_images_that_the_discriminator_is_certain_of(
 
     task = make_task(discriminator=Certain()).eval()
     assert task.evaluate(images(4))["saturation"].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "ends", "warns"),
+    [
+        (images(6).abs(), nn.Tanh, True),
+        (images(6).abs(), nn.Sigmoid, False),
+        (images(6), nn.Tanh, False),
+        (images(6), nn.Sigmoid, True),
+        (torch.zeros(6, *SHAPE), nn.Tanh, False),
+    ],
+)
+def test_real_images_of_another_scale_than_the_generated_are_warned_of_once(batch, ends, warns):
+    task = make_task()
+    task.generator.gen[-1] = ends()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            list(task.losses(batch))
+    assert [str(each.message).split(":")[0][:29] for each in caught] == warns * ["the pixels of real images are "[:29]]
+    assert all(each.filename == __file__ for each in caught)
 
 
 def test_a_schedule_is_built_for_each_optimizer_over_all_steps():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -57,6 +58,7 @@ class AutoencoderTask(Task):
         require(0 <= noise < math.inf, f"noise must be a standard deviation of 0 or more, not {noise}")
         check_schedule(schedule)
         self.model, self.noise, self.schedule = model, noise, schedule
+        self.first = True  # whether no batch has been seen
         self.optimizer, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.register_buffer("examples", examples, persistent=False)
 
@@ -83,7 +85,13 @@ class AutoencoderTask(Task):
         """Yield the update of the model."""
         images = inputs_of(self, batch)
         inputs = self.add_noise(images, self.positions(len(images), images.device), random.Stream.TRAINING)
-        yield Update("model", (self.model(inputs).float() - images).square().mean())
+        outputs = self.model(inputs).float()
+        if self.first:
+            self.first = False
+            if images.min() < 0 <= outputs.min():
+                advice = "scale the images to [0, 1], which is the range of a sigmoid: ImageDataset(..., low=0)"
+                warnings.warn(f"the images have negative pixels, and the network returns none: {advice}", stacklevel=2)
+        yield Update("model", (outputs - images).square().mean())
 
     def evaluate(self, batch: Tensor | tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Return each image's mean squared error and peak signal-to-noise ratio in dB, (B,) each.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -105,6 +106,7 @@ class GANTask(Task):
             self.one_pass or loss != "wgan_gp",
             "the loss wgan_gp penalises each example's gradient: use a discriminator without batch norm",
         )
+        self.first = True  # whether no batch has been seen
         self._cached_noise: tuple[tuple[object, ...], int, Tensor] = (), 0, torch.empty(0)
         examples = 0 if real_examples is None else len(real_examples)
         noise = random.normal(0, 0, torch.arange(examples), self.z_dim, random.Stream.PREVIEW)
@@ -190,6 +192,9 @@ class GANTask(Task):
         real = self.images_of(batch)
         loss = GAN_LOSSES[self.loss]
         fake = self.generator(self.noise(len(real))).view_as(real)  # (B, D) -> (B, C, H, W)
+        if self.first:
+            self.first = False
+            self.compare_ranges(real, fake.detach())
         real_logits, fake_logits = self.logits(real, fake.detach())
         discriminator_loss = loss.discriminator(real_logits, fake_logits)
         if self.loss == "wgan_gp":
@@ -197,6 +202,14 @@ class GANTask(Task):
         yield Update("discriminator", discriminator_loss, self.scores(real_logits.detach(), fake_logits.detach()))
         if self.step_info.step % self.generator_every == 0:
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
+
+    def compare_ranges(self, real: Tensor, fake: Tensor) -> None:
+        """Warn if only the real or only the generated images have negative pixels: then both differ by their scale."""
+        (low, high), lowest = real.aminmax(), float(fake.min())
+        if low < high and (low < 0) != (lowest < 0):
+            found = f"from {float(low):.3g} to {float(high):.3g}, but those of generated ones start at {lowest:.3g}"
+            advice = "give both one scale, which is [-1, 1] for torchdl's generators: ImageDataset(..., low=-1)"
+            warnings.warn(f"the pixels of real images are {found}: {advice}", stacklevel=3)
 
     def scores(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """Return the discriminator's mean probabilities, D(x) and D(G(z)), and its accuracies.
