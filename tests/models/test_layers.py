@@ -51,11 +51,13 @@ class Odd(nn.Module):
 
 def test_parameters_outside_layers_and_layers_that_are_not_called_have_rows():
     table = layer_table(Odd(), gaussian(2, 3))
-    assert columns(table) == {
+    rows = columns(table)
+    assert rows == {
         "Odd": ["Odd", "(1, 3)", "3"],
-        "unused": ["GRU", "-", "36"],
         "normed": ["ParametrizedLinear", "(2, 3)", "12"],
+        "unused": ["GRU", "-", "36"],
     }
+    assert list(rows) == ["Odd", "normed", "unused"]
     assert table.splitlines()[-1] == "51 parameters, none frozen"
 
 
@@ -95,3 +97,20 @@ def test_recurrent_text_recommender_and_cpc_models_are_shown():
     rows = first_example(task, images[:, :4], images[:, 4:], torch.ones(1, dtype=torch.int64))
     assert rows["model.encoder.layers.0"][1][:4] == "(6, "  # the images of a sequence
     assert rows["model.context.core"][0] == "GRU"
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        (torchdl.TextLSTM(20), ["embedding", "drop_words", "lstm", "drop", "head"]),
+        (torchdl.TextCNN(20, widths=(4,)), ["embedding", "drop_words", "convolutions.0", "drop", "head"]),
+    ],
+)
+def test_layers_are_in_the_order_of_their_calls(model, names):
+    assert list(columns(layer_table(model, torch.ones(1, 6, dtype=torch.int64)))) == names
+
+
+def test_the_shape_of_a_batch_is_no_batch():
+    for shape in ((1, 28, 28), [1, 28, 28], torch.Size([1, 28, 28])):
+        with pytest.raises(torchdl.InputError, match=r"torch.zeros\(.*1, 28, 28.*\)"):
+            layer_table(torchdl.MLP(), shape)

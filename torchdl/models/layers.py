@@ -11,19 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from torchdl.errors import require
 from torchdl.evaluation_mode import evaluating
 
 
 def layer_table(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None = None) -> str:
-    """Return a table of a model's layers as they are called with inputs: name, kind, output shape, parameters.
+    """Return a table of a model's layers in the order of their calls: name, kind, output shape, parameters.
 
-    A layer of PyTorch is one row; other modules are one row for each layer in them. The shape of a layer that is not
-    called is "-", and of several outputs the first one's is shown. The model stays as it is.
+    A layer of PyTorch is one row; other modules are one row for each layer in them. Layers that are not called
+    come last, with the shape "-"; of several outputs the first one's shape is shown. The model stays as it is.
 
     Args:
         model: The model, or a task with all its networks.
         inputs: What it is called with, such as a batch of one example.
         call: What is called instead of the model, such as a task's method ``evaluate``.
+
+    Raises:
+        InputError: An input is the shape of a batch.
 
     Example:
         >>> print(torchdl.layer_table(torchdl.SequenceModel("gru", in_features=3), torch.zeros(1, 20, 3)))
@@ -32,13 +36,21 @@ def layer_table(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None 
         head   Linear  (1, 1)                11
         461 parameters, none frozen
     """
+    sizes = next((each for each in inputs if isinstance(each, (tuple, list)) and {*map(type, each)} == {int}), None)
+    advice = f"layer_table calls the model: give it a batch, such as torch.zeros({sizes}), and not its shape"
+    require(sizes is None, advice)
     layers, shapes = dict(layers_of(model)), dict[str, str]()
+
+    def enter(name: str, module: nn.Module, args: Any) -> None:
+        shapes.setdefault(name, "-")
 
     def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
-        shapes.setdefault(name, "-" if first is None else str(tuple(first.shape)))
+        if shapes[name] == "-" and first is not None:
+            shapes[name] = str(tuple(first.shape))
 
     hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in layers.items()]
+    hooks += [layer.register_forward_pre_hook(partial(enter, name)) for name, layer in layers.items()]
     device = next(chain(model.parameters(), model.buffers()), torch.zeros(())).device
     try:
         with evaluating(model, device), torch.random.fork_rng(devices=[]):
@@ -47,7 +59,8 @@ def layer_table(model: nn.Module, *inputs: Any, call: Callable[..., Any] | None 
         for hook in hooks:
             hook.remove()
     rows = [("layer", "kind", "output shape", "parameters")]
-    for name, layer in layers.items():
+    for name in dict.fromkeys([*shapes, *layers]):
+        layer = layers[name]
         own = sum(p.numel() for p in layer.parameters(recurse=is_layer(layer)))
         rows.append((name, type(layer).__name__, shapes.get(name, "-"), f"{own:,}" if own else ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
