@@ -441,7 +441,9 @@ def test_an_autoencoder_that_no_depth_would_help_names_none():
 
 
 @pytest.mark.parametrize("build", [lambda s: LenetLike(s, 10), StridedCNN, VGGLike, Autoencoder])
-@pytest.mark.parametrize("in_shape", [(28, 28), (1, 28, 28, 1), (0, 28, 28), (1, 28, -28), (1, 28.0, 28), (), (32, 32, 3), (28, 20, 1)])
+@pytest.mark.parametrize(
+    "in_shape", [(28, 28), (1, 28, 28, 1), (0, 28, 28), (1, 28, -28), (1, 28.0, 28), (), (32, 32, 3), (28, 20, 1)]
+)
 def test_an_in_shape_that_is_not_that_of_images_is_refused(build, in_shape):
     with pytest.raises(InputError, match="in_shape") as error:
         build(in_shape)

@@ -146,6 +146,12 @@ def test_what_is_saved_is_loaded(tmp_path, name):
         (lambda: RatingModel(1, 1, factors=-1), "factors.*-1"),
         (lambda: MatrixFactorization(1, 1, dim=-1), "dim.*-1"),
         (lambda: MODELS["mf"]()(torch.zeros(3, dtype=torch.int64)), "pairs"),
+        (
+            lambda: RatingModel(9, 3)(torch.tensor([[9, 3], [10, 0]])),
+            "users .*from 1 to 9, .*from 9 to 10: count from 1",
+        ),
+        (lambda: RatingModel(9, 3, factors=2)(torch.tensor([[1, 4]])), "items .*from 1 to 3,.*from 4 to 4"),
+        (lambda: MatrixFactorization(9, 3)(torch.tensor([[1, -1]])), "items .*from -1 to -1"),
     ],
 )
 def test_bad_arguments_are_refused(build, message):

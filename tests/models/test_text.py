@@ -179,6 +179,8 @@ def test_a_model_comes_back_from_its_files(name, tmp_path):
         (lambda: TextCNN(5, 0), "out_features"),
         (lambda: WordEmbedding(5, 0), "dim"),
         (lambda: TextLSTM(5)(torch.zeros(2, 3)), "integers"),
+        (lambda: TextLSTM(5)(torch.tensor([[6, 1]])), "words .*from 1 to 5,.*from 1 to 6"),
+        (lambda: TextCNN(5)(torch.tensor([[6, 1]])), "words .*from 1 to 5,.*from 0 to 6"),
         (lambda: TextCNN(5)(torch.zeros(3, dtype=torch.int64)), r"\(texts, words\)"),
     ],
 )

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
+from torchdl.models.embedding import look_up
 from torchdl.models.init import keras_init_, spread_
 
 
 class Recommender(nn.Module):
     """Base class: it keeps the mean of the training ratings, and takes pairs (B, 2) of a user's and an item's index.
+
+    Indices start at 1. Index 0 is an unknown user or item, of which nothing is learned: :func:`torchdl.split_ratings`
+    makes such indices of ids, and indices from 0 need + 1.
 
     Args:
         users: Number of users in training.
@@ -49,6 +53,8 @@ class RatingModel(Recommender):
     it uses either the network or the product, at random for each rating; in evaluation, it uses their mean. (He et al.
     2017 combine networks with products; Larsson et al. 2017 train one path without the other.)
 
+    Indices start at 1; see :class:`Recommender`.
+
     Args:
         users, items, mean: See :class:`Recommender`.
         dim: D.
@@ -57,7 +63,7 @@ class RatingModel(Recommender):
         factors: Dimension of the two vectors of the product; 0 for no product and no biases.
 
     Raises:
-        InputError: A number is outside its range.
+        InputError: A number is outside its range; when called, an index is.
 
     Example:
         >>> model = torchdl.RatingModel(users=100, items=50, mean=3.5, hidden=64, factors=8)
@@ -93,7 +99,9 @@ class RatingModel(Recommender):
     def forward(self, pairs: Tensor) -> Tensor:
         """Predict the ratings (B,) of pairs (B, 2); for an index 0, return the mean plus the other's bias, if any."""
         user, item = self.split(pairs)
-        both = torch.cat([self.user_vectors(user), self.item_vectors(item)], 1)  # (B, 2 D)
+        both = torch.cat(
+            [look_up(self.user_vectors, user, "users"), look_up(self.item_vectors, item, "items")], 1
+        )  # (B, 2 D)
         deep = torch.where((user > 0) & (item > 0), self.layers(both)[:, 0], 0)
         if self.factorization is None:
             return self.mean + deep
@@ -106,12 +114,14 @@ class RatingModel(Recommender):
 class MatrixFactorization(Recommender):
     """The sum of the mean, both biases and the product of both vectors (Koren, Bell and Volinsky 2009).
 
+    Indices start at 1; see :class:`Recommender`.
+
     Args:
         users, items, mean: See :class:`Recommender`.
         dim: D; 0 for biases only.
 
     Raises:
-        InputError: ``dim`` is negative.
+        InputError: ``dim`` is negative; when called, an index is outside its range.
 
     Example:
         >>> model = torchdl.MatrixFactorization(users=100, items=50, mean=3.5)
@@ -131,7 +141,7 @@ class MatrixFactorization(Recommender):
     def parts(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the biases (B,) and the products of the vectors (B,), which are added to the mean."""
         user, item = self.split(pairs)
-        product = (self.user_vectors(user) * self.item_vectors(item)).sum(1)
+        product = (look_up(self.user_vectors, user, "users") * look_up(self.item_vectors, item, "items")).sum(1)
         return self.user_bias(user)[:, 0] + self.item_bias(item)[:, 0], product
 
     def forward(self, pairs: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.arguments import plain_arguments
+from torchdl.models.embedding import look_up
 from torchdl.models.gates import Gate, gated
 from torchdl.models.init import keras_init_, spread_
 
@@ -88,7 +89,7 @@ class TextLSTM(nn.Module):
         read_padding: Whether index 0 is read like a word, as by Keras' networks without a mask.
 
     Raises:
-        InputError: A number is outside its range.
+        InputError: A number is outside its range; when called, an index is.
 
     Example:
         >>> model = torchdl.TextLSTM(vocabulary_size=100, out_features=3).eval()
@@ -124,7 +125,9 @@ class TextLSTM(nn.Module):
         """Return the maxima (B, M) of texts (B, T), which the last layer reads."""
         padded = F.pad(words, (0, max(0, 1 - words.shape[1])))
         words, count = words_first(padded, self.read_padding)  # (B, T), T at least 1
-        states, _ = self.lstm(self.drop_words(self.embedding(words)))  # (B, T, M): no state depends on later words
+        states, _ = self.lstm(
+            self.drop_words(look_up(self.embedding, words, "words"))
+        )  # (B, T, M): no state depends on later words
         position = torch.arange(words.shape[1], device=words.device)
         is_padding = position >= count.clamp(min=1)[:, None]  # (B, T)
         return states.masked_fill(is_padding[..., None], -torch.inf).amax(1)
@@ -146,7 +149,7 @@ class TextCNN(nn.Module):
         widths: Filters of the convolutions.
 
     Raises:
-        InputError: A number is outside its range.
+        InputError: A number is outside its range; when called, an index is.
 
     Example:
         >>> model = torchdl.TextCNN(vocabulary_size=100, out_features=3).eval()
@@ -190,7 +193,7 @@ class TextCNN(nn.Module):
         missing = 2 * self.min_words if torch.compiler.is_exporting() else max(0, self.min_words - words.shape[1])
         words = F.pad(words, (0, missing))
         positions = count.clamp(min=self.min_words)  # (B,), number of positions that count
-        x = self.drop_words(self.embedding(words)).transpose(1, 2)  # (B, T, D) -> (B, D, T)
+        x = self.drop_words(look_up(self.embedding, words, "words")).transpose(1, 2)  # (B, T, D) -> (B, D, T)
         for number, convolution in enumerate(self.convolutions):
             if number:
                 x, positions = max_pool(x), positions // 3
