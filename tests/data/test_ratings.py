@@ -280,7 +280,10 @@ def test_ratings_have_columns_of_one_length():
     [
         (b"", "x.csv"),
         (b"userId,movieId,rating\n", "no ratings"),
-        (b"userId,rating\n1,2\n", "no column 'movieId'.* userId, rating"),
+        (b"userId,rating\n1,2\n", "no column 'movieId'.* userId, rating; .*item=\"...\""),
+        (b"user,item,rating\n1,2,3\n", "no column 'userId'.* user, item, rating; .*user=\"user\"$"),
+        (b"userId,item,rating\n1,2,3\n", "no column 'movieId'.*item=\"item\"$"),
+        (b"userId,film,rating\n1,2,3\n", "no column 'movieId'.*item=\"film\"$"),
         (b"userId,movieId,rating,rating\n1,2,3,4\n", "several columns named rating"),
         (b"userId,movieId,rating\n1,2,3,4\n", "row 2, more cells than the 3 names"),
         (b"1,2,3\n2,2,3\n", "values in place of its columns' names"),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -306,12 +307,19 @@ def find_row_index(table: pandas.DataFrame) -> str | None:
     return name if found else None
 
 
-def require_columns(path: PathLike, table: pandas.DataFrame, names: Sequence[str]) -> None:
-    """Raise InputError if a file's table lacks a column; the message has all its columns."""
+def require_columns(
+    path: PathLike, table: pandas.DataFrame, names: Sequence[str], arguments: Sequence[str] = ()
+) -> None:
+    """Raise InputError if a file's table lacks a column; the message has all its columns.
+
+    It also has the argument that chooses the column, if there are ``arguments``, one for each of ``names``.
+    """
     found = list(table.columns)
     advice = "" if len(found) > 1 else '; if it has more, say what separates them, such as separator=";"'
-    for name in names:
-        require(name in found, f"{path} has no column {name!r}: its columns are {', '.join(found)}{advice}")
+    others = [name for name in found if name not in names] or ["..."]
+    for name, argument in zip_longest(names, arguments):
+        choice = f'; choose one, such as {argument}="{argument if argument in others else others[0]}"' if argument else ""
+        require(name in found, f"{path} has no column {name!r}: its columns are {', '.join(found)}{choice}{advice}")
 
 
 def row_number(table: pandas.DataFrame, position: int) -> int:

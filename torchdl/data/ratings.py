@@ -111,7 +111,7 @@ def read_ratings(
     names = list(table.columns)
     time = None if time == COLUMNS[3] and time not in names else time
     wanted = [user, item, rating, *([] if time is None else [time])]
-    require_columns(path, table, wanted)
+    require_columns(path, table, wanted, ("user", "item", "rating", "time")[: len(wanted)])
     require(len(set(wanted)) == len(wanted), f"user, item, rating and time must be different columns, not {wanted}")
     columns = read_plain_numbers(path, format, names, wanted) or read_cells(path, format, wanted)
     require(len(columns[rating]) > 0, f"{path} has no ratings below its header")

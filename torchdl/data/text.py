@@ -135,7 +135,7 @@ def read_texts(
     """
     format = format if encoding is None else replace(format, encoding=encoding)
     table = read_rows(path, format, missing=False)  # a text may be NA
-    require_columns(path, table, (text, label))
+    require_columns(path, table, (text, label), ("text", "label"))
     require(text != label, f"text and label must be different columns, not both {text!r}")
     texts = [cell.replace("\r\n", "\n") for cell in table[text]]
     labels = [name.strip() for name in table[label]]
