@@ -633,3 +633,49 @@ def test_numpy_numbers_are_numbers():
     loader = BatchLoader(CLASSES, np.int64(4), shuffle=True, seed=np.int64(3), workers=np.int8(0))
     assert all(type(value) in (int, float, str) for value in loader.order_settings().values())
     assert torch.equal(loader.order(0), BatchLoader(CLASSES, 4, shuffle=True, seed=3).order(0))
+
+
+# everyday slips
+
+IMAGES = ImageDataset(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4))
+SLIPS = {
+    "a width in place of widths": (lambda: torchdl.MLP(784, 128, 10), r"MLP: hidden must be a tuple or list.*\(128,\)"),
+    "one width": (lambda: torchdl.Generator(3, 4, hidden=8), "Generator: hidden must be a tuple or list.*, not 8"),
+    "a side in place of a shape": (lambda: torchdl.LenetLike(28, 10), "LenetLike: in_shape must be a tuple or list"),
+    "widths in place of a width": (lambda: torchdl.SequenceModel(hidden=(8,)), r"hidden must be a number.* not \(8,\)"),
+    "an array of inputs": (lambda: torchdl.MLP()(np.zeros((2, 784))), "takes tensors, not a ndarray: .*float32"),
+    "an array of images": (lambda: torchdl.LenetLike((1, 8, 8), 3)(np.zeros((2, 1, 8, 8))), "takes tensors"),
+    "a list of words": (lambda: torchdl.TextLSTM(5)([[1, 2]]), "takes tensors, not a list: .*int64"),
+    "an array of pairs": (lambda: torchdl.RatingModel(5, 5)(np.ones((2, 2))), "takes tensors"),
+    "an array of terms": (lambda: torchdl.SequenceModel()(np.zeros((2, 3, 1))), "takes tensors"),
+    "inputs and targets": (lambda: BatchLoader(X, LABELS, 64), "batch_size .*ArrayDataset"),
+    "arrays of inputs and targets": (lambda: BatchLoader(X.numpy(), LABELS.numpy(), 64), "batch_size .*ArrayDataset"),
+    "a list of sizes": (lambda: BatchLoader(CLASSES, [4]), "batch_size must be a whole number, at least 1, not a list"),
+    "half a worker": (lambda: BatchLoader(CLASSES, 4, workers=0.5), "workers must be .*, 0 or more, not 0.5"),
+    "an array of terms to order": (lambda: torchdl.OrderedSequences(X, np.arange(3)), "terms must be .*not a ndarray"),
+    "an array to split": (lambda: torchdl.Split(np.zeros(9), 2, 3), "needs a Series, not a ndarray"),
+    "a series without columns": (lambda: torchdl.Series(np.zeros(9), ("x",)), r"\(L, D\).*not \(9,\) and 1"),
+    "a size of a vocabulary": (lambda: torchdl.Vocabulary(2000), "list of words, not 2000: .*Vocabulary.learn"),
+    "a text of a vocabulary": (lambda: torchdl.Vocabulary("see you"), "list of words, not 'see you'"),
+    "several texts": (lambda: torchdl.Vocabulary(["you"]).encode(["see you", "you"]), "one text .*not a list"),
+    "a pair of sides": (lambda: torchdl.load_images("tests", image_size=(32, 32)), r"image_size .*, not \(32, 32\)"),
+    "sides of digits": (lambda: torchdl.Digits(IMAGES.images[:, 0], LABELS[:4], (8, 8)), r"image_size .*not \(8, 8\)"),
+    "a model of Keras": (lambda: torchdl.keras.from_keras(nn.Sequential()), "by its path, not by a Sequential: save"),
+    "a dictionary of changes": (
+        lambda: torchdl.AugmentedImages(IMAGES, {"zoom_range": 0.1}),
+        r"needs an Augmentation, not a dict: write Augmentation\(\*\*options\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("slip", "named"), SLIPS.values(), ids=SLIPS)
+def test_an_everyday_slip_is_one_sentence(slip, named):
+    with pytest.raises(InputError, match=named):
+        slip()
+
+
+def test_numbers_of_other_types_are_as_good():
+    assert torchdl.MLP(np.int64(4), 3, hidden=np.array([5])).hidden == (5,)
+    assert len(BatchLoader(CLASSES, np.int64(4))) == len(BatchLoader(CLASSES, torch.tensor(4))) == 3
+    assert torchdl.Series(np.arange(3)[:, None], ["x"]).returns is not None
+    assert torchdl.Series([[1], [2]], ["x"]).values.dtype == torch.float64

@@ -182,6 +182,7 @@ def test_a_model_comes_back_from_its_files(name, tmp_path):
         (lambda: TextLSTM(5)(torch.tensor([[6, 1]])), "words .*from 1 to 5,.*from 1 to 6"),
         (lambda: TextCNN(5)(torch.tensor([[6, 1]])), "words .*from 1 to 5,.*from 0 to 6"),
         (lambda: TextCNN(5)(torch.zeros(3, dtype=torch.int64)), r"\(texts, words\)"),
+        (lambda: TextLSTM(5)(torch.zeros(3, dtype=torch.int64)), r"\(texts, words\)"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(make, message):

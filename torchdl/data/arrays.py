@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from operator import itemgetter
+from operator import index, itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,6 +53,18 @@ def summary(dataset: Any) -> str:
     if origin := getattr(dataset, "origin", ""):
         parts.append(f"from {origin}")
     return f"{type(dataset).__name__}({', '.join(parts)})"
+
+
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise :class:`InputError` unless a value is a whole number, and ``least`` or more."""
+    try:
+        whole = index(value) >= least
+    except TypeError:  # an array of several has __index__, too
+        whole = False
+    if not whole:
+        found = f"{value!r}" if isinstance(value, (int, float, str, tuple)) or value is None else kind_of(value)
+        minimum = "0 or more" if least == 0 else f"at least {least}"
+        raise InputError(f"{name} must be a whole number, {minimum}, not {found}")
 
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:

@@ -19,7 +19,7 @@ from torchdl import random
 from torchdl.data.arrays import BatchDataset
 from torchdl.data.images import ImageDataset
 from torchdl.data.wrappers import View, look_through
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.field_docs import with_field_docs
 from torchdl.overrides import Overrides
 
@@ -163,6 +163,9 @@ class AugmentedImages(BatchDataset[Tensor | tuple[Tensor, Tensor]]):
             raise InputError(f"{name} changes an ImageDataset or a Subset of one, not a {found}: make one first")
         plain = type(images).__getitems__ is ImageDataset.__getitems__
         require(plain, f"{name} changes stored pixels, but {found} renders its images")
+        if not isinstance(augmentation, Augmentation):
+            write = "Augmentation(**options)" if isinstance(augmentation, dict) else "Augmentation(rotation_range=10)"
+            raise InputError(f"{name} needs an Augmentation, not {kind_of(augmentation)}: write {write}")
         augmentation.check()
         self.images, self.augmentation, self.seed, self.epoch = images, augmentation, seed, 0
 

@@ -318,7 +318,11 @@ def require_columns(
     advice = "" if len(found) > 1 else '; if it has more, say what separates them, such as separator=";"'
     others = [name for name in found if name not in names] or ["..."]
     for name, argument in zip_longest(names, arguments):
-        choice = f'; choose one, such as {argument}="{argument if argument in others else others[0]}"' if argument else ""
+        choice = (
+            f'; choose one, such as {argument}="{argument if argument in others else others[0]}"'
+            if argument and len(found) > 1
+            else ""
+        )
         require(name in found, f"{path} has no column {name!r}: its columns are {', '.join(found)}{choice}{advice}")
 
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from torchdl import random
+from torchdl.data.arrays import require_whole
 from torchdl.data.wrappers import draw_globally, get_batch, look_through, order_settings, set_epoch, within
 from torchdl.errors import InputError, first_line, kind_of, require
 
@@ -172,9 +173,10 @@ class BatchLoader:
         workers: int = 0,
         by_length: bool = False,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, "at least 1"), ("workers", workers, "0 or more")):
-            whole = hasattr(value, "__index__") and value >= int(name == "batch_size")
-            require(whole, f"{name} must be a whole number, {least}, not {value}")
+        pairs = "pair inputs and targets first, BatchLoader(ArrayDataset(inputs, targets), batch_size)"
+        require(len(getattr(batch_size, "shape", ())) == 0, f"batch_size must be a number, not an array: {pairs}")
+        require_whole("batch_size", batch_size)
+        require_whole("workers", workers, 0)
         check_dataset(dataset)
         self.dataset, self.batch_size, self.shuffle, self.seed = dataset, int(batch_size), shuffle, int(seed)
         self.drop_last, self.workers, self.by_length = drop_last, int(workers), by_length

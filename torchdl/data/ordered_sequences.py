@@ -12,17 +12,12 @@ import torch
 from torch import Tensor
 
 from torchdl import random
-from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor
+from torchdl.data.arrays import ArrayLike, BatchDataset, as_classes, as_tensor, require_whole
 from torchdl.data.info import fingerprint
 from torchdl.data.wrappers import get_batch, look_through
 from torchdl.errors import InputError, kind_of, require
 
 ORDER, OFFSETS = 24, 25  # streams of independent draws
-
-
-def require_whole(name: str, value: int) -> None:
-    """Raise an error unless a value is a whole number, and 1 or more."""
-    require(hasattr(value, "__index__") and value >= 1, f"{name} must be a whole number, at least 1, not {value}")
 
 
 class OrderedSequences(BatchDataset[tuple[Tensor, ...]]):

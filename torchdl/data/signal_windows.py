@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.arrays import ArrayLike, BatchDataset, as_tensor
+from torchdl.data.arrays import ArrayLike, BatchDataset, as_tensor, require_whole
 from torchdl.data.info import fingerprint
-from torchdl.data.ordered_sequences import OrderedSequences, require_whole
+from torchdl.data.ordered_sequences import OrderedSequences
 from torchdl.errors import require
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchdl.errors import InputError, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike, read_json, write_json
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'  # Keras' separators of words besides the space
@@ -41,6 +41,8 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
         >>> torchdl.data.tokenize("I like eggs and ham.")
         ['i', 'like', 'eggs', 'and', 'ham']
     """
+    if not isinstance(text, str):
+        raise InputError(f"one text is expected, not {kind_of(text)}: take the texts one by one")
     text = (text.lower() if lower else text).replace("\r\n", " ")
     text = re.sub(r"\d", "0", text) if same_digits else text
     return [word for word in text.translate(str.maketrans(filters, " " * len(filters))).split(" ") if word]
@@ -99,6 +101,9 @@ class Vocabulary:
     def __init__(
         self, words: Sequence[str], lower: bool = True, filters: str = FILTERS, same_digits: bool = False
     ) -> None:
+        learn = "learn them from texts, Vocabulary.learn(texts, most=2000)"
+        listed = hasattr(words, "__iter__") and not isinstance(words, str)
+        require(listed, f"a vocabulary needs a list of words, not {words!r}: {learn}")
         require(all(isinstance(word, str) and word for word in words), "a vocabulary's words must be non-empty strings")
         require(len(set(words)) == len(words), "a vocabulary must have every word only once")
         self.words, self.lower, self.filters, self.same_digits = tuple(words), lower, filters, same_digits

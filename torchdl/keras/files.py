@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from torchdl import errors
 from torchdl.errors import InputError, first_line, require
 from torchdl.files import PathLike, read_json
 
@@ -77,6 +79,8 @@ def read_model(path: PathLike, architecture: PathLike | None = None) -> KerasFil
         >>> [(layer.kind, *layer.weights) for layer in torchdl.keras.read_model(path).model.layers][1]
         ('Dense', 'kernel', 'bias')
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a file of Keras is named by its path, not by {errors.kind_of(path)}: save the model first")
     path = Path(path)
     try:
         path, architecture = in_folder(path, architecture) if path.is_dir() else (path, architecture)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.fast.blocks import suits_blocks
-from torchdl.models.arguments import plain_arguments
+from torchdl.models.arguments import plain_arguments, require_tensor
 from torchdl.models.init import keras_init_
 from torchdl.pictures import is_channels_last
 
@@ -113,6 +113,7 @@ def prepared(images: Tensor, in_shape: Sequence[int], blocks_for: nn.Module | No
     That is channels last, 1.3x faster on CPUs, or oneDNN's blocks. A network passes itself as ``blocks_for`` if it
     supports blocks and converts its output back; see :mod:`torchdl.fast.blocks` for when they are used.
     """
+    require_tensor(images)
     require(
         tuple(images.shape[1:]) == tuple(in_shape),
         f"this network takes images of (channels, height, width) {tuple(in_shape)}, not {tuple(images.shape[1:])}",

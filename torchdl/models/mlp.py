@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchdl.errors import require
 from torchdl.models.activations import ACTIVATIONS
-from torchdl.models.arguments import plain_arguments
+from torchdl.models.arguments import plain_arguments, require_tensor
 from torchdl.models.init import keras_init_
 
 
@@ -80,6 +80,7 @@ class MLP(nn.Module):
         Raises:
             InputError: The inputs have another size.
         """
+        require_tensor(x)
         require(
             x.dim() > 1 and x[0].numel() == self.in_features,
             f"this MLP takes a batch of inputs of {self.in_features} numbers each, not {tuple(x.shape)}",

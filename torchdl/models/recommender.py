@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.arguments import plain_arguments
+from torchdl.models.arguments import plain_arguments, require_tensor
 from torchdl.models.embedding import look_up
 from torchdl.models.init import keras_init_, spread_
 
@@ -35,6 +35,7 @@ class Recommender(nn.Module):
 
     def split(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Split pairs (B, 2) into users (B,) and items (B,)."""
+        require_tensor(pairs, "int64")
         name = type(self).__name__
         require(pairs.dim() == 2 and pairs.shape[1] == 2, f"{name} takes pairs (B, 2) of a user and an item")
         return pairs[:, 0], pairs[:, 1]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.arguments import plain_arguments
+from torchdl.models.arguments import plain_arguments, require_tensor
 from torchdl.models.gates import RECURRENT, Gate, LinearRNN, check_gates, gated
 from torchdl.models.init import keras_init_
 from torchdl.models.lenet import check_classifier
@@ -131,6 +131,7 @@ class SequenceModel(nn.Module):
             InputError: The sequences have another shape.
         """
         length = self.length if self.kind not in RECURRENT else None
+        require_tensor(x)
         require(
             x.dim() == 3 and x.shape[2] == self.in_features and 0 < x.shape[1] == (length or x.shape[1]),
             f"this {self.kind} model takes sequences of ({'N, T' if length is None else f'N, {length}'}, "

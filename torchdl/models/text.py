@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdl.errors import require
-from torchdl.models.arguments import plain_arguments
+from torchdl.models.arguments import plain_arguments, require_tensor
 from torchdl.models.embedding import look_up
 from torchdl.models.gates import Gate, gated
 from torchdl.models.init import keras_init_, spread_
@@ -57,6 +57,7 @@ def words_first(words: Tensor, read_padding: bool = False) -> tuple[Tensor, Tens
 
     With ``read_padding``, padding counts as a word, and stays where it is.
     """
+    require_tensor(words, "int64")
     require(words.dim() == 2 and not words.is_floating_point(), "texts must be integers of shape (texts, words)")
     if read_padding:
         return words, words.new_full((words.shape[0],), words.shape[1])
@@ -123,8 +124,8 @@ class TextLSTM(nn.Module):
 
     def features(self, words: Tensor) -> Tensor:
         """Return the maxima (B, M) of texts (B, T), which the last layer reads."""
-        padded = F.pad(words, (0, max(0, 1 - words.shape[1])))
-        words, count = words_first(padded, self.read_padding)  # (B, T), T at least 1
+        words, count = words_first(words, self.read_padding)
+        words = F.pad(words, (0, max(0, 1 - words.shape[1])))  # (B, T), T at least 1
         states, _ = self.lstm(
             self.drop_words(look_up(self.embedding, words, "words"))
         )  # (B, T, M): no state depends on later words
