@@ -19,6 +19,8 @@ class Trainer:
     """A metric."""
     epochs: int = 3
     """Epochs."""
+    max_steps: int = 0
+    """Steps."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,21 @@ OTHER = [
     {"test_share": "most"},
     {"run": {"resume": {}}},
 ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--epochs", "1", "--max-steps", "30"], "--max-steps 30 replaces --epochs\n"),
+        (["--max_steps=30", "--epochs=1"], "--max-steps 30 replaces --epochs\n"),
+        (["--epochs", "1", "--max-steps", "0"], ""),
+        (["--max-steps", "30"], ""),
+        (["--epochs", "1"], ""),
+    ],
+)
+def test_steps_in_place_of_epochs_that_were_typed_are_said(capsys, arguments, said):
+    parse(Config, arguments)
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("config", OTHER, ids=str)

@@ -268,3 +268,29 @@ def test_other_classes_than_ten_go_round_too():
     true = torch.cat([numbers[:, :2], expected], 1)
     assert torch.equal(true[:, 1:], (true[:, :-1] + 1) % 4)
     assert not (numbers[:, 2:] == expected)[label == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"batch_size": 8, "shuffle": True}, "SortedNumbers is in a random order, and shuffle"),
+        ({"batch_size": 3}, "the loader has 3 sequences in a batch, and SortedNumbers has 8"),
+        ({"batch_size": 4}, "the loader has 4 .* has 8: .*all processes"),
+    ],
+    ids=str,
+)
+def test_a_loader_that_would_mix_batches_is_refused(options, named):
+    sequences = SortedNumbers(numbered(), batch_size=8)
+    for data in (sequences, torch.utils.data.Subset(sequences, range(16))):
+        with pytest.raises(InputError, match=named):
+            next(iter(BatchLoader(data, **options)))
+
+
+@pytest.mark.parametrize(("real", "size", "processes"), [(3, 8, 1), (3, 16, 1), (3, 4, 2), (8, 3, 1), (0, 5, 1)])
+def test_a_loader_that_keeps_the_share_of_real_futures_is_taken(real, size, processes):
+    loader = BatchLoader(SortedNumbers(numbered(), batch_size=8, positive_samples=real), size)
+    found = 0
+    for rank in range(processes):
+        loader.shard(rank, processes)
+        found += int(next(loader.batches(0))[0].label.sum())
+    assert found * 8 == real * size * processes

@@ -33,6 +33,9 @@ def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     if given and not {"-h", "--help"} & set(arguments):
         default = defaults(config_class, Path(given[-1]))
     parsed = tyro.cli(config_class, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    typed = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    if {"--epochs", "--max-steps"} <= typed and (steps := getattr(getattr(parsed, "trainer", None), "max_steps", 0)):
+        say(f"--max-steps {steps} replaces --epochs")
     return typing.cast(ConfigT, parsed)
 
 

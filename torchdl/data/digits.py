@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdl import random
-from torchdl.data.arrays import as_classes, as_tensor, require_whole
+from torchdl.data.arrays import as_classes, as_tensor
 from torchdl.data.images import ImageDataset
 from torchdl.data.info import fingerprint
 from torchdl.data.sources import LabelledImages, load_labelled, rank_in_class
@@ -76,8 +76,8 @@ class Digits(ImageDataset):
         origin: str = "memory",
         fallback: bool = False,
     ) -> None:
-        require_whole("image_size", image_size)
-        require(8 <= image_size <= 1024, f"image_size must be from 8 to 1024 pixels, not {image_size}")
+        fits = isinstance(image_size, (int, np.integer)) and 8 <= image_size <= 1024
+        require(fits, f"image_size must be from 8 to 1024 pixels, not {image_size}")
         images, labels = as_tensor(images, "images"), as_classes(labels, "labels")
         found = f"{tuple(images.shape)} of {images.dtype}"
         require(images.dim() == 3 and images.dtype == torch.uint8, f"digits must be (N, H, W) of uint8, not {found}")

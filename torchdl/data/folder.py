@@ -24,7 +24,6 @@ import safetensors
 import torch
 from torch import Tensor
 
-from torchdl.data.arrays import require_whole
 from torchdl.data.duplicates import hashes
 from torchdl.data.image_files import Decoding, Header, decode, read_header
 from torchdl.data.tensor_cache import read_cache, write_cache
@@ -365,9 +364,7 @@ def decode_in_order(paths: Sequence[Path], decoding: Decoding) -> Generator[np.n
 def require_size(image_size: int | None, max_pixels: int) -> None:
     """Raise :class:`InputError` unless images can be resized to this side in pixels."""
     largest = math.isqrt(max(1, max_pixels))
-    if image_size is not None:
-        require_whole("image_size", image_size)
-    valid = image_size is None or image_size <= largest
+    valid = image_size is None or (isinstance(image_size, (int, np.integer)) and 1 <= image_size <= largest)
     require(valid, f"image_size must be from 1 to {largest:,} pixels (max_pixels), not {image_size}")
 
 

@@ -48,6 +48,9 @@ class EpochBatches(Dataset[Any]):
     def __init__(self, loader: BatchLoader, epoch: int, start: int, stream: random.Stream) -> None:
         self.dataset, self.seed, self.rank = loader.source, loader.seed, loader.rank
         self.epoch, self.stream, parts = epoch, stream, within(self.dataset)
+        for part in parts:
+            if hasattr(part, "check_loader"):
+                part.check_loader(loader.global_batch_size, loader.shuffle or loader.by_length)
         with random.taking_turns():
             self.changing, self.draws = set_epoch(parts, epoch), draw_globally(parts)
             self.order = loader.order(epoch)
@@ -139,7 +142,8 @@ class BatchLoader:
 
     Args:
         dataset: The data, also a list of examples. Its method ``set_epoch(epoch)``, if any, is called before each
-            epoch, and so are those of the data sets within it. PyTorch's ``Subset`` and ``ConcatDataset`` are as fast
+            epoch, and so are those of the data sets within it; so is ``check_loader(batch_size, shuffle)``, which may
+            refuse the loader's batches. PyTorch's ``Subset`` and ``ConcatDataset`` are as fast
             as the data sets in them.
         batch_size: Examples per batch, on each process.
         shuffle: Whether to permute the data by ``(seed, epoch)``.

@@ -98,6 +98,22 @@ class NumberSequences(Dataset):
         """Choose the epoch whose sequences are drawn."""
         self.images.set_epoch(epoch)
 
+    def check_loader(self, batch_size: int, shuffle: bool) -> None:
+        """Check the batch size, over all processes, and the order of a loader, which calls this before each epoch.
+
+        Raises:
+            InputError: Its batches would not have ``positive_samples`` true futures each.
+        """
+        if self.positive_samples in (0, self.batch_size):
+            return  # all futures are of one kind
+        name, own = type(self).__name__, self.batch_size
+        require(not shuffle, f"{name} is in a random order, and shuffle would mix its batches: choose shuffle=False")
+        require(
+            batch_size % own == 0,
+            f"the loader has {batch_size} sequences in a batch, and {name} has {own}: choose the same batch_size, over "
+            "all processes",
+        )
+
     def order_settings(self) -> dict[str, int]:
         """Return the settings that determine the items; a checkpoint compares them."""
         names = ("terms", "predict_terms", "positive_samples", "stride")
