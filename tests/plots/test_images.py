@@ -12,7 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from torchdl import InputError
 from torchdl.pictures import load_png, save_png
-from torchdl.plots import plot_confusion, plot_functions, plot_images, plot_lines, plot_predicted_images
+from torchdl.plots import (
+    plot_confusion,
+    plot_functions,
+    plot_image_rows,
+    plot_images,
+    plot_lines,
+    plot_predicted_images,
+)
 from torchdl.training.logging import Logger
 
 # confusion
@@ -187,3 +194,12 @@ def test_a_name_that_promises_another_format_than_png_is_refused(tmp_path, name)
             write()
     save_png(picture, tmp_path / "PICTURE.PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["PICTURE.PNG"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_names_of_image_rows_are_not_cut(count):
+    rows = {name: torch.zeros(count, 1, 8, 8) for name in ("brightness_range (0.5, 1.5)", "all", "WWWWWWWWWWWWWWW")}
+    for figure in (plot_image_rows(rows), plot_image_rows(dict(list(rows.items())[:2]))):
+        figure.canvas.draw()
+        names = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+        assert min(extent.x0 for extent in names) >= 0

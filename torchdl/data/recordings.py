@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdl.data.arrays import read_npy
+from torchdl.data.arrays import read_npy, require_whole
 from torchdl.data.delimited_files import CSV, TableFormat
 from torchdl.data.info import fingerprint
-from torchdl.data.ordered_sequences import require_whole
 from torchdl.data.series import Series, read_series
 from torchdl.data.signal_windows import as_recordings
 from torchdl.errors import InputError, first_line, require

@@ -81,6 +81,10 @@ def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) ->
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
+    if engine := figure.get_layout_engine():
+        engine.execute(
+            figure
+        )  # the first layout has the names beside a panel of another shape, and cuts them
     return finish(figure, path)
 
 
@@ -99,7 +103,7 @@ def plot_nearest(
         near: The distance below which an image counts as near.
         path: The PNG to write.
     """
-    figure = new_figure(5.6 * len(closest), 5.2)
+    figure = new_figure(max(5.6 * len(closest), 7), 5.2)
     grid = figure.add_gridspec(2, len(closest), height_ratios=[1, 1.4])
     for number, (name, (images, training, far)) in enumerate(closest.items()):
         axis = figure.add_subplot(grid[0, number])

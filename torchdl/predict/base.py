@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdl import artifacts
-from torchdl.data.ordered_sequences import require_whole
+from torchdl.data.arrays import require_whole
 from torchdl.errors import kind_of, require
 from torchdl.evaluation_mode import evaluating
 from torchdl.files import PREPROCESSING, PathLike, write_json

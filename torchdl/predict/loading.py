@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from torchdl import artifacts
-from torchdl.data.ordered_sequences import require_whole
+from torchdl.data.arrays import require_whole
 from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
 from torchdl.predict.base import Predictor
