@@ -82,9 +82,7 @@ def plot_image_rows(rows: Mapping[str, Tensor], path: PathLike | None = None) ->
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     if engine := figure.get_layout_engine():
-        engine.execute(
-            figure
-        )  # the first layout has the names beside a panel of another shape, and cuts them
+        engine.execute(figure)  # the first layout has the names beside a panel of another shape, and cuts them
     return finish(figure, path)
 
 
