@@ -204,7 +204,7 @@ class GANTask(Task):
             yield Update("generator", loss.generator(self.discriminator.logits(fake)))  # type: ignore[operator]
 
     def compare_ranges(self, real: Tensor, fake: Tensor) -> None:
-        """Warn if only the real or only the generated images have negative pixels: then both differ by their scale."""
+        """Warn if only ``real`` or only ``fake`` images have negative pixels, because then they differ in scale."""
         (low, high), lowest = real.aminmax(), float(fake.min())
         if low < high and (low < 0) != (lowest < 0):
             found = f"from {float(low):.3g} to {float(high):.3g}, but those of generated ones start at {lowest:.3g}"
