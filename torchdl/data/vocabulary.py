@@ -37,6 +37,9 @@ def tokenize(text: str, lower: bool = True, filters: str = FILTERS, same_digits:
         filters: The characters that count as spaces.
         same_digits: Whether every digit becomes 0, so that all numbers of the same length become one word.
 
+    Raises:
+        InputError: ``text`` is no text, such as a list of texts.
+
     Example:
         >>> torchdl.data.tokenize("I like eggs and ham.")
         ['i', 'like', 'eggs', 'and', 'ham']
