@@ -79,7 +79,8 @@ def fit(task: Task, folder: Path, resume: bool = False, batch: int = 4, log_ever
         held_out = Rows(IMAGES.without_labels()[26:])
     monitor = "train/generator_loss" if isinstance(task, GANTask) else "val/loss"
     options = {"epochs": 3, "log_every": log_every, "monitor": monitor, "device": "cpu", **options}
-    loaders = BatchLoader(train, batch, shuffle=True), BatchLoader(held_out, 3)
+    whole = isinstance(task, CPCTask)  # batches of sequences cannot be mixed
+    loaders = BatchLoader(train, batch, shuffle=not whole), BatchLoader(held_out, 2 if whole else 3)
     return Trainer(**options).fit(task, *loaders, folder, resume=resume, callbacks=callbacks)
 
 
