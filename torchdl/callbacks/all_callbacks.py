@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ class Callbacks:
             unknown = ", ".join(name for name in dir(type(callback)) if name.startswith("on_") and name not in PLACES)
             kind = type(callback).__name__
             require(not unknown, f"no training calls {kind}.{unknown}: the methods are {', '.join(PLACES)}")
+            for place in PLACES:
+                taken = inspect.signature(getattr(callback, place)).parameters.values()
+                names = ", ".join(p.name for p in taken if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD))
+                advice = f"gets the training alone, not ({names}): write def {place}(self, training)"
+                require(names.count(",") == 0 and names != "", f"{kind}.{place} {advice}")
         self.callbacks, self.training = list(callbacks), training
 
     def call(self, place: str) -> None:
@@ -47,6 +53,6 @@ class Callbacks:
         """Load the states; raise :class:`InputError` if a callback with a state is missing."""
         named = self.named()
         missing = ", ".join(states.keys() - named.keys())
-        require(not missing, f"the checkpoint has the state of the callback {missing}: give it to fit, too")
+        require(not missing, f"it has the state of the callback {missing}: give it to fit, too")
         for name, state in states.items():
             named[name].load_state_dict(state)
