@@ -217,9 +217,12 @@ def test_nothing_to_resume_from_is_an_input_error(tmp_path):
 @pytest.mark.parametrize("other", [lambda: classifier(width=25), lambda: Other(classifier())], ids=["model", "adam"])
 def test_another_models_or_optimizers_checkpoint_is_an_input_error(tmp_path, other):
     stopped_run(tmp_path)
+    task = other()
+    before = {name: value.clone() for name, value in task.state_dict().items()}
     with pytest.raises(InputError, match="another model or optimizer") as caught:
-        fit(other(), tmp_path, resume=True)
+        fit(task, tmp_path, resume=True)
     assert len(str(caught.value).splitlines()) == 1
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
 
 
 class Other(Supervised):

@@ -188,10 +188,17 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
 
 
 def load(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> None:
-    """Load the parts of a state from ``path``, in place; raise :class:`InputError` if one is of another kind."""
+    """Load the parts of a state from ``path``, in place.
+
+    Raises:
+        InputError: One is of another kind; the task is as before.
+    """
+    before = {name: copied_value(value) for name, value in parts["task"].state_dict().items()}
     try:
         for name, part in parts.items():
             part.load_state_dict(state.get(name, {}) if name in OPTIONAL else state[name])
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} holds the checkpoint of another model or optimizer: {reason}") from error
+        parts["task"].load_state_dict(before)
+        other = "a training with other callbacks" if name == "callbacks" else "another model or optimizer"
+        raise InputError(f"{path} holds the checkpoint of {other}: {reason}") from error
