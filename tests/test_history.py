@@ -26,6 +26,15 @@ def test_all_forms_are_the_same_rows(run):
         assert as_history(form) == ROWS
 
 
+def test_a_metric_of_all_epochs_has_its_name():
+    history = History(ROWS)
+    assert history["train/loss"] == [2, 1]
+    assert str(history["val/loss"]) == "[nan, 1.5]"
+    assert (history[-1], history[:1]) == (ROWS[1], ROWS[:1])
+    with pytest.raises(InputError, match=r"no metric 'loss': choose one of epoch, step, train/loss, val/loss$"):
+        history["loss"]
+
+
 def test_every_form_is_drawn(run):
     for form in (ROWS, History(ROWS).to_frame(), run):
         figure = plot_history(form)

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, SupportsIndex, Union, overload
 
 from torchdl.errors import InputError, first_line, kind_of, require
 from torchdl.files import METRICS, PathLike, replacing
@@ -25,6 +25,12 @@ AnyHistory = Union[Sequence[Mapping[str, float]], "pandas.DataFrame", PathLike]
 class History(list[dict[str, float]]):
     """What :meth:`torchdl.Trainer.fit` returns: a row of metrics per epoch, as a list.
 
+    ``history[-1]`` is the last epoch's row, and ``history["val/loss"]`` a metric of all epochs, as numbers: NaN where
+    an epoch has none.
+
+    Raises:
+        InputError: No epoch has a metric of the name.
+
     Args:
         iterable: The rows, none by default: dictionaries of metrics by name, with ``epoch`` and ``step``.
 
@@ -34,7 +40,23 @@ class History(list[dict[str, float]]):
         >>> history = torchdl.Trainer(epochs=3).fit(task, loader, loader)
         >>> history[-1]["step"], list(history.to_frame().index)
         (6, [1, 2, 3])
+        >>> history["step"]
+        [2, 4, 6]
     """
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> dict[str, float]: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[dict[str, float]]: ...
+    @overload
+    def __getitem__(self, key: str) -> list[float]: ...
+    def __getitem__(self, key: Any) -> Any:
+        """Return an epoch's row by its number from 0, several by a slice, or a metric of all epochs by its name."""
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        known = dict.fromkeys(name for row in self for name in row)
+        require(key in known, f"the history has no metric {key!r}: choose one of {', '.join(known)}")
+        return [row.get(key, math.nan) for row in self]
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table: a row per epoch, which is its index, and a column per metric; NaN where there is none."""
