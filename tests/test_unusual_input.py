@@ -262,6 +262,18 @@ def test_other_batches_than_pairs_are_refused_with_what_they_are(form, described
         Trainer(device="cpu").fit(Supervised(linear(), F.cross_entropy), BatchLoader(Rows(form), 2))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Supervised(linear(), F.mse_loss), lambda: AutoencoderTask(torchdl.Autoencoder()), lambda: CPCTask(X)],
+)
+def test_a_loader_is_no_batch(make):
+    for loader in (BatchLoader(CLASSES, 2), DataLoader([1])):
+        with pytest.raises(
+            InputError, match=r"not a \w+Loader: measure all .* torchdl.Trainer\(\).evaluate\(task, loader\)"
+        ):
+            make().evaluate(loader)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_task_of_ones_own_takes_dictionaries(workers):
     class Own(Task):
@@ -494,7 +506,7 @@ def test_a_batch_without_labels_has_real_futures_alone():
     ("form", "described"), [(lambda x, y: {"context": x}, "a dictionary of context"), (lambda x, y: x, "a tensor .*")]
 )
 def test_other_batches_of_sequences_are_refused(form, described):
-    with pytest.raises(InputError, match=rf"^CPCTask needs batches \(context, future\) or .* not {described}$"):
+    with pytest.raises(InputError, match=rf"^CPCTask needs batches \(context, future\) or .* not {described}: let the"):
         fit(contrastive(), Rows(form))
 
 
@@ -522,6 +534,11 @@ VOCABULARY = torchdl.Vocabulary.learn(["a b"])
 
 class Misspelt(torchdl.Callback):
     def on_train_epoch_end(self, training):
+        pass
+
+
+class Keras(torchdl.Callback):
+    def on_epoch_end(self, epoch, logs=None):
         pass
 
 
@@ -567,9 +584,13 @@ class Stream(torch.utils.data.IterableDataset):
         (lambda: Trainer(max_steps="3"), "max_steps must be a whole number, 0 or more, not '3'"),
         (lambda: Trainer(clip_norm=-0.5), "clip_norm must be 0 or more, not -0.5"),
         (lambda: Trainer(precision="fp16"), "precision must be fp32, tf32, bf16, not 'fp16'"),
-        (lambda: Trainer(mode="lowest"), "mode must be min, max, not 'lowest'"),
+        (lambda: Trainer(mode="lowest"), "mode must be auto, min, max, not 'lowest'"),
         (lambda: trained(callbacks=torchdl.Callback()), "callbacks must be a list of .* torchdl.Callback, not"),
         (lambda: trained(callbacks=[Misspelt()]), "no training calls Misspelt.on_train_epoch_end: .* on_epoch_end"),
+        (
+            lambda: trained(callbacks=[Keras()]),
+            r"Keras.on_epoch_end gets .* not \(epoch, logs\): write def on_epoch_end",
+        ),
         (lambda: trained(loggers=torchdl.RunLogger()), "loggers must be a list of .* torchdl.RunLogger, not"),
         (lambda: trained(loggers=["mlflow"]), "loggers must be a list of .* torchdl.RunLogger, not .'mlflow'"),
         (lambda: trained(folder=__file__), ".*test_unusual_input.py cannot be a folder, because there is a file"),
@@ -613,6 +634,70 @@ def test_each_output_is_never_compared_with_each_target(loss):
     for run in (lambda: list(task.losses(data[:3])), lambda: task.evaluate(data[:3])):
         with pytest.raises(InputError, match=r"^outputs \(3, 1\) and targets \(3,\) must have the same shape"):
             run()
+
+
+SILENT = {"one output", "signs"}  # PyTorch computes these, so that they are looked at in the first step alone
+BYTES, ONE_HOT = X.abs().to(torch.uint8), F.one_hot(LABELS, 3)
+BINARY, ONES = F.binary_cross_entropy_with_logits, LABELS[:, None] % 2
+MISFITS = {
+    "bytes": (3, F.mse_loss, BYTES, X[:, :3], r"the model cannot take inputs of torch.uint8: .*\.float32\) / 255, or"),
+    "integers": (3, F.mse_loss, BYTES.long(), X[:, :3], r"the model .* torch.int64: .* inputs.to\(torch.float32\)$"),
+    "decimals for words": (
+        0,
+        F.cross_entropy,
+        X,
+        LABELS,
+        r".* its embedding takes whole numbers: give inputs.long\(\)",
+    ),
+    "from 1": (3, F.cross_entropy, X, LABELS + 1, "these .* must be 0 to 2, for 3 outputs, but are 1 to 3: number the"),
+    "ignored": (3, nn.CrossEntropyLoss(ignore_index=9), X, LABELS * 9, r".* must be 0 to 2, .* but are 0 to 18"),
+    "decimals": (3, nn.CrossEntropyLoss(), X, LABELS.float(), r"these .* not torch.float32: give target.long\(\)"),
+    "columns": (3, F.cross_entropy, X, LABELS[:, None], r"these .* \(11,\), not \(11, 1\): give target\[:, 0\]"),
+    "one-hot": (3, partial(F.cross_entropy), X, ONE_HOT, r"these .* one-hot labels \(11, 3\) of torch.int64: give the"),
+    "one-hot, measured": (
+        3,
+        F.cross_entropy,
+        X,
+        ONE_HOT.float(),
+        r"accuracy compares .* one-hot .* target.argmax\(1\)",
+    ),
+    "one output": (1, F.cross_entropy, X, LABELS * 0, "these .* one output is no choice of classes"),
+    "one logit, measured": (1, BINARY, X, ONES.float(), r"accuracy compares .* for one logit, choose .*binary_accuracy"),
+    "integers for one logit": (1, BINARY, X, ONES, r"these .* not torch.int64: give target.float\(\)"),
+    "a row for one logit": (1, BINARY, X, ONES[:, 0].float(), r"outputs \(11, 1\) and targets \(11,\) must have"),
+    "signs": (
+        1,
+        nn.BCEWithLogitsLoss(),
+        X,
+        2.0 * ONES - 1,
+        "these .* labels must be from 0 to 1, but are from -1 to 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "step"), [*((n, 0) for n in MISFITS), *((n, 1) for n in MISFITS if n not in SILENT)])
+def test_inputs_and_targets_that_do_not_fit_are_named(name, step):
+    outputs, loss, x, y, sentence = MISFITS[name]
+    task = Supervised(nn.Linear(4, outputs) if outputs else nn.Embedding(4, 4), loss, {"accuracy": accuracy})
+    task.step_info = task.step_info._replace(step=step)
+    for run in (lambda: list(task.losses((x, y))), lambda: task.evaluate((x, y))):
+        with pytest.raises(InputError, match=f"^{sentence}"):
+            run()
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS.to(torch.uint8), F.one_hot(LABELS, 3).float()])
+def test_a_cross_entropy_takes_classes_and_probabilities(labels):
+    (update,) = Supervised(linear(), F.cross_entropy).losses((X, labels))
+    assert update.loss.item() == pytest.approx(F.cross_entropy(linear()(X), LABELS).item())
+
+
+def test_a_metric_of_a_matrix_is_refused_in_training_too():
+    task = Supervised(linear(), F.cross_entropy, {"share": lambda output, target: output.argmax(1) == target[:, None]})
+    for run in (lambda: list(task.losses((X, LABELS))), lambda: fit(task, CLASSES, 11)):
+        with pytest.raises(InputError, match=r"^the metric 'share' must be one number per example, .*: not \(11, 11\)"):
+            run()
+    with pytest.raises(InputError, match=r"^binary_accuracy compares logits .* not \(11, 1\) and \(11,\): reshape"):
+        torchdl.tasks.binary_accuracy(X[:, :1], X[:, 0])
 
 
 @pytest.mark.parametrize("make", [np.array, list, torch.tensor])

@@ -271,7 +271,7 @@ for name, module in {"requires_grad_(False)": careless, "FrozenFeatures": carefu
 #      - Keras' generator never ends; the loader ends after an epoch
 #    * - ``class_mode="binary"`` or categorical
 #      - labels are class numbers
-#      - one-hot labels need another loss
+#      - the loss takes one-hot labels as decimals, too, but accuracy does not: ``y.argmax(1)``
 
 # %%
 # Exercise 1: What each way costs

@@ -27,6 +27,13 @@ def describe_batch(batch: Any) -> str:
     return kind_of(batch)
 
 
+def unsuitable(batch: Any, needs: str, advice: str) -> InputError:
+    """Return the error that a batch is not what a task ``needs``, with an ``advice``; a loader gets one of its own."""
+    if hasattr(batch, "batch_size"):
+        advice = "measure all of a loader's batches by torchdl.Trainer().evaluate(task, loader)"
+    return InputError(f"{needs}, not {describe_batch(batch)}: {advice}")
+
+
 def missing(task: Task, method: str, advice: str) -> InputError:
     """Return the error that a task lacks a method."""
     return InputError(f"{type(task).__name__} does not define {method}: {advice}")
@@ -45,9 +52,8 @@ def inputs_of(task: nn.Module, batch: Any) -> Tensor:
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     name = type(task).__name__
     if not isinstance(inputs, Tensor):  # this runs at every step, so sentences are made only for errors
-        kinds = "tensors, or tuples that begin with one"
-        given = describe_batch(batch)
-        raise InputError(f"{name} needs batches that are {kinds}, not {given}: let the data set return these")
+        needs = f"{name} needs batches that are tensors, or tuples that begin with one"
+        raise unsuitable(batch, needs, "let the data set return these")
     if not inputs.is_floating_point():
         raise InputError(f"{name} needs images of decimals, not {inputs.dtype}: scale them, as an ImageDataset does")
     return inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torchdl.collective import rows_count
 from torchdl.errors import InputError, kind_of, require
-from torchdl.tasks.base import Task, Update, as_numbers, describe_batch
+from torchdl.tasks.base import Task, Update, as_numbers, describe_batch, unsuitable
 from torchdl.tasks.optimizers import make_optimizer
 from torchdl.tasks.schedules import AnySchedule, build_schedules, check_schedule
 
@@ -28,14 +28,32 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """Return 1.0 for each example whose largest logit is that of its class, else 0.0; (B,).
 
     Args:
-        output: (B, C) logits.
+        output: (B, C) logits, C at least 2.
         target: (B,) classes.
+
+    Raises:
+        InputError: There is a single logit, or not one class per example.
     """
+    if output.shape[-1] == 1 or output.shape[:-1] != target.shape:  # this runs at every step
+        advice = "give one class per example"
+        if output.shape[-1] == 1:
+            advice = "for one logit, choose torchdl.tasks.binary_accuracy, or a function of your own"
+        elif output.shape == target.shape:
+            advice = "of one-hot labels, give target.argmax(1)"
+        found = f"(B, C) and classes (B,), not {tuple(output.shape)} and {tuple(target.shape)}"
+        raise InputError(f"accuracy compares logits {found}: {advice}")
     return (output.argmax(dim=-1) == target).float()
 
 
 def binary_accuracy(logit: Tensor, label: Tensor) -> Tensor:
-    """Return 1.0 for each example whose logit (B, 1) is positive exactly if its label (B, 1) is 1, else 0.0; (B,)."""
+    """Return 1.0 for each example whose logit (B, 1) is positive exactly if its label (B, 1) is 1, else 0.0; (B,).
+
+    Raises:
+        InputError: One of them has another shape.
+    """
+    if logit.shape != label.shape or logit.shape[1:] != (1,):
+        found = f"(B, 1) and labels (B, 1), not {tuple(logit.shape)} and {tuple(label.shape)}"
+        raise InputError(f"binary_accuracy compares logits {found}: reshape them")
     return ((logit > 0) == (label > 0.5)).float()[:, 0]
 
 
@@ -129,12 +147,11 @@ class Supervised(Task):
         """Yield the update of the model, with the means of the metrics.
 
         Raises:
-            InputError: The loss is not one number for the batch.
+            InputError: The loss is not one number for the batch, a metric is no number per example, or inputs or
+                targets are none of the model's or the loss's.
         """
-        inputs, target = self.parts(batch)
-        output = self.model(inputs)
-        check_shapes(self.loss, output, target)
-        loss = of_output("loss", self.loss, output, target)
+        output, target = self.outputs(batch)
+        loss = self.of_targets(self.loss, output, target)
         single = isinstance(loss, Tensor) and loss.numel() == 1
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         require(single, f"the loss must return one number for a batch, such as the mean, not {found}")
@@ -142,19 +159,21 @@ class Supervised(Task):
         measured = {name: of_output(name, metric, detached, target) for name, metric in self.metrics.items()}
         for name, metric in self.collecting[0].items():
             measured[name] = of_output(name, partial(of_batch, name, metric), detached, target)
-        means = {name: as_numbers(name, value).float().mean() for name, value in measured.items()}
-        yield Update("model", loss.view(()), means)
+        numbers = {name: as_numbers(name, value) for name, value in measured.items()}
+        for name, value in numbers.items():
+            if value.dim() > 1:
+                advice = "must be one number per example, (B,), whose mean the trainer takes"
+                raise InputError(f"the metric {name!r} {advice}: not {tuple(value.shape)}")
+        yield Update("model", loss.view(()), {name: value.float().mean() for name, value in numbers.items()})
 
     def evaluate(self, batch: tuple[Any, Any]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """Return each example's loss and metrics, (B,) each; see :func:`per_example` for the loss."""
-        inputs, target = self.parts(batch)
-        output = self.model(inputs)
-        check_shapes(self.loss, output, target)
+        output, target = self.outputs(batch)
         if rows_count():  # else the batch is there for sums alone
             for name, metric in self.collecting[0].items():
                 of_output(name, metric.to(device_of(output)).update, output, target)
         return {
-            "loss": of_output("loss", partial(per_example, self.loss), output, target),
+            "loss": self.of_targets(partial(per_example, self.loss), output, target),
             **{name: of_output(name, metric, output, target) for name, metric in self.metrics.items()},
         }
 
@@ -162,18 +181,28 @@ class Supervised(Task):
         """Return the metrics that have collected all validation data, of all processes."""
         return {name: float(one_number(name, metric.compute())) for name, metric in self.collecting[0].items()}
 
-    def parts(self, batch: Any) -> tuple[Any, Any]:
-        """Return a batch's inputs and its target.
+    def outputs(self, batch: Any) -> tuple[Any, Any]:
+        """Return the model's output for a batch, and the target.
 
         Raises:
-            InputError: The batch is not a pair.
+            InputError: The batch is not a pair, or its numbers are of a type that the model does not take.
         """
-        require(
-            isinstance(batch, (tuple, list)) and len(batch) == 2,
-            f"{type(self).__name__} needs batches (input, target), not {describe_batch(batch)}: let the data set "
-            "return pairs, or write a Task for these batches",
-        )
-        return batch[0], batch[1]
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            pairs = "let the data set return pairs, or write a Task for these batches"
+            raise unsuitable(batch, f"{type(self).__name__} needs batches (input, target)", pairs)
+        output, target = output_of(self.model, batch[0]), batch[1]
+        check_shapes(self.loss, output, target)
+        if self.step_info.step == 0:  # later only if PyTorch complains: to look at the values waits for the device
+            check_targets(self.loss, output, target)
+        return output, target
+
+    def of_targets(self, loss: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:
+        """Return a loss of a model's output, and say in a sentence which targets it cannot take."""
+        try:
+            return of_output("loss", loss, output, target)
+        except (IndexError, RuntimeError, ValueError):
+            check_targets(self.loss, output, target)
+            raise
 
 
 def collects(metric: Any) -> bool:
@@ -203,17 +232,91 @@ def device_of(output: Any) -> torch.device:
     return next((leaf.device for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
-ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss)
-ELEMENTWISE_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+BINARY = (F.binary_cross_entropy_with_logits, F.binary_cross_entropy)
+BINARY_MODULES = (nn.BCEWithLogitsLoss, nn.BCELoss)
+ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, *BINARY)
+ELEMENTWISE_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, *BINARY_MODULES)
+OF_CLASSES = (F.cross_entropy, F.nll_loss)
+OF_CLASSES_MODULES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def is_one_of(loss: Loss, functions: Sequence[Loss], modules: tuple[type[nn.Module], ...]) -> bool:
+    """Return whether a loss is one of PyTorch's functions or modules, or a ``partial`` of one."""
+    function = loss.func if isinstance(loss, partial) else loss
+    return function in functions or isinstance(function, modules)
 
 
 def check_shapes(loss: Loss, output: Any, target: Any) -> None:
     """Raise :class:`InputError` if PyTorch would compare each output (B, 1) with each target (B,)."""
-    function = loss.func if isinstance(loss, partial) else loss
-    if function in ELEMENTWISE or isinstance(function, ELEMENTWISE_MODULES):
+    if is_one_of(loss, ELEMENTWISE, ELEMENTWISE_MODULES):
         shapes = tuple(tuple(value.shape) if isinstance(value, Tensor) else () for value in (output, target))
         alike = f"outputs {shapes[0]} and targets {shapes[1]} must have the same shape: reshape the targets"
         require(shapes[0] == shapes[1], alike)
+
+
+def check_targets(loss: Loss, output: Any, target: Any) -> None:
+    """Raise :class:`InputError` if a loss of PyTorch's is not made for a batch's targets; their values are looked at.
+
+    Args:
+        loss: The loss.
+        output: (B, C) or (B, C, ...) logits, for a loss of classes; of the targets' shape, for another one.
+        target: (B,) or (B, ...) classes from 0 to C - 1, or probabilities of the output's shape.
+    """
+    problem, tensors = "", isinstance(output, Tensor) and isinstance(target, Tensor)
+    if tensors and is_one_of(loss, OF_CLASSES, OF_CLASSES_MODULES) and output.dim() > 1:
+        problem = wrong_classes(loss, output, target)
+    elif tensors and is_one_of(loss, (*BINARY, F.huber_loss), (*BINARY_MODULES, nn.HuberLoss)):  # others take any
+        if not target.is_floating_point():
+            problem = f"targets must be decimals, not {target.dtype}: give target.float()"
+        elif is_one_of(loss, BINARY, BINARY_MODULES) and target.numel():
+            low, high = (float(value) for value in target.detach().aminmax())
+            inside = low >= 0 and high <= 1
+            problem = "" if inside else f"labels must be from 0 to 1, but are from {low:g} to {high:g}"
+    require(not problem, f"these targets do not fit the loss: {problem}")
+
+
+def wrong_classes(loss: Any, output: Tensor, target: Tensor) -> str:
+    """Return what is wrong with the classes of a cross-entropy, and what to give instead; "" if nothing is."""
+    classes, shape, wanted = output.shape[1], tuple(target.shape), (len(output), *output.shape[2:])
+    if classes == 1:
+        return (
+            "one output is no choice of classes: give the model one for each, or use binary_cross_entropy_with_logits"
+        )
+    if target.shape == output.shape:  # probabilities, which only a cross-entropy takes
+        advice = "give the classes, target.argmax(1), or decimals, target.float()"
+        return "" if target.is_floating_point() else f"one-hot labels {shape} of {target.dtype}: {advice}"
+    if shape != wanted:
+        advice = "target[:, 0]" if shape == (len(output), 1) else "one for each example"
+        return f"classes must be {wanted}, not {shape}: give {advice}"
+    if target.dtype not in (torch.int64, torch.uint8):
+        return f"classes must be int64, not {target.dtype}: give target.long()"
+    settings = loss.keywords if isinstance(loss, partial) else vars(loss) if isinstance(loss, nn.Module) else {}
+    known = target[target != settings.get("ignore_index", -100)]
+    if known.numel() == 0:
+        return ""
+    low, high = (int(value) for value in known.aminmax())
+    if low >= 0 and high < classes:
+        return ""
+    advice = "number the classes from 0, or give the model one output for each"
+    return f"classes must be 0 to {classes - 1}, for {classes} outputs, but are {low} to {high}: {advice}"
+
+
+def output_of(model: nn.Module, inputs: Any) -> Any:
+    """Return a model's output; raise :class:`InputError` if its inputs are of a type that it does not compute with."""
+    try:
+        return model(inputs)
+    except (RuntimeError, ValueError) as error:  # as PyTorch's layers say it, each in its own words
+        first, reason = next(model.parameters(), None), str(error)
+        whole = "argument #1 'indices'" in reason  # of an embedding
+        other = first is not None and isinstance(inputs, Tensor) and inputs.dtype != first.dtype and "type" in reason
+        if isinstance(error, InputError) or not (whole or other):
+            raise
+        given = inputs.dtype if isinstance(inputs, Tensor) else kind_of(inputs)
+        advice = "its embedding takes whole numbers: give inputs.long()"
+        if not whole and first is not None:
+            advice = f"it computes with {first.dtype}: give inputs.to({first.dtype})"
+            advice += " / 255, or make an ImageDataset of images" if given == torch.uint8 else ""
+        raise InputError(f"the model cannot take inputs of {given}: {advice}") from error
 
 
 def of_output(name: str, function: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:
