@@ -86,7 +86,7 @@ def main(folder: Path) -> None:
     task = TwoRates(model, torch.nn.functional.cross_entropy, {"f1": f1})
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without it, MLflow wants a server or a database
     logger = torchdl.MLflowLogger("research", tracking_uri=(folder.parent / "mlflow").absolute().as_uri())
-    trainer = torchdl.Trainer(epochs=3, device="cpu", monitor="val/f1", mode="max", checkpoint_every=4)
+    trainer = torchdl.Trainer(epochs=3, device="cpu", monitor="val/f1", checkpoint_every=4)
     resume = (folder / "checkpoint.pt").exists()
     trainer.fit(task, train, test, folder, resume, callbacks=[Filters()], loggers=[logger], verbose=True)
     if rank == 0:

@@ -23,6 +23,7 @@ from torchdl import (
     Trainer,
     WeightAverage,
 )
+from torchdl.callbacks.best import direction
 from torchdl.files import BEST, CHECKPOINT
 from torchdl.training import checkpoint
 
@@ -144,8 +145,11 @@ class Counter(Callback):
 def test_a_state_is_kept_and_a_callback_with_one_may_not_be_left_out(tmp_path):
     fit(regression(), Counter(), Recorder(), Counter(), folder=tmp_path, epochs=1)
     assert checkpoint.read(tmp_path / CHECKPOINT)["callbacks"] == {"Counter": {"count": 3}, "Counter 2": {"count": 3}}
-    with pytest.raises(InputError, match="state of the callback Counter 2: give it to fit"):
-        fit(regression(), Counter(), folder=tmp_path, resume=True)
+    task = regression()
+    before = task.model.weight.clone()
+    with pytest.raises(InputError, match=r"with other callbacks: .* state of the callback Counter 2: give it to fit"):
+        fit(task, Counter(), folder=tmp_path, resume=True)
+    assert torch.equal(task.model.weight, before)
     counters = Counter(), Counter()
     fit(regression(), *counters, folder=tmp_path, resume=True)
     assert [counter.count for counter in counters] == [6, 6]
@@ -154,12 +158,27 @@ def test_a_state_is_kept_and_a_callback_with_one_may_not_be_left_out(tmp_path):
 def test_what_a_callback_measures_is_a_metric_like_others(tmp_path):
     class Constant(Callback):
         def on_validation_end(self, training):
-            training.measure({"own/score": training.step / 3, "own/loss": training.row["val/loss"]})
+            training.measure({"own/accuracy": training.step / 3, "own/loss": training.row["val/loss"]})
 
-    history = fit(regression(), Constant(), folder=tmp_path, monitor="own/score", mode="max")
-    assert [row["own/score"] for row in history] == [1, 2]
+    history = fit(regression(), Constant(), folder=tmp_path, monitor="own/accuracy")
+    assert history["own/accuracy"] == [1, 2]
     assert [row["own/loss"] for row in history] == [row["val/loss"] for row in history]
     assert checkpoint.read(tmp_path / BEST)["progress"]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((f"val/{name}", "max") for name in ("accuracy", "paired_accuracy", "top1", "f1_score", "MulticlassF1Score")),
+        *((f"val/{name}", "max") for name in ("r2", "r2_score", "AUROC", "information", "recall", "samples/coverage")),
+        *((f"val/{name}", "min") for name in ("loss", "accuracy_loss", "rmse", "brier_score", "steps_at_chance")),
+        ("samples/frechet_distance", "min"),
+        ("", "min"),
+    ],
+)
+def test_whether_more_is_better_is_in_a_metrics_name(name, expected):
+    assert direction(name) == expected
+    assert [direction(name, mode) for mode in ("min", "max")] == ["min", "max"]
 
 
 def test_a_metric_of_another_name_is_wanted():
@@ -197,7 +216,7 @@ def test_the_options_are_these_callbacks(tmp_path):
 @pytest.mark.parametrize("make", [BestCheckpoint, BestWeights, partial(EarlyStopping, patience=1)])
 def test_a_metric_that_there_is_not_and_another_mode_are_refused(make):
     loader = BatchLoader(DATA, 4)
-    with pytest.raises(InputError, match="mode must be min or max, not 'Min'"):
+    with pytest.raises(InputError, match="mode must be auto, min or max, not 'Min'"):
         make("val/loss", mode="Min")
     for validation, known in ((loader, "val/loss, train/"), (None, "train/")):
         with pytest.raises(InputError, match=f"no metric 'val/los' to monitor: choose one of {known}"):

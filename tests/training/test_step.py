@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
 
-from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Task, Trainer, Update
+from torchdl import ArrayDataset, BatchLoader, InputError, Supervised, Task, Trainer, Update, tasks
 from torchdl.files import CHECKPOINT
-from torchdl.tasks import Adam, make_optimizer
+from torchdl.tasks import Adam, Schedule, make_optimizer
 from torchdl.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -313,8 +314,30 @@ def test_a_pytorch_plateau_follows_the_validation_loss():
         return schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10, threshold_mode="abs")
 
     assert rates(plateau, validation=True) == pytest.approx([0.1, 0.1, 0.05])
-    with pytest.raises(InputError, match="'val/loss'"):
+    with pytest.raises(
+        InputError, match=r"'val/loss' to monitor: .*, by Schedule\(scheduler, monitor=\"train/loss\"\)"
+    ):
         rates(plateau)
+    assert rates(tasks.plateau, validation=True) == pytest.approx([0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "monitor", "sentence"),
+    [
+        ("max", None, "a ReduceLROnPlateau of mode max would follow val/loss, .* monitor="),
+        ("min", "val/accuracy", 'more is better of val/accuracy: give its ReduceLROnPlateau mode="max"'),
+        ("max", "val/accuracy", ""),
+        ("max", "val/loss", ""),
+        ("min", None, ""),
+    ],
+)
+def test_a_plateau_never_takes_better_values_for_worse(mode, monitor, sentence):
+    made = schedulers.ReduceLROnPlateau(SGD(nn.Linear(1, 1).parameters()), mode)
+    with pytest.raises(InputError, match=f"^{sentence}") if sentence else nullcontext():
+        Schedule(made, monitor=monitor)
+    assert tasks.plateau(made.optimizer, monitor=monitor or "val/loss").scheduler.mode == (
+        "max" if monitor == "val/accuracy" else "min"
+    )
 
 
 @pytest.mark.parametrize("given", ["bare", "named", "none"])

@@ -5,11 +5,38 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torchdl.callbacks.base import Callback, Training
 from torchdl.errors import require
 from torchdl.files import BEST
+
+#: How the names of metrics end of which a higher value is better, also with ``score`` after it, as in ``f1_score``.
+HIGHER = (
+    *("accuracy", "acc", "top1", "top3", "top5", "precision", "recall", "f1", "auc", "auroc", "r2", "correlation"),
+    *("information", "iou", "dice", "psnr", "ssim", "similarity", "coverage", "bleu"),
+)
+
+Mode = Literal["auto", "min", "max"]
+
+
+def direction(monitor: str, mode: str = "auto") -> str:
+    """Return whether a lower or a higher value of a metric is better, as min or max.
+
+    Args:
+        monitor: The metric, such as ``val/accuracy``.
+        mode: ``auto`` to choose by the metric's name: max if it ends in a word of :data:`HIGHER`, or else min. ``min``
+            and ``max`` stay as they are.
+
+    Example:
+        >>> from torchdl.callbacks.best import direction
+        >>> direction("val/accuracy"), direction("val/f1_score"), direction("val/loss"), direction("val/loss", "max")
+        ('max', 'max', 'min', 'max')
+    """
+    if mode != "auto":
+        return mode
+    name = monitor.lower().removesuffix("score").rstrip("_")
+    return "max" if name.endswith(HIGHER) else "min"
 
 
 class Best(NamedTuple):
@@ -24,15 +51,17 @@ class Best(NamedTuple):
     since: int
 
     @classmethod
-    def of(cls, history: Sequence[Mapping[str, float]], monitor: str, mode: str) -> Best:
-        """Return the best value of the metric ``monitor`` in ``history``, by ``mode`` (min or max); rows may lack it.
+    def of(cls, history: Sequence[Mapping[str, float]], monitor: str, mode: str = "auto") -> Best:
+        """Return the best value of the metric ``monitor`` in ``history``, by ``mode``; rows may lack it.
+
+        ``mode`` is as in :func:`direction`.
 
         Example:
             >>> from torchdl.callbacks.best import Best
-            >>> Best.of([{"val/loss": 2.0}, {"val/loss": 1.0}, {}, {"val/loss": 1.0}], "val/loss", "min")
+            >>> Best.of([{"val/loss": 2.0}, {"val/loss": 1.0}, {}, {"val/loss": 1.0}], "val/loss")
             Best(value=1.0, since=1)
         """
-        best, since = math.nan, 0
+        best, since, mode = math.nan, 0, direction(monitor, mode)
         for row in history:
             if monitor in row:
                 value = row[monitor]
@@ -49,14 +78,15 @@ class Monitoring(Callback):
 
     Args:
         monitor: The metric, such as ``val/accuracy``; the trainer refuses one that there is not.
-        mode: min or max: whether a lower or a higher value is better.
+        mode: Whether a lower (min) or a higher value (max) is better; auto tells by the metric's name: see
+            :func:`torchdl.callbacks.best.direction`.
 
     Raises:
         InputError: The mode is another word.
     """
 
-    def __init__(self, monitor: str, mode: str = "min") -> None:
-        require(mode in ("min", "max"), f"mode must be min or max, not {mode!r}")
+    def __init__(self, monitor: str, mode: str = "auto") -> None:
+        require(mode in get_args(Mode), f"mode must be auto, min or max, not {mode!r}")
         self.monitor, self.mode = monitor, mode
 
     def is_best(self, training: Training) -> bool:
@@ -76,7 +106,8 @@ class BestCheckpoint(Monitoring):
 
     Args:
         monitor: The metric, such as ``val/accuracy``.
-        mode: min or max: whether a lower or a higher value is better.
+        mode: Whether a lower (min) or a higher value (max) is better; auto tells by the metric's name: see
+            :func:`torchdl.callbacks.best.direction`.
         name: The file's name.
 
     Example:
@@ -90,7 +121,7 @@ class BestCheckpoint(Monitoring):
         True
     """
 
-    def __init__(self, monitor: str, mode: str = "min", name: str = BEST) -> None:
+    def __init__(self, monitor: str, mode: str = "auto", name: str = BEST) -> None:
         super().__init__(monitor, mode)
         self.name = name
 
@@ -105,7 +136,8 @@ class BestWeights(Monitoring):
 
     Args:
         monitor: The metric, such as ``val/accuracy``.
-        mode: min or max: whether a lower or a higher value is better.
+        mode: Whether a lower (min) or a higher value (max) is better; auto tells by the metric's name: see
+            :func:`torchdl.callbacks.best.direction`.
 
     Example:
         >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), 4)
@@ -116,7 +148,7 @@ class BestWeights(Monitoring):
         True
     """
 
-    def __init__(self, monitor: str, mode: str = "min") -> None:
+    def __init__(self, monitor: str, mode: str = "auto") -> None:
         super().__init__(monitor, mode)
         self.weights: dict[str, Any] = {}
 

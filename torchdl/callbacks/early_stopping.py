@@ -13,7 +13,8 @@ class EarlyStopping(Monitoring):
     Args:
         monitor: The metric, such as ``val/loss``.
         patience: The number of evaluations, 1 or more.
-        mode: min or max: whether a lower or a higher value is better.
+        mode: Whether a lower (min) or a higher value (max) is better; auto tells by the metric's name: see
+            :func:`torchdl.callbacks.best.direction`.
 
     Raises:
         InputError: The patience is less than 1.
@@ -26,7 +27,7 @@ class EarlyStopping(Monitoring):
         3
     """
 
-    def __init__(self, monitor: str, patience: int, mode: str = "min") -> None:
+    def __init__(self, monitor: str, patience: int, mode: str = "auto") -> None:
         require(patience >= 1, f"patience must be 1 or more, not {patience}")
         super().__init__(monitor, mode)
         self.patience = patience

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdl.callbacks.best import direction
 from torchdl.errors import InputError, first_line, require
 from torchdl.files import (
     CONFIG,
@@ -295,9 +296,9 @@ def criterion(runs: Sequence[RunSummary]) -> tuple[str, str]:
     """Return the metric that tells the best epoch of all ``runs``, and whether it is "min" or "max"; or two ""."""
     monitored = {(str(run.settings.get("monitor", "")), str(run.settings.get("mode", "min"))) for run in runs}
     candidates = [*monitored] if len(monitored) == 1 else []
-    for metric, mode in (*candidates, ("val/loss", "min"), ("train/loss", "min")):
+    for metric, mode in (*candidates, ("val/loss", "auto"), ("train/loss", "auto")):
         if metric and all(any(metric in row for row in run.history) for run in runs if run.history):
-            return metric, mode
+            return metric, direction(metric, mode)
     return "", ""
 
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torchdl.collective import gather
 from torchdl.errors import require
 from torchdl.losses import info_nce, log_bilinear_scores, paired_bce, paired_logits
-from torchdl.tasks.base import Task, Update, describe_batch
+from torchdl.tasks.base import Task, Update, unsuitable
 from torchdl.tasks.optimizers import check_optimizer, make_optimizer
 from torchdl.tasks.schedules import Schedule, plateau
 
@@ -71,10 +71,9 @@ class Parts(NamedTuple):
 
 def parts_of(batch: Sequence[Tensor]) -> Parts:
     """Return the parts of a batch."""
-    require(
-        isinstance(batch, (tuple, list)) and len(batch) >= 2,
-        f"CPCTask needs batches (context, future) or (context, future, label), not {describe_batch(batch)}",
-    )
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        needs = "CPCTask needs batches (context, future) or (context, future, label)"
+        raise unsuitable(batch, needs, "let the data set return these")
     context, future, *rest = batch[:5]
     if len(rest) == 1 and rest[0].dim() == 2:  # (B, T + K), not (B,)
         return Parts(context, future, digits=rest[0])
@@ -166,7 +165,7 @@ class CPCTask(Task):
 
         Of ``optimizers`` there is one; the number of ``steps`` does not matter.
         """
-        return {"model": plateau(optimizers["model"], self.monitor)}
+        return {"model": plateau(optimizers["model"], monitor=self.monitor)}
 
     def encode(self, batch: Sequence[Tensor]) -> Encoded:
         """Return the predictions and embeddings of a batch over all processes.

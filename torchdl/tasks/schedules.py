@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
+from torchdl.callbacks.best import direction
 from torchdl.errors import kind_of, require
 
 ScheduleName = Literal["constant", "cosine", "linear", "one_cycle"]
@@ -33,6 +34,9 @@ class Schedule:
         monitor: The metric that a ``ReduceLROnPlateau`` follows after each epoch; ``val/loss`` by default.
         settings: The settings in words. A resumed run must have the same ones, because a checkpoint would silently
             restore the old ones, and a schedule cannot continue past its end.
+
+    Raises:
+        InputError: It steps at another time, or a ``ReduceLROnPlateau`` takes the metric's better values for worse.
     """
 
     scheduler: LRScheduler | ReduceLROnPlateau
@@ -43,22 +47,30 @@ class Schedule:
     def __post_init__(self) -> None:
         require(self.every in ("step", "epoch"), f"a schedule steps every step or epoch, not every {self.every!r}")
         if isinstance(self.scheduler, ReduceLROnPlateau):
+            mode = self.scheduler.mode
+            named = self.monitor is not None or mode == "min"
+            advice = 'name it: torchdl.tasks.Schedule(scheduler, monitor="val/accuracy")'
+            require(named, f"a ReduceLROnPlateau of mode max would follow val/loss, of which less is better: {advice}")
             self.monitor = self.monitor or "val/loss"
+            fits = mode == "max" or direction(self.monitor) == "min"  # min is PyTorch's default, and no choice
+            require(fits, f'more is better of {self.monitor}: give its ReduceLROnPlateau mode="max"')
 
 
 AnySchedule = Schedule | LRScheduler | ReduceLROnPlateau | None
 
 
-def plateau(optimizer: Optimizer, monitor: str = "val/loss") -> Schedule:
-    """Reduce the learning rate when a loss stops falling, as in Keras and with the settings of the CPC original.
+def plateau(optimizer: Optimizer, *, monitor: str = "val/loss") -> Schedule:
+    """Reduce the learning rate when a metric gets no better, as in Keras and with the settings of the CPC original.
 
-    ``optimizer`` is the one whose rate it is, and ``monitor`` the metric that is the loss.
+    ``optimizer`` is the one whose rate it is, and ``monitor`` the metric, by whose name less or more is better, as in
+    :func:`torchdl.callbacks.best.direction`.
 
     The rate is divided by 3 after two epochs without an improvement of 1e-4, but never below 1e-4.
     """
     # PyTorch reduces after more than `patience` bad epochs, Keras after `patience`
     settings = {"factor": 1 / 3, "patience": 1, "min_lr": 1e-4, "threshold": 1e-4, "threshold_mode": "abs"}
-    return Schedule(ReduceLROnPlateau(optimizer, **settings), monitor=monitor)  # type: ignore[arg-type]
+    scheduler = ReduceLROnPlateau(optimizer, direction(monitor), **settings)  # type: ignore[arg-type]
+    return Schedule(scheduler, monitor=monitor)
 
 
 def constant(optimizer: Optimizer, steps: int) -> None:

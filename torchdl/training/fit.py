@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset
 from torchdl import random
 from torchdl.callbacks import Best, BestCheckpoint, Callback, EarlyStopping, Monitoring, ProgressBar, Training
 from torchdl.callbacks.all_callbacks import Callbacks
+from torchdl.callbacks.best import direction
 from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, Stopped, require
@@ -153,10 +154,15 @@ class Fit:
         with self.logger, signals.requests() as self.request:
             measured = self.evaluate({}, 1, missing=math.nan)  # shows what can be monitored, before any training
             choice = ", ".join([*measured, "train/..."])
-            wanted = [c.monitor for c in self.callbacks.callbacks if isinstance(c, Monitoring)]
-            for name in filter(None, (*wanted, *(s.monitor for s in self.stepper.schedules.values()))):
-                known = name in measured or name.startswith("train/")
-                require(known, f"there is no metric {name!r} to monitor: choose one of {choice}")
+            own = f"{type(self.task).__name__}(…" if hasattr(self.task, "monitor") else "Schedule(scheduler"
+            wanted = [(c.monitor, "") for c in self.callbacks.callbacks if isinstance(c, Monitoring)]
+            wanted += [
+                (s.monitor or "", f', by {own}, monitor="{next(iter(measured), "train/loss")}")')
+                for s in self.stepper.schedules.values()
+            ]
+            for name, how in wanted:
+                known = not name or name in measured or name.startswith("train/")
+                require(known, f"there is no metric {name!r} to monitor: choose one of {choice}{how}")
             with distributed.sharing_errors():
                 if state.step == 0:
                     metrics = sorted(measured, key=lambda name: name != options.monitor)  # the main one first
@@ -364,6 +370,7 @@ class Fit:
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
-        names = ("accumulate", "precision", "products", "monitor", "mode")
+        names = ("accumulate", "precision", "products", "monitor")
         options = {name: getattr(self.options, name) for name in names}
+        options["mode"] = direction(self.options.monitor, self.options.mode)
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

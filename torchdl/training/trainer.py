@@ -84,8 +84,9 @@ class Trainer:
     """Least seconds between two checkpoints at the ends of epochs; the last is always written. 0 for one each epoch."""
     monitor: str = ""
     """The metric that decides which epoch is best, such as val/accuracy; that epoch's checkpoint is kept as best.pt."""
-    mode: Literal["min", "max"] = "min"
-    """Whether a lower or a higher value of the monitored metric is better."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether a lower (min) or a higher value (max) of the monitored metric is better. auto tells by its name: higher
+    is better if it ends in accuracy, top1, precision, recall, f1, auc, r2, information or the like."""
     patience: int = 0
     """Stop after this number of evaluations without improvement; 0 for never."""
     dry_run: bool = False
@@ -104,7 +105,7 @@ class Trainer:
             isinstance(self.seed, int) and 0 <= self.seed < 2**32,
             f"seed must be from 0 to {2**32 - 1}, not {self.seed}",
         )
-        choices = {"precision": ("fp32", "tf32", "bf16"), "mode": ("min", "max"), "products": PRODUCTS}
+        choices = {"precision": ("fp32", "tf32", "bf16"), "mode": ("auto", "min", "max"), "products": PRODUCTS}
         for name, known in choices.items():
             value = getattr(self, name)
             require(value in tuple(known), f"{name} must be {', '.join(known)}, not {value!r}")
