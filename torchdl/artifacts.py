@@ -321,7 +321,8 @@ def load(folder: PathLike, device: str | torch.device = "cpu", *, kind: type[nn.
     folder = Path(folder)
     for name in (ARCHITECTURE, WEIGHTS):
         if not (folder / name).is_file():
-            raise InputError(f"{folder} holds no {name}: choose the folder of a run that saved its model")
+            advice = "choose the folder of a script's run, or save a model there by torchdl.save(task.trained, folder)"
+            raise InputError(f"{folder} holds no {name}: {advice}")
     description, weights = read_json(folder / ARCHITECTURE, limit=MAX_ARCHITECTURE), check_weights(folder / WEIGHTS)
     try:
         found = safetensors.torch.load(weights)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from helpers import fill_, gaussian
 from helpers.callbacks import AtCheckpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import torchdl
 from torchdl import BatchLoader, GANTask, ImageDataset, InputError, Supervised, Task, Trainer, TrainingDiverged, Update
@@ -141,6 +142,39 @@ def test_validation_means_are_exact_with_a_ragged_last_batch(batch):
     output = task.eval().model(images)
     assert row["val/loss"] == pytest.approx(F.cross_entropy(output, labels).item(), abs=1e-6)
     assert row["val/accuracy"] == pytest.approx((output.argmax(1) == labels).double().mean().item(), abs=1e-12)
+
+
+def test_a_trained_task_is_evaluated_and_predicts():
+    task, held_out, trainer = classifier(0.5), BatchLoader(blobs(11), 4), Trainer(epochs=2, device="cpu")
+    history = trainer.fit(task, BatchLoader(blobs(26), 4, shuffle=True), held_out)
+    task.train()
+    measured = trainer.evaluate(task, held_out)
+    assert measured == {name: value for name, value in history[-1].items() if name.startswith("val/")}
+    shuffled = BatchLoader(blobs(11), 3, shuffle=True, drop_last=True)
+    loader = DataLoader(blobs(11), 3, collate_fn=torchdl.whole_batch)
+    images, labels = blobs(11)[:]
+    outputs = [trainer.predict(task, data, 4) for data in (images, images.numpy(), blobs(11), shuffled, loader)]
+    outputs.append(trainer.predict(task.model, images))
+    assert all(module.training for module in task.modules())
+    expected = task.model.eval()(images)
+    for output in outputs:
+        torch.testing.assert_close(output, expected.detach())
+    assert (outputs[0].argmax(1) == labels).double().mean() == pytest.approx(measured["val/accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "sentence"),
+    [
+        (nn.Identity(), DataLoader([1.0], shuffle=True), "predictions are in the order of the data: give"),
+        (nn.Identity(), 3, "a BatchLoader needs a data set"),
+        (nn.Linear(1, 1), torch.zeros(2, 1, dtype=torch.uint8), "the model cannot take inputs of torch.uint8"),
+        (nn.LSTM(1, 1), torch.zeros(2, 1), "predict collects tensors, but the model returns 2 parts"),
+        ("model", torch.zeros(2, 1), "predict needs a model or a task, not a str"),
+    ],
+)
+def test_what_cannot_be_predicted_is_an_input_error(model, data, sentence):
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        Trainer(device="cpu").predict(model, data)
 
 
 def test_training_means_weigh_a_ragged_batch_by_its_examples():

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -30,7 +30,7 @@ from torchdl.history import History, describe
 from torchdl.progress import tqdm
 from torchdl.tasks import StepInfo, Task
 from torchdl.training import checkpoint, distributed, signals
-from torchdl.training.device import be_deterministic, find_device, tf32, why_not_compile
+from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
 from torchdl.training.folder import recover_best
 from torchdl.training.logging import Logger
@@ -115,7 +115,7 @@ class Fit:
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Return a context for what a GPU computes, with the asked precision of its float32 products."""
-        return tf32() if self.options.precision == "tf32" and self.device.type == "cuda" else nullcontext()
+        return self.options.arithmetic(self.device)
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar, if verbose, on process 0."""

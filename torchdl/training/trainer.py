@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 
+from torchdl import random
 from torchdl.callbacks import Callback
+from torchdl.collective import rank_and_size
+from torchdl.data.arrays import as_tensor
 from torchdl.data.loader import BatchLoader, explaining_lost_workers
 from torchdl.errors import kind_of, require
-from torchdl.fast.products import NEVER, PRODUCTS, choose
+from torchdl.evaluation_mode import evaluating
+from torchdl.fast.products import NEVER, PRODUCTS, Region, choose
 from torchdl.field_docs import with_field_docs
 from torchdl.files import plain
 from torchdl.history import History
 from torchdl.loggers import RunLogger
-from torchdl.tasks import Task
+from torchdl.tasks import StepInfo, Task
+from torchdl.tasks.base import describe_batch
+from torchdl.tasks.supervised import output_of
 from torchdl.training import distributed
-from torchdl.training.device import find_device
+from torchdl.training.device import find_device, move, tf32
+from torchdl.training.evaluation import evaluate
 from torchdl.training.fit import Fit
 from torchdl.training.folder import opened
 from torchdl.training.logging import Logger
@@ -123,6 +131,20 @@ class Trainer:
         """Return the number of multiply-adds from which oneDNN computes a product; infinity if it computes none."""
         return choose(self.products) if self.allows_onednn() else NEVER
 
+    def arithmetic(self, device: torch.device) -> AbstractContextManager[None]:
+        """Return a context for what a GPU computes, with the asked precision of its float32 products."""
+        return tf32() if self.precision == "tf32" and device.type == "cuda" else nullcontext()
+
+    def region(self, module: nn.Module, device: torch.device, least: float = NEVER) -> AbstractContextManager[Any]:
+        """Return a context for forward passes of a ``module`` outside of a training.
+
+        Args:
+            module: The module, on its ``device``.
+            device: That device.
+            least: The size from which oneDNN computes products.
+        """
+        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bf16" else Region(module, least)
+
     def fit(
         self,
         task: Task,
@@ -191,3 +213,80 @@ class Trainer:
             fit = Fit(self, task, *loaders, place, callbacks, verbose)
             make_logger = partial(Logger, loggers=loggers, tensorboard=tensorboard)
             return fit.run(resume, distributed.any_process(resumable), record or {}, make_logger)
+
+    def evaluate(self, task: Task, loader: BatchLoader | DataLoader[Any]) -> dict[str, float]:
+        """Return the means of a task's metrics over all examples of a loader, under the names of validation metrics.
+
+        This measures as :meth:`fit` does after an epoch, on the trainer's device and with its precision, exactly over
+        all batches and processes. Afterwards the task is as before: in its modes, on its device.
+
+        Args:
+            task: The task.
+            loader: The batches.
+
+        Raises:
+            InputError: It is no task or no loader, or the task cannot take the batches.
+
+        Example:
+            >>> data = torchdl.ArrayDataset(torch.zeros(5, 1), torch.tensor([[1.0], [1.0], [1.0], [1.0], [6.0]]))
+            >>> task = torchdl.Supervised(torch.nn.Identity(), torch.nn.functional.mse_loss)
+            >>> torchdl.Trainer(device="cpu").evaluate(task, torchdl.BatchLoader(data, 4))
+            {'val/loss': 8.0}
+        """
+        require(isinstance(task, Task), f"evaluate needs a Task, such as Supervised(model, loss), not {kind_of(task)}")
+        batches, device = as_loader(loader, self.seed), find_device(self.device)
+        distributed.start(device)
+        rank, size = rank_and_size()
+        batches.shard(rank, size)
+        least = distributed.of_first(self.least_product() if rank == 0 else NEVER)
+        with evaluating(task, device), explaining_lost_workers(), self.arithmetic(device):
+            region = partial(self.region, task, device, least)
+            return evaluate(task, batches, device, region, StepInfo(self.seed), 2 if self.dry_run else None)
+
+    def predict(self, model: nn.Module, data: Any, batch_size: int = 256) -> Tensor:
+        """Return a model's outputs (N, ...) for all data, in their order, on the CPU.
+
+        The model computes batch by batch on the trainer's device, in evaluation mode and without gradients. Afterwards
+        it is as before: in its modes, on its device. Each process predicts all data.
+
+        Args:
+            model: The model; or a task, whose trained model predicts.
+            data: Inputs (N, ...), a tensor or an array; or a data set of inputs, or of tuples that begin with one, such
+                as (input, target); or a loader of it. A :class:`BatchLoader` yields the data in their own order here,
+                also those that it shuffles or leaves out in training.
+            batch_size: The number of inputs that are computed at once; a loader has its own.
+
+        Raises:
+            InputError: A ``DataLoader`` shuffles, or the model cannot take the inputs or returns no tensor.
+
+        Example:
+            >>> data = torchdl.ArrayDataset(torch.rand(1000, 4), torch.zeros(1000))
+            >>> logits = torchdl.Trainer().predict(torchdl.MLP(4, 3), data)
+            >>> logits.shape, logits.requires_grad
+            (torch.Size([1000, 3]), False)
+        """
+        require(isinstance(model, nn.Module), f"predict needs a model or a task, not {kind_of(model)}")
+        network, device, found = model.trained if isinstance(model, Task) else model, find_device(self.device), []
+        with evaluating(network, device), explaining_lost_workers(), self.arithmetic(device):
+            for batch in self.in_order(data, batch_size):
+                inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+                with self.region(network, device):
+                    output = output_of(network, move(inputs, device))
+                several = f"predict collects tensors, but the model returns {describe_batch(output)}"
+                require(isinstance(output, Tensor), f"{several}: let a module of your own choose one")
+                found.append(output.cpu())
+        return torch.cat(found)
+
+    def in_order(self, data: Any, batch_size: int) -> Iterator[Any]:
+        """Yield batches of data in their order: of an array, of a data set or of what a loader loads."""
+        if hasattr(data, "dtype"):
+            require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
+            yield from as_tensor(data, "data").split(batch_size)
+            return
+        if isinstance(data, BatchLoader):
+            loader: BatchLoader | DataLoader[Any] = BatchLoader(data.dataset, data.batch_size, workers=data.workers)
+        else:
+            loader = data if isinstance(data, DataLoader) else BatchLoader(data, batch_size)
+            shuffles = isinstance(getattr(loader, "sampler", None), RandomSampler)
+            require(not shuffles, "predictions are in the order of the data: give the DataLoader's data set instead")
+        yield from (batch for batch, _ in as_loader(loader, self.seed).batches(0, stream=random.Stream.EVALUATION_DATA))
