@@ -653,6 +653,7 @@ MISFITS = {
     "ignored": (3, nn.CrossEntropyLoss(ignore_index=9), X, LABELS * 9, r".* must be 0 to 2, .* but are 0 to 18"),
     "decimals": (3, nn.CrossEntropyLoss(), X, LABELS.float(), r"these .* not torch.float32: give target.long\(\)"),
     "columns": (3, F.cross_entropy, X, LABELS[:, None], r"these .* \(11,\), not \(11, 1\): give target\[:, 0\]"),
+    "classes last": (3, F.cross_entropy, X[None], LABELS[None], r"these .* \(1, 3\), not \(1, 11\): .* classes second"),
     "one-hot": (3, partial(F.cross_entropy), X, ONE_HOT, r"these .* one-hot labels \(11, 3\) of torch.int64: give the"),
     "one-hot, measured": (
         3,
@@ -662,7 +663,13 @@ MISFITS = {
         r"accuracy compares .* one-hot .* target.argmax\(1\)",
     ),
     "one output": (1, F.cross_entropy, X, LABELS * 0, "these .* one output is no choice of classes"),
-    "one logit, measured": (1, BINARY, X, ONES.float(), r"accuracy compares .* for one logit, choose .*binary_accuracy"),
+    "one logit, measured": (
+        1,
+        BINARY,
+        X,
+        ONES.float(),
+        r"accuracy compares .* for one logit, choose .*binary_accuracy",
+    ),
     "integers for one logit": (1, BINARY, X, ONES, r"these .* not torch.int64: give target.float\(\)"),
     "a row for one logit": (1, BINARY, X, ONES[:, 0].float(), r"outputs \(11, 1\) and targets \(11,\) must have"),
     "signs": (

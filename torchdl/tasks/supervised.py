@@ -150,7 +150,7 @@ class Supervised(Task):
             InputError: The loss is not one number for the batch, a metric is no number per example, or inputs or
                 targets are none of the model's or the loss's.
         """
-        output, target = self.outputs(batch)
+        output, target = self.output_and_target(batch)
         loss = self.of_targets(self.loss, output, target)
         single = isinstance(loss, Tensor) and loss.numel() == 1
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -168,7 +168,7 @@ class Supervised(Task):
 
     def evaluate(self, batch: tuple[Any, Any]) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """Return each example's loss and metrics, (B,) each; see :func:`per_example` for the loss."""
-        output, target = self.outputs(batch)
+        output, target = self.output_and_target(batch)
         if rows_count():  # else the batch is there for sums alone
             for name, metric in self.collecting[0].items():
                 of_output(name, metric.to(device_of(output)).update, output, target)
@@ -181,7 +181,7 @@ class Supervised(Task):
         """Return the metrics that have collected all validation data, of all processes."""
         return {name: float(one_number(name, metric.compute())) for name, metric in self.collecting[0].items()}
 
-    def outputs(self, batch: Any) -> tuple[Any, Any]:
+    def output_and_target(self, batch: Any) -> tuple[Any, Any]:
         """Return the model's output for a batch, and the target.
 
         Raises:
@@ -286,8 +286,9 @@ def wrong_classes(loss: Any, output: Tensor, target: Tensor) -> str:
         advice = "give the classes, target.argmax(1), or decimals, target.float()"
         return "" if target.is_floating_point() else f"one-hot labels {shape} of {target.dtype}: {advice}"
     if shape != wanted:
-        advice = "target[:, 0]" if shape == (len(output), 1) else "one for each example"
-        return f"classes must be {wanted}, not {shape}: give {advice}"
+        advice = "give target[:, 0]" if shape == (len(output), 1) else "give one for each example"
+        advice = "the loss takes logits (B, C, ...), the classes second" if shape == output.shape[:-1] else advice
+        return f"classes must be {wanted}, not {shape}: {advice}"
     if target.dtype not in (torch.int64, torch.uint8):
         return f"classes must be int64, not {target.dtype}: give target.long()"
     settings = loss.keywords if isinstance(loss, partial) else vars(loss) if isinstance(loss, nn.Module) else {}
