@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from helpers import fill_, gaussian
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from torchdl import BatchLoader, ImageDataset, InputError, Supervised, Trainer
 from torchdl.tasks import SCHEDULES, Schedule, make_optimizer
@@ -141,7 +151,7 @@ def test_supervised_gives_its_schedule_the_optimizer_and_the_number_of_steps():
 
     def schedule(optimizer, steps):
         told.append((type(optimizer), steps))
-        return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0))
+        return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=1))
 
     fit(classifier(schedule=schedule), epochs=3)
     assert told == [(torch.optim.AdamW, 21)]
@@ -219,6 +229,36 @@ def test_a_cycle_for_another_number_of_steps_is_refused_without_its_phases(tmp_p
 def test_a_scheduler_that_is_made_for_a_number_of_steps_counts_steps(schedule, rates):
     history = fit(classifier(schedule=schedule), epochs=2)
     assert [row["charts/learning_rate"] for row in history] == pytest.approx(rates, abs=1e-9)
+
+
+def warmed_up(optimizer, steps):
+    return SequentialLR(optimizer, [LinearLR(optimizer, total_iters=3), CosineAnnealingLR(optimizer, steps - 3)], [3])
+
+
+@pytest.mark.parametrize(
+    ("build", "count"),
+    [
+        (warmed_up, 14),
+        (lambda optimizer, steps: ChainedScheduler([LinearLR(optimizer, total_iters=steps)], optimizer), 14),
+        (lambda optimizer, steps: MultiStepLR(optimizer, [1, steps // 2]), 7),
+        (lambda optimizer, steps: Schedule(StepLR(optimizer, steps)), 14),
+        (lambda optimizer, steps: Schedule(warmed_up(optimizer, steps), "step"), None),
+        (lambda optimizer, steps: OneCycleLR(optimizer, 0.1, steps), None),
+        (lambda optimizer, steps: CosineAnnealingLR(optimizer, 2), None),
+        (lambda optimizer, steps: ExponentialLR(optimizer, 0.9), None),
+        (lambda optimizer, steps: ReduceLROnPlateau(optimizer, patience=99), None),
+    ],
+    ids=["sequence", "chain", "milestones", "explicit", "steps", "cycle", "epochs", "endless", "metric"],
+)
+def test_a_schedule_of_a_task_that_counts_further_than_there_are_epochs_is_named(build, count, recwarn):
+    task = classifier()
+    task.configure_schedules = lambda optimizers, steps: build(optimizers["model"], steps)
+    fit(task, epochs=2)
+    fit(task, epochs=2, dry_run=True)
+    found = [str(each.message) for each in recwarn if "the schedule of" in str(each.message)]
+    assert [text.split(":")[0] for text in found] == [
+        f"the schedule of 'model' counts to {count}, but it steps once per epoch, and there are 2"
+    ] * bool(count)
 
 
 @pytest.mark.parametrize("before", [{"max_steps": 5}, {"epochs": 1}], ids=str)

@@ -157,7 +157,8 @@ class Task(nn.Module):
 
         Each is a :class:`torchdl.tasks.Schedule` or a scheduler of ``torch.optim.lr_scheduler``. A scheduler steps
         after each epoch, but ``OneCycleLR`` and ``CyclicLR`` after each step; ``ReduceLROnPlateau`` follows
-        ``val/loss``. One that counts ``steps`` needs ``Schedule(scheduler, "step")``.
+        ``val/loss``. One that counts ``steps`` needs ``Schedule(scheduler, "step")``; the trainer warns of one that
+        counts further than there are epochs.
         """
         return {}
 

@@ -171,6 +171,25 @@ def as_schedules(given: Any, optimizers: Mapping[str, Optimizer]) -> dict[str, S
     return made
 
 
+def horizon(scheduler: Any) -> int:
+    """Return the steps after which a scheduler of PyTorch's has had its last change or half a period; 0 if unknown."""
+    parts = [horizon(part) for part in getattr(scheduler, "_schedulers", ())]
+    milestones = list(getattr(scheduler, "milestones", None) or getattr(scheduler, "_milestones", ()))
+    if parts and milestones:  # one after the other
+        parts = [milestones[-1] + parts[-1]]
+    names = ("T_max", "T_0", "total_iters", "total_steps", "total_size", "step_size")
+    counts = [value for value in (getattr(scheduler, name, 0) for name in names) if isinstance(value, (int, float))]
+    return int(max([0, *milestones, *parts, *counts]))
+
+
+def cut_schedules(schedules: Mapping[str, Schedule], epochs: int) -> str:
+    """Return a sentence on schedules that step once per epoch, but count further than ``epochs``; "" if none does."""
+    counts = {name: horizon(s.scheduler) for name, s in schedules.items() if s.every == "epoch" and s.monitor is None}
+    found = [f"the schedule of {name!r} counts to {count:,}" for name, count in counts.items() if count > epochs]
+    advice = 'if it counts steps, return torchdl.tasks.Schedule(scheduler, "step")'
+    return f"{' and '.join(found)}, but it steps once per epoch, and there are {epochs:,}: {advice}" if found else ""
+
+
 SCHEDULES: dict[str, Callable[[Optimizer, int], AnySchedule]] = {
     "constant": constant,
     "cosine": cosine,

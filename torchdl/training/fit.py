@@ -29,6 +29,7 @@ from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
 from torchdl.history import History, describe
 from torchdl.progress import tqdm
 from torchdl.tasks import StepInfo, Task
+from torchdl.tasks.schedules import cut_schedules
 from torchdl.training import checkpoint, distributed, signals
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
@@ -99,6 +100,7 @@ class Fit:
         self.steps = 2 if options.dry_run else options.max_steps or options.epochs * epoch_steps
         self.epochs = -(-self.steps // epoch_steps) if epoch_steps else None
         self.stepper.configure_schedules(self.steps)
+        self.warn(cut_schedules(self.stepper.schedules, self.epochs) if self.epochs and not options.dry_run else "")
 
     def least_product(self) -> float:
         """Return the size from which oneDNN computes products; process 0 alone measures whether it is faster."""
