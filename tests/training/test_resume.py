@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import signal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.resuming import (
     EPOCH,
     STEPS,
@@ -19,8 +20,9 @@ from helpers.resuming import (
     scalars,
     terminate,
 )
+from torch import nn
 
-from torchdl import InputError, Stopped, Supervised
+from torchdl import GANTask, InputError, Stopped, Supervised, simple_gan
 from torchdl.files import CHECKPOINT, PREVIOUS
 from torchdl.training import checkpoint
 from torchdl.training.logging import Logger
@@ -137,7 +139,7 @@ def test_a_checkpoints_keys_are_those_of_older_runs(tmp_path):
     state = checkpoint.read(tmp_path / CHECKPOINT)
     assert list(state) == ["task", "updates", "progress", "order"]
     assert state["updates"].pop("products") > 0  # older runs have none
-    assert [state["order"].pop(name) for name in ("precision", "products")] == ["fp32", "auto"]  # likewise
+    assert [state["order"].pop(name) for name in ("precision", "products", "clip_norm")] == ["fp32", "auto", 0]  # too
     assert {name: list(part) for name, part in state["updates"].items()} == {
         "optimizers": ["model"],
         "schedules": ["model"],
@@ -160,6 +162,9 @@ def test_a_checkpoints_keys_are_those_of_older_runs(tmp_path):
         "monitor": "val/loss",
         "mode": "min",
     }
+    del state["updates"]["initial"]
+    checkpoint.write(state, tmp_path / CHECKPOINT)
+    assert fit(classifier(), tmp_path, resume=True)[-1]["step"] == STEPS
 
 
 def stopped_run(folder: Path) -> None:
@@ -242,6 +247,7 @@ class Other(Supervised):
         ({"batch": 5}, "batch size 5 instead of 4"),
         ({"seed": 3}, "seed 3 instead of 0"),
         ({"accumulate": 2}, "accumulate 2 instead of 1"),
+        ({"clip_norm": 0.5}, "clip_norm 0.5 instead of 0"),
         ({"precision": "tf32"}, "precision tf32 instead of fp32"),
         ({"monitor": "val/accuracy"}, "monitor val/accuracy instead of val/loss"),
     ],
@@ -252,6 +258,43 @@ def test_what_would_change_the_order_is_an_input_error(tmp_path, options, named)
     with pytest.raises(InputError, match=named):
         fit(classifier(), tmp_path, resume=True, **options)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def supervised(loss):
+    return Supervised(classifier().model, loss)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        (
+            lambda: supervised(nn.CrossEntropyLoss()),
+            lambda: supervised(nn.CrossEntropyLoss(label_smoothing=0.1)),
+            "the task's loss has label_smoothing 0.1 instead of 0.0",
+        ),
+        (
+            lambda: supervised(nn.CrossEntropyLoss(torch.tensor([1.0, 1, 1]))),
+            lambda: supervised(nn.CrossEntropyLoss(torch.tensor([1.0, 1, 2]))),
+            r"the task's loss has weight \[1.0, 1.0, 2.0\] instead of \[1.0, 1.0, 1.0\]",
+        ),
+        (
+            lambda: supervised(partial(F.cross_entropy, label_smoothing=0.2)),
+            lambda: supervised(partial(F.cross_entropy, label_smoothing=0.1)),
+            "the task's loss has label_smoothing 0.1 instead of 0.2",
+        ),
+        (
+            lambda: GANTask(simple_gan((1, 4, 4), 6)),
+            lambda: GANTask(simple_gan((1, 4, 4), 6), loss="hinge"),
+            "the task has loss hinge instead of non_saturating",
+        ),
+    ],
+    ids=["loss", "weights", "partial", "task"],
+)
+def test_a_task_or_a_loss_with_another_setting_is_an_input_error(tmp_path, one, other, named):
+    fit(one(), tmp_path, max_steps=2)
+    with pytest.raises(InputError, match=named):
+        fit(other(), tmp_path, resume=True)
+    fit(one(), tmp_path, resume=True, max_steps=3)
 
 
 def test_a_second_signal_acts_at_once(tmp_path, ctrl_c):

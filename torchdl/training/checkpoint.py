@@ -24,6 +24,7 @@ from torchdl.files import CHECKPOINT, PREVIOUS, check_archive, plain, replacing
 from torchdl.training.state import Progress
 
 OPTIONAL = ("callbacks", "loader")  # the parts that a checkpoint lacks if they have no state
+LATER = ("precision", "products", "clip_norm", "num_workers")  # settings that a checkpoint from before 0.2 lacks
 DIGEST = 64  # characters of a hexadecimal SHA-256
 VALUES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
@@ -179,8 +180,7 @@ def restore(folder: Path, parts: Mapping[str, Any], order: Mapping[str, Any]) ->
     """
     state, warning = read_last(folder)
     old = state.get("order", {})
-    # which a checkpoint from before 0.2 lacks
-    old = {**{k: v for k, v in order.items() if k in ("precision", "products")}, **old}
+    old = {**{name: order[name] for name in LATER if name in order}, **old}
     changed = differences(old, order)
     require(not changed, f"{folder} cannot be resumed with {changed}: use its original settings")
     load(state, parts, folder)

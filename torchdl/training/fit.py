@@ -372,7 +372,7 @@ class Fit:
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""
-        names = ("accumulate", "precision", "products", "monitor")
+        names = ("accumulate", "clip_norm", "precision", "products", "monitor")
         options = {name: getattr(self.options, name) for name in names}
         options["mode"] = direction(self.options.monitor, self.options.mode)
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}

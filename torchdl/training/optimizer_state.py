@@ -1,12 +1,15 @@
-"""The settings and the state of optimizers and schedules, as a checkpoint holds them, and whether they fit a run."""
+"""The settings and the state of optimizers, schedules and tasks, as a checkpoint holds them, and whether they fit."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.loss import _Loss
 from torch.optim import Optimizer
 
 from torchdl.errors import require
@@ -30,6 +33,19 @@ def describe(optimizer: Optimizer) -> str:
 def in_words(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return those settings of an optimizer's group, or of a scheduler, on which the numbers of training depend."""
     return {k: str(plain(v)) for k, v in settings.items() if k not in NO_SETTINGS and not callable(v)}
+
+
+def of_task(task: nn.Module) -> dict[str, dict[str, str]]:
+    """Return what a task and its losses were made with: its numbers and texts, and those of PyTorch's loss modules."""
+    given = {name: getattr(task, name, None) for name in inspect.signature(type(task)).parameters}
+    found = {"the task": {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))}}
+    for name, value in (*task.named_modules(), *given.items()):
+        if isinstance(value, _Loss):
+            settings = {"class": type(value).__name__, **vars(value), **dict(value.named_buffers())}
+            found[f"the task's {name}"] = {k: v for k, v in settings.items() if k[0] != "_" and k != "training"}
+        elif isinstance(value, partial) and name == "loss":
+            found["the task's loss"] = value.keywords
+    return {name: in_words(settings) for name, settings in found.items() if settings}
 
 
 def check_settings(new: Mapping[str, Mapping[str, str]], old: Mapping[str, Mapping[str, str]]) -> None:

@@ -81,6 +81,7 @@ class PyTorchLoader:
             "samplers": ", ".join(type(sampler).__name__ for sampler in self.samplers),
             "batch size": (self.loader.batch_size or 1) * self.world_size,
             "loader's seed": next(iter(self.seeds.values()), self.seed),
+            "num_workers": self.loader.num_workers,  # on which depends what items draw
         }
 
     def state_dict(self) -> dict[str, Any]:

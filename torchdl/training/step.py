@@ -78,7 +78,7 @@ class Stepper:
         rates = self.learning_rates()
         self.initial_rates = {f"initial {tag.removeprefix('charts/')}": rate for tag, rate in rates.items()}
         self.rules = {f"rule of {name!r}": optimizer_state.describe(o) for name, o in self.optimizers.items()}
-        self.initial = {  # the settings of the optimizers' groups and the schedules, before the first step
+        self.initial = optimizer_state.of_task(task) | {  # and the optimizers' groups and schedules, at first
             f"group {number} of the optimizer {name!r}": optimizer_state.in_words(group)
             for name, optimizer in self.optimizers.items()
             for number, group in enumerate(optimizer.param_groups, 1)
