@@ -87,8 +87,7 @@ def main(folder: Path) -> None:
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without it, MLflow wants a server or a database
     logger = torchdl.MLflowLogger("research", tracking_uri=(folder.parent / "mlflow").absolute().as_uri())
     trainer = torchdl.Trainer(epochs=3, device="cpu", monitor="val/f1", checkpoint_every=4)
-    resume = (folder / "checkpoint.pt").exists()
-    trainer.fit(task, train, test, folder, resume, callbacks=[Filters()], loggers=[logger], verbose=True)
+    trainer.fit(task, train, test, folder, "auto", callbacks=[Filters()], loggers=[logger], verbose=True)
     if rank == 0:
         torchdl.save(model, folder)
 

@@ -280,8 +280,8 @@ print(done.stdout.strip())
 #    srun torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint "$host:29500" \
 #        --rdzv-id "$SLURM_JOB_ID" --max-restarts 3 own.py
 #
-# The script must give ``fit`` a folder that all machines see, ``resume=True`` if there is a checkpoint in it, and
-# ``Trainer(checkpoint_every=500)``, so that a crash costs 500 steps at most. Many small trainings need no ``torchrun``
+# The script must give ``fit`` a folder that all machines see and ``resume="auto"``, which begins a training or goes on
+# with it, and ``Trainer(checkpoint_every=500)``, so that a crash costs 500 steps at most. Many small trainings need no ``torchrun``
 # at all, but one job each: ``python scripts/reproduce.py --executor slurm --jobs 50`` submits the experiments of this
 # project in this way.
 #

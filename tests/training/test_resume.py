@@ -214,9 +214,19 @@ def test_a_damaged_checkpoint_without_one_before_it_is_an_input_error(tmp_path):
 
 
 def test_nothing_to_resume_from_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match=rf"nowhere/{CHECKPOINT} .*No such file"):
+    with pytest.raises(InputError, match="there is no run in .*nowhere: begin it with resume=False"):
         fit(classifier(), tmp_path / "nowhere", resume=True)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="resume must be False, True or .*, not 'yes'"):
+        fit(classifier(), tmp_path, resume="yes")
+
+
+def test_the_same_call_begins_a_training_and_goes_on_with_it(tmp_path, uninterrupted):
+    with pytest.raises(Stopped):
+        fit(interrupt(classifier(), 9, terminate), tmp_path / "new", resume="auto")
+    task = classifier()
+    history = fit(task, tmp_path / "new", resume="auto")
+    assert_as_if_uninterrupted(uninterrupted("classifier"), task, history, tmp_path / "new")
 
 
 @pytest.mark.parametrize("other", [lambda: classifier(width=25), lambda: Other(classifier())], ids=["model", "adam"])

@@ -168,16 +168,18 @@ def opened(folder: Path | None, resume: bool) -> Iterator[bool]:
         resume: Whether to go on with the training that is there.
 
     Raises:
-        InputError: A new training would overwrite another one, somebody else is training there, or a link leads out.
+        InputError: A new training would overwrite another one, there is no folder to resume, somebody else is training
+            there, or a link leads out.
     """
     if folder is None:
         yield False
         return
+    require(not resume or folder.is_dir(), f"there is no run in {folder}: begin it with resume=False")
     if not resume and is_main_process():
         make_folder(folder)
     found = [name for name in (CHECKPOINT, PREVIOUS, BEST, METRICS) if (folder / name).exists()]
-    # of a missing folder, or of one whose checkpoints somebody has removed, the checkpoint's reader tells
-    resumable = resume and (has_checkpoint(folder) or {METRICS, BEST} <= {*found} or not folder.is_dir())
+    # of a folder whose checkpoints somebody has removed, the checkpoint's reader tells
+    resumable = resume and (has_checkpoint(folder) or {METRICS, BEST} <= {*found})
     if not is_main_process() or not folder.is_dir():  # process 0 alone writes
         yield resumable
         return

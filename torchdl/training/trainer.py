@@ -151,7 +151,7 @@ class Trainer:
         train: BatchLoader | DataLoader[Any],
         validation: BatchLoader | DataLoader[Any] | None = None,
         folder: str | Path | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         record: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
         loggers: Sequence[RunLogger] = (),
@@ -175,7 +175,8 @@ class Trainer:
             folder: The folder for checkpoints and logs; None to write nothing (such a run cannot be resumed). A folder
                 that holds a training is refused unless ``resume`` is set.
             resume: Whether to resume from the last checkpoint in ``folder``. A training that was killed before its
-                first checkpoint starts from the beginning.
+                first checkpoint starts from the beginning. With ``"auto"``, the same call begins a training, if
+                ``folder`` is empty or missing, and resumes it.
             record: The run's hyperparameters, for TensorBoard.
             callbacks: Are called at fixed places of the training; see :class:`torchdl.Callback`. A resume needs the
                 same ones, if they have a state.
@@ -184,12 +185,13 @@ class Trainer:
             verbose: Whether to print a line per epoch and show a progress bar (in a terminal or a notebook).
 
         Raises:
-            InputError: There is no checkpoint to resume from, it is of another task, the best epoch's is missing or
+            InputError: There is no run to resume, it is of another task, the best epoch's is missing or
                 damaged, or ``folder`` holds another training.
             TrainingDiverged: A loss or a gradient norm is not finite; the checkpoints are from before it.
             Stopped: The process received Ctrl-C or SIGTERM; if there is a folder, it holds a checkpoint. After any
                 other error, a task that was shared out is as before.
         """
+        require(resume in (False, True, "auto"), f'resume must be False, True or "auto", not {resume!r}')
         require(not resume or folder is not None, "resume needs the folder of the run to resume")
         outside = "call fit outside of torch.no_grad() and torch.inference_mode()"
         require(torch.is_grad_enabled(), f"PyTorch computes no gradients here: {outside}")
@@ -201,6 +203,8 @@ class Trainer:
             require(fits, f"{name} must be a list of instances of torchdl.{kind.__name__}, not {given!r}")
         place = Path(folder) if folder else None
         distributed.start(find_device(self.device))
+        if resume == "auto":
+            resume = distributed.any_process(place is not None and place.is_dir() and any(place.iterdir()))
         with ExitStack() as stack, explaining_lost_workers(), distributed.explaining_errors(self.shard):
             for loader in loaders:
                 if isinstance(loader, PyTorchLoader):
