@@ -281,9 +281,9 @@ print(done.stdout.strip())
 #        --rdzv-id "$SLURM_JOB_ID" --max-restarts 3 own.py
 #
 # The script must give ``fit`` a folder that all machines see and ``resume="auto"``, which begins a training or goes on
-# with it, and ``Trainer(checkpoint_every=500)``, so that a crash costs 500 steps at most. Many small trainings need no ``torchrun``
-# at all, but one job each: ``python scripts/reproduce.py --executor slurm --jobs 50`` submits the experiments of this
-# project in this way.
+# with it, and ``Trainer(checkpoint_every=500)``, so that a crash costs 500 steps at most. Many small trainings need no
+# ``torchrun`` at all, but one job each: ``python scripts/reproduce.py --executor slurm --jobs 50`` submits the
+# experiments of this project in this way.
 #
 # What breaks it
 # --------------

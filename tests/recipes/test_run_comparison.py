@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers.figures import is_drawn
 
+import torchdl
 from torchdl import InputError
 from torchdl.history import read_history
 from torchdl.recipes.run_comparison import compare_runs, names_of, numbers_of, read_run
@@ -135,6 +138,21 @@ def test_what_is_unfinished_missing_or_damaged_is_said(tmp_path):
     assert found.figures["last epoch"] == [3, None, 2, None]
     found.plot("step", tmp_path / "curves.png")
     assert is_drawn(tmp_path / "curves.png")
+
+
+def test_folders_of_a_trainer_are_compared_by_their_records_and_options(tmp_path):
+    ones = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), batch_size=2)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text('{"config": {"lr": 0.5}}')  # somebody's own stays as it is
+    for name, lr in (("a", np.float32(0.25)), ("b", 1), ("c", 0.125)):
+        task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
+        options = {"epochs": 1, "seed": int(name == "c"), "device": "cpu"}
+        torchdl.Trainer(**options).fit(task, ones, folder=tmp_path / name, record={"lr": lr}, tensorboard=False)
+    found = compare_runs([tmp_path / name for name in "abc"])
+    assert found.settings["lr"] == [0.25, 0.5, 0.125]
+    assert found.settings["seed"] == [0, None, 1]
+    assert [run.finished for run in found.runs.values()] == [True, False, True]
+    assert found.figures["last epoch"] == [1, 1, 1]
 
 
 def test_no_run_one_run_or_the_same_twice_is_no_comparison(tmp_path):

@@ -104,7 +104,7 @@ def test_a_training_goes_on_without_a_logger_that_fails_and_tells_the_others_how
 def test_without_tensorboard_there_are_no_files_of_it(tmp_path):
     fit(tmp_path, tensorboard=False)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"checkpoint.pt", "checkpoint.previous.pt", "metrics.csv", "samples"}
+    assert names == {"checkpoint.pt", "checkpoint.previous.pt", "config.json", "metrics.csv", "samples"}
 
 
 def test_mlflow_has_one_run_also_after_a_resume(tmp_path, monkeypatch):

@@ -186,8 +186,8 @@ def test_another_loader_is_refused_on_a_resume(tmp_path):
         fit(regression(), DataLoader(Drawing(), 3, shuffle=True, generator=generator()), tmp_path, resume=True)
     with pytest.raises(InputError, match="loader's seed 0 instead of 5"):
         fit(regression(), LOADERS["shuffled"](), tmp_path, resume=True)
+    workers = DataLoader(Drawing(), SIZE, shuffle=True, generator=generator(), num_workers=1)
     with pytest.raises(InputError, match="num_workers 1 instead of 0"):
-        workers = DataLoader(Drawing(), SIZE, shuffle=True, generator=generator(), num_workers=1)
         fit(regression(), workers, tmp_path, resume=True)
     in_order = DataLoader(DATA, SIZE, generator=generator())
     with pytest.raises(InputError, match=r"samplers .*, SequentialSampler instead of .*, RandomSampler"):

@@ -214,10 +214,10 @@ def test_a_damaged_checkpoint_without_one_before_it_is_an_input_error(tmp_path):
 
 
 def test_nothing_to_resume_from_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="there is no run in .*nowhere: begin it with resume=False"):
+    with pytest.raises(InputError, match=r"there is no run in .*nowhere: begin it with resume=False"):
         fit(classifier(), tmp_path / "nowhere", resume=True)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="resume must be False, True or .*, not 'yes'"):
+    with pytest.raises(InputError, match=r"resume must be False, True or .*, not 'yes'"):
         fit(classifier(), tmp_path, resume="yes")
 
 

@@ -475,7 +475,7 @@ def test_a_schedule_is_told_how_many_steps_there_will_be(options, expected):
 
     def schedule(optimizer, steps):
         told.append(steps)
-        return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer))
+        return Schedule(torch.optim.lr_scheduler.ConstantLR(optimizer, total_iters=1))
 
     assert fit(classifier(schedule=schedule), epochs=3, **options)[-1]["step"] == expected
     assert told == [expected]

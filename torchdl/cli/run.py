@@ -18,8 +18,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -56,7 +54,7 @@ from torchdl.recipes.report import Report
 from torchdl.tasks import Task
 from torchdl.training import Stopped, Trainer, TrainingDiverged, checkpoint, distributed
 from torchdl.training.device import find_device, seed_generators, setup_process
-from torchdl.training.folder import empty, refuse_links, taken, was_killed_early
+from torchdl.training.folder import empty, refuse_links, taken, versions, was_killed_early
 from torchdl.training.logging import Logger
 from torchdl.training.state import TrainingState
 
@@ -155,7 +153,7 @@ class Run:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "data": described,
             "commit": commit(),
-            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+            "versions": versions(),
         }
         seed_generators(find_device(trainer.device), trainer.seed)  # last, for the initial weights
 

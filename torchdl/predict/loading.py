@@ -79,14 +79,15 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
     folder, device = Path(folder), find_device(device)
     require_whole("batch_size", batch_size)
     require(folder.is_dir(), f"there is no folder {folder}: name that of a run")
-    advice = "wait for the first checkpoint of its training, or train again"
+    advice = "wait for the first checkpoint of its training, train again, or save a predictor there (predictor.save)"
     if not (folder / PREPROCESSING).is_file():
         trained = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()
         require(trained, f"{folder} is not the folder of a run: it holds no {PREPROCESSING}")
         require((folder / WEIGHTS).is_file(), f"{folder} holds no model yet: {advice}")
         raise InputError(
-            f"{folder} holds no {PREPROCESSING}, which says how raw inputs become tensors, because an older version "
-            "trained it: resume the finished run where its data is, which only writes what is missing"
+            f"{folder} holds no {PREPROCESSING}, which says how raw inputs become tensors: save a predictor there "
+            "(predictor.save), or, if an older version trained it, resume the finished run where its data is, which "
+            "only writes what is missing"
         )
     saved = read_json(folder / PREPROCESSING, Saved)
     cls = KINDS.get(saved["kind"])

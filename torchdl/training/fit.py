@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -25,7 +26,7 @@ from torchdl.collective import rank_and_size
 from torchdl.data.loader import BatchLoader
 from torchdl.errors import InputError, Stopped, require
 from torchdl.fast.products import NEVER
-from torchdl.files import BEST, CHECKPOINT, PREVIOUS, plain
+from torchdl.files import BEST, CHECKPOINT, CONFIG, PREVIOUS, plain, write_json
 from torchdl.history import History, describe
 from torchdl.progress import tqdm
 from torchdl.tasks import StepInfo, Task
@@ -33,7 +34,7 @@ from torchdl.tasks.schedules import cut_schedules
 from torchdl.training import checkpoint, distributed, signals
 from torchdl.training.device import be_deterministic, find_device, why_not_compile
 from torchdl.training.evaluation import evaluate
-from torchdl.training.folder import recover_best
+from torchdl.training.folder import recover_best, versions
 from torchdl.training.logging import Logger
 from torchdl.training.pytorch_loader import PyTorchLoader, length_of
 from torchdl.training.state import Sums, TrainingState
@@ -64,6 +65,7 @@ class Fit:
         self.found: list[str] = []  # warnings of callbacks about these
         self.names: list[str] = []  # further files for the next checkpoint
         self.pending: dict[str, Any] = {}  # checkpoints that are not yet written, by file
+        self.record: dict[str, Any] = {}  # the run's settings
         self.written = -math.inf  # when the last one was
         self.reason = ""  # why a callback stops the training
         self.sharding: ModuleType | None = None  # torchdl.training.sharding, if the model is shared out
@@ -136,6 +138,7 @@ class Fit:
     ) -> History:
         """Train to the end, from the start or from the last checkpoint, and return the history."""
         state, options = self.state, self.options
+        self.record = {**record, "trainer": asdict(options)}
         with distributed.sharing_errors():
             if resumable and self.folder is not None:
                 self.warn(checkpoint.restore(self.folder, self.parts, self.order()))
@@ -369,6 +372,8 @@ class Fit:
             previous = self.folder / PREVIOUS if name == CHECKPOINT else None
             checkpoint.write(self.pending[name], self.folder / name, previous)
             del self.pending[name]
+            if name == CHECKPOINT and not (self.folder / CONFIG).exists():  # a script has written its own
+                write_json(self.folder / CONFIG, {"config": self.record, "versions": versions()}, default=str)
 
     def order(self) -> dict[str, Any]:
         """Return the settings that must not change on a resume: of data order, optimizers and best epoch."""

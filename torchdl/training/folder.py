@@ -7,11 +7,15 @@ import math
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from torchdl.callbacks import Best
 from torchdl.collective import is_main_process
@@ -50,6 +54,11 @@ WRITTEN = (*FOLDERS, *FILES, "*.pbtxt", "events.out.tfevents.*", ".*.tmp")
 
 _taken: ContextVar[frozenset[Path]] = ContextVar("_taken", default=frozenset())
 _descriptors: set[int] = set()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which a run's numbers depend, for its ``config.json``."""
+    return {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__}
 
 
 def was_killed_early(folder: Path) -> bool:

@@ -177,7 +177,7 @@ class Trainer:
             resume: Whether to resume from the last checkpoint in ``folder``. A training that was killed before its
                 first checkpoint starts from the beginning. With ``"auto"``, the same call begins a training, if
                 ``folder`` is empty or missing, and resumes it.
-            record: The run's hyperparameters, for TensorBoard.
+            record: The run's hyperparameters, for the loggers and, with the trainer's options, for ``config.json``.
             callbacks: Are called at fixed places of the training; see :class:`torchdl.Callback`. A resume needs the
                 same ones, if they have a state.
             loggers: Log numbers, pictures and settings elsewhere, too, such as :class:`torchdl.MLflowLogger`.
