@@ -80,6 +80,22 @@ def test_a_logger_gets_numbers_pictures_and_settings(writes, tmp_path):
     ]
 
 
+def test_an_epoch_without_a_point_in_the_log_has_one_at_its_end():
+    class Losses(RunLogger):
+        def __init__(self, log_every):
+            self.points: dict[int, float] = {}
+            self.history = fit(loggers=[self], epochs=5, log_every=log_every)
+
+        def scalars(self, values, step):
+            self.points |= {step: values["train/loss"]} if "train/loss" in values else {}
+
+    all_steps, found = Losses(1).points, Losses(4)  # three steps an epoch
+    assert list(found.points) == [3, 4, 8, 12, 15]
+    assert [found.points[3], found.points[15]] == [found.history[i]["train/loss"] for i in (0, 4)]
+    assert found.points[4] == all_steps[4]  # not of the steps before, too
+    assert list(Losses(50).points) == [3, 6, 9, 12, 15]
+
+
 def test_a_training_goes_on_without_a_logger_that_fails_and_tells_the_others_how_it_ended():
     class Lost(Recorder):
         def scalars(self, values, step):

@@ -280,6 +280,8 @@ class Fit:
         row, due = distributed.of_first((plain(row), due))
         self.row = row
         state.history.append(row)
+        if not self.has_logged():  # the row will be in the log instead
+            state.window_sums = Sums()
         if not cut:
             state.epoch, state.batch, state.epoch_sums = state.epoch + 1, 0, Sums()
             self.stepper.end_epoch(row)
@@ -305,6 +307,11 @@ class Fit:
         with distributed.sharing_errors():
             self.logger.warnings(new, self.state.step)
 
+    def has_logged(self) -> bool:
+        """Return whether training metrics were logged within the last epoch in the history."""
+        before, step = [0, *(int(row["step"]) for row in self.state.history[-2:])][-2:]
+        return step // self.options.log_every > before // self.options.log_every
+
     def is_due(self, row: Mapping[str, float]) -> bool:
         """Return whether an epoch is evaluated."""
         return bool(row["step"] >= self.steps or self.reason) or row["epoch"] % self.options.evaluate_every == 0
@@ -319,6 +326,9 @@ class Fit:
             found = [*self.task.warnings(row), *self.found]
             self.alerted.update(found)
         with distributed.sharing_errors():
+            if not self.has_logged():
+                trained = {name: value for name, value in row.items() if name.startswith(("train/", "charts/"))}
+                self.logger.scalars(trained, int(row["step"]))
             self.logger.epoch(self.state.history, previews, found, durably)
         self.say("\nWARNING: ".join([describe(row), *found] if evaluated else []))
 

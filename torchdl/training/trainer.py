@@ -83,7 +83,7 @@ class Trainer:
     clip_norm: float = 0.0
     """Maximum norm of each optimizer's gradients, which are scaled down to it; 0 for no clipping."""
     log_every: int = 50
-    """Steps between two points in TensorBoard."""
+    """Steps between two points in the loggers, such as TensorBoard; an epoch without one has a point at its end."""
     evaluate_every: int = 1
     """Epochs between two evaluations on validation data, each with preview images and a printed line."""
     checkpoint_every: int = 0
