@@ -10,15 +10,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from torchdl.callbacks.base import Callback, Training
-from torchdl.errors import require
+from torchdl.errors import kind_of, require
 
 
 class WeightAverage(Callback):
     """Keep an exponential moving average of a module's weights and buffers, updated after each step.
 
+    The first update copies the weights. The decay of a later one, with n before it, is the smaller of ``decay`` and
+    (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage, so the first weights soon lose their influence.
+
     Args:
         module: The module that is trained.
-        decay: The decay of the average, such as 0.999, in [0, 1).
+        decay: The largest decay of the average, such as 0.999, in [0, 1); 0.999 is reached after about 9,000 updates.
         every: The number of steps between two updates.
 
     Attributes:
@@ -38,6 +41,7 @@ class WeightAverage(Callback):
     """
 
     def __init__(self, module: nn.Module, decay: float, every: int = 1) -> None:
+        require(isinstance(module, nn.Module), f"WeightAverage averages a torch.nn.Module, not {kind_of(module)}")
         require(0 <= decay < 1, f"the decay of an average must be in [0, 1), not {decay}")
         require(every >= 1, f"the steps between two updates of an average must be 1 or more, not {every}")
         self.source, self.decay, self.every, self.in_task = module, decay, every, False

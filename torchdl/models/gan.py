@@ -204,6 +204,9 @@ class GAN(nn.Module):
 
         The same ``seed`` gives the same noise, and so the same images.
         """
+        require(
+            not isinstance(n, Tensor), "generate_samples(n) draws noise for n images: call gan(noise) to give noise"
+        )
         was_training = self.training
         try:
             return self.eval()(self.noise(n, seed))

@@ -128,6 +128,9 @@ class GANTask(Task):
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
         """Generate ``n`` images (n, ...) in [-1, 1] as :meth:`torchdl.GAN.generate_samples` with ``seed``."""
+        require(
+            not isinstance(n, Tensor), "generate(n) draws noise for n images: call task.sampler(noise) to give noise"
+        )
         sampler = self.sampler
         was_training = sampler.training
         try:

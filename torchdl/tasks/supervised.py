@@ -123,6 +123,9 @@ class Supervised(Task):
         require(builds, "optimizer must build one from parameters, such as partial(torch.optim.SGD, lr=0.1)")
         check_schedule(schedule)
         require("loss" not in metrics, "the metric 'loss' is the loss itself: give yours another name")
+        for name, given in {"loss": loss, **metrics}.items():
+            made = getattr(given, "__name__", "")
+            require(not isinstance(given, type), f"{name} is the class {made}: give an instance, {made}()")
         collecting: dict[str, Any] = {name: metric for name, metric in metrics.items() if collects(metric)}
         self.collecting = (collecting,)  # in a tuple: they are no parts of the task, and not saved with it
         self.model, self.loss = model, loss
