@@ -25,6 +25,7 @@ class RunLogger:
         >>> loader = torchdl.BatchLoader(torchdl.ArrayDataset(torch.ones(4, 1), torch.ones(4, 1)), batch_size=2)
         >>> task = torchdl.Supervised(torch.nn.Linear(1, 1), torch.nn.functional.mse_loss)
         >>> _ = torchdl.Trainer(epochs=1).fit(task, loader, loader, loggers=[Console()])
+        2 ['charts/learning_rate', 'train/grad_norm', 'train/loss']
         2 ['val/loss']
     """
 

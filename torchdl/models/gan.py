@@ -203,6 +203,9 @@ class GAN(nn.Module):
         """Generate ``n`` images (n, C, H, W) in [-1, 1] in evaluation mode (batch norms use running statistics).
 
         The same ``seed`` gives the same noise, and so the same images.
+
+        Raises:
+            InputError: ``n`` is noise, not a number.
         """
         require(
             not isinstance(n, Tensor), "generate_samples(n) draws noise for n images: call gan(noise) to give noise"

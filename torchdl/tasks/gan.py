@@ -127,7 +127,11 @@ class GANTask(Task):
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
-        """Generate ``n`` images (n, ...) in [-1, 1] as :meth:`torchdl.GAN.generate_samples` with ``seed``."""
+        """Generate ``n`` images (n, ...) in [-1, 1] as :meth:`torchdl.GAN.generate_samples` with ``seed``.
+
+        Raises:
+            InputError: ``n`` is noise, not a number.
+        """
         require(
             not isinstance(n, Tensor), "generate(n) draws noise for n images: call task.sampler(noise) to give noise"
         )

@@ -174,7 +174,7 @@ def as_schedules(given: Any, optimizers: Mapping[str, Optimizer]) -> dict[str, S
 def horizon(scheduler: Any) -> int:
     """Return the steps after which a scheduler of PyTorch's has had its last change or half a period; 0 if unknown."""
     parts = [horizon(part) for part in getattr(scheduler, "_schedulers", ())]
-    milestones = list(getattr(scheduler, "milestones", None) or getattr(scheduler, "_milestones", ()))
+    milestones = [*(getattr(scheduler, "milestones", ()) or getattr(scheduler, "_milestones", ()))]
     if parts and milestones:  # one after the other
         parts = [milestones[-1] + parts[-1]]
     names = ("T_max", "T_0", "total_iters", "total_steps", "total_size", "step_size")
