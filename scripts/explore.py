@@ -41,7 +41,7 @@ def main(config: Config) -> None:
     require(config.limit >= 1, f"--limit must be 1 or more, not {config.limit}")
     table = breast_cancer() if config.csv is None else read_table(config.csv, config.categories, config.format)
     for note in notes(table):
-        print(note)
+        print(name_options(note, Config))
     print(f"{len(table):,} rows, {table.shape[1]} columns")
     with np.errstate(invalid="ignore"):  # infinite numbers have no standard deviation
         described = table.describe(include="all").T

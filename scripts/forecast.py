@@ -47,8 +47,11 @@ class SeriesLearning(Learning):
 class Config:
     """Forecast a time series one step and many steps ahead, and compare with forecasts that need no training."""
 
-    experiment: Positional[Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"]] = "sine"
-    """The series of lectures 39 (sine), 43 (noisy_sine), 47, 51, 52 and 53; direction asks whether the price rises."""
+    experiment: Positional[Literal["sine", "noisy_sine", "sine_of_square", "prices", "returns", "direction"] | None] = (
+        None
+    )
+    """The series of lectures 39 (sine), 43 (noisy_sine), 47, 51, 52 and 53; direction asks whether the price rises. If
+    not given: sine, or prices with --csv, which may be any series."""
     csv: Path | None = None
     """For the last three: a CSV file with a header and a row per term; Starbucks' prices if not given."""
     format: TableFormat = field(default_factory=TableFormat)
@@ -125,8 +128,10 @@ EXPERIMENTS = {
 
 def main(config: Config) -> None:
     """Get the series, build the model, train, look."""
-    experiment, direction = EXPERIMENTS[config.experiment], config.experiment == "direction"
+    name = config.experiment or ("sine" if config.csv is None and not config.google else "prices")
+    experiment, direction = EXPERIMENTS[name], name == "direction"
     chosen: dict[str, Any] = {
+        "experiment": name,
         "model": config.model or experiment.model,
         "hidden": experiment.hidden if config.hidden is None else config.hidden,
         "test_share": (1 / 3 if direction else 0.5) if config.test_share is None else config.test_share,

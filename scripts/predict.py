@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from torchdl.cli.finished_runs import find_predictor
-from torchdl.cli.main import run_script
-from torchdl.cli.parsing import Positional
+from torchdl.cli.main import name_options, run_script
+from torchdl.cli.parsing import Positional, as_written
 from torchdl.data.delimited_files import TableFormat
 from torchdl.errors import require
 from torchdl.files import require_suffix, write_array, write_table
@@ -51,8 +51,9 @@ COLUMNS = 8  # of pictures with reconstructions and interpolations
 class TableOptions:
     """For a run that predicts a column of a table, or classifies texts."""
 
-    missing: Literal["refuse", "fill"] = "refuse"
-    """Missing values: an error, or numbers are replaced by the training mean and texts by no category."""
+    missing: Literal["refuse", "fill"] | None = None
+    """Missing values: an error, or numbers are replaced by the training mean and texts by no category; if not given, as
+    in the training."""
     text: str = ""
     """The column of the texts to classify; if not given, that of the training."""
 
@@ -153,13 +154,14 @@ def classify_texts(predictor: TextClassifier, config: Config) -> Answer:
     require(config.n is None, "--n is for --similar: leave it out")
     require(len(config.inputs) > 0, f"{config.run} classifies texts: write some, or name files of texts")
     inputs = [Path(given) if os.path.isfile(given) else given for given in config.inputs]
-    written = None if config.format == TableFormat() else config.format  # as in the training
+    written = as_written(config.format, predictor.settings.format)
     return predicted(predictor.predict(inputs, config.table.text, written), config)
 
 
 def predict_rows(predictor: TabularPredictor, config: Config) -> Answer:
     """Predict a column for the rows of a table; if the table has that column, measure the error."""
-    rows = predictor.read(one_file(config, "predicts rows of a table: name one CSV file"), config.format)
+    path = one_file(config, "predicts rows of a table: name one CSV file")
+    rows = predictor.read(path, as_written(config.format, predictor.settings.format))
     answers = predictor.predict(rows, config.table.missing)
     return predicted(answers, config, score(predictor.settings, answers, rows))
 
@@ -211,23 +213,22 @@ def generate_images(predictor: ImageGenerator, config: Config) -> Answer:
 
 def forecast_series(predictor: Forecaster, config: Config) -> Answer:
     """Forecast the next terms of a series."""
-    found = predictor.predict(**series_file(config))
+    found = predictor.predict(**series_file(predictor, config))
     wanted = config.out is not None and config.out.suffix.lower() == ".png"
     return Answer(found.to_frame(), found.values.numpy(), found.figure() if wanted else None, found.notes)
 
 
 def forecast_direction(predictor: DirectionForecaster, config: Config) -> Answer:
     """Forecast whether a column of a series rises next."""
-    found = predictor.predict(**series_file(config))
+    found = predictor.predict(**series_file(predictor, config))
     return Answer(found.to_frame(), np.array([found.probability]), notes=found.notes)
 
 
-def series_file(config: Config) -> dict[str, Any]:
+def series_file(predictor: Forecaster | DirectionForecaster, config: Config) -> dict[str, Any]:
     """Return the file of a series, and how it is written where the options say so; else it is as in the training."""
     inputs = one_file(config, "forecasts a series: name one CSV file")
-    options = {**vars(config.series), "format": config.format}
-    default = {**vars(SeriesOptions()), "format": TableFormat()}
-    return {"inputs": inputs, **{name: value for name, value in options.items() if value != default[name]}}
+    options = {name: value for name, value in vars(config.series).items() if value != vars(SeriesOptions())[name]}
+    return {"inputs": inputs, "format": as_written(config.format, predictor.settings.series.format), **options}
 
 
 def similar(predictor: Recommender | TextClassifier, config: Config, name: str, **options: int) -> Answer:
@@ -311,7 +312,9 @@ def main(config: Config) -> None:
         require(isinstance(predictor, kinds), known)
     answer = ANSWERS[type(predictor)](predictor, config)
     for note in answer.notes:
-        print(note, file=sys.stderr if config.out is None else sys.stdout)  # not among printed answers
+        print(
+            name_options(note, Config), file=sys.stderr if config.out is None else sys.stdout
+        )  # not among printed answers
     if config.out is not None:
         save(answer, config.out)
         print(config.out if answer.table is None else f"{len(answer.table):,} answers: {config.out}")

@@ -12,8 +12,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
-from torchdl.cli.main import run_script
-from torchdl.cli.parsing import Positional
+from torchdl.cli.main import name_options, run_script
+from torchdl.cli.parsing import Positional, as_written
 from torchdl.data.delimited_files import TableFormat
 from torchdl.files import require_suffix, write_table
 from torchdl.predict import ClassAnswers, TabularPredictor, load_as
@@ -30,8 +30,9 @@ class Config:
     """The text file. It needs the columns that the model was trained on, in any order; other columns are ignored."""
     out: Path | None = None
     """The CSV file for the predictions; if not given, they are printed."""
-    missing: Literal["refuse", "fill"] = "refuse"
-    """Missing values: an error, or numbers are replaced by the training mean and texts by no category."""
+    missing: Literal["refuse", "fill"] | None = None
+    """Missing values: an error, or numbers are replaced by the training mean and texts by no category; if not given, as
+    in the training."""
     format: TableFormat = field(default_factory=TableFormat)
 
 
@@ -40,10 +41,10 @@ def main(config: Config) -> None:
     if config.out is not None:
         require_suffix(config.out, ".csv", ".txt")
     predictor = load_as(TabularPredictor, config.run)
-    rows = predictor.read(config.csv, config.format)
+    rows = predictor.read(config.csv, as_written(config.format, predictor.settings.format))
     answers = predictor.predict(rows, config.missing)
     for note in answers.notes:
-        print(note)
+        print(name_options(note, Config))
     predictions = answers.to_frame()
     if isinstance(answers, ClassAnswers):
         predictions = predictions.drop(columns="confidence").rename(columns={"class": predictor.settings.target})

@@ -10,7 +10,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchdl of this clone, installed or not
 
 from torchdl import MLP, Trainer
-from torchdl.cli.main import run_script
+from torchdl.cli.main import name_options, run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.run import Run
 from torchdl.data.delimited_files import TableFormat
@@ -72,7 +72,7 @@ def main(config: Config) -> None:
     model = MLP(width, outputs(table.columns), learning.hidden, learning.dropout, learning.activation)
     # 3. Train it.
     for note in table.notes:
-        run.say(note)
+        run.say(name_options(note, Config))
     predictor = TabularPredictor(model, table.columns, config.trainer.device)
     run.fit(*table_training(model, table, learning, config.trainer.seed), predictor=predictor)
     # 4. Look at it beside linear models; then load it from the run's folder, and evaluate it again.

@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from helpers import gaussian
 
 from torchdl import ArrayDataset, InputError, LenetLike, Trainer
-from torchdl.cli.main import name_options, run_script
+from torchdl.cli.main import name_columns, name_options, run_script
 from torchdl.cli.options import RunOptions
 from torchdl.cli.printing import say
 from torchdl.cli.run import Run
@@ -131,6 +131,24 @@ def test_a_character_that_the_console_lacks_is_no_error(monkeypatch):
 )
 def test_parameters_are_named_as_the_scripts_options(sentence, expected):
     assert name_options(sentence, Config) == expected
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        (
+            "x.csv has no column 'close': its columns are a",
+            "x.csv has no column 'close': its columns are a; name others ",
+        ),
+        ("there is no column 'a', 'close'", "there is no column 'a', 'close'; name others with --column and --inputs"),
+        ("no column 'b'", "no column 'b'; name others with --inputs"),
+        ("no column 'c'", "no column 'c'"),
+        ("no column 'b': leave out --inputs", "no column 'b': leave out --inputs"),
+    ],
+)
+def test_a_missing_column_is_named_with_its_option(sentence, expected):
+    config = make_dataclass("Columns", ["column", "inputs", "length"])("close", ("a", "b"), 3)
+    assert name_columns(sentence, config).startswith(expected)
 
 
 def test_an_error_of_the_library_names_the_scripts_option(monkeypatch, capsys):

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from torchdl import InputError
+from torchdl import InputError, TableFormat
 from torchdl.cli.options import RENAMED, RENAMED_FIELDS
-from torchdl.cli.parsing import option_names, parse, rebuild
+from torchdl.cli.parsing import Positional, as_written, option_names, parse, rebuild
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,65 @@ def test_an_old_name_of_a_metric_works_and_names_the_new_one(capsys, form):
     assert parse(Config, form.format("samples/coverage").split()).trainer.monitor == "samples/coverage"
     assert parse(Config, form.format("val/loss").split()).trainer.monitor == "val/loss"
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [("", {}), ("--separator ,", {"separator": ","}), ("--no-header --na=?", {"header": False, "na": ("?",)})],
+)
+def test_a_file_is_written_as_the_trainings_but_for_what_is_said(monkeypatch, arguments, changed):
+    monkeypatch.setattr(sys, "argv", ["predict.py", *arguments.split()])
+    training = TableFormat(separator=";", decimal=",")
+    assert as_written(replace(TableFormat(), **changed), training) == replace(training, **changed)
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """Takes a table by its option."""
+
+    experiment: Positional[str] = "sine"
+    """What to do."""
+    csv: Path | None = None
+    """A table."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Takes data by their option."""
+
+    dataset: str = "mnist"
+    """The data."""
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """Takes a table by its place."""
+
+    csv: Positional[Path | None] = None
+    """A table."""
+
+
+@pytest.mark.parametrize(
+    ("config_class", "arguments", "said"),
+    [
+        (OwnTable, "{}", "write --csv {}"),
+        (OwnData, "{}", "write --dataset {}"),
+        (OwnData, "--csv={}", "--dataset here, not --csv"),
+        (OwnFile, "--csv {}", "without --csv"),
+        (OwnTable, "cosine --csv {}", ""),
+        (OwnData, "--dataset {}", ""),
+        (OwnFile, "{}", ""),
+    ],
+)
+def test_ones_own_file_without_its_option_is_told_the_option(tmp_path, config_class, arguments, said):
+    (tmp_path / "x.csv").touch()
+    given = arguments.format(tmp_path / "x.csv").split()
+    if not said:
+        assert str(tmp_path / "x.csv") in vars(parse(config_class, given)).values() or parse(config_class, given).csv
+    else:
+        with pytest.raises(InputError) as caught:
+            parse(config_class, given)
+        assert str(caught.value).endswith(said.format(tmp_path / "x.csv"))
 
 
 def test_only_a_script_with_the_new_option_takes_the_old_one(capsys):

@@ -105,11 +105,33 @@ def test_a_file_a_table_dictionaries_and_one_dictionary_are_answered_alike(targe
 
 
 def test_numbers_with_thousands_are_said(tmp_path):
-    (tmp_path / "new.csv").write_text("a;b\n1,013;2\n")  # perhaps 1.013, written with a decimal comma
     predictor = predictor_of(columns_of())
-    answers = predictor.predict(tmp_path / "new.csv", format=TableFormat(separator=";"))
-    assert answers.notes == ("column 'a' is numeric: '1,013' is read as 1013",)
+    said = "column 'a' is numeric: '1,013' is read as 1013"
+    for cell, more in {"1,013": ', not 1.013 (decimal=",")', "1,013\t2\n1,013.5": ""}.items():
+        (tmp_path / "new.csv").write_text(f"a\tb\n{cell}\t2\n")  # perhaps 1.013, written with a decimal comma
+        assert predictor.predict(tmp_path / "new.csv", format=TableFormat(separator="tab")).notes == (said + more,)
+    (tmp_path / "new.csv").write_text("a;b\n1,013;2\n")
+    with pytest.raises(InputError, match=r"'a' has '1,013', which is 1.013 or 1013: .*decimal=\",\""):
+        predictor.predict(tmp_path / "new.csv", format=TableFormat(separator=";"))
     assert predictor.predict(tmp_path / "new.csv", format=TableFormat(separator=";", decimal=",")).notes == ()
+
+
+def test_a_run_remembers_how_its_file_was_written_and_how_gaps_were_filled(tmp_path):
+    written = TableFormat(separator=";", decimal=",", na=("?",))
+    gaps = ROWS.assign(size=ROWS["size"].where(ROWS.index != 3))
+    gaps.to_csv(tmp_path / "rows.csv", index=False, sep=";", decimal=",", na_rep="?")
+    predictor = predictor_of(
+        split_table(read_table(tmp_path / "rows.csv", format=written), "price", missing="fill").columns
+    )
+    predictor.save(tmp_path / "run")
+    answers = load_predictor(tmp_path / "run", "cpu").predict(tmp_path / "rows.csv")
+    assert answers.notes == ("missing values, filled: 'size' 1",)
+    assert answers.numbers.allclose(predictor.predict(gaps, missing="fill").numbers)
+    saved = json.loads((tmp_path / "run" / PREPROCESSING).read_text())
+    assert saved["settings"].pop("format") and saved["settings"].pop("missing") == "fill"
+    (tmp_path / "run" / PREPROCESSING).write_text(json.dumps(saved))  # as an older version has written it
+    with pytest.raises(InputError, match=r"3 cells in row 2.*separator=\";\", decimal"):
+        load_predictor(tmp_path / "run", "cpu").predict(tmp_path / "rows.csv")
 
 
 def test_the_rows_keep_their_order_and_their_index():
@@ -148,7 +170,7 @@ def test_gaps_and_unknown_texts_are_refused_or_said():
         (ROWS.iloc[:0], "no rows"),
         (3, "DataFrame.*not an int"),
         ([1, 2], "DataFrame.*not a list"),
-        ({"size": 1}, "no column 'kind'"),
+        ({"size": 1}, "no column 'kind': its columns are size"),
         ({"size": "x", "kind": "red"}, "'size' has 'x' in row 0"),
         ({"size": 1, "kind": ["red"]}, "'kind' holds values of type list"),
         ({"size": math.inf, "kind": "red"}, "'size' has 'inf'"),

@@ -82,6 +82,19 @@ def test_the_next_direction_is_that_of_the_training_script(runs, run):
     assert "rises" in done.out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--csv other.csv", "other.csv has no column 'close': .*; name others with --column$"),
+        ("prices.csv", "write --csv prices.csv"),
+        ("sine --csv prices.csv", "sine makes its own series"),
+        ("--csv prices.csv --length 0", "length"),  # it reads the file: these are prices
+    ],
+)
+def test_ones_own_series_needs_its_file_and_its_column(runs, run, options, said):
+    assert_mistake(run, f"forecast.py {options}", runs, said)
+
+
 def test_a_file_that_is_written_in_another_way_than_the_trainings_is_described_by_options(runs, run):
     expected = torchdl.load_predictor(runs / "prices", "cpu").predict(runs / "prices.csv")
     options = "--separator ';' --decimal , --date-order day --sort"
@@ -102,7 +115,7 @@ MISTAKES = {
     "prices": "name one CSV file, not 0",
     "prices short.csv": "5 terms, but the network reads 6",
     "prices gap.csv": "gap.csv has nothing instead of a number in column 'close', row 192",
-    "prices other.csv": "other.csv has no column 'close'",
+    "prices other.csv": "other.csv has no column 'close': its columns are",
     "direction prices.csv --horizon 2": "--horizon is for runs of the kind forecaster",
     "direction prices.csv --out next.png": "must end in .csv or .json or .npy",
     "prices written.csv --separator ';' --decimal ,": r"sort the rows by time \(--sort\)",

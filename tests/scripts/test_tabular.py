@@ -160,7 +160,9 @@ MISTAKES = {
     "train_tabular.py --csv own.csv": "--target COLUMN",
     "train_tabular.py --target price": "--target .*--csv FILE",
     "train_tabular.py --csv none.csv --target price": "none.csv",
-    "train_tabular.py --csv own.csv --target cost": "'cost'.* size, kind, price, same",
+    "train_tabular.py own.csv --target price": "own.csv has no option before it: write --csv own.csv",
+    "train_tabular.py --csv thousandths.csv --separator ; --target b": "'a' has '1,250', .*--decimal ,",
+    "train_tabular.py --csv own.csv --target cost": "'cost'.* size, kind, price, same; name others with --target$",
     "train_tabular.py --csv own.csv --target price --kinds cost": "'cost'.* size",
     "train_tabular.py --csv own.csv --target price --kinds size": "'size' .*80 .*50",
     "train_tabular.py --csv spoilt.csv --target price": "'size' .*'\\?' in row 5",
@@ -177,7 +179,8 @@ MISTAKES = {
     "predict.py runs/tabular/price own.csv gaps.csv": "name one CSV file",
     "predict.py runs/tabular/price gaps.csv": "gaps.csv .*'size' 1.*--missing fill",
     "predict.py runs/tabular/price spoilt.csv --na x": r"'size' .*'\?' in row 5.*--na '\?'\)$",
-    "predict.py runs/tabular/x own.csv": "no column 'mean radius'",
+    "predict.py runs/tabular/x own.csv": "own.csv has no column 'mean radius', 'mean texture', .* size, kind, price, same",
+    "predict.py runs/tabular/price semicolons.csv --separator tab": "no column 'size', 'kind'.*size;kind;price;same.*--separator ';'",
     "predict.py runs/tabular/x none.csv": "no file none.csv",
     "predict.py runs/tabular/price own.csv --top 2": "--top .*predicts numbers",
     "embed.py runs/tabular/price own.csv --out rows.npy": "no hidden layer",
@@ -188,6 +191,7 @@ MISTAKES = {
     "predict_tabular.py runs/tabular/price --csv spoilt.csv --na x": r"mark them as missing \(--na '\?'\)$",
     "explore.py own.csv --columns kind": "'kind' .* size, price",
     "explore.py own.csv --columns same": "'same' .* size, price",
+    "explore.py --csv own.csv": "without --csv",
     "explore.py own.csv --limit 0": "--limit .* 0",
     "train_moore.py --batch-size -1": "--batch-size .*-1",
     "train_moore.py --later-lr 0": "learning rate .* 0.0",
@@ -207,6 +211,7 @@ def spoilt(trained, tmp_path_factory):
     rows.assign(size=rows["size"].where(rows.index != 1)).to_csv(folder / "gaps.csv", index=False)
     rows.to_csv(folder / "bare.csv", index=False, header=False)
     rows.to_csv(folder / "semicolons.csv", index=False, sep=";", decimal=",")
+    (folder / "thousandths.csv").write_text("a;b\n1,250;2\n2,375;3\n")
     shutil.copytree(folder / "runs" / "tabular" / "x", folder / "mixed")
     shutil.copy(folder / "runs" / "tabular" / "price" / "preprocessing.json", folder / "mixed")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from torchdl.cli.parsing import ConfigT, option_names, parse
 from torchdl.collective import is_main_process
 from torchdl.data.loader import explaining_lost_workers
 from torchdl.errors import FallbackWarning, InputError
+from torchdl.files import leaves
 from torchdl.training import Stopped, Trainer, distributed
 from torchdl.training.device import find_device, seed_generators
 
@@ -39,6 +41,7 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the console lacks is no error
     sentence, status = "", 0
+    config: Any = None
     token = SCRIPT_OPTIONS.set(frozenset(option_names(config_class)))
     try:
         config = parse(config_class, sys.argv[1:])
@@ -76,7 +79,8 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
         SCRIPT_OPTIONS.reset(token)
         distributed.stop()
     if sentence:
-        print(f"{Path(sys.argv[0]).name}: {name_options(sentence, config_class)}", file=sys.stderr)
+        sentence = name_columns(name_options(sentence, config_class), config)
+        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -109,6 +113,18 @@ def name_options(sentence: str, config_class: type[Any]) -> str:
     words = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)+)\b(?![./=])()"
     values = r"\b(?<![-/.])([a-z]+(?:_[a-z]+)*)=(True|False|\d+\b|\"[^\"]*\"|\[\"[^\"]*\"\]|\[\.\.\.\])"
     return re.sub(words, option, re.sub(values, option, sentence))
+
+
+def name_columns(sentence: str, config: Any) -> str:
+    """Add the options that name the missing columns of a message: ``--column`` for ``has no column 'close'``."""
+    found = re.search(r"\bno column ('[^']*'(?:, '[^']*')*)", sentence)
+    if found is None or config is None:
+        return sentence
+    wanted = set(found[1][1:-1].split("', '"))
+    values = [(keys[-1].replace("_", "-"), value) for keys, value in leaves(dataclasses.asdict(config))]
+    options = [f"--{name}" for name, value in values if wanted & set(value if isinstance(value, tuple) else [value])]
+    advice = " and ".join(option for option in options if option not in sentence)
+    return f"{sentence}; name others with {advice}" if advice else sentence
 
 
 def _report_from_thread(error: threading.ExceptHookArgs) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import sys
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,8 @@ from tyro.conf import Positional as Positional
 from torchdl.cli.options import RENAMED, RENAMED_FIELDS, RENAMED_VALUES
 from torchdl.cli.printing import say
 from torchdl.cli.record import located, located_dataset
-from torchdl.errors import InputError
+from torchdl.data.delimited_files import TableFormat
+from torchdl.errors import InputError, require
 from torchdl.files import CONFIG, read_config
 
 ConfigT = TypeVar("ConfigT")
@@ -27,6 +30,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def parse(config_class: type[ConfigT], arguments: list[str]) -> ConfigT:
     """Parse the command line. With ``--resume RUN``, options that are not given keep that run's values."""
     arguments = spell_out(config_class, rename(config_class, arguments))
+    require_file_option(config_class, arguments)
     default = None
     given = [a.removeprefix("--resume=") for a in arguments if a.startswith("--resume=")]
     given += [value for option, value in itertools.pairwise(arguments) if option == "--resume"]
@@ -61,6 +65,26 @@ def rename(config_class: type[Any], arguments: list[str]) -> list[str]:
                 parts[number] = new
         renamed.append("=".join(parts))
     return renamed
+
+
+def require_file_option(config_class: type[Any], arguments: list[str]) -> None:
+    """Raise :class:`InputError` for one's own file where it is not expected; the message names its option."""
+    hints = typing.get_type_hints(config_class, include_extras=True)
+    placed = {name for name, hint in hints.items() if tyro.conf.Positional in getattr(hint, "__metadata__", ())}
+    options = option_names(config_class) - {f"--{name}" for name in placed}
+    if "--csv" in {argument.split("=")[0] for argument in arguments} - options:
+        require("csv" not in placed, "the table needs no option here: write its name without --csv")
+        require("--dataset" not in options, "the option of one's own data is --dataset here, not --csv")
+    option = next((name for name in ("--csv", "--dataset") if name in options), "")
+    if option and placed <= {"experiment"} and arguments and os.path.exists(arguments[0]):
+        raise InputError(f"{arguments[0]} has no option before it: write {option} {arguments[0]}")
+
+
+def as_written(given: TableFormat, training: TableFormat) -> TableFormat:
+    """Return how a file is written: as that of the training, but for the options on the command line."""
+    options = {a.split("=")[0].removeprefix("--").removeprefix("no-") for a in sys.argv[1:] if a.startswith("--")}
+    changed = {each.name: getattr(given, each.name) for each in dataclasses.fields(given) if each.name in options}
+    return dataclasses.replace(training, **changed)
 
 
 def spell_out(config_class: type[Any], arguments: list[str]) -> list[str]:

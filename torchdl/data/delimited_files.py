@@ -310,20 +310,27 @@ def find_row_index(table: pandas.DataFrame) -> str | None:
 def require_columns(
     path: PathLike, table: pandas.DataFrame, names: Sequence[str], arguments: Sequence[str] = ()
 ) -> None:
-    """Raise InputError if a file's table lacks a column; the message has all its columns.
+    """Raise InputError if a file's table lacks columns; the message names them, and all that it has.
 
-    It also has the argument that chooses the column, if there are ``arguments``, one for each of ``names``.
+    It also has the argument that chooses the first of them, if there are ``arguments``, one for each of ``names``.
     """
-    found = list(table.columns)
-    advice = "" if len(found) > 1 else '; if it has more, say what separates them, such as separator=";"'
-    others = [name for name in found if name not in names] or ["..."]
-    for name, argument in zip_longest(names, arguments):
-        choice = (
-            f'; choose one, such as {argument}="{argument if argument in others else others[0]}"'
-            if argument and len(found) > 1
-            else ""
-        )
-        require(name in found, f"{path} has no column {name!r}: its columns are {', '.join(found)}{choice}{advice}")
+    found = list(map(str, table.columns))
+    missing = [pair for pair in zip_longest(names, arguments) if pair[0] not in found]
+    if not missing:
+        return
+    lacking, argument, advice = ", ".join(repr(name) for name, _ in missing), missing[0][1], ""
+    if len(found) == 1:
+        advice = f'; name their separator, such as separator="{separator_in(found[0])}"'
+    elif argument:
+        others = [name for name in found if name not in names] or ["..."]
+        advice = f'; choose one, such as {argument}="{argument if argument in others else others[0]}"'
+    raise InputError(f"{path} has no column {lacking}: its columns are {', '.join(found)}{advice}")
+
+
+def separator_in(name: str) -> str:
+    """Return the likely separator of the columns of a table that was read as a single column with this name."""
+    signs = {"tab": "	", ";": ";", "|": "|", ",": ","}
+    return next((separator for separator, sign in signs.items() if sign in name), "blanks")
 
 
 def row_number(table: pandas.DataFrame, position: int) -> int:

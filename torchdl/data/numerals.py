@@ -8,6 +8,8 @@ from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING
 
+from torchdl.errors import require
+
 if TYPE_CHECKING:
     import pandas
 
@@ -59,11 +61,36 @@ def looks_like_numbers(cells: Sequence[str]) -> bool:
     return len(found) > len(cells) / 2
 
 
-def notation_note(name: str, cells: Sequence[str], decimal: str = ".") -> tuple[str, ...]:
-    """Return a sentence on how a column's first number with thousands or a percent sign is read, if there is one."""
+_EITHER = re.compile(r"[-+]?[1-9]\d{0,2}[.,]\d{3}\s*%?")  # 1,013 is 1013 or 1.013
+
+
+def notation_note(name: str, cells: Sequence[str], decimal: str = ".", separator: str = ",") -> tuple[str, ...]:
+    """Return a sentence on how a column's first number with thousands or a percent sign is read, if there is one.
+
+    Args:
+        name: The column's name.
+        cells: Its entries, all numbers.
+        decimal: The decimal point.
+        separator: What separates the cells of the file.
+
+    Raises:
+        InputError: All commas may be decimal points, which is usual in files with the separator ``;``.
+    """
     mark = "," if decimal == "." else "."
-    odd = next((cell for cell in cells if mark in cell or "%" in cell), "")
-    return (f"column {name!r} is numeric: {odd!r} is read as {number(odd, decimal):g}",) if odd else ()
+    marked = [cell for cell in cells if mark in cell]
+    odd = next(iter(marked or [cell for cell in cells if "%" in cell]), "")
+    if not odd:
+        return ()
+    value, other = number(odd, decimal, codes=True), number(odd, mark, codes=True)
+    said = f"column {name!r} is numeric: {odd!r} is read as {value:g}"
+    if not marked or other is None or not all(_EITHER.fullmatch(cell.strip()) for cell in marked):
+        return (said,)
+    require(
+        separator != ";" or decimal == ",",
+        f'column {name!r} has {odd!r}, which is {other:g} or {value:g}: name the decimal point (decimal=","), or write '
+        "numbers without commas",
+    )
+    return (f'{said}, not {other:g} (decimal="{mark}")',)
 
 
 def to_numbers(column: pandas.Series, decimal: str = ".", codes: bool = False) -> pandas.Series:

@@ -320,7 +320,9 @@ def _from_rows(
     left = [name for name in texts if name not in chosen and not (times is not None and found and name == found.name)]
     if left and not columns:
         said.append(f"left out: {', '.join(map(repr, left))}")
-    said += [note for name in chosen for note in notation_note(name, texts[name].tolist(), format.decimal)]
+    said += [
+        note for name in chosen for note in notation_note(name, texts[name].tolist(), format.decimal, format.separator)
+    ]
     origin = "; ".join([f"{len(values):,} terms of {', '.join(chosen)} from {path}", *said])
     return Series(torch.from_numpy(values.copy()), tuple(chosen), origin, times=times)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -23,16 +23,26 @@ from torch import Tensor
 
 from torchdl.data.arrays import ArrayDataset
 from torchdl.data.course_files import find_file
-from torchdl.data.delimited_files import CSV, TableFormat, as_names, read_rows, repeated, row_number
+from torchdl.data.delimited_files import (
+    CSV,
+    TableFormat,
+    as_names,
+    read_rows,
+    repeated,
+    require_columns,
+    row_number,
+    separator_in,
+)
 from torchdl.data.download import NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
-from torchdl.data.numerals import looks_like_numbers, notation_note, to_numbers
+from torchdl.data.numerals import is_number, looks_like_numbers, notation_note, to_numbers
 from torchdl.errors import InputError, require
 from torchdl.files import PathLike
 
 if TYPE_CHECKING:
     import pandas
 
+Gaps = Literal["refuse", "fill"]
 Missing = Literal["refuse", "drop", "fill"]
 TableTask = Literal["auto", "classification", "regression"]
 MAX_CATEGORIES = 50  # per column
@@ -73,9 +83,8 @@ def read_table(
 
     rows = read_rows(path, format)
     only = rows.columns[0]
-    mark = next((name for name, sign in {"tab": "\t", ";": ";", "|": "|"}.items() if sign in only), "blanks")
     one = f"{path} has only one column, {only!r}: name its separator"
-    require(rows.shape[1] > 1, f'{one}, such as separator="{mark}"')
+    require(rows.shape[1] > 1, f'{one}, such as separator="{separator_in(only)}"')
     columns, notes = {}, list[str]()
     for name in rows.columns:
         columns[name] = texts = stripped(rows[name])
@@ -86,11 +95,11 @@ def read_table(
         elif not classes and values.count() == len(known):
             whole = 0 < len(texts) == len(known) and all(text.isdecimal() and len(text) < 16 for text in known)
             columns[name] = values.astype("int64") if whole else values
-            notes += notation_note(name, known, format.decimal)
+            notes += notation_note(name, known, format.decimal, format.separator)
             if name != target and len(texts) >= 10 and bool((np.diff(values) == 1).all()):
                 notes.append(f"column {name!r} increases by 1 from row to row: ignore it, unless it is a measurement")
     table = pandas.DataFrame(columns)
-    table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *notes)}
+    table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *notes), "format": asdict(format)}
     return table
 
 
@@ -138,6 +147,9 @@ def numeric_column(table: pandas.DataFrame, name: str, decimal: str = ".", advic
     if wrong.any():
         row = int(wrong.argmax())
         entry, count = str(table[name].iloc[row]), int(wrong.sum())
+        mark = "," if decimal == "." else "."
+        if mark in entry and is_number(entry, mark):
+            advice = f', or name the decimal point (decimal="{mark}"){advice}'
         raise InputError(
             f"column {name!r} has {entry!r} in row {row_number(table, row)}, not a finite number "
             f'({count:,} such entries): correct or empty them, or mark them as missing (na=["{entry}"]){advice}'
@@ -165,7 +177,6 @@ def check_numeric(table: pandas.DataFrame) -> None:
                 and not codes
                 and (len(texts) < len(known) / 2 or looks_like_numbers(known.astype(str).tolist()))
             ):
-                advice = ', name the decimal point (decimal=",")' + advice if texts.str.contains(",").any() else advice
                 numeric_column(table, name, advice=advice)
 
 
@@ -191,6 +202,8 @@ class Columns:
         scale: The mean and standard deviation of a numeric target.
         constant: Columns that are left out, since they are constant in the training rows.
         logarithm: Whether the model learns the logarithm of a numeric target; ``scale`` is then that of the logarithm.
+        format: How the training file was written.
+        missing: Whether training refused missing values (or dropped their rows), or filled them.
 
     Example:
         >>> import pandas
@@ -210,6 +223,8 @@ class Columns:
     scale: tuple[float, float] = (0.0, 1.0)
     constant: tuple[str, ...] = ()
     logarithm: bool = False
+    format: TableFormat = CSV
+    missing: Gaps = "refuse"
 
     @classmethod
     def fit(cls, table: pandas.DataFrame, target: str, task: TableTask = "auto") -> Columns:
@@ -255,24 +270,27 @@ class Columns:
         names = [f"{name}={category}" for name, categories in self.categorical.items() for category in categories]
         return [*self.numeric, *names]
 
-    def read(self, path: PathLike, format: TableFormat = CSV) -> pandas.DataFrame:
+    def read(self, path: PathLike, format: TableFormat | None = None) -> pandas.DataFrame:
         """Read rows to predict: each column holds what it held in the training file, whatever other rows hold.
 
         Args:
             path: The file.
-            format: How it is written.
+            format: How it is written; as the training file by default.
 
         Raises:
             InputError: The file is missing or broken, or lacks a column, or has a text in a numeric column.
         """
+        format = format or self.format
         index = any(name.startswith("Unnamed:") for name in (*self.numeric, *self.categorical))  # an old run's input
         rows = read_rows(path, format, row_index=index)
-        self.require_present(rows)
+        self.require_present(rows, path)
         table = rows.apply(stripped)
+        table.attrs = dict(rows.attrs)
+        typed, written = self.typed(table, format.decimal), (format.decimal, format.separator)
         numbers = [name for name in self._numbers if name in table.columns]
-        said = [note for name in numbers for note in notation_note(name, table[name].dropna().tolist(), format.decimal)]
-        table.attrs = {**rows.attrs, "notes": (*rows.attrs["notes"], *said)}
-        return self.typed(table, format.decimal)
+        said = [note for name in numbers for note in notation_note(name, table[name].dropna().tolist(), *written)]
+        typed.attrs["notes"] = (*rows.attrs["notes"], *said)
+        return typed
 
     def typed(self, table: pandas.DataFrame, decimal: str = ".") -> pandas.DataFrame:
         """Return a table with float64 in its numeric columns, those of a numeric target included.
@@ -313,10 +331,9 @@ class Columns:
             parts.append((places[:, None] == torch.arange(len(categories))).float())  # (N, K)
         return torch.cat(parts, 1)
 
-    def require_present(self, table: pandas.DataFrame) -> None:
+    def require_present(self, table: pandas.DataFrame, path: PathLike = "the table") -> None:
         """Raise :class:`InputError` if a table lacks columns other than the target; the message names them."""
-        missing = [name for name in (*self.numeric, *self.categorical) if name not in table.columns]
-        require(not missing, f"the table has no column {', '.join(map(repr, missing))}, which the model needs")
+        require_columns(path, table, [*self.numeric, *self.categorical])
 
     def targets(self, table: pandas.DataFrame) -> Tensor:
         """Encode the target: (N, 1) float32, scaled numbers or 0 and 1 for two classes; (N,) int64 for more classes.
@@ -534,7 +551,11 @@ def split_table(
     train.attrs = test.attrs = attrs
     least = min(len(train), len(test))
     require(is_class or least > 1, f"a test share of {share} leaves {least} of {len(table)} rows in one part")
-    columns = Columns.fit(train, target, "classification" if is_class else "regression")
+    columns = replace(
+        Columns.fit(train, target, "classification" if is_class else "regression"),
+        format=TableFormat(**attrs.get("format", {})),
+        missing="fill" if missing == "fill" else "refuse",
+    )
     if columns.constant:
         notes.append(f"left out, since they are constant in the training rows: {', '.join(columns.constant)}")
     if unseen := columns.unseen(test):

@@ -404,7 +404,9 @@ class Recommender(Predictor[RecommenderSettings]):
             found = next((name for name in names if name in table.columns), None)
             if found is None:
                 wanted = " or ".join(dict.fromkeys(names))
-                raise InputError(f"{path} has no column {wanted}: its columns are {', '.join(table.columns)}")
+                raise InputError(
+                    f"{path} has no column {wanted}: its columns are {', '.join(table.columns)}; rename one"
+                )
             chosen.append(found)
         items, ratings = ([cell.strip() for cell in table[name]] for name in chosen)
         values = [number(cell) for cell in ratings]

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from torchdl.data.delimited_files import CSV, TableFormat, notes, repeated
-from torchdl.data.tabular import Columns, plain_column
+from torchdl.data.delimited_files import TableFormat, notes, repeated
+from torchdl.data.tabular import Columns, Gaps, plain_column
 from torchdl.errors import InputError, kind_of, require
 from torchdl.files import PathLike
 from torchdl.predict.base import Predictor, require_finite
@@ -22,8 +22,6 @@ from torchdl.tasks.supervised import class_probabilities, logits_for
 
 if TYPE_CHECKING:
     import pandas
-
-Gaps = Literal["refuse", "fill"]
 
 
 class TabularPredictor(Predictor[Columns]):
@@ -58,7 +56,7 @@ class TabularPredictor(Predictor[Columns]):
     def read(
         self,
         rows: PathLike | pandas.DataFrame | Sequence[Mapping[str, Any]] | Mapping[str, Any],
-        format: TableFormat = CSV,
+        format: TableFormat | None = None,
     ) -> pandas.DataFrame:
         """Return the columns of rows that the model reads, and the target if there is one, as :meth:`predict` does.
 
@@ -97,7 +95,7 @@ class TabularPredictor(Predictor[Columns]):
         return self.settings.typed(typed)
 
     def encoded(
-        self, rows: Any, missing: Gaps = "refuse", format: TableFormat = CSV
+        self, rows: Any, missing: Gaps | None = None, format: TableFormat | None = None
     ) -> tuple[Tensor, pandas.Index, tuple[str, ...]]:
         """Return rows as the model sees them, (N, D), their index, and notes on them.
 
@@ -107,6 +105,7 @@ class TabularPredictor(Predictor[Columns]):
         Raises:
             InputError: As :meth:`predict`.
         """
+        missing = missing or self.settings.missing
         require(missing in ("refuse", "fill"), f'missing must be "refuse" or "fill", not {missing!r}')
         table = self.read(rows, format)
         said = list(notes(table))
@@ -127,15 +126,17 @@ class TabularPredictor(Predictor[Columns]):
         require_finite(found)
         return found
 
-    def predict(self, inputs: Any, missing: Gaps = "refuse", format: TableFormat = CSV) -> ClassAnswers | NumberAnswers:
+    def predict(
+        self, inputs: Any, missing: Gaps | None = None, format: TableFormat | None = None
+    ) -> ClassAnswers | NumberAnswers:
         """Return the probability of each class, or a number in the target's unit, for each row.
 
         Args:
             inputs: The path of a CSV file, a DataFrame, a list of dictionaries, or a dictionary for one row. The
                 columns may be in any order; those that the model does not know are ignored.
             missing: Whether missing values are refused, or numbers are replaced by the training mean and texts by no
-                category.
-            format: How the file is written.
+                category; as in the training by default.
+            format: How the file is written; as that of the training by default.
 
         Raises:
             InputError: There are no rows, a column is missing, a numeric column holds a text, values are missing, or a
@@ -147,13 +148,12 @@ class TabularPredictor(Predictor[Columns]):
             return ClassAnswers(found, self.settings.classes, index, said)
         return NumberAnswers(found, self.settings.target, index, said)
 
-    def embed(self, inputs: Any, missing: Gaps = "refuse", format: TableFormat = CSV) -> Tensor:
+    def embed(self, inputs: Any, missing: Gaps | None = None, format: TableFormat | None = None) -> Tensor:
         """Return the activations (N, H) of the last hidden layer, float32, by which to compare rows.
 
         Args:
             inputs: Rows, as for :meth:`predict`.
-            missing: As for :meth:`predict`.
-            format: How the file is written.
+            missing, format: As for :meth:`predict`.
 
         Raises:
             InputError: The model has no hidden layer, or as :meth:`predict`.
