@@ -1,8 +1,15 @@
-"""Check the answers to a lesson's exercises."""
+"""Check the answers to a lesson's exercises; of a lesson that runs as a script, save the figures, too."""
 
+import atexit
+import itertools
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+NUMBERS = itertools.count(1)  # of the exercises
+PICTURES = Path("runs/lessons")
 
 
 def check(answer: Any, wanted: Any, hint: str = "", close: float = 1e-3) -> bool | None:
@@ -15,16 +22,46 @@ def check(answer: Any, wanted: Any, hint: str = "", close: float = 1e-3) -> bool
         close: The largest relative difference between numbers; integers in ``wanted`` must be met exactly. A number
             may also be off by a millionth of the largest one in ``wanted``, or by 1e-9 if all are 0.
     """
+    place = f"Exercise {next(NUMBERS)} (line {sys._getframe(1).f_lineno}): " if is_script() else ""
     if answer is ...:
-        print("Your turn: replace the three dots.")
+        print(f"{place}Your turn: replace the three dots.")
         return None
     try:
         off = wanted(answer) if callable(wanted) else faults(answer, wanted, close)
     except Exception as error:
         off = f"it raises {type(error).__name__}: {error}"
     right = off is True or off == ""
-    print("Right." if right else f"Not yet: {off or 'it is something else'}. {hint}".rstrip())
+    print(place + ("Right." if right else f"Not yet: {off or 'it is something else'}. {hint}".rstrip()))
     return right
+
+
+def is_script() -> bool:
+    """Return whether a lesson runs as a script; a page and a notebook show their figures themselves."""
+    main = getattr(sys.modules["__main__"], "__file__", None) or ""
+    return Path(main).resolve().parent == Path(__file__).resolve().parent and "sphinx_gallery" not in sys.modules
+
+
+def save_figures() -> None:
+    """Save all figures that are made from now on, when the lesson ends; print where they are."""
+    from matplotlib.figure import Figure
+
+    made: list[Figure] = []
+    init = Figure.__init__
+
+    def remember(figure: Figure, *args: Any, **kwargs: Any) -> None:
+        init(figure, *args, **kwargs)
+        made.append(figure)
+
+    def save() -> None:
+        drawn = [figure for figure in made if figure.axes]
+        names = [f"{Path(sys.argv[0]).stem[:2]}-{number}.png" for number in range(1, len(drawn) + 1)]
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        for figure, name in zip(drawn, names, strict=True):
+            figure.savefig(PICTURES / name)
+        print(f"{len(names)} pictures in {PICTURES}: {', '.join(names)}")
+
+    Figure.__init__ = remember  # type: ignore[method-assign]
+    atexit.register(save)
 
 
 def faults(answer: Any, wanted: Any, close: float) -> str:
@@ -43,3 +80,7 @@ def faults(answer: Any, wanted: Any, close: float) -> str:
     if right.ndim:
         return f"{wrong.sum()} of {right.size} numbers differ, the first at {tuple(map(int, np.argwhere(wrong)[0]))}"
     return "it is too small" if given < right else "it is too large"
+
+
+if is_script():
+    save_figures()

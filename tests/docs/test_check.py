@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import itertools
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+
+from torchdl.plots.figure import new_figure
 
 
 @pytest.fixture
@@ -81,3 +88,37 @@ def test_beside_zero_the_largest_number_sets_the_tolerance(check):
     assert not check([0.01, 1000], [0.0, 1000])
     assert check(1e-10, 0.0)
     assert not check(1e-8, 0.0)
+
+
+@pytest.fixture
+def script(check, monkeypatch):
+    """Return the module of ``check`` as in a lesson that runs as a script."""
+    module = importlib.import_module("check")
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__file__", str(Path(module.__file__).parent / "01_x.py"), raising=False
+    )
+    monkeypatch.delitem(sys.modules, "sphinx_gallery", raising=False)
+    monkeypatch.setattr(module, "NUMBERS", itertools.count(1))
+    return module
+
+
+def test_a_script_names_the_exercise(script, capsys):
+    script.check(..., 3)
+    script.check(3, 3)
+    found = re.sub(r"line \d+", "line N", capsys.readouterr().out)
+    assert found == "Exercise 1 (line N): Your turn: replace the three dots.\nExercise 2 (line N): Right.\n"
+
+
+def test_a_script_saves_every_figure(script, monkeypatch, tmp_path, capsys):
+    ends = []
+    monkeypatch.setattr(script, "PICTURES", tmp_path / "runs")
+    monkeypatch.setattr(atexit, "register", ends.append)
+    monkeypatch.setattr(sys, "argv", ["docs/lessons/01_x.py"])
+    monkeypatch.setattr(Figure, "__init__", Figure.__init__)  # is undone
+    script.save_figures()
+    Figure()  # without a panel
+    Figure(figsize=(1, 1)).subplots().plot([1, 2])  # shown in a notebook alone
+    new_figure(1, 1).subplots().plot([1, 2])
+    ends[0]()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["01-1.png", "01-2.png"]
+    assert capsys.readouterr().out == f"2 pictures in {tmp_path / 'runs'}: 01-1.png, 01-2.png\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -110,14 +111,16 @@ def test_a_stop_at_the_end_of_an_epoch_that_is_not_measured_draws_nothing(monkey
     assert capsys.readouterr().out == "this is enough\n"
 
 
-def test_a_warning_is_printed_and_logged(tmp_path, capsys):
+def test_a_warning_is_logged_and_printed_again_only_after_it_was_gone(tmp_path, capsys):
     class Warning(Callback):
         def on_validation_end(self, training):
-            training.warn("look at this")
+            number = len(training.history) + 1
+            if number != 3:
+                training.warn(f"look at {number}% of this: {'abcd'[number - 1]}")
 
     loader = BatchLoader(DATA, 4)
-    Trainer(epochs=2, device="cpu").fit(regression(), loader, loader, tmp_path, callbacks=[Warning()], verbose=True)
-    assert capsys.readouterr().out.count("WARNING: look at this\n") == 2
+    Trainer(epochs=4, device="cpu").fit(regression(), loader, loader, tmp_path, callbacks=[Warning()], verbose=True)
+    assert re.findall("WARNING: (.*)", capsys.readouterr().out) == ["look at 1% of this: a", "look at 4% of this: d"]
 
 
 def test_the_reason_of_a_stop_is_printed(capsys):

@@ -29,6 +29,7 @@ from torchdl.cli.printing import describe_data, say
 from torchdl.cli.record import WORKING_FOLDER
 from torchdl.collective import is_main_process
 from torchdl.data import BatchLoader, DatasetInfo
+from torchdl.data.download import IN_ITS_PLACE
 from torchdl.data.sources import data_roots
 from torchdl.data.wrappers import look_through
 from torchdl.errors import InputError, require
@@ -108,7 +109,7 @@ class Run:
         self.say(describe_data(data))
         described = {"origin": data.origin, "stand_in": data.fallback, "fingerprint": data.fingerprint()}
         if test is not None:
-            self.say(f"test data: {test.origin}")
+            self.say(f"test data: {test.origin.split(IN_ITS_PLACE)[-1]}")  # why is said above
             # fallback test data may be a part of the real training data
             require(
                 data.fallback == test.fallback,

@@ -33,6 +33,9 @@ class NotFound(InputError):
     """A data set is not on this machine and was not downloaded."""
 
 
+IN_ITS_PLACE = ". IN ITS PLACE: "  # between why data are missing, and the origin of those that replace them
+
+
 def standing_in(found: StandInT, error: NotFound, stacklevel: int) -> StandInT:
     """Return data that replace others, which say so in their origin, and warn of it at the caller's line.
 
@@ -41,7 +44,7 @@ def standing_in(found: StandInT, error: NotFound, stacklevel: int) -> StandInT:
         error: Why the others are missing.
         stacklevel: As for :func:`warnings.warn`, called in place of this function.
     """
-    origin = f"{error}. IN ITS PLACE: {found.origin}"
+    origin = f"{error}{IN_ITS_PLACE}{found.origin}"
     warnings.warn(origin, FallbackWarning, stacklevel=stacklevel + 1)
     return replace(found, origin=origin, fallback=True)
 

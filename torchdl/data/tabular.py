@@ -33,7 +33,7 @@ from torchdl.data.delimited_files import (
     row_number,
     separator_in,
 )
-from torchdl.data.download import NotFound
+from torchdl.data.download import IN_ITS_PLACE, NotFound
 from torchdl.data.duplicates import duplicates_note, in_training
 from torchdl.data.numerals import is_number, looks_like_numbers, notation_note, to_numbers
 from torchdl.errors import InputError, require
@@ -589,7 +589,7 @@ def load_transistors(root: PathLike | None = None, fetch: bool = True) -> tuple[
         path = find_file("moore", root, fetch)
     except NotFound as error:
         table = read_rows(Path(__file__).with_name("transistors.csv"))
-        origin = f"{error}. IN ITS PLACE: {len(table)} processors' transistors as their makers published them"
+        origin = f"{error}{IN_ITS_PLACE}{len(table)} processors' transistors as their makers published them"
         fallback = True
     else:
         table = read_rows(path, TableFormat(header=False))

@@ -31,6 +31,7 @@ from torchdl.tasks import GANTask
 CPU = torch.device("cpu")
 MIN_COVERAGE = 0.1  # a lower coverage is reported as collapse
 MIN_SHARE = 0.5  # a class is reported if its share of samples is below this fraction of its share of real images
+EARLY = "; this is usual in the first epochs"
 
 
 class SampleMonitor(Callback):
@@ -86,12 +87,12 @@ class SampleMonitor(Callback):
             word = "collapse" if len(rare) > len(shares) / 2 else "imbalance"
             sentences.append(
                 f"{word}: {len(rare)} of {len(shares)} classes are less than half as frequent among the samples "
-                f"as among the real images ({', '.join(rare)}); {most} has {shares[most]:.1%} of the samples"
+                f"as among the real images ({', '.join(rare)}); {most} has {shares[most]:.1%} of the samples{EARLY}"
             )
         coverage = measured.get("coverage", 1.0)
         if coverage < MIN_COVERAGE:
             sentences.append(
                 f"collapse: the samples are so alike, or so unlike real images, that only {coverage:.1%} of the real "
-                "images have a sample near them (about 90 % have another real image near them)"
+                f"images have a sample near them (about 90 % have another real image near them){EARLY}"
             )
         return sentences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import sys
 import time
 import warnings
@@ -60,6 +61,7 @@ class Fit:
         self.options, self.task, self.train, self.validation = options, task, train, validation
         self.folder, self.verbose, self.state = folder, verbose, TrainingState()
         self.alerted: set[str] = set()  # the warnings so far
+        self.kinds: set[str] = set()  # of the warnings of the last evaluation
         self.means: Mapping[str, float] = MappingProxyType({})  # of the training metrics, at the last point in the log
         self.row: dict[str, float] = {}  # the metrics of the epoch that ends
         self.found: list[str] = []  # warnings of callbacks about these
@@ -330,7 +332,10 @@ class Fit:
                 trained = {name: value for name, value in row.items() if name.startswith(("train/", "charts/"))}
                 self.logger.scalars(trained, int(row["step"]))
             self.logger.epoch(self.state.history, previews, found, durably)
-        self.say("\nWARNING: ".join([describe(row), *found] if evaluated else []))
+        if evaluated:  # a kind of warning is printed again only after it was gone
+            new = [sentence for sentence in found if kind(sentence) not in self.kinds]
+            self.kinds = set(map(kind, found))
+            self.say("\nWARNING: ".join([describe(row), *new]))
 
     def evaluate(
         self, row: Mapping[str, float], batches: int | None = None, missing: float | None = None
@@ -391,3 +396,8 @@ class Fit:
         options = {name: getattr(self.options, name) for name in names}
         options["mode"] = direction(self.options.monitor, self.options.mode)
         return {**self.train.order_settings(), **self.stepper.order_settings(), **options}
+
+
+def kind(warning: str) -> str:
+    """Return what all warnings of a kind share: their words before a colon, without numbers."""
+    return re.sub(r"\d[\d.,]*", "", warning.split(":")[0])
