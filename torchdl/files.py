@@ -292,12 +292,18 @@ class Record(TypedDict, total=False):
     parameters: int | None
 
 
+def require_run(folder: Path) -> None:
+    """Raise :class:`InputError` if there is no folder of a run."""
+    require(folder.is_dir(), f"there is no folder {folder}: name that of a run")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the ``config.json`` in a run's ``folder``.
 
     Raises:
         InputError: It is missing or damaged, or holds something else.
     """
+    require_run(folder)
     try:
         read_json(folder / CONFIG, Record)
         return dict(read_json(folder / CONFIG))  # with all its keys

@@ -68,6 +68,17 @@ def test_files_are_decoded_and_named(tmp_path):
     assert names == [str(tmp_path / name) for name in ("b/3.png", "b/4.png", "a/0.png")]
 
 
+def test_pictures_that_lose_their_colours_are_counted(tmp_path):
+    colour, grey = Image.new("RGB", (40, 30), "red"), Image.new("L", (40, 30), "white")
+    colour.save(tmp_path / "a.png")
+    grey.save(tmp_path / "b.png")
+    said = "pictures in colour, made grey and resized to 28 x 28 ({}): {} of {}"
+    assert GREY.notes(tmp_path) == (said.format("as photographs of a digit", 1, 2),)
+    assert ImageInput(1, 28, 28).notes([colour, NOISE, grey]) == (said.format("their middle", 6, 7),)
+    assert ImageInput(3, 28, 28, prepare="digit").notes(colour) == (said.format("as photographs of a digit", 1, 1),)
+    assert GREY.notes(grey) == ImageInput(3, 28, 28).notes([colour, grey]) == ()
+
+
 def test_a_larger_picture_is_cropped_or_squashed():
     picture = torch.zeros(3, 8, 32, dtype=torch.uint8)
     picture[:, :, 12:20] = 255  # the middle square is white
@@ -107,7 +118,7 @@ def test_a_photographed_digit_is_prepared_and_one_of_mnist_is_taken_as_it_is(tmp
 def test_the_photograph_without_a_digit_is_named(tmp_path):
     digit, paper = torch.zeros(1, 28, 28, dtype=torch.uint8), Image.new("L", (60, 40), "white")
     paper.save(tmp_path / "blank.png")
-    with pytest.raises(InputError, match=r"blank\.png: there is no digit"):
+    with pytest.raises(InputError, match=r"blank\.png: there is no digit.*; repair it, or leave it out of the 2 pictures"):
         images_of(GREY, [digit, tmp_path / "blank.png"])
     with pytest.raises(InputError, match="1: there is no digit"):
         images_of(GREY, [digit, paper])

@@ -128,7 +128,8 @@ def test_a_run_remembers_how_its_file_was_written_and_how_gaps_were_filled(tmp_p
     assert answers.notes == ("missing values, filled: 'size' 1",)
     assert answers.numbers.allclose(predictor.predict(gaps, missing="fill").numbers)
     saved = json.loads((tmp_path / "run" / PREPROCESSING).read_text())
-    assert saved["settings"].pop("format") and saved["settings"].pop("missing") == "fill"
+    assert saved["settings"].pop("format")
+    assert saved["settings"].pop("missing") == "fill"
     (tmp_path / "run" / PREPROCESSING).write_text(json.dumps(saved))  # as an older version has written it
     with pytest.raises(InputError, match=r"3 cells in row 2.*separator=\";\", decimal"):
         load_predictor(tmp_path / "run", "cpu").predict(tmp_path / "rows.csv")

@@ -111,8 +111,8 @@ def test_texts_come_from_files_too(tmp_path):
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
-        ("", "empty"),
-        (["see you", " \n"], "empty"),
+        ("", "text 1, counted from 1, is empty"),
+        (["see you", " \n"], "text 2, counted from 1, is empty"),
         ([], "no texts"),
         ([3], "not a text"),
         ("none.txt", "no file none.txt"),

@@ -160,7 +160,7 @@ def test_no_run_one_run_or_the_same_twice_is_no_comparison(tmp_path):
     for folders, words in (
         ([one], "two runs or more"),
         ([one, one / ".." / "one"], "named 2 times"),
-        ([one, tmp_path / "missing"], "not a run's folder"),
+        ([one, tmp_path / "missing"], "there is no folder .*missing: name that of a run"),
         ([one, tmp_path / "runs"], "holds runs, and is none itself"),
     ):
         with pytest.raises(InputError, match=words):

@@ -201,6 +201,7 @@ MISTAKES = {
     "digits https://example.org/3.png": "no file https:/example.org/3.png: save the picture first",
     "digits ''": "an empty text names no picture",
     "digits text.png": "text.png",
+    "digits pictures/0.png text.png": "text.png .*; repair it, or leave it out of the 2 pictures",
     "digits empty": "no images in empty",
     "digits --top 0 pictures": "--top must be 1 or more",
     "digits pictures --out answers.xlsx": "answers.xlsx must end in",

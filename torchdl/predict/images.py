@@ -22,7 +22,7 @@ from torchdl.data.digits import resize
 from torchdl.data.folder import SUFFIXES, DecodedLate
 from torchdl.data.image_files import decode
 from torchdl.errors import InputError, kind_of, require
-from torchdl.pictures import MAX_PIXELS
+from torchdl.pictures import MAX_PIXELS, open_picture
 
 Preparation = Literal["digit", "crop", "squash"]
 DIGITS = ("mnist", "mnist_5k")
@@ -141,8 +141,19 @@ class ImageInput:
         try:
             return self.prepared(picture)
         except InputError as error:
-            known = count == 1 or str(picture) in str(error)
-            raise InputError(str(error) if known else f"{name}: {error}") from error
+            if count == 1:
+                raise
+            sentence = str(error) if str(picture) in str(error) else f"{name}: {error}"
+            raise InputError(f"{sentence}; repair it, or leave it out of the {count:,} pictures") from error
+
+    def notes(self, pictures: Any) -> tuple[str, ...]:
+        """Return a sentence on the pictures that lose their colours; ``pictures`` are as for :meth:`batches`."""
+        if (self.channels == 3 and self.prepare != "digit") or isinstance(pictures, ImageDataset):
+            return ()
+        colours = [in_colour(picture) for _, picture in listed(pictures, self.shape)]
+        way = {"digit": "as photographs of a digit", "crop": "their middle", "squash": "squashed"}[self.prepare]
+        made = f"pictures in colour, made grey and resized to {self.height} x {self.width} ({way})"
+        return (f"{made}: {sum(colours):,} of {len(colours):,}",) if any(colours) else ()
 
     def prepared(self, picture: Any) -> Tensor:
         """Return a picture as the pixels (C, H, W) uint8 that the network sees."""
@@ -174,6 +185,14 @@ class ImageInput:
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
         array = np.array(image.resize((self.width, self.height), Image.Resampling.BILINEAR, box))
         return array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0).copy()
+
+
+def in_colour(picture: Any) -> bool:
+    """Return whether a file, an image or a tensor (C, H, W) has more than greys."""
+    if isinstance(picture, Tensor):
+        return len(picture) == 3
+    with open_picture(picture, MAX_PIXELS) as image:
+        return image.mode == "P" or len(image.getbands()) > 2
 
 
 def listed(pictures: Any, shape: tuple[int, int, int]) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from torchdl import artifacts
 from torchdl.data.arrays import require_whole
 from torchdl.errors import InputError, require
-from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json
+from torchdl.files import CONFIG, PREPROCESSING, WEIGHTS, PathLike, read_json, require_run
 from torchdl.predict.base import Predictor
 from torchdl.predict.direction_forecaster import DirectionForecaster
 from torchdl.predict.forecaster import Forecaster
@@ -78,7 +78,7 @@ def load_predictor(folder: PathLike, device: str | torch.device = "auto", batch_
     """
     folder, device = Path(folder), find_device(device)
     require_whole("batch_size", batch_size)
-    require(folder.is_dir(), f"there is no folder {folder}: name that of a run")
+    require_run(folder)
     advice = "wait for the first checkpoint of its training, train again, or save a predictor there (predictor.save)"
     if not (folder / PREPROCESSING).is_file():
         trained = (folder / CONFIG).is_file() or (folder / WEIGHTS).is_file()

@@ -201,13 +201,13 @@ class TextClassifier(Predictor[TextSettings]):
         require(known, f"texts are a text, a file or a list of these, not {kind_of(inputs)}{advice}")
         texts: list[str] = []
         said: list[str] = []
-        for given in [inputs] if single else inputs:
+        for number, given in enumerate([inputs] if single else inputs, 1):
             if isinstance(given, os.PathLike) or is_file_name(given):
                 found, notes_on_it = read_file(Path(given), text, format)
                 said += [f"{len(found):,} texts from {given}", *notes_on_it]
             else:
                 found = list(as_texts([given]))
-                require(bool(given.strip()), "a text is empty: write one")
+                require(bool(given.strip()), f"text {number}, counted from 1, is empty: write one")
             texts += found
         require(len(texts) > 0, "there are no texts")
         return texts, tuple(said)
