@@ -7,7 +7,7 @@ PANDAS_2 ?= .pandas-2
 READERS = $(patsubst %,tests/data/test_%.py,delimited_files duplicates numerals ratings series tabular text time_columns) \
 	tests/recipes/test_tabular.py
 
-.PHONY: check lint types test test-fast test-pandas-2 format docs lessons playground reference-pictures
+.PHONY: check lint types test test-fast test-pandas-2 format docs notebooks lessons playground reference-pictures
 
 # Everything that must hold before a change is merged.
 check: lint types test test-pandas-2
@@ -49,6 +49,10 @@ docs:
 	if [ -d docs/playground/node_modules ]; then $(MAKE) playground; fi
 	OMP_NUM_THREADS=1 $(PYTHON) -m sphinx --fail-on-warning --keep-going --jobs 2 -d .doctrees $(SPHINXOPTS) docs site
 	$(PYTHON) -m pytest -n 2 -m site tests/docs
+
+# Every lesson as a notebook, in docs/learn/: it needs torchdl[docs]. Open them with: jupyter lab docs/learn
+notebooks:
+	$(PYTHON) docs/extensions/notebooks.py
 
 # Every lesson's notebook in an empty folder, and its exercises: as they stand, solved, and with wrong answers.
 lessons:

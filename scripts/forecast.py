@@ -128,10 +128,10 @@ EXPERIMENTS = {
 
 def main(config: Config) -> None:
     """Get the series, build the model, train, look."""
-    name = config.experiment or ("sine" if config.csv is None and not config.google else "prices")
-    experiment, direction = EXPERIMENTS[name], name == "direction"
+    which = config.experiment or ("sine" if config.csv is None and not config.google else "prices")
+    experiment, direction = EXPERIMENTS[which], which == "direction"
     chosen: dict[str, Any] = {
-        "experiment": name,
+        "experiment": which,
         "model": config.model or experiment.model,
         "hidden": experiment.hidden if config.hidden is None else config.hidden,
         "test_share": (1 / 3 if direction else 0.5) if config.test_share is None else config.test_share,

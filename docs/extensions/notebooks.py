@@ -59,14 +59,19 @@ def cell(kind: str, source: str, metadata: dict[str, Any] | None = None) -> dict
     return made | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 
 
-def write_notebooks(app: Sphinx) -> None:
-    """Write the notebook of every lesson over the one that sphinx-gallery has written."""
+def write_notebooks(docs: Path) -> None:
+    """Write the notebook of every lesson, in ``learn`` in ``docs``, over the one that sphinx-gallery has written."""
+    (docs / "learn").mkdir(exist_ok=True)
     for lesson in sorted(LESSONS.glob("[0-9][0-9]_*.py")):
-        path = Path(app.srcdir) / "learn" / f"{lesson.stem}.ipynb"
+        path = docs / "learn" / f"{lesson.stem}.ipynb"
         path.write_text(json.dumps(notebook_of(lesson), indent=1) + "\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to Sphinx."""
-    app.connect("builder-inited", write_notebooks, priority=900)  # after sphinx-gallery
+    app.connect("builder-inited", lambda app: write_notebooks(Path(app.srcdir)), priority=900)  # after sphinx-gallery
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":  # make notebooks
+    write_notebooks(LESSONS.parent)

@@ -60,7 +60,7 @@ def save_figures() -> None:
             figure.savefig(PICTURES / name)
         print(f"{len(names)} pictures in {PICTURES}: {', '.join(names)}")
 
-    Figure.__init__ = remember  # type: ignore[method-assign]
+    Figure.__init__ = remember  # type: ignore[assignment, method-assign]
     atexit.register(save)
 
 

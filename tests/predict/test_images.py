@@ -118,7 +118,9 @@ def test_a_photographed_digit_is_prepared_and_one_of_mnist_is_taken_as_it_is(tmp
 def test_the_photograph_without_a_digit_is_named(tmp_path):
     digit, paper = torch.zeros(1, 28, 28, dtype=torch.uint8), Image.new("L", (60, 40), "white")
     paper.save(tmp_path / "blank.png")
-    with pytest.raises(InputError, match=r"blank\.png: there is no digit.*; repair it, or leave it out of the 2 pictures"):
+    with pytest.raises(
+        InputError, match=r"blank\.png: there is no digit.*; repair it, or leave it out of the 2 pictures"
+    ):
         images_of(GREY, [digit, tmp_path / "blank.png"])
     with pytest.raises(InputError, match="1: there is no digit"):
         images_of(GREY, [digit, paper])

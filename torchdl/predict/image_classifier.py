@@ -70,7 +70,9 @@ class ImageClassifier(ImagePredictor[ClassifierSettings]):
             inputs: Pictures; see :meth:`torchdl.predict.ImageInput.batches`.
         """
         logits, names = self.logits(inputs)
-        return ClassAnswers(logits.double().softmax(1), self.settings.classes, names, self.settings.images.notes(inputs))
+        return ClassAnswers(
+            logits.double().softmax(1), self.settings.classes, names, self.settings.images.notes(inputs)
+        )
 
     def embed(self, inputs: Any) -> Tensor:
         """Return the activations (N, D) of the hidden layer before the last, float32, by which to compare pictures.
