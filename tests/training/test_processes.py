@@ -298,8 +298,8 @@ def test_a_resume_with_another_number_of_processes_has_the_same_means(made, whol
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("no folder", "InputError: .*nowhere.*No such file"),
-        ("no folder for the first", "InputError: .*nowhere.*No such file"),
+        ("no folder", "InputError: .*there is no run in .*nowhere"),
+        ("no folder for the first", "InputError: .*there is no run in .*nowhere"),
         ("taken", "InputError: part-0 holds a training already"),
         ("full disk", "OSError: .*No space left on device"),
         ("infinite", "TrainingDiverged: the loss .* is inf at step 1, batch 1 of epoch 1"),
