@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,7 +14,7 @@ from torchdl.files import BEST
 
 #: How the names of metrics end of which a higher value is better, also with ``score`` after it, as in ``f1_score``.
 HIGHER = (
-    *("accuracy", "acc", "top1", "top3", "top5", "precision", "recall", "f1", "auc", "auroc", "r2", "correlation"),
+    *("accuracy", "acc", "top1", "top3", "top5", "precision", "recall", "f1", "auc", "auroc", "correlation"),
     *("information", "iou", "dice", "psnr", "ssim", "similarity", "coverage", "bleu"),
 )
 
@@ -25,8 +26,8 @@ def direction(monitor: str, mode: str = "auto") -> str:
 
     Args:
         monitor: The metric, such as ``val/accuracy``.
-        mode: ``auto`` to choose by the metric's name: max if it ends in a word of :data:`HIGHER`, or else min. ``min``
-            and ``max`` stay as they are.
+        mode: ``auto`` to choose by the metric's name: max if it ends in a word of :data:`HIGHER` or is ``r2``, or else
+            min. ``min`` and ``max`` stay as they are.
 
     Example:
         >>> from torchdl.callbacks.best import direction
@@ -36,7 +37,7 @@ def direction(monitor: str, mode: str = "auto") -> str:
     if mode != "auto":
         return mode
     name = monitor.lower().removesuffix("score").rstrip("_")
-    return "max" if name.endswith(HIGHER) else "min"
+    return "max" if name.endswith(HIGHER) or re.search(r"(?<![a-z])r2$", name) else "min"  # not val/error2
 
 
 class Best(NamedTuple):
