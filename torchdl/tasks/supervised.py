@@ -200,7 +200,7 @@ class Supervised(Task):
         return output, target
 
     def of_targets(self, loss: Callable[[Any, Any], Any], output: Any, target: Any) -> Any:
-        """Return a loss of a model's output, and say in a sentence which targets it cannot take."""
+        """Return a loss of a model's output and a ``target``, and say in a sentence which targets it cannot take."""
         try:
             return of_output("loss", loss, output, target)
         except (IndexError, RuntimeError, ValueError):

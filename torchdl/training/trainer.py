@@ -282,7 +282,11 @@ class Trainer:
         return torch.cat(found)
 
     def in_order(self, data: Any, batch_size: int) -> Iterator[Any]:
-        """Yield batches of data in their order: of an array, of a data set or of what a loader loads."""
+        """Yield batches of data in their order: of an array, of a data set or of what a loader loads.
+
+        An array and a data set have batches of ``batch_size``. A ``DataLoader`` that shuffles would
+        raise :class:`InputError`.
+        """
         if hasattr(data, "dtype"):
             require(batch_size >= 1, f"batch_size must be at least 1, not {batch_size}")
             yield from as_tensor(data, "data").split(batch_size)
