@@ -57,7 +57,8 @@ MISTAKES = {
     "runs/run-1 runs/run-4 --forecasts x.png": "forecasts.csv is damaged",
     "runs/run-1 runs/run-5 --forecasts x.png": "run-5 has no forecasts.csv",
     "runs/run-1": "two runs or more",
-    "runs/run-1 none": "there is no folder none: name that of a run",
+    "runs/run-1 none": "none is not a run's folder",
+    "runs/run-1 missing": "there is no folder missing: name that of a run",
     "runs runs/run-1": "name the folders of the runs",
     "runs/run-1 runs/run-2 --out x.json": "must end in .png or .csv",
 }
