@@ -332,7 +332,7 @@ class Columns:
         return torch.cat(parts, 1)
 
     def require_present(self, table: pandas.DataFrame, path: PathLike = "the table") -> None:
-        """Raise :class:`InputError` if a table lacks columns other than the target; the message names them."""
+        """Raise :class:`InputError` if a table lacks columns other than the target; the message names ``path``."""
         require_columns(path, table, [*self.numeric, *self.categorical])
 
     def targets(self, table: pandas.DataFrame) -> Tensor:
