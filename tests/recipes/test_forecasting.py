@@ -461,7 +461,9 @@ def test_inputs_of_a_users_prices_are_named_and_sorted_if_asked(run, tmp_path):
     assert "(--sort)" in done.err
     done = run(f"{FORECAST} {options} --sort --name x", tmp_path)
     assert done.code == 0, done.err
-    assert "60 terms of price, volume from own.csv; sorted by 'ds'; left out: 'id'" in done.out
+    assert "60 terms of price, volume from own.csv; sorted by 'ds'; " in done.out
+    assert "2 of 59 steps are at least twice the usual 1 day" in done.out
+    assert "left out: 'id'" in done.out
     done = run(f"{FORECAST} {options} --sort --inputs id --name y", tmp_path)
     assert done.code == 0, done.err
     assert "60 terms of id, price from own.csv; sorted by 'ds'" in done.out
@@ -508,7 +510,8 @@ def test_directions_of_prices_are_predicted_beside_the_more_frequent_direction(r
         ("prices --google --column clse", "clse.* open, high, low, close, volume"),
         ("direction --google --column clse", "clse"),
         ("prices --csv none.csv", "none.csv"),
-        ("--csv own.csv", "sine.* --csv"),
+        ("--csv own.csv", "there is no file own.csv"),
+        ("sine --csv own.csv", "sine.* --csv"),
         ("prices --google --csv own.csv", "--csv and --google"),
         ("prices --google --inputs open", "--inputs .*prices"),
         ("direction --google --inputs opn", "opn.* open, high, low, close, volume"),

@@ -179,7 +179,7 @@ MISTAKES = {
     "train_lenet.py --depth 9": "depth .*4.*16x16.* 9",
     "train_lenet.py --width 0": "width",
     "train_lenet.py --name x": "runs/lenet/x .*--name.*--resume",
-    "train_lenet.py --resume runs/lenet/none": "runs/lenet/none ",
+    "train_lenet.py --resume runs/lenet/none": "no folder runs/lenet/none:",
     "train_lenet.py --resume runs/autoencoder/x": "runs/autoencoder/x ",
     "train_lenet.py --resume runs/lenet/x --batch-size 6": "runs/lenet/x .*batch size 6 .* 12",
     "train_lenet.py --resume runs/lenet/x --flip 0.5": "runs/lenet/x .*flip.* 50 .* 0",

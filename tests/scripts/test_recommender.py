@@ -259,7 +259,7 @@ def test_ids_are_texts_and_dates_are_times_from_training_to_recommending(run, tm
         ),
         ("--csv films/ratings.csv", "--dataset here, not --csv"),
         ("films", "write --dataset films"),
-        ("--dataset films --time when --split time", "'when'.* timestamp; name others with --time"),
+        ("--dataset films --time when --split time", "'when'.* timestamp; choose one, such as --time "),
         ("--dataset nothing", "nothing.*ml-latest-small, ml-20m"),
         ("--dataset films --user who", "'who'"),
         ("--dataset films --model bias --dim 3", "--dim .*--model bias"),

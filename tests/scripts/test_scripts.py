@@ -166,7 +166,7 @@ MISTAKES = {
     "--name ..": "--name ",
     "--name x": "runs/gan/x .*--name.*--resume runs/gan/x",
     "--monitor val/nothing": "val/nothing",
-    "--resume runs/gan/none": "runs/gan/none .*No such file",
+    "--resume runs/gan/none": "no folder runs/gan/none:",
     "--resume runs/gan/x": "checkpoint.previous.pt",
     "--resume runs/gan/x --model deep": "runs/gan/x .*model",
     "--resume runs/gan/x --batch-size 16": "runs/gan/x .*batch size 16 .* 32",

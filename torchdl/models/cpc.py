@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torchdl.errors import kind_of, require
+from torchdl.errors import InputError, kind_of, require
 from torchdl.models.arguments import plain_arguments
 from torchdl.models.gates import RECURRENT, Gate, gated
 from torchdl.models.init import keras_init_
@@ -210,9 +210,9 @@ class ContextNetwork(nn.Module):
         Raises:
             InputError: The embeddings have another shape.
         """
-        fits = embeddings.dim() == 3 and embeddings.shape[2] == self.code_size
-        expected = f"embeddings (B, T, {self.code_size})"
-        require(fits, f"this ContextNetwork takes {expected}, not {tuple(embeddings.shape)}: code_size must be theirs")
+        if embeddings.dim() != 3 or embeddings.shape[2] != self.code_size:  # a size in a text is fixed in an export
+            expected, shape = f"embeddings (B, T, {self.code_size})", tuple(embeddings.shape)
+            raise InputError(f"this ContextNetwork takes {expected}, not {shape}: code_size must be theirs")
         return self.core(embeddings)[0]
 
 
@@ -246,8 +246,9 @@ class Predictors(nn.Module):
         Raises:
             InputError: The contexts have another size.
         """
-        expected, shape = f"contexts (..., {self.context_size})", tuple(context.shape)
-        require(shape[-1:] == (self.context_size,), f"these Predictors take {expected}, not {shape}")
+        if context.dim() == 0 or context.shape[-1] != self.context_size:
+            expected = f"contexts (..., {self.context_size})"
+            raise InputError(f"these Predictors take {expected}, not {tuple(context.shape)}")
         return torch.stack([linear(context) for linear in self.linear], dim=-2)
 
 
@@ -318,7 +319,7 @@ class CPC(nn.Module):
         """
         with by_batch_statistics(self.encoder) if self.batch_statistics and not self.training else nullcontext():
             embeddings = self.encoder(x.flatten(0, 1))  # (B, T, ...) -> (B * T, ...) -> (B * T, D)
-        require_shape("encoder", embeddings, "one embedding (D,) for each input", x.shape[:2].numel(), None)
+        require_shape("encoder", embeddings, "one embedding (D,) for each input", x.shape[0] * x.shape[1], None)
         return embeddings.unflatten(0, x.shape[:2])  # -> (B, T, D)
 
     def predict(self, embeddings: Tensor) -> Tensor:
@@ -352,13 +353,14 @@ def require_same(owner: str, size: str, first: nn.Module, second: nn.Module) -> 
     require(equal, f"{owner}: {size} is {sizes[0]} in {names[0]}, but {sizes[1]} in {names[1]}")
 
 
-def require_shape(part: str, returned: object, expected: str, *sizes: int | None) -> None:
+def require_shape(part: str, returned: Any, expected: str, *sizes: int | None) -> None:
     """Raise :class:`InputError` unless a part of CPC returned a tensor with these sizes; None stands for any size."""
-    shape = tuple(returned.shape) if isinstance(returned, Tensor) else ()
-    fits = len(shape) == len(sizes) and all(size in (None, n) for size, n in zip(sizes, shape, strict=True))
-    given = f"a tensor {shape}" if isinstance(returned, Tensor) else kind_of(returned)
+    shape = returned.shape if isinstance(returned, Tensor) else ()
+    if len(shape) == len(sizes) and all(size is None or size == n for size, n in zip(sizes, shape, strict=True)):
+        return  # a text with a size would fix it in an export
+    given = f"a tensor {tuple(shape)}" if isinstance(returned, Tensor) else kind_of(returned)
     wanted = f"({', '.join('any' if size is None else str(size) for size in sizes)})"
-    require(fits, f"CPC: the {part} must return {expected}, here {wanted}, not {given}")
+    raise InputError(f"CPC: the {part} must return {expected}, here {wanted}, not {given}")
 
 
 @contextmanager
