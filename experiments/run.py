@@ -153,6 +153,7 @@ def end_with_parent(number: int = signal.SIGINT) -> None:
 def environment(experiment: Experiment, place: Place, data_root: Path | None) -> dict[str, str]:
     """Return the scripts' environment: one thread, or all cores if time is measured."""
     found = {name: value for name, value in os.environ.items() if name not in THREADS}
+    found["PYTHONUNBUFFERED"] = "1"  # so that the last line of a log is the last that was printed
     if not experiment.alone:
         found["OMP_NUM_THREADS"] = "1"
     if data_root is not None:

@@ -10,6 +10,7 @@ from helpers.scripts import run  # noqa: F401
 
 from torchdl import pictures
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # scripts print as in a user's shell, where it is not set
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker has its own core
 

@@ -39,7 +39,8 @@ def run_script(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> 
     threading.excepthook = _report_from_thread
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that the console lacks is no error
+            # a character that the console lacks is no error; each line is in a log file at once
+            stream.reconfigure(errors="replace", line_buffering=True)
     sentence, status = "", 0
     config: Any = None
     token = SCRIPT_OPTIONS.set(frozenset(option_names(config_class)))
