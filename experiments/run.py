@@ -272,7 +272,8 @@ def main() -> int:
                 return 1
             record = run(experiment, given.seed, place, root, given.jobs)
     except Stopped:
-        print(f"{title}: stopped: nothing is lost, the same command continues", flush=True)
+        then = "a quick check begins anew" if given.quick else "nothing is lost, the same command continues"
+        print(f"{title}: stopped: {then}", flush=True)
         return 130
     except (Failed, InputError) as error:
         print(f"{title}: FAILED: {error}", flush=True)

@@ -156,7 +156,8 @@ def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) ->
     log = plan.place.folder / "logs" / "snakemake.log"
     if request.signal_number and (outcome.stopped or outcome.not_started):
         where = " and ".join(f"{name}, seed {seed}" for name, seed in outcome.stopped) or "no experiment"
-        raise Stopped(f"stopped in {where}: nothing is lost, the same command continues", request.signal_number)
+        then = "a quick check begins anew" if plan.quick else "nothing is lost, the same command continues"
+        raise Stopped(f"stopped in {where}: {then}", request.signal_number)
     for (name, seed), broken in outcome.not_started.items():
         why = f"it uses runs that failed ({broken})" if broken else f"Snakemake could not start it ({log} says why)"
         print(f"{name}, seed {seed}: FAILED: it was not started, because {why}", flush=True)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from helpers.registry import ROOT, config_class
 
 import torchdl
 from experiments import plan as planning, run as running
-from experiments.plan import Plan, Settings, look, merge, prepare
+from experiments.plan import Outcome, Plan, Settings, look, merge, prepare
 from experiments.records import Records
 from experiments.registry import Experiment, Figure, Registry, Script, load
 from experiments.run import Failed, Place, Stopped
@@ -507,6 +508,13 @@ def test_without_the_engine_it_says_how_to_install_it(script, place, planned, mo
         torchdl.InputError, match=rf"pip install .*({'reproduce' if executor == 'local' else executor})"
     ):
         script.main(script.Config(Settings(out=place.out), executor=executor))
+
+
+@pytest.mark.parametrize(("quick", "then"), [(False, "the same command continues"), (True, "begins anew")])
+def test_a_stopped_plan_says_what_the_same_command_does(script, tmp_path, quick, then):
+    plan, request = SimpleNamespace(quick=quick, place=Place(tmp_path, quick)), SimpleNamespace(signal_number=2)
+    with pytest.raises(torchdl.Stopped, match=f"^stopped in slow, seed 0: .*{then}"):
+        script.report(plan, Outcome(stopped=[("slow", 0)]), 0, request)
 
 
 def test_a_second_process_is_kept_out_of_the_folder(script, tmp_path):
