@@ -45,8 +45,8 @@ def make_data(folder: Path, seed: int = 0) -> Path:
         "ham": ("see you at home later", "call me when done"),
         "spam": ("win a free prize now", "claim cash today"),
     }
-    texts = (
-        (kind, f"{words[kind][n % 2]} {generator.integers(9)}") for n in range(60) for kind in ("ham", "spam", "ham")
+    texts = (  # some test texts are in the training part, and some of each kind are not
+        (kind, f"{words[kind][n % 2]} {generator.integers(60)}") for n in range(60) for kind in ("ham", "spam", "ham")
     )
     write_lines(folder / "csv" / "spam.csv", texts, "v1,v2")
     ratings = folder / "ml-latest-small"
