@@ -50,9 +50,6 @@ class Series:
     Raises:
         InputError: The values are not finite numbers (L, D), or the columns, or the times, differ in number.
 
-    Raises:
-        InputError: The values are not (L, D), or D is not the number of names.
-
     Example:
         >>> values = torch.tensor([[100.0, 7.0], [150.0, 8.0]], dtype=torch.float64)
         >>> series = torchdl.Series(values, columns=("close", "volume"))
