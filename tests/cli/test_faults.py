@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ from torchdl.training import checkpoint
 
 PICTURE = torch.zeros(1, 2, 2, dtype=torch.uint8)
 NUMBERS = itertools.count(1000, 10)  # files of events of one second are read in the order of their number, as text
+
+AFTER_AN_EXPORT = """
+import torch
+from helpers import faults
+
+torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+torch.ones((), requires_grad=True).backward()
+raise SystemExit(faults.in_child(torch.ones((), requires_grad=True).backward))
+"""
 
 
 class WithPreview(Supervised):
@@ -111,3 +122,9 @@ def test_an_error_at_any_change_of_a_runs_folder_is_no_success_and_loses_nothing
             train(out, resume=False)
         go_on(out)
         assert_same(out / "x" / "a", whole)
+
+
+@pytest.mark.slow
+def test_a_forked_process_trains_after_an_export():
+    tests = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", AFTER_AN_EXPORT], check=True, cwd=tests)

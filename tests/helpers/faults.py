@@ -14,6 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+
+# torch.export imagines eight CUDA devices. If a process computes its first gradients after that, PyTorch starts
+# a thread for each device, and then none of the process's forks can compute gradients.
+torch.ones((), requires_grad=True).backward()
 
 
 def kill() -> None:
