@@ -75,6 +75,11 @@ class Place:
         """The file of all records."""
         return self.kept / "records.json"
 
+    @property
+    def after_a_stop(self) -> str:
+        """What the same command does after a stop."""
+        return "a quick check begins anew" if self.quick else "nothing is lost, the same command continues"
+
     def finished(self, name: str, seed: int) -> Path:
         """Return the file of a finished run's record."""
         return self.folder / "records" / f"{name}-{seed}.json"
@@ -258,10 +263,10 @@ def main() -> int:
     end_with_parent(signal.SIGTERM)
     root = None if given.data_root is None else given.data_root.resolve()
     title = f"{given.name}, seed {given.seed}"
+    place = Place(given.out.resolve(), given.quick)
     try:
         experiment = find(given.name, load().experiments)
         experiment = experiment.shortened() if given.quick else experiment
-        place = Place(given.out.resolve(), given.quick)
         lock = place.log(given.name, given.seed)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with open(lock, "ab") as file:
@@ -272,8 +277,7 @@ def main() -> int:
                 return 1
             record = run(experiment, given.seed, place, root, given.jobs)
     except Stopped:
-        then = "a quick check begins anew" if given.quick else "nothing is lost, the same command continues"
-        print(f"{title}: stopped: {then}", flush=True)
+        print(f"{title}: stopped: {place.after_a_stop}", flush=True)
         return 130
     except (Failed, InputError) as error:
         print(f"{title}: FAILED: {error}", flush=True)

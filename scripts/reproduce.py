@@ -156,13 +156,12 @@ def report(plan: Plan, outcome: Outcome, code: int, request: signals.Request) ->
     log = plan.place.folder / "logs" / "snakemake.log"
     if request.signal_number and (outcome.stopped or outcome.not_started):
         where = " and ".join(f"{name}, seed {seed}" for name, seed in outcome.stopped) or "no experiment"
-        then = "a quick check begins anew" if plan.quick else "nothing is lost, the same command continues"
-        raise Stopped(f"stopped in {where}: {then}", request.signal_number)
+        raise Stopped(f"stopped in {where}: {plan.place.after_a_stop}", request.signal_number)
     for (name, seed), broken in outcome.not_started.items():
         why = f"it uses runs that failed ({broken})" if broken else f"Snakemake could not start it ({log} says why)"
         print(f"{name}, seed {seed}: FAILED: it was not started, because {why}", flush=True)
     for name, seed in outcome.stopped:
-        why = "it was stopped early, perhaps by a limit of time or memory: the same command continues"
+        why = f"it was stopped early, perhaps by a limit of time or memory: {plan.place.after_a_stop}"
         print(f"{name}, seed {seed}: FAILED: {why}; {log} may say more", flush=True)
     if code and not (outcome.failed or outcome.not_started or outcome.stopped):
         raise InputError(f"Snakemake failed with exit status {code}: {log} says why")

@@ -511,10 +511,12 @@ def test_without_the_engine_it_says_how_to_install_it(script, place, planned, mo
 
 
 @pytest.mark.parametrize(("quick", "then"), [(False, "the same command continues"), (True, "begins anew")])
-def test_a_stopped_plan_says_what_the_same_command_does(script, tmp_path, quick, then):
-    plan, request = SimpleNamespace(quick=quick, place=Place(tmp_path, quick)), SimpleNamespace(signal_number=2)
+def test_a_stopped_plan_says_what_the_same_command_does(script, tmp_path, capsys, quick, then):
+    plan, outcome = SimpleNamespace(place=Place(tmp_path, quick)), Outcome(stopped=[("slow", 0)])
     with pytest.raises(torchdl.Stopped, match=f"^stopped in slow, seed 0: .*{then}"):
-        script.report(plan, Outcome(stopped=[("slow", 0)]), 0, request)
+        script.report(plan, outcome, 0, SimpleNamespace(signal_number=2))
+    script.report(plan, outcome, 0, SimpleNamespace(signal_number=None))
+    assert re.match(f"slow, seed 0: FAILED: it was stopped early.*{then}", capsys.readouterr().out)
 
 
 def test_a_second_process_is_kept_out_of_the_folder(script, tmp_path):
