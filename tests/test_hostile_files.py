@@ -430,14 +430,24 @@ def test_a_mutated_file_is_read_or_refused_in_one_sentence(tmp_path, name):
     assert not faults, f"{len(faults)} of {COUNT}:\n" + "\n".join(faults[:5])
 
 
+def read_by(*calls: Callable[[], Any]) -> Callable[[Path], Made]:
+    """Return a file whose first reading calls nothing, and each later one the next of ``calls``, or the last."""
+    left = [lambda: None, *calls]
+
+    def make(folder: Path) -> Made:
+        return write(folder / "x", b"1"), lambda: (left.pop(0) if len(left) > 1 else left[0])()
+
+    return make
+
+
+def hang() -> None:
+    while True:
+        pass
+
+
 @pytest.mark.slow
 def test_the_checks_notice_what_they_are_for(tmp_path):
     hoard: list[bytes] = []
-
-    def hang() -> None:
-        while True:
-            pass
-
     bad = {
         "ZeroDivisionError": lambda: 1 // 0,
         "Hang": hang,
@@ -445,13 +455,11 @@ def test_the_checks_notice_what_they_are_for(tmp_path):
         "not one sentence": lambda: torchdl.errors.require(False, ""),
     }
     for word, fault in bad.items():
-        calls: list[int] = []
-
-        def read(fault: Callable[[], Any] = fault, calls: list[int] = calls) -> None:
-            calls.append(1)
-            if len(calls) > 1:
-                fault()
-
-        faults = faults_of(lambda folder, read=read: (write(folder / "x", b"1"), read), mutate, tmp_path, 1, 0.5, 2**26)
+        faults = faults_of(read_by(fault), mutate, tmp_path, 1, memory=2**26)
         assert len(faults) == 1
         assert word in faults[0]
+
+
+def test_a_reader_that_is_slow_once_is_asked_again(tmp_path):
+    assert not faults_of(read_by(hang, lambda: None), mutate, tmp_path, 1, seconds=0.2)
+    assert "ZeroDivisionError" in faults_of(read_by(hang, lambda: 1 // 0), mutate, tmp_path, 1, seconds=0.2)[0]
