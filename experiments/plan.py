@@ -259,21 +259,24 @@ def show(settings: Settings, here: bool = True) -> None:
     chosen = asked_for(settings, plan)
     records, code, absent = Records.load(plan.place.records), hashes(chosen), absences(chosen, settings, here)
     width = max((len(e.name) for e in chosen), default=0) + 2
-    left, any_older = 0.0, False
+    left = older_too = 0.0
+    any_older = False
     for e in chosen:
         done = [seed for seed in e.seeds if records.is_finished(e, seed)]
-        older = any(records.is_older(e, seed, code[e.name]) for seed in done)
+        older = sum(records.is_older(e, seed, code[e.name]) for seed in done)
         note = f"   {absent[e.name]}" if e.name in absent else ""
         mark = "†" if older else " "
         print(
             f"{e.name:{width}}{e.area:12}{len(done)} of {len(e.seeds)} seeds{mark}, {e.minutes:5.1f} min a seed: "
             f"{e.system}{note}"
         )
-        left += 0 if e.name in absent else e.minutes * (len(e.seeds) - len(done))
-        any_older |= older
+        any_older |= older > 0
+        if e.name not in absent:
+            left += e.minutes * (len(e.seeds) - len(done))
+            older_too += e.minutes * older
     if any_older:
-        print("† measured with older code: --again runs it again")
-    print(f"about {left:.0f} minutes of one core are left")
+        print(f"† measured with older code: --again runs it again, for about {older_too:.0f} min of one core")
+    print(f"left to run: about {left:.0f} min of one core")
 
 
 def from_config(config: Mapping[str, Any]) -> Settings:
