@@ -259,7 +259,7 @@ def show(settings: Settings, here: bool = True) -> None:
     chosen = asked_for(settings, plan)
     records, code, absent = Records.load(plan.place.records), hashes(chosen), absences(chosen, settings, here)
     width = max((len(e.name) for e in chosen), default=0) + 2
-    left = older_too = 0.0
+    left = again = 0.0
     any_older = False
     for e in chosen:
         done = [seed for seed in e.seeds if records.is_finished(e, seed)]
@@ -273,9 +273,9 @@ def show(settings: Settings, here: bool = True) -> None:
         any_older |= older > 0
         if e.name not in absent:
             left += e.minutes * (len(e.seeds) - len(done))
-            older_too += e.minutes * older
+            again += e.minutes * older
     if any_older:
-        print(f"† measured with older code: --again runs it again, for about {older_too:.0f} min of one core")
+        print(f"† measured with older code: --again runs it again, for about {again:.0f} min of one core")
     print(f"left to run: about {left:.0f} min of one core")
 
 

@@ -183,8 +183,8 @@ def fault_of(read: Callable[[], Any], seconds: float) -> str | None:
         if "\n" in sentence or not sentence or "weights_only" in sentence:
             return f"{sentence!r} is not one sentence"
     except BaseException as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        own = next((f for f in reversed(traceback.extract_tb(error.__traceback__)) if "torchdl" in f.filename), where)
+        *_, where = frames = traceback.extract_tb(error.__traceback__)
+        own = next((frame for frame in reversed(frames) if "torchdl" in frame.filename), where)
         return (
             f"{type(error).__name__}: {str(error)[:200]!r} at {where.filename}:{where.lineno}, "
             f"called from {own.filename}:{own.lineno}"
